@@ -1,0 +1,1 @@
+//! Replicated groups: one Raft log per shard. The only crate that names openraft.

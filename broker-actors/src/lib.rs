@@ -1,0 +1,1 @@
+//! The broker: accept, order, store, deliver.

@@ -1,0 +1,1 @@
+//! grus: the one binary. Tools, and the broker and registry daemons.

@@ -1,0 +1,1 @@
+//! The Grus client: producer and reader as actors, and as plain async.

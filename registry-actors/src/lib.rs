@@ -1,0 +1,1 @@
+//! The registry: who is alive, who serves what, where it should move.

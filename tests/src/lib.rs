@@ -1,0 +1,1 @@
+//! Whatever crosses a crate or a process.
