@@ -1,0 +1,291 @@
+//! What may be written on the command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::units;
+
+/// The one binary of Grus, a message broker: its tools, and the broker itself.
+#[derive(Debug, Parser)]
+#[command(name = "grus", version, max_term_width = 100)]
+pub struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub common: Common,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What holds for every command.
+#[derive(Debug, Clone, Args)]
+pub struct Common {
+    /// Brokers to begin with: ADDR[,ADDR...]
+    #[arg(
+        long,
+        global = true,
+        value_delimiter = ',',
+        default_value = "127.0.0.1:6086",
+        env = "GRUS_BOOTSTRAP",
+        value_name = "ADDR"
+    )]
+    pub bootstrap: Vec<String>,
+    /// Write JSON, one object a line
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// How long to wait for a broker, and for each message to be stored; consume without it waits
+    /// for ever [default: 10s]
+    #[arg(long, global = true, value_parser = units::duration, value_name = "TIME")]
+    pub timeout: Option<Duration>,
+}
+
+impl Common {
+    /// [`Common::timeout`] or its default.
+    pub fn timeout(&self) -> Duration {
+        self.timeout.unwrap_or(Duration::from_secs(10))
+    }
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a broker in the foreground
+    Broker(BrokerArgs),
+    /// Create, list, describe, alter or delete topics
+    #[command(subcommand)]
+    Topic(TopicCommand),
+    /// Send a message a line
+    Produce(ProduceArgs),
+    /// Print messages, one a line
+    Consume(ConsumeArgs),
+    /// See it work: send a file through a broker that is killed half way, compare what comes out
+    Quickstart(QuickstartArgs),
+}
+
+/// `grus broker`
+#[derive(Debug, Args)]
+pub struct BrokerArgs {
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Folder of the data
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Where producers and consumers connect
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// Where /health, /actors, /metrics and /queue/list are served
+    #[arg(long, value_name = "ADDR")]
+    pub http: Option<String>,
+    /// Print every setting in force, and end
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+/// When a receipt leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DurabilityArg {
+    /// On disk at a majority of replicas
+    Persisted,
+    /// In memory at a majority of replicas, on disk soon
+    Replicated,
+}
+
+/// `grus topic`
+#[derive(Debug, Subcommand)]
+pub enum TopicCommand {
+    /// Create a topic
+    Create {
+        /// Name: letters, digits, `_`, `.`, `-`, at most 200
+        name: String,
+        /// Number of queues [default: the broker's]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        queues: Option<u32>,
+        /// When a receipt leaves [default: persisted]
+        #[arg(long, value_enum)]
+        durability: Option<DurabilityArg>,
+        /// What is kept
+        #[command(flatten)]
+        retention: RetentionArgs,
+    },
+    /// List the topics
+    List,
+    /// Show a topic's settings and queues
+    Describe {
+        /// Name of the topic
+        name: String,
+    },
+    /// Change a topic: more queues, other retention
+    Alter {
+        /// Name of the topic
+        name: String,
+        /// New number of queues; it only grows
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        queues: Option<u32>,
+        /// What is kept
+        #[command(flatten)]
+        retention: RetentionArgs,
+    },
+    /// Delete a topic and its messages
+    Delete {
+        /// Name of the topic
+        name: String,
+    },
+}
+
+/// What a topic keeps.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct RetentionArgs {
+    /// How long messages are kept, such as 7d; 0s for ever
+    #[arg(long, value_parser = units::duration, value_name = "TIME")]
+    pub retention: Option<Duration>,
+    /// How many bytes a queue keeps, such as 10GiB; 0 without bound
+    #[arg(long, value_parser = units::bytes, value_name = "SIZE")]
+    pub retention_bytes: Option<u64>,
+}
+
+/// `grus produce`
+#[derive(Debug, Args)]
+pub struct ProduceArgs {
+    /// Topic; created when the broker allows it
+    pub topic: String,
+    /// File to read instead of standard input
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Key of every message; it also picks the queue
+    #[arg(long)]
+    pub key: Option<String>,
+    /// Tag of every message
+    #[arg(long)]
+    pub tag: Option<String>,
+    /// Header of every message, may be given several times
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header, action = ArgAction::Append)]
+    pub headers: Vec<(String, String)>,
+    /// Queue of every message [default: one for the whole run, so that lines keep their order]
+    #[arg(long, value_name = "N", conflicts_with = "key")]
+    pub queue: Option<u32>,
+    /// Go round the queues instead of keeping to one
+    #[arg(long, conflicts_with_all = ["key", "queue"])]
+    pub spread: bool,
+}
+
+/// `grus consume`
+#[derive(Debug, Args)]
+pub struct ConsumeArgs {
+    /// Topic
+    pub topic: String,
+    /// Where to begin: first, last, offset:N or time:RFC3339
+    #[arg(long, value_parser = from, default_value = "last", value_name = "WHERE")]
+    pub from: From,
+    /// This queue alone [default: all]
+    #[arg(long, value_name = "N")]
+    pub queue: Option<u32>,
+    /// End after N messages
+    #[arg(long, value_name = "N")]
+    pub max: Option<u64>,
+    /// End when no message has come for so long
+    #[arg(long, value_parser = units::duration, value_name = "TIME")]
+    pub idle_exit: Option<Duration>,
+}
+
+/// `grus quickstart`
+#[derive(Debug, Args)]
+pub struct QuickstartArgs {
+    /// File to send, a message a line [default: a built-in text]
+    pub file: Option<PathBuf>,
+    /// Folder for the broker's data; a new one is made in it [default: the system's temporary folder]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Keep the data, to look at it afterwards
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// Where a reader begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    /// The oldest message kept.
+    First,
+    /// What is stored from now on.
+    Last,
+    /// An offset.
+    Offset(u64),
+    /// The first message stored at or after this time, in milliseconds since 1970.
+    Time(u64),
+}
+
+fn from(text: &str) -> Result<From, String> {
+    match text.split_once(':') {
+        None if text == "first" => Ok(From::First),
+        None if text == "last" => Ok(From::Last),
+        Some(("offset", number)) => {
+            number.parse().map(From::Offset).map_err(|_| format!("`{number}` is not an offset"))
+        }
+        Some(("time", time)) => units::time_ms(time).map(From::Time),
+        _ => Err("expected first, last, offset:N or time:RFC3339".to_owned()),
+    }
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("expected NAME=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_of_the_whole_stand_anywhere() {
+        let cli = parse("grus topic list --json --bootstrap a:1,b:2").unwrap();
+        assert_eq!(cli.common.bootstrap, ["a:1", "b:2"]);
+        assert!(cli.common.json);
+        assert_eq!(cli.common.timeout(), Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_reader_begins_where_it_is_told() {
+        let begins = |text: &str| match parse(&format!("grus consume t --from {text}")) {
+            Ok(Cli { command: Command::Consume(args), .. }) => Ok(args.from),
+            Ok(_) => unreachable!("consume parses as consume"),
+            Err(error) => Err(error.to_string()),
+        };
+        assert_eq!(begins("first"), Ok(From::First));
+        assert_eq!(begins("last"), Ok(From::Last));
+        assert_eq!(begins("offset:17"), Ok(From::Offset(17)));
+        assert_eq!(begins("time:1970-01-01T00:00:01.5Z"), Ok(From::Time(1500)));
+        assert!(begins("offset:x").unwrap_err().contains("`x` is not an offset"));
+        assert!(begins("time:noon").unwrap_err().contains("RFC3339"));
+        assert!(begins("middle").unwrap_err().contains("expected first, last"));
+    }
+
+    #[test]
+    fn a_header_has_a_name_and_may_hold_equal_signs() {
+        assert_eq!(header("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        assert_eq!(header("a="), Ok(("a".to_owned(), String::new())));
+        assert!(header("=b").is_err());
+        assert!(header("a").is_err());
+    }
+
+    #[test]
+    fn a_key_and_a_queue_exclude_each_other() {
+        assert!(parse("grus produce t --key k --queue 1").is_err());
+        assert!(parse("grus produce t --spread --queue 1").is_err());
+        assert!(parse("grus topic create t --queues 0").is_err());
+    }
+}
