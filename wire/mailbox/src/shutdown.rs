@@ -1,0 +1,111 @@
+//! Shutdown in stages: who is upstream stops first, and each stage is over before the next begins.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::host::HostHandle;
+use crate::resident::Resident;
+
+type StopFuture = Pin<Box<dyn Future<Output = ()>>>;
+type Stop = Box<dyn FnOnce() -> StopFuture>;
+
+/// The order in which a process stops. Built by the one who placed its actors; run once.
+pub struct Shutdown {
+    stage_limit: Duration,
+    stages: Vec<Stage>,
+}
+
+struct Stage {
+    name: &'static str,
+    members: Vec<(String, Stop)>,
+}
+
+/// How one stage went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageReport {
+    /// The stage.
+    pub name: &'static str,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+    /// Those that had not stopped within the limit; the process goes on without them.
+    pub overdue: Vec<String>,
+}
+
+impl Shutdown {
+    /// A shutdown whose stages last at most `stage_limit` each.
+    #[must_use]
+    pub fn new(stage_limit: Duration) -> Self {
+        Self { stage_limit, stages: Vec::new() }
+    }
+
+    /// Begins the next stage; what is added from here on stops together.
+    pub fn stage(&mut self, name: &'static str) -> &mut Self {
+        self.stages.push(Stage { name, members: Vec::new() });
+        self
+    }
+
+    /// Adds an actor to the current stage.
+    ///
+    /// # Panics
+    /// When no stage was begun.
+    pub fn actor<A: Resident>(&mut self, handle: &HostHandle<A>) -> &mut Self {
+        let handle = handle.clone();
+        self.step(format!("{handle:?}"), move || handle.stop())
+    }
+
+    /// Adds anything that stops: `stop` is called when the stage begins, and what it returns is
+    /// awaited.
+    ///
+    /// # Panics
+    /// When no stage was begun.
+    pub fn step<F: Future<Output = ()> + 'static>(
+        &mut self,
+        name: impl Into<String>,
+        stop: impl FnOnce() -> F + 'static,
+    ) -> &mut Self {
+        let stage = self.stages.last_mut().expect("begin a stage first");
+        stage.members.push((name.into(), Box::new(move || Box::pin(stop()))));
+        self
+    }
+
+    /// Runs the stages in their order. All of a stage are told at once, and waited for together.
+    pub async fn run(self) -> Vec<StageReport> {
+        let mut reports = Vec::new();
+        for stage in self.stages {
+            let report = run_stage(stage, self.stage_limit).await;
+            if report.overdue.is_empty() {
+                tracing::info!(stage = report.name, took_ms = report.took_ms, "stopped");
+            } else {
+                tracing::warn!(stage = report.name, took_ms = report.took_ms,
+                    overdue = ?report.overdue, "not all stopped in time");
+            }
+            reports.push(report);
+        }
+        reports
+    }
+}
+
+async fn run_stage(stage: Stage, limit: Duration) -> StageReport {
+    let begun = Instant::now();
+    let deadline = begun + limit;
+    let told: Vec<_> = stage.members.into_iter().map(|(name, stop)| (name, stop())).collect();
+    let mut overdue = Vec::new();
+    for (name, stopped) in told {
+        if tokio::time::timeout_at(deadline, stopped).await.is_err() {
+            overdue.push(name);
+        }
+    }
+    let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    StageReport { name: stage.name, took_ms, overdue }
+}
+
+impl fmt::Debug for Shutdown {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stages = self.stages.iter().map(|stage| (stage.name, stage.members.len()));
+        formatter.debug_list().entries(stages).finish()
+    }
+}
