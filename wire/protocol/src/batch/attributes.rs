@@ -1,0 +1,106 @@
+//! Attribute bits of a batch and of a record.
+
+/// How the records of a batch are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Compression {
+    /// Not at all.
+    None = 0,
+    /// LZ4 frame format. Reserved: not served yet.
+    Lz4 = 1,
+    /// Zstandard. Reserved: not served yet.
+    Zstd = 2,
+}
+
+impl Compression {
+    /// Its bit in the sets of compressions that Hello carries.
+    pub const fn bit(self) -> u32 {
+        1 << self as u8
+    }
+}
+
+/// Attributes of a batch: bits 0 to 2 compression, bit 3 gray, the rest 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct BatchAttributes(pub u32);
+
+impl BatchAttributes {
+    const COMPRESSION_MASK: u32 = 0b111;
+    const GRAY: u32 = 1 << 3;
+
+    /// The attributes of an uncompressed batch.
+    pub const fn new(is_gray: bool) -> Self {
+        Self(if is_gray { Self::GRAY } else { 0 })
+    }
+
+    /// The number of the compression.
+    pub const fn compression_number(self) -> u8 {
+        (self.0 & Self::COMPRESSION_MASK) as u8
+    }
+
+    /// Whether the messages are for the gray lane.
+    pub const fn is_gray(self) -> bool {
+        self.0 & Self::GRAY != 0
+    }
+
+    /// The bits that do not exist.
+    pub const fn unknown(self) -> u32 {
+        self.0 & !(Self::COMPRESSION_MASK | Self::GRAY)
+    }
+}
+
+/// Attributes of a record: each bit says that a field is there. The fields follow in the order of
+/// the bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct RecordAttributes(pub u16);
+
+impl RecordAttributes {
+    /// No attribute.
+    pub const NONE: Self = Self(0);
+    /// Bit 0: priority.
+    pub const PRIORITY: Self = Self(1);
+    /// Bit 1: due time.
+    pub const DELIVER_AT: Self = Self(1 << 1);
+    /// Bit 2: keys, to find the message by.
+    pub const KEYS: Self = Self(1 << 2);
+    /// Bit 3: tag, to filter by.
+    pub const TAG: Self = Self(1 << 3);
+    /// Bit 4: headers.
+    pub const HEADERS: Self = Self(1 << 4);
+    /// Bit 5: key of the order the message keeps with others.
+    pub const ORDER_KEY: Self = Self(1 << 5);
+    /// Bit 6: time to live.
+    pub const TTL: Self = Self(1 << 6);
+    /// Bit 7: key by which a second one is dropped.
+    pub const DEDUP_KEY: Self = Self(1 << 7);
+    /// Bit 8: lane.
+    pub const LANE: Self = Self(1 << 8);
+    /// Bit 9: how often it was delivered in vain.
+    pub const RETRY_COUNT: Self = Self(1 << 9);
+    /// Bit 10: the topic, queue and offset it came from.
+    pub const ORIGIN: Self = Self(1 << 10);
+    /// Bit 11: it has no body and removes its key from a compacted topic.
+    pub const TOMBSTONE: Self = Self(1 << 11);
+
+    /// All that exist.
+    pub const ALL: Self = Self((1 << 12) - 1);
+    /// Those that a producer may use today.
+    pub const PRODUCER: Self =
+        Self(Self::PRIORITY.0 | Self::KEYS.0 | Self::TAG.0 | Self::HEADERS.0 | Self::ORDER_KEY.0);
+
+    /// Whether all attributes of `other` are there.
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// The attributes of both.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// The attributes of `self` that `other` lacks.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+}

@@ -1,0 +1,82 @@
+//! The full check of a batch from a stranger.
+
+use super::header::CHECKED_FROM;
+use super::record::Views;
+use super::{BatchError, BatchHeader};
+use crate::ids::{ProducerEpoch, ProducerId, Sequence};
+use crate::limits::BatchLimits;
+
+pub(super) fn verify_checksum(bytes: &[u8], header: &BatchHeader) -> Result<(), BatchError> {
+    let computed = crc32c::crc32c(&bytes[CHECKED_FROM..]);
+    if computed == header.checksum {
+        return Ok(());
+    }
+    Err(BatchError::Checksum { stored: header.checksum, computed })
+}
+
+/// Checks header, checksum, and in one pass all records.
+pub(super) fn check(bytes: &[u8], limits: &BatchLimits) -> Result<BatchHeader, BatchError> {
+    if bytes.len() as u64 > u64::from(limits.batch_bytes_max) {
+        return Err(BatchError::Limit {
+            name: "batch_bytes_max",
+            limit: limits.batch_bytes_max.into(),
+            actual: bytes.len() as u64,
+        });
+    }
+    let header = BatchHeader::decode(bytes)?;
+    verify_checksum(bytes, &header)?;
+    check_header(&header, limits)?;
+    check_records(bytes, &header, limits)?;
+    Ok(header)
+}
+
+fn check_header(header: &BatchHeader, limits: &BatchLimits) -> Result<(), BatchError> {
+    if header.attributes.unknown() != 0 {
+        return Err(BatchError::UnknownAttributes(header.attributes.unknown()));
+    }
+    if header.attributes.compression_number() != 0 {
+        return Err(BatchError::Compression(header.attributes.compression_number()));
+    }
+    if header.count > limits.records_max {
+        return Err(BatchError::Limit {
+            name: "batch_records_max",
+            limit: limits.records_max.into(),
+            actual: header.count.into(),
+        });
+    }
+    let numbered =
+        header.producer_epoch != ProducerEpoch(0) || header.first_sequence != Sequence(0);
+    if header.producer_id == ProducerId::NONE && numbered {
+        return Err(BatchError::Producer);
+    }
+    match header.first_sequence.checked_add(header.count.into()) {
+        Some(_) => Ok(()),
+        None => Err(BatchError::SequenceOverflow),
+    }
+}
+
+fn check_records(
+    bytes: &[u8],
+    header: &BatchHeader,
+    limits: &BatchLimits,
+) -> Result<(), BatchError> {
+    let mut tag_bloom = 0;
+    let mut born_max = crate::ids::TimestampMs(0);
+    let mut views = Views::with_limits(bytes, header, limits);
+    for view in &mut views {
+        let record = view?;
+        tag_bloom |= record.tag_bloom();
+        born_max = born_max.max(record.born());
+    }
+    if views.trailing_bytes() > 0 {
+        let actual = header.count.saturating_add(1);
+        return Err(BatchError::Count { declared: header.count, actual });
+    }
+    if born_max != header.born_max {
+        return Err(BatchError::BornMax { declared: header.born_max, actual: born_max });
+    }
+    if tag_bloom & header.tag_bloom != tag_bloom {
+        return Err(BatchError::TagBloom { declared: header.tag_bloom, actual: tag_bloom });
+    }
+    Ok(())
+}

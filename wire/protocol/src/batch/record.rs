@@ -1,0 +1,326 @@
+//! One record of a batch, decoded in place.
+//!
+//! ```text
+//! length varint | attributes u16 | id 16 bytes | born delta zigzag | the fields of the attributes,
+//! in the order of their bits | body: the rest
+//! ```
+
+use std::iter::FusedIterator;
+use std::ops::Range;
+use std::str;
+
+use bytes::Bytes;
+
+use super::bloom::bloom_of_tag_bytes;
+use super::builder::Origin;
+use super::cursor::Cursor;
+use super::header::BATCH_HEADER_BYTES;
+use super::{BatchError, BatchHeader, RecordAttributes};
+use crate::ids::{MessageId, TimestampMs};
+use crate::limits::BatchLimits;
+
+mod parse;
+
+/// The priority of a record that says nothing of one.
+pub const PRIORITY_DEFAULT: u8 = 4;
+/// The least bytes of a record: length, attributes, id, birth, no body.
+pub const RECORD_BYTES_MIN: usize = 1 + 2 + 16 + 1;
+
+/// Where something stands in a record's bytes. Records are shorter than 4 GiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Span {
+    start: u32,
+    end: u32,
+}
+
+impl Span {
+    const fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
+/// What was found in a record's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Parts {
+    attributes: RecordAttributes,
+    priority: u8,
+    id: MessageId,
+    born: TimestampMs,
+    deliver_at: u64,
+    ttl_ms: u64,
+    retry_count: u32,
+    keys_count: u32,
+    headers_count: u32,
+    origin_queue: u32,
+    origin_offset: u64,
+    keys: Span,
+    tag: Span,
+    headers: Span,
+    order_key: Span,
+    dedup_key: Span,
+    lane: Span,
+    origin_topic: Span,
+    body: Span,
+}
+
+/// A record. `B` is `&[u8]` for a look, [`Bytes`] to keep; no field is copied out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordOf<B> {
+    bytes: B,
+    parts: Parts,
+}
+
+/// A record that keeps its batch alive.
+pub type Record = RecordOf<Bytes>;
+/// A record that borrows from its batch.
+pub type RecordView<'a> = RecordOf<&'a [u8]>;
+
+impl<B: AsRef<[u8]>> RecordOf<B> {
+    fn slice(&self, span: Span) -> &[u8] {
+        &self.bytes.as_ref()[span.range()]
+    }
+
+    fn text(&self, attribute: RecordAttributes, span: Span) -> Option<&str> {
+        if !self.parts.attributes.contains(attribute) {
+            return None;
+        }
+        str::from_utf8(self.slice(span)).ok() // was checked when the record was decoded
+    }
+
+    fn bytes_of(&self, attribute: RecordAttributes, span: Span) -> Option<&[u8]> {
+        self.parts.attributes.contains(attribute).then(|| self.slice(span))
+    }
+
+    /// Which fields it has.
+    pub fn attributes(&self) -> RecordAttributes {
+        self.parts.attributes
+    }
+
+    /// Its id.
+    pub fn id(&self) -> MessageId {
+        self.parts.id
+    }
+
+    /// When it was made, by the producer's clock.
+    pub fn born(&self) -> TimestampMs {
+        self.parts.born
+    }
+
+    /// Its priority, 0 to 9; [`PRIORITY_DEFAULT`] when it says nothing.
+    pub fn priority(&self) -> u8 {
+        self.parts.priority
+    }
+
+    /// When it is due.
+    pub fn deliver_at(&self) -> Option<TimestampMs> {
+        let due = self.parts.attributes.contains(RecordAttributes::DELIVER_AT);
+        due.then_some(TimestampMs(self.parts.deliver_at))
+    }
+
+    /// The keys to find it by.
+    pub fn keys(&self) -> Keys<'_> {
+        Keys { left: self.parts.keys_count, rest: self.slice(self.parts.keys) }
+    }
+
+    /// The tag to filter it by.
+    pub fn tag(&self) -> Option<&str> {
+        self.text(RecordAttributes::TAG, self.parts.tag)
+    }
+
+    /// The bits of its tag, 0 without one.
+    pub fn tag_bloom(&self) -> u64 {
+        self.bytes_of(RecordAttributes::TAG, self.parts.tag).map_or(0, bloom_of_tag_bytes)
+    }
+
+    /// Its headers, in the order they were given in; a name may come more than once.
+    pub fn headers(&self) -> Headers<'_> {
+        Headers { left: self.parts.headers_count, rest: self.slice(self.parts.headers) }
+    }
+
+    /// The key of the order it keeps with others of the same key.
+    pub fn order_key(&self) -> Option<&[u8]> {
+        self.bytes_of(RecordAttributes::ORDER_KEY, self.parts.order_key)
+    }
+
+    /// How long it may wait to be consumed, in milliseconds from when it was stored or due.
+    pub fn ttl_ms(&self) -> Option<u64> {
+        self.parts.attributes.contains(RecordAttributes::TTL).then_some(self.parts.ttl_ms)
+    }
+
+    /// The key by which a second one is dropped.
+    pub fn dedup_key(&self) -> Option<&[u8]> {
+        self.bytes_of(RecordAttributes::DEDUP_KEY, self.parts.dedup_key)
+    }
+
+    /// The lane it is for.
+    pub fn lane(&self) -> Option<&str> {
+        self.text(RecordAttributes::LANE, self.parts.lane)
+    }
+
+    /// How often it was delivered in vain.
+    pub fn retry_count(&self) -> u32 {
+        self.parts.retry_count
+    }
+
+    /// Where it came from, when it is a retry or a dead letter.
+    pub fn origin(&self) -> Option<Origin<&str>> {
+        let topic = self.text(RecordAttributes::ORIGIN, self.parts.origin_topic)?;
+        let queue = self.parts.origin_queue.into();
+        Some(Origin { topic, queue, offset: self.parts.origin_offset.into() })
+    }
+
+    /// Whether it has no body and removes its key from a compacted topic.
+    pub fn is_tombstone(&self) -> bool {
+        self.parts.attributes.contains(RecordAttributes::TOMBSTONE)
+    }
+
+    /// Its body.
+    pub fn body(&self) -> &[u8] {
+        self.slice(self.parts.body)
+    }
+}
+
+impl Record {
+    /// Its body, sharing the batch's memory.
+    pub fn body_bytes(&self) -> Bytes {
+        self.bytes.slice(self.parts.body.range())
+    }
+}
+
+/// The keys of a record.
+#[derive(Debug, Clone)]
+pub struct Keys<'a> {
+    left: u32,
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Keys<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        self.left = self.left.checked_sub(1)?;
+        split_off_sized(&mut self.rest)
+    }
+}
+
+/// The headers of a record.
+#[derive(Debug, Clone)]
+pub struct Headers<'a> {
+    left: u32,
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Headers<'a> {
+    type Item = (&'a str, &'a [u8]);
+
+    fn next(&mut self) -> Option<(&'a str, &'a [u8])> {
+        self.left = self.left.checked_sub(1)?;
+        let name = split_off_sized(&mut self.rest)?;
+        Some((str::from_utf8(name).ok()?, split_off_sized(&mut self.rest)?))
+    }
+}
+
+/// Takes a length and so many bytes off `rest`; both were checked when the record was decoded.
+fn split_off_sized<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let mut cursor = Cursor::new(rest, 0);
+    let length = cursor.varint_u32("length").ok()?;
+    let taken = cursor.take(length as usize, "bytes").ok()?;
+    *rest = &rest[cursor.at()..];
+    Some(taken)
+}
+
+/// The records of a batch, borrowed.
+#[derive(Debug, Clone)]
+pub struct Views<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    index: u32,
+    count: u32,
+    born_base: TimestampMs,
+    limits: BatchLimits,
+}
+
+impl<'a> Views<'a> {
+    pub(super) fn new(bytes: &'a [u8], header: &BatchHeader) -> Self {
+        Self::with_limits(bytes, header, &BatchLimits::FORMAT)
+    }
+
+    pub(super) fn with_limits(bytes: &'a [u8], header: &BatchHeader, limits: &BatchLimits) -> Self {
+        Self {
+            bytes,
+            at: BATCH_HEADER_BYTES,
+            index: 0,
+            count: header.count,
+            born_base: header.born_base,
+            limits: *limits,
+        }
+    }
+
+    /// Bytes after the last record that was read.
+    pub(super) const fn trailing_bytes(&self) -> usize {
+        self.bytes.len() - self.at
+    }
+
+    /// Reads the next record; answers where its content stands in the batch, too.
+    fn read(&mut self) -> Result<(Range<usize>, Parts), BatchError> {
+        let mut cursor = Cursor::new(self.bytes, self.at);
+        if cursor.remaining() == 0 {
+            return Err(BatchError::Count { declared: self.count, actual: self.index });
+        }
+        let index = self.index;
+        let failed = |error| BatchError::Record { index, error };
+        let length = cursor.varint_u32("length").map_err(failed)?;
+        let start = cursor.at();
+        let content = cursor.take(length as usize, "record").map_err(failed)?;
+        let parts = Parts::parse(content, self.born_base, &self.limits).map_err(failed)?;
+        self.at = cursor.at();
+        self.index += 1;
+        Ok((start..self.at, parts))
+    }
+
+    fn read_next(&mut self) -> Option<Result<(Range<usize>, Parts), BatchError>> {
+        if self.index == self.count {
+            return None;
+        }
+        let read = self.read();
+        if read.is_err() {
+            self.count = self.index; // after an error there are no more
+        }
+        Some(read)
+    }
+}
+
+impl<'a> Iterator for Views<'a> {
+    type Item = Result<RecordView<'a>, BatchError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let read = self.read_next()?;
+        Some(read.map(|(range, parts)| RecordOf { bytes: &self.bytes[range], parts }))
+    }
+}
+
+impl FusedIterator for Views<'_> {}
+
+/// The records of a batch, each keeping it alive.
+#[derive(Debug, Clone)]
+pub struct Records<'a> {
+    views: Views<'a>,
+    batch: &'a Bytes,
+}
+
+impl<'a> Records<'a> {
+    pub(super) const fn new(views: Views<'a>, batch: &'a Bytes) -> Self {
+        Self { views, batch }
+    }
+}
+
+impl Iterator for Records<'_> {
+    type Item = Result<Record, BatchError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let read = self.views.read_next()?;
+        Some(read.map(|(range, parts)| RecordOf { bytes: self.batch.slice(range), parts }))
+    }
+}
+
+impl FusedIterator for Records<'_> {}

@@ -1,0 +1,60 @@
+//! The MessagePack headers: one request and one reply for each opcode.
+//!
+//! Each travels as an array of its fields in the order they are declared in. A field that says
+//! "may be missing" has a value to fall back on when the array ends before it; elements after the
+//! last known field are ignored. New fields are only ever added at the end.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+mod fetch;
+mod hello;
+mod metadata;
+mod produce;
+mod topic;
+
+pub use fetch::{Fetch, FetchReply, FetchedBatch, ListAt, ListOffsets, ListOffsetsReply};
+pub use hello::{Hello, HelloReply, Ping, PingReply, features};
+pub use metadata::{Metadata, MetadataReply, QueueRoute, TopicMetadata};
+pub use produce::{InitProducer, InitProducerReply, Produce, ProduceReply};
+pub use topic::{
+    AlterTopic, AlterTopicReply, CreateTopic, CreateTopicReply, DeleteTopic, DeleteTopicReply,
+    DescribeTopic, DescribeTopicReply, ListTopics, ListTopicsReply, QueueDescription, TopicKind,
+    TopicSettings, TopicSummary,
+};
+
+use crate::opcode::Opcode;
+
+/// A request's header, and what answers it.
+pub trait Request: Serialize + DeserializeOwned {
+    /// The opcode of both.
+    const OPCODE: Opcode;
+    /// The header of the reply.
+    type Reply: Serialize + DeserializeOwned;
+}
+
+macro_rules! requests {
+    ($( $request:ident => $reply:ident ),* $(,)?) => {
+        $(
+            impl Request for $request {
+                const OPCODE: Opcode = Opcode::$request;
+                type Reply = $reply;
+            }
+        )*
+    };
+}
+
+requests! {
+    Hello => HelloReply,
+    Ping => PingReply,
+    Metadata => MetadataReply,
+    InitProducer => InitProducerReply,
+    Produce => ProduceReply,
+    Fetch => FetchReply,
+    ListOffsets => ListOffsetsReply,
+    CreateTopic => CreateTopicReply,
+    AlterTopic => AlterTopicReply,
+    DeleteTopic => DeleteTopicReply,
+    DescribeTopic => DescribeTopicReply,
+    ListTopics => ListTopicsReply,
+}

@@ -1,0 +1,212 @@
+//! Making, changing, describing and removing topics.
+
+use std::fmt;
+
+use crate::ids::{BrokerId, Durability, Offset, QueueId, ShardId, TimestampMs, TopicId};
+use crate::names::TopicName;
+use crate::wire::{wire_enum, wire_message};
+
+/// Queues of a topic for which nothing else was said.
+pub const TOPIC_QUEUES_DEFAULT: u32 = 4;
+/// Retention of a topic for which nothing else was said: 7 days.
+pub const RETENTION_MS_DEFAULT: u64 = 7 * 24 * 3600 * 1000;
+
+wire_enum! {
+    /// What sort of queues a topic has.
+    pub enum TopicKind {
+        /// In the log: messages are kept as the topic's durability promises.
+        Durable = 0,
+        /// In memory only, gone with the broker.
+        Temporary = 1,
+        /// Takes only messages with a due time.
+        Delay = 2,
+    }
+}
+
+impl fmt::Display for TopicKind {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Durable => "durable",
+            Self::Temporary => "temporary",
+            Self::Delay => "delay",
+        })
+    }
+}
+
+wire_message! {
+    /// How a topic is kept.
+    pub struct TopicSettings {
+        /// Number of queues, at least 1. Never shrinks.
+        pub queues: u32 = TOPIC_QUEUES_DEFAULT,
+        /// What an acknowledgement promises. Never changes.
+        pub durability: Durability = Durability::Persisted,
+        /// Messages stored longer ago may be removed, in milliseconds; 0: no limit.
+        pub retention_ms: u64 = RETENTION_MS_DEFAULT,
+        /// The oldest messages of a queue may be removed while the rest has at least so many
+        /// bytes; 0: no limit.
+        pub retention_bytes: u64 = 0,
+        /// What sort of queues it has. Never changes.
+        pub kind: TopicKind = TopicKind::Durable,
+    }
+}
+
+impl Default for TopicSettings {
+    fn default() -> Self {
+        Self {
+            queues: TOPIC_QUEUES_DEFAULT,
+            durability: Durability::Persisted,
+            retention_ms: RETENTION_MS_DEFAULT,
+            retention_bytes: 0,
+            kind: TopicKind::Durable,
+        }
+    }
+}
+
+wire_message! {
+    /// Makes a topic. A system name is refused.
+    pub struct CreateTopic {
+        /// Its name.
+        pub name: TopicName,
+        /// How it is kept.
+        pub settings: TopicSettings,
+        /// Whether a topic of that name is an answer rather than an error; its settings are not
+        /// compared.
+        pub if_not_exists: bool = false,
+    }
+}
+
+wire_message! {
+    /// The topic is there.
+    pub struct CreateTopicReply {
+        /// Its incarnation.
+        pub id: TopicId,
+        /// How it is kept, which may differ from what was asked for when it was there before.
+        pub settings: TopicSettings,
+        /// Whether this request made it.
+        pub created: bool = true,
+    }
+}
+
+wire_message! {
+    /// Changes a topic; nil leaves a setting as it is.
+    pub struct AlterTopic {
+        /// Its name.
+        pub name: TopicName,
+        /// The incarnation the client knows; 0: whichever is there.
+        pub topic_id: TopicId,
+        /// Number of queues: not fewer than there are.
+        pub queues: Option<u32> = None,
+        /// Retention by age in milliseconds; 0: no limit.
+        pub retention_ms: Option<u64> = None,
+        /// Retention by bytes of each queue; 0: no limit.
+        pub retention_bytes: Option<u64> = None,
+    }
+}
+
+wire_message! {
+    /// The topic is changed.
+    pub struct AlterTopicReply {
+        /// Its incarnation.
+        pub id: TopicId,
+        /// How it is kept now.
+        pub settings: TopicSettings,
+    }
+}
+
+wire_message! {
+    /// Removes a topic and its messages.
+    pub struct DeleteTopic {
+        /// Its name.
+        pub name: TopicName,
+        /// The incarnation the client knows; 0: whichever is there.
+        pub topic_id: TopicId = TopicId::UNKNOWN,
+    }
+}
+
+wire_message! {
+    /// The topic is gone.
+    pub struct DeleteTopicReply {
+        /// The incarnation that was removed.
+        pub id: TopicId,
+    }
+}
+
+wire_message! {
+    /// Asks for all that is known of a topic.
+    pub struct DescribeTopic {
+        /// Its name.
+        pub name: TopicName,
+    }
+}
+
+wire_message! {
+    /// All that is known of a topic.
+    pub struct DescribeTopicReply {
+        /// Its name.
+        pub name: TopicName,
+        /// Its incarnation.
+        pub id: TopicId,
+        /// How it is kept.
+        pub settings: TopicSettings,
+        /// When it was made.
+        pub created: TimestampMs,
+        /// Its queues, by number.
+        pub queues: Vec<QueueDescription>,
+    }
+}
+
+wire_message! {
+    /// All that is known of a queue.
+    pub struct QueueDescription {
+        /// The queue.
+        pub queue: QueueId,
+        /// The shard that holds it.
+        pub shard: ShardId,
+        /// The broker that leads the shard; nil while there is none.
+        pub leader_broker: Option<BrokerId>,
+        /// First offset there is.
+        pub log_start: Offset = Offset(0),
+        /// Offset the next record will get.
+        pub end_offset: Offset = Offset(0),
+        /// Offset up to which records are on the leader's disk.
+        pub flushed_offset: Offset = Offset(0),
+        /// Bytes of the batches between the two.
+        pub bytes: u64 = 0,
+        /// When the last record was stored; 0: never.
+        pub last_stored: TimestampMs = TimestampMs(0),
+    }
+}
+
+wire_message! {
+    /// Lists topics in order of their names.
+    pub struct ListTopics {
+        /// Only those after this name; nil: from the start.
+        pub after: Option<TopicName> = None,
+        /// Most topics to list; 0: the broker's own maximum.
+        pub topics_max: u32 = 0,
+        /// Whether system topics are listed.
+        pub include_system: bool = false,
+    }
+}
+
+wire_message! {
+    /// A page of topics.
+    pub struct ListTopicsReply {
+        /// The topics, in order of their names.
+        pub topics: Vec<TopicSummary>,
+        /// Whether there are more after the last one.
+        pub more: bool = false,
+    }
+}
+
+wire_message! {
+    /// One topic of a [`ListTopicsReply`].
+    pub struct TopicSummary {
+        /// Its name.
+        pub name: TopicName,
+        /// Its incarnation.
+        pub id: TopicId,
+        /// How it is kept.
+        pub settings: TopicSettings,
+    }
+}

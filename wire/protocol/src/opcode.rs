@@ -1,0 +1,86 @@
+//! What a frame asks for, answers, or tells.
+
+use std::fmt;
+
+macro_rules! opcodes {
+    ($( $(#[$meta:meta])* $name:ident = $number:literal ),* $(,)?) => {
+        /// An operation. The number is the wire form; it never changes its meaning.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u16)]
+        pub enum Opcode {
+            $( $(#[$meta])* $name = $number, )*
+        }
+
+        impl Opcode {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$( Self::$name ),*];
+
+            /// The number on the wire.
+            pub const fn number(self) -> u16 {
+                self as u16
+            }
+
+            /// The operation of a number, if this version knows it.
+            pub const fn from_number(number: u16) -> Option<Self> {
+                match number {
+                    $( $number => Some(Self::$name), )*
+                    _ => None,
+                }
+            }
+
+            /// Its name as documented.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $( Self::$name => stringify!($name), )*
+                }
+            }
+        }
+    };
+}
+
+opcodes! {
+    /// Opens a connection: must be its first request.
+    Hello = 1,
+    /// Asks for a sign of life.
+    Ping = 2,
+    /// Asks where topics and their queues are served.
+    Metadata = 3,
+    /// Asks for the identity of an idempotent producer.
+    InitProducer = 4,
+    /// Stores one record batch in one queue.
+    Produce = 10,
+    /// Reads record batches of one queue, waiting for them if asked to.
+    Fetch = 11,
+    /// Asks for the offset of a place or a time in one queue.
+    ListOffsets = 12,
+    /// Makes a topic.
+    CreateTopic = 20,
+    /// Changes a topic.
+    AlterTopic = 21,
+    /// Removes a topic and its messages.
+    DeleteTopic = 22,
+    /// Asks for all that is known of a topic.
+    DescribeTopic = 23,
+    /// Lists topics.
+    ListTopics = 24,
+}
+
+impl fmt::Display for Opcode {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_reads_back_and_no_other_is_known() {
+        let known: Vec<_> = (0..=u16::MAX).filter_map(Opcode::from_number).collect();
+        assert_eq!(known, Opcode::ALL);
+        for opcode in Opcode::ALL {
+            assert_eq!(Opcode::from_number(opcode.number()), Some(*opcode));
+        }
+    }
+}
