@@ -13,7 +13,7 @@
 //! All numbers are little endian. `length` is that of the whole batch; the checksum covers all
 //! that follows it. A batch has no offset inside: whoever sends it says where it stands.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
 mod attributes;
@@ -280,6 +280,18 @@ impl RecordBatch {
     /// When they differ.
     pub fn verify_checksum(&self) -> Result<(), BatchError> {
         check::verify_checksum(&self.bytes, &self.header)
+    }
+
+    /// The same records under another place in a producer's sequence: for a producer that had to
+    /// ask for a new identity while the batch waited. Copies the batch.
+    #[must_use]
+    pub fn restamped(&self, id: ProducerId, epoch: ProducerEpoch, first: Sequence) -> Self {
+        let mut header = self.header;
+        header.producer_id = id;
+        header.producer_epoch = epoch;
+        header.first_sequence = first;
+        let bytes = header.seal(BytesMut::from(&*self.bytes));
+        Self { header: BatchHeader { checksum: header::checksum_of(&bytes), ..header }, bytes }
     }
 
     /// The encoded batch.

@@ -163,3 +163,15 @@ fn a_batch_longer_than_its_limit_is_refused_before_it_is_read() {
     let refused = RecordBatch::check(garbage, &limits).unwrap_err();
     assert_eq!(refused, BatchError::Limit { name: "batch_bytes_max", limit: 99, actual: 100 });
 }
+
+#[test]
+fn a_restamped_batch_is_the_batch_that_would_have_been_built() {
+    let build = |id, epoch, sequence| {
+        let mut builder = BatchBuilder::new(all_limits());
+        builder.set_producer(ProducerId(id), ProducerEpoch(epoch), Sequence(sequence));
+        builder.push(&full_record()).unwrap();
+        RecordBatch::check(builder.finish(), &all_limits()).unwrap()
+    };
+    let (before, after) = (build(7, 1, 100), build(8, 0, 0));
+    assert_eq!(before.restamped(ProducerId(8), ProducerEpoch(0), Sequence(0)), after);
+}

@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::bloom::bloom_of_tag;
 use super::cursor::{fold_zigzag, put_varint, varint_bytes};
-use super::header::{BATCH_HEADER_BYTES, CHECKED_FROM, CHECKSUM_AT};
+use super::header::BATCH_HEADER_BYTES;
 use super::{BatchAttributes, BatchHeader, MESSAGE_BYTES_LIMIT, RecordAttributes, RecordError};
 use crate::ids::{MessageId, Offset, ProducerEpoch, ProducerId, QueueId, Sequence, TimestampMs};
 use crate::limits::{BatchLimits, PRIORITY_MAX};
@@ -80,6 +80,11 @@ impl NewRecord {
         ];
         let there = fields.into_iter().filter(|(is_there, _)| *is_there);
         there.fold(RecordAttributes::NONE, |all, (_, attribute)| all.with(attribute))
+    }
+
+    /// Most bytes by which the record makes a batch longer.
+    pub fn encoded_bytes_max(&self) -> usize {
+        sized_bytes(self.content_bytes(self.born) - varint_bytes(0) + varint_bytes(u64::MAX))
     }
 
     /// Bytes of the encoded record without its length, in a batch whose birth times count from
@@ -296,7 +301,7 @@ impl BatchBuilder {
     /// When it has no records: the format has no empty batch.
     pub fn finish(&mut self) -> Bytes {
         assert!(!self.is_empty(), "a batch has at least one record");
-        let mut out = self.out.split();
+        let out = self.out.split();
         let length = u32::try_from(out.len()).expect("push keeps it below batch_bytes_max");
         let header = BatchHeader {
             length,
@@ -310,12 +315,9 @@ impl BatchBuilder {
             first_sequence: self.first_sequence,
             tag_bloom: self.tag_bloom,
         };
-        out[..BATCH_HEADER_BYTES].copy_from_slice(&header.encode());
-        let checksum = crc32c::crc32c(&out[CHECKED_FROM..]);
-        out[CHECKSUM_AT..CHECKED_FROM].copy_from_slice(&checksum.to_le_bytes());
         let buffer = std::mem::take(&mut self.out);
         *self = Self { out: buffer, ..Self::new(self.limits) };
-        out.freeze()
+        header.seal(out)
     }
 }
 

@@ -1,13 +1,13 @@
 //! The full check of a batch from a stranger.
 
-use super::header::CHECKED_FROM;
+use super::header::checksum_of;
 use super::record::Views;
 use super::{BatchError, BatchHeader};
-use crate::ids::{ProducerEpoch, ProducerId, Sequence};
+use crate::ids::{ProducerEpoch, ProducerId, Sequence, TimestampMs};
 use crate::limits::BatchLimits;
 
 pub(super) fn verify_checksum(bytes: &[u8], header: &BatchHeader) -> Result<(), BatchError> {
-    let computed = crc32c::crc32c(&bytes[CHECKED_FROM..]);
+    let computed = checksum_of(bytes);
     if computed == header.checksum {
         return Ok(());
     }
@@ -61,7 +61,7 @@ fn check_records(
     limits: &BatchLimits,
 ) -> Result<(), BatchError> {
     let mut tag_bloom = 0;
-    let mut born_max = crate::ids::TimestampMs(0);
+    let mut born_max = TimestampMs(0);
     let mut views = Views::with_limits(bytes, header, limits);
     for view in &mut views {
         let record = view?;

@@ -1,5 +1,7 @@
 //! The fixed header of a batch.
 
+use bytes::{Bytes, BytesMut};
+
 use super::{BatchAttributes, BatchError};
 use crate::ids::{ProducerEpoch, ProducerId, Sequence, TimestampMs};
 
@@ -10,9 +12,9 @@ pub const BATCH_MAGIC: u8 = 0xb7;
 /// The version of the batch format.
 pub const BATCH_VERSION: u8 = 1;
 
-pub(super) const CHECKSUM_AT: usize = 8;
+const CHECKSUM_AT: usize = 8;
 /// Where the bytes begin that the checksum covers.
-pub(super) const CHECKED_FROM: usize = 12;
+const CHECKED_FROM: usize = 12;
 
 /// The decoded header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,8 +79,16 @@ impl BatchHeader {
         Ok(header)
     }
 
-    /// Encodes it, but for length and checksum.
-    pub(super) fn encode(&self) -> [u8; BATCH_HEADER_BYTES] {
+    /// Puts it at the start of the batch whose records are in `batch` already, with the checksum
+    /// that the bytes then have.
+    pub(super) fn seal(&self, mut batch: BytesMut) -> Bytes {
+        batch[..BATCH_HEADER_BYTES].copy_from_slice(&self.encode());
+        let checksum = checksum_of(&batch);
+        batch[CHECKSUM_AT..CHECKED_FROM].copy_from_slice(&checksum.to_le_bytes());
+        batch.freeze()
+    }
+
+    fn encode(&self) -> [u8; BATCH_HEADER_BYTES] {
         let mut head = [0; BATCH_HEADER_BYTES];
         head[0] = BATCH_MAGIC;
         head[1] = BATCH_VERSION;
@@ -94,6 +104,11 @@ impl BatchHeader {
         head[56..64].copy_from_slice(&self.tag_bloom.to_le_bytes());
         head
     }
+}
+
+/// The checksum that the batch of these bytes should have.
+pub(super) fn checksum_of(batch: &[u8]) -> u32 {
+    crc32c::crc32c(&batch[CHECKED_FROM..])
 }
 
 fn u32_at(head: &[u8; BATCH_HEADER_BYTES], at: usize) -> u32 {

@@ -56,6 +56,13 @@ pub enum ErrorDetail {
         /// Highest.
         max: u8,
     },
+    /// 8: the damaged offsets: a reader may go on at `to`.
+    Range {
+        /// The first damaged one.
+        from: Offset,
+        /// The first one after them that is whole.
+        to: Offset,
+    },
     /// A detail this version does not know.
     Unknown(u32),
 }
@@ -83,6 +90,7 @@ impl Serialize for ErrorDetail {
             Self::Record { record_index } => (5_u32, record_index).serialize(output),
             Self::ExpectedSequence(sequence) => (6_u32, sequence).serialize(output),
             Self::Versions { min, max } => (7_u32, min, max).serialize(output),
+            Self::Range { from, to } => (8_u32, from, to).serialize(output),
             Self::Unknown(number) => (number,).serialize(output),
         }
     }
@@ -125,6 +133,7 @@ impl<'de> Visitor<'de> for DetailVisitor {
             5 => ErrorDetail::Record { record_index: next(&mut elements)? },
             6 => ErrorDetail::ExpectedSequence(next(&mut elements)?),
             7 => ErrorDetail::Versions { min: next(&mut elements)?, max: next(&mut elements)? },
+            8 => ErrorDetail::Range { from: next(&mut elements)?, to: next(&mut elements)? },
             other => ErrorDetail::Unknown(other),
         };
         while elements.next_element::<IgnoredAny>()?.is_some() {}
