@@ -1,0 +1,117 @@
+//! Reading and writing of the small fixed layouts of a shard's log: little endian, checked.
+//!
+//! Used by the item codec ([`crate::commands`]) and by the parts of a checkpoint
+//! ([`crate::machine`]). Nothing here panics on bad input.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use thiserror::Error;
+
+/// Why a layout could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum CodecError {
+    /// The bytes end before the layout does.
+    #[error("bytes end early: {wanted} more wanted, {left} left")]
+    Short {
+        /// Bytes the next field needs.
+        wanted: usize,
+        /// Bytes that are left.
+        left: usize,
+    },
+    /// The layout ends before the bytes do.
+    #[error("{left} bytes too many")]
+    Trailing {
+        /// Bytes after the end of the layout.
+        left: usize,
+    },
+    /// The layout is of a version this build does not know.
+    #[error("unknown version {0}")]
+    Version(u8),
+    /// A field holds what it must never hold.
+    #[error("bad value of {0}")]
+    Value(&'static str),
+    /// The kind of an item or part is not known to this build.
+    #[error("unknown kind {0}")]
+    Kind(u16),
+}
+
+/// Reads fields one after another.
+#[derive(Debug)]
+pub(crate) struct Decoder {
+    rest: Bytes,
+}
+
+impl Decoder {
+    /// Starts at the first of `bytes`.
+    pub(crate) const fn new(bytes: Bytes) -> Self {
+        Self { rest: bytes }
+    }
+
+    /// Takes `count` bytes, sharing the buffer.
+    pub(crate) fn take(&mut self, count: usize) -> Result<Bytes, CodecError> {
+        let left = self.rest.len();
+        if left < count {
+            return Err(CodecError::Short { wanted: count, left });
+        }
+        Ok(self.rest.split_to(count))
+    }
+
+    /// Everything that is left.
+    pub(crate) fn rest(self) -> Bytes {
+        self.rest
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], CodecError> {
+        let mut field = [0; N];
+        field.copy_from_slice(&self.take(N)?);
+        Ok(field)
+    }
+
+    pub(crate) fn u8(&mut self) -> Result<u8, CodecError> {
+        Ok(self.array::<1>()?[0])
+    }
+
+    pub(crate) fn u16(&mut self) -> Result<u16, CodecError> {
+        Ok(u16::from_le_bytes(self.array()?))
+    }
+
+    pub(crate) fn u32(&mut self) -> Result<u32, CodecError> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    pub(crate) fn u64(&mut self) -> Result<u64, CodecError> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    /// A version byte that must be `known`.
+    pub(crate) fn version(&mut self, known: u8) -> Result<(), CodecError> {
+        match self.u8()? {
+            version if version == known => Ok(()),
+            version => Err(CodecError::Version(version)),
+        }
+    }
+
+    /// Text with its length in a u16 before it.
+    pub(crate) fn text(&mut self, field: &'static str) -> Result<String, CodecError> {
+        let length = usize::from(self.u16()?);
+        let bytes = self.take(length)?;
+        String::from_utf8(bytes.to_vec()).map_err(|_| CodecError::Value(field))
+    }
+
+    /// Ends reading: nothing may be left.
+    pub(crate) fn finish(self) -> Result<(), CodecError> {
+        match self.rest.len() {
+            0 => Ok(()),
+            left => Err(CodecError::Trailing { left }),
+        }
+    }
+}
+
+/// Writes text with its length in a u16 before it.
+///
+/// # Panics
+/// When `text` is longer than a u16 can say; callers bound it long before.
+pub(crate) fn put_text(out: &mut BytesMut, text: &str) {
+    let length = u16::try_from(text.len()).expect("texts in the log are bounded at the edge");
+    out.put_u16_le(length);
+    out.put_slice(text.as_bytes());
+}

@@ -1,0 +1,165 @@
+//! What a queue or shard cannot do, as its callers are told.
+
+use grus_protocol::error::{ErrorCode, ErrorDetail, ErrorReply};
+use grus_protocol::ids::{Offset, ProducerEpoch, Sequence, Term};
+use thiserror::Error;
+
+use crate::machine::Refusal;
+
+/// Why a queue or its shard did not do what it was asked. Variants by what the caller can do.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum QueueError {
+    /// Another broker leads the shard; nothing is known about a request that was under way.
+    #[error("shard is led elsewhere")]
+    NotLeader {
+        /// The leading broker, where known.
+        leader: Option<u64>,
+    },
+    /// No room for the request now.
+    #[error("too much is under way")]
+    Overloaded {
+        /// Wait this long before a retry.
+        retry_after_ms: u32,
+    },
+    /// The shard is starting, electing a leader, or its queue is being rebuilt.
+    #[error("shard is not ready")]
+    Unavailable,
+    /// The shard is stopping.
+    #[error("shard is stopping")]
+    Stopping,
+    /// The disk is full: nothing is stored until space returns. Readers are served.
+    #[error("disk is full")]
+    StorageFull,
+    /// There is no such queue here, or not of that incarnation of its topic.
+    #[error("unknown queue")]
+    UnknownQueue,
+    /// Records before the batch are missing.
+    #[error("sequence {expected} expected")]
+    OutOfSequence {
+        /// The sequence that would be next; 0 also when nothing is known of the producer here.
+        expected: Sequence,
+    },
+    /// The batch was stored before, too long ago to repeat its receipt.
+    #[error("batch was stored before, sequence {expected} is next")]
+    DuplicateForgotten {
+        /// The sequence that would be next.
+        expected: Sequence,
+    },
+    /// A later life of the producer is at work.
+    #[error("producer is fenced by epoch {epoch}")]
+    ProducerFenced {
+        /// Its newest epoch.
+        epoch: ProducerEpoch,
+    },
+    /// A limit of the shard is reached.
+    #[error("shard is at its limit of {limit} {what}")]
+    Limit {
+        /// What there are too many of.
+        what: &'static str,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// The batch is larger than an entry may be.
+    #[error("batch of {bytes} bytes is larger than {bytes_max}")]
+    BatchTooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The largest that is taken.
+        bytes_max: usize,
+    },
+    /// The bytes are not a batch.
+    #[error("malformed batch")]
+    MalformedBatch,
+    /// The offset lies outside the queue.
+    #[error("offset is outside of {log_start} to {end_offset}")]
+    OffsetOutOfRange {
+        /// The first offset there is.
+        log_start: Offset,
+        /// The offset the next record gets.
+        end_offset: Offset,
+    },
+    /// The reader has read what a crash has since taken back.
+    #[error("records of term {term} end at {end_offset}")]
+    Diverged {
+        /// The greatest term of the queue that is not above the reader's.
+        term: Term,
+        /// Where that term's records end: the reader goes on there.
+        end_offset: Offset,
+        /// The first offset there is.
+        log_start: Offset,
+    },
+    /// Stored bytes are damaged; all else is served.
+    #[error("records {from} to {to} are damaged")]
+    CorruptRange {
+        /// The first offset that cannot be read.
+        from: Offset,
+        /// The next one that can.
+        to: Offset,
+    },
+}
+
+impl QueueError {
+    /// The wire's number for it.
+    pub const fn code(&self) -> ErrorCode {
+        match self {
+            Self::NotLeader { .. } => ErrorCode::NotLeader,
+            Self::Overloaded { .. } => ErrorCode::Overloaded,
+            Self::Unavailable => ErrorCode::Unavailable,
+            Self::Stopping => ErrorCode::ShuttingDown,
+            Self::StorageFull => ErrorCode::StorageFull,
+            Self::UnknownQueue => ErrorCode::UnknownQueue,
+            Self::OutOfSequence { .. } => ErrorCode::OutOfSequence,
+            Self::DuplicateForgotten { .. } => ErrorCode::DuplicateForgotten,
+            Self::ProducerFenced { .. } => ErrorCode::ProducerFenced,
+            Self::Limit { .. } => ErrorCode::TooManyTopics,
+            Self::BatchTooLarge { .. } => ErrorCode::BatchTooLarge,
+            Self::MalformedBatch => ErrorCode::MalformedBatch,
+            Self::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+            Self::Diverged { .. } => ErrorCode::Diverged,
+            Self::CorruptRange { .. } => ErrorCode::CorruptRange,
+        }
+    }
+
+    /// What a program needs to act on it.
+    pub fn detail(&self) -> Option<ErrorDetail> {
+        match *self {
+            Self::OutOfSequence { expected } | Self::DuplicateForgotten { expected } => {
+                Some(ErrorDetail::ExpectedSequence(expected))
+            }
+            Self::OffsetOutOfRange { log_start, end_offset } => {
+                Some(ErrorDetail::Bounds { log_start, end_offset })
+            }
+            Self::CorruptRange { from, to } => Some(ErrorDetail::Range { from, to }),
+            Self::Diverged { term, end_offset, log_start } => {
+                Some(ErrorDetail::Divergence { term, end_offset, log_start })
+            }
+            Self::BatchTooLarge { bytes, bytes_max } => {
+                Some(ErrorDetail::limit("batch_bytes_max", bytes_max as u64, bytes as u64, None))
+            }
+            _ => None,
+        }
+    }
+
+    /// The error as a reply's header. The address of a leader is the caller's to add.
+    pub fn to_reply(&self) -> ErrorReply {
+        let mut reply = ErrorReply::new(self.code(), self.to_string());
+        reply.detail = self.detail();
+        if let Self::Overloaded { retry_after_ms } = self {
+            reply.retry_after_ms = *retry_after_ms;
+        }
+        reply
+    }
+}
+
+impl From<Refusal> for QueueError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::UnknownQueue => Self::UnknownQueue,
+            Refusal::SequenceGap { expected } => Self::OutOfSequence { expected },
+            Refusal::SequenceStale { expected } => Self::DuplicateForgotten { expected },
+            Refusal::Fenced { epoch } => Self::ProducerFenced { epoch },
+            Refusal::Limit { what, limit } => Self::Limit { what, limit },
+            Refusal::MalformedBatch => Self::MalformedBatch,
+        }
+    }
+}

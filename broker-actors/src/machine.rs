@@ -1,0 +1,399 @@
+//! The state of a shard: what its log says, applied entry by entry.
+//!
+//! Plain and deterministic: apply uses no clock, no local setting, no randomness and no hash order;
+//! time is the entry's, settings of topics arrive as entries, and errors are values. So every
+//! replica that has applied the same entries holds the same state, and the same [`Machine::digest`].
+//!
+//! * [`queue`]: offsets, visible start, counts of a queue.
+//! * [`window`]: the last batches of a producer on a queue, for idempotence.
+//! * [`part`]: the names under which parts of the state are saved; [`Machine::dirty_parts`] gives
+//!   those that changed, [`Machine::all_parts`] all, [`Machine::restore`] reads them back.
+
+pub mod part;
+pub mod queue;
+pub mod window;
+
+mod digest;
+mod produce;
+mod save;
+mod saved_part;
+
+#[cfg(test)]
+pub(crate) mod model_tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+use bytes::Bytes;
+use grus_protocol::batch::RecordBatch;
+use grus_protocol::ids::{
+    Offset, ProducerEpoch, ProducerId, QueueId, QueueKey, Sequence, ShardId, Term, TimestampMs,
+    TopicId,
+};
+use grus_protocol::names::ProducerName;
+use thiserror::Error;
+
+use crate::commands::{Command, RetainQueue, TopicConfig};
+use digest::Tracked;
+use part::PartKey;
+use produce::NamedProducer;
+use queue::{QueueNumbers, QueueState};
+pub use saved_part::Part;
+
+/// Most topics a shard hosts queues of.
+pub const TOPICS_MAX: usize = 100_000;
+/// Most queues in a shard.
+pub const QUEUES_MAX: usize = 100_000;
+/// Most (producer, queue) pairs remembered in a shard; further producers are refused.
+pub const WINDOWS_MAX: usize = 1_000_000;
+/// Most named producers in a shard.
+pub const NAMED_PRODUCERS_MAX: usize = 100_000;
+/// A producer that has stored nothing on a queue for this long (entry time) is forgotten there.
+pub const WINDOW_EXPIRY_MS: u64 = 24 * HOUR_MS;
+/// A name that no producer has asked for in this long (entry time) may be forgotten.
+pub const NAMED_PRODUCER_EXPIRY_MS: u64 = 7 * 24 * HOUR_MS;
+
+const HOUR_MS: u64 = 3_600_000;
+const _: () = assert!(QUEUES_MAX <= crate::commands::ITEM_QUEUES_MAX as usize);
+
+/// Which entry an item belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// The entry's term.
+    pub term: Term,
+    /// The entry's index in the log.
+    pub index: u64,
+    /// The entry's time; never behind an earlier entry's.
+    pub time: TimestampMs,
+}
+
+/// A batch that is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Offset of its first record.
+    pub base_offset: Offset,
+    /// Records in it.
+    pub count: u32,
+    /// The term it was first stored in.
+    pub term: Term,
+    /// When it was first stored.
+    pub stored: TimestampMs,
+    /// True if it had been stored before and this is the first receipt again.
+    pub duplicate: bool,
+}
+
+/// A producer's identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InitializedProducer {
+    /// Unique in the cluster, never given twice.
+    pub producer: ProducerId,
+    /// Rises each time a named producer comes back.
+    pub epoch: ProducerEpoch,
+}
+
+/// Why an item changed nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// The queue is not here, or not in this incarnation.
+    #[error("unknown queue")]
+    UnknownQueue,
+    /// Records before this batch are missing.
+    #[error("sequence {} expected", expected.0)]
+    SequenceGap {
+        /// The sequence that would be next.
+        expected: Sequence,
+    },
+    /// The batch lies before what is remembered of its producer.
+    #[error("batch is older than the remembered ones, sequence {} expected", expected.0)]
+    SequenceStale {
+        /// The sequence that would be next.
+        expected: Sequence,
+    },
+    /// A newer epoch of this producer exists.
+    #[error("producer is fenced by epoch {}", epoch.0)]
+    Fenced {
+        /// The newest epoch.
+        epoch: ProducerEpoch,
+    },
+    /// A limit of the shard is reached.
+    #[error("shard is at its limit of {limit} {what}")]
+    Limit {
+        /// What there are too many of.
+        what: &'static str,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// The batch's header does not hold together.
+    #[error("malformed batch")]
+    MalformedBatch,
+}
+
+/// The answer to one item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// To an Append.
+    Append(Result<Appended, Refusal>),
+    /// To a TopicConfig.
+    TopicConfig(Result<(), Refusal>),
+    /// To a TopicDrop: whether the topic was there.
+    TopicDrop(bool),
+    /// To an InitProducer.
+    InitProducer(Result<InitializedProducer, Refusal>),
+    /// To a Retain: how many queues moved their start.
+    Retain(usize),
+}
+
+/// What the index must learn from an item.
+#[derive(Debug, Clone)]
+pub enum IndexChange {
+    /// A batch was stored.
+    Stored {
+        /// Its queue.
+        queue: QueueKey,
+        /// Its receipt.
+        appended: Appended,
+        /// The batch.
+        batch: RecordBatch,
+    },
+    /// A topic is gone.
+    Dropped(TopicId),
+}
+
+/// What applying an item did.
+#[derive(Debug)]
+pub struct Effect {
+    /// The answer to whoever proposed it.
+    pub outcome: Outcome,
+    /// What the index must learn, if anything.
+    pub index: Option<IndexChange>,
+}
+
+impl From<Outcome> for Effect {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, index: None }
+    }
+}
+
+/// What the shard as a whole remembers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct ShardNumbers {
+    /// The next producer id to give.
+    next_producer: u64,
+}
+
+/// See the module documentation.
+#[derive(Debug)]
+pub struct Machine {
+    shard: ShardId,
+    numbers: Tracked<ShardNumbers>,
+    topics: BTreeMap<TopicId, Tracked<TopicConfig>>,
+    queues: BTreeMap<QueueKey, QueueState>,
+    named_producers: BTreeMap<ProducerName, Tracked<NamedProducer>>,
+    /// Newest epoch of each named producer; derived from `named_producers`.
+    epochs: BTreeMap<ProducerId, ProducerEpoch>,
+    /// Windows by the hour of their last batch; derived from the windows.
+    windows_by_hour: BTreeMap<u64, BTreeSet<(QueueKey, ProducerId)>>,
+    windows: usize,
+    dirty: BTreeSet<PartKey>,
+    /// Exclusive or of the hashes of all parts that are not dirty.
+    clean_digest: u64,
+    changed: Vec<QueueKey>,
+}
+
+impl Machine {
+    /// The state of a shard whose log is empty.
+    pub fn new(shard: ShardId) -> Self {
+        let first_producer = (u64::from(shard.0) << 48) + 1;
+        let numbers = ShardNumbers { next_producer: first_producer };
+        Self {
+            shard,
+            numbers: Tracked::unsaved(numbers),
+            topics: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            named_producers: BTreeMap::new(),
+            epochs: BTreeMap::new(),
+            windows_by_hour: BTreeMap::new(),
+            windows: 0,
+            dirty: BTreeSet::from([PartKey::Shard]),
+            clean_digest: 0,
+            changed: Vec::new(),
+        }
+    }
+
+    /// A queue's numbers.
+    pub fn queue(&self, queue: QueueKey) -> Option<&QueueNumbers> {
+        self.queues.get(&queue).map(|state| state.numbers.get())
+    }
+
+    /// All queues with their numbers, in order.
+    pub fn queues(&self) -> impl Iterator<Item = (QueueKey, &QueueNumbers)> {
+        self.queues.iter().map(|(key, state)| (*key, state.numbers.get()))
+    }
+
+    /// A topic's settings.
+    pub fn topic(&self, topic: TopicId) -> Option<&TopicConfig> {
+        self.topics.get(&topic).map(Tracked::get)
+    }
+
+    /// All topics, in order of their incarnation.
+    pub fn topics(&self) -> impl Iterator<Item = &TopicConfig> {
+        self.topics.values().map(Tracked::get)
+    }
+
+    /// All queues behind `from`, in order.
+    pub fn queues_from(
+        &self,
+        from: Bound<QueueKey>,
+    ) -> impl Iterator<Item = (QueueKey, &QueueNumbers)> {
+        let queues = self.queues.range((from, Bound::Unbounded));
+        queues.map(|(key, state)| (*key, state.numbers.get()))
+    }
+
+    /// Queues that gained batches, moved or went since the last call; each once.
+    pub fn take_changed(&mut self) -> Vec<QueueKey> {
+        for key in &self.changed {
+            if let Some(state) = self.queues.get_mut(key) {
+                state.changed = false;
+            }
+        }
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Applies one item of the entry at `moment`.
+    pub fn apply(&mut self, moment: Moment, command: Command) -> Effect {
+        match command {
+            Command::Append { queue, batch } => self.apply_append(moment, queue, batch),
+            Command::TopicConfig(config) => {
+                Outcome::TopicConfig(self.apply_topic_config(config)).into()
+            }
+            Command::TopicDrop { topic } => self.apply_topic_drop(topic),
+            Command::InitProducer { name } => {
+                Outcome::InitProducer(self.apply_init_producer(moment.time, name)).into()
+            }
+            Command::Retain(queues) => Outcome::Retain(self.apply_retain(&queues)).into(),
+        }
+    }
+
+    /// All items of the entry at `moment` were applied: forgets producers whose time is over.
+    pub fn entry_applied(&mut self, moment: Moment) {
+        self.expire_windows(moment.time);
+    }
+
+    fn change_numbers(&mut self) -> &mut ShardNumbers {
+        let (digest, dirty) = (&mut self.clean_digest, &mut self.dirty);
+        self.numbers.change(|hash| {
+            *digest ^= hash;
+            dirty.insert(PartKey::Shard);
+        })
+    }
+
+    fn apply_append(&mut self, moment: Moment, queue: QueueKey, batch: Bytes) -> Effect {
+        let refused = |refusal| Effect::from(Outcome::Append(Err(refusal)));
+        let Ok(batch) = RecordBatch::from_log(batch) else {
+            return refused(Refusal::MalformedBatch);
+        };
+        if batch.count() == 0 {
+            return refused(Refusal::MalformedBatch);
+        }
+        match self.store(moment, queue, &batch) {
+            Err(refusal) => refused(refusal),
+            Ok(appended) => {
+                let index =
+                    (!appended.duplicate).then_some(IndexChange::Stored { queue, appended, batch });
+                Effect { outcome: Outcome::Append(Ok(appended)), index }
+            }
+        }
+    }
+
+    fn apply_topic_config(&mut self, mut config: TopicConfig) -> Result<(), Refusal> {
+        let old = self.topics.get(&config.topic).map(Tracked::get);
+        let is_new = old.is_none();
+        let known: BTreeSet<QueueId> =
+            old.into_iter().flat_map(|old| old.queues.iter().copied()).collect();
+        let all: BTreeSet<QueueId> = known.iter().chain(&config.queues).copied().collect();
+        if self.queues.len() + all.len() - known.len() > QUEUES_MAX {
+            return Err(Refusal::Limit { what: "queues", limit: QUEUES_MAX });
+        }
+        if is_new && self.topics.len() >= TOPICS_MAX {
+            return Err(Refusal::Limit { what: "topics", limit: TOPICS_MAX });
+        }
+        config.queues = all.iter().copied().collect();
+        let topic = config.topic;
+        for queue in all.difference(&known) {
+            let key = QueueKey { topic, queue: *queue };
+            let numbers = Tracked::unsaved(QueueNumbers::default());
+            self.dirty.insert(PartKey::Queue(key));
+            self.queues.insert(key, QueueState { numbers, ..QueueState::default() });
+            self.mark_changed(key);
+        }
+        let (digest, dirty) = (&mut self.clean_digest, &mut self.dirty);
+        dirty.insert(PartKey::Topic(topic));
+        match self.topics.get_mut(&topic) {
+            Some(old) => *old.change(|hash| *digest ^= hash) = config,
+            None => drop(self.topics.insert(topic, Tracked::unsaved(config))),
+        }
+        Ok(())
+    }
+
+    fn apply_topic_drop(&mut self, topic: TopicId) -> Effect {
+        let Some(config) = self.topics.remove(&topic) else {
+            return Outcome::TopicDrop(false).into();
+        };
+        self.forget_part(PartKey::Topic(topic), config.clean_hash());
+        for queue in &config.get().queues {
+            let key = QueueKey { topic, queue: *queue };
+            let Some(state) = self.queues.remove(&key) else { continue };
+            self.forget_part(PartKey::Queue(key), state.numbers.clean_hash());
+            for (producer, window) in &state.windows {
+                self.forget_part(PartKey::Window(key, *producer), window.clean_hash());
+                self.forget_window_hour(key, *producer, window.get().last_stored());
+            }
+            self.windows -= state.windows.len();
+            if !state.changed {
+                self.changed.push(key);
+            }
+        }
+        let index = Some(IndexChange::Dropped(topic));
+        Effect { outcome: Outcome::TopicDrop(true), index }
+    }
+
+    fn apply_retain(&mut self, queues: &[RetainQueue]) -> usize {
+        let mut moved = 0;
+        for retain in queues {
+            let Some(state) = self.queues.get_mut(&retain.queue) else { continue };
+            let numbers = *state.numbers.get();
+            let start = retain.start.min(numbers.next_offset);
+            if start <= numbers.visible_start {
+                continue;
+            }
+            let (digest, dirty) = (&mut self.clean_digest, &mut self.dirty);
+            let numbers = state.numbers.change(|hash| {
+                *digest ^= hash;
+                dirty.insert(PartKey::Queue(retain.queue));
+            });
+            numbers.visible_start = start;
+            numbers.bytes = numbers.bytes.saturating_sub(retain.bytes_given_up);
+            if start == numbers.next_offset {
+                numbers.bytes = 0;
+            }
+            moved += 1;
+            self.mark_changed(retain.queue);
+        }
+        moved
+    }
+
+    /// A part is gone: out of the digest, and named so that the next delta says so.
+    fn forget_part(&mut self, key: PartKey, clean_hash: u64) {
+        self.clean_digest ^= clean_hash;
+        self.dirty.insert(key);
+    }
+
+    fn mark_changed(&mut self, key: QueueKey) {
+        if let Some(state) = self.queues.get_mut(&key)
+            && !state.changed
+        {
+            state.changed = true;
+            self.changed.push(key);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Names of the parts that a shard's state is saved in.
+//!
+//! A checkpoint holds state as (key, value) parts: a delta holds those that changed since the last
+//! one, a full checkpoint all of them. Keys open with a kind byte and go on big endian, so that
+//! their byte order is the order of what they name.
+//!
+//! | kind | part | key after the kind byte | limit |
+//! |---|---|---|---|
+//! | 1 | the shard: next producer number | nothing | one |
+//! | 2 | a topic's settings | topic u64 | [`TOPICS_MAX`](super::TOPICS_MAX) |
+//! | 3 | a queue | topic u64, queue u32 | [`QUEUES_MAX`](super::QUEUES_MAX) |
+//! | 4 | a producer's window on a queue | topic u64, queue u32, producer u64 | [`WINDOWS_MAX`](super::WINDOWS_MAX) |
+//! | 5 | a named producer | its name | [`NAMED_PRODUCERS_MAX`](super::NAMED_PRODUCERS_MAX) |
+//! | 64-79 | kept for timers: a sorted run per segment, and which of it are done | | |
+//! | 80-95 | kept for groups: members, progress, acknowledgements | | |
+
+use bytes::{BufMut, Bytes, BytesMut};
+use grus_protocol::ids::{ProducerId, QueueId, QueueKey, TopicId};
+use grus_protocol::names::ProducerName;
+
+use crate::codec::CodecError;
+
+const KIND_SHARD: u8 = 1;
+const KIND_TOPIC: u8 = 2;
+const KIND_QUEUE: u8 = 3;
+const KIND_WINDOW: u8 = 4;
+const KIND_NAMED_PRODUCER: u8 = 5;
+
+/// Names one part of the state.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PartKey {
+    /// What the shard as a whole remembers.
+    Shard,
+    /// A topic's settings.
+    Topic(TopicId),
+    /// A queue's numbers.
+    Queue(QueueKey),
+    /// The last batches of one producer on one queue.
+    Window(QueueKey, ProducerId),
+    /// A producer with a name.
+    NamedProducer(ProducerName),
+}
+
+impl PartKey {
+    /// The key as bytes.
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(32);
+        match self {
+            Self::Shard => out.put_u8(KIND_SHARD),
+            Self::Topic(topic) => {
+                out.put_u8(KIND_TOPIC);
+                out.put_u64(topic.0);
+            }
+            Self::Queue(queue) => {
+                out.put_u8(KIND_QUEUE);
+                put_queue(&mut out, *queue);
+            }
+            Self::Window(queue, producer) => {
+                out.put_u8(KIND_WINDOW);
+                put_queue(&mut out, *queue);
+                out.put_u64(producer.0);
+            }
+            Self::NamedProducer(name) => {
+                out.put_u8(KIND_NAMED_PRODUCER);
+                out.put_slice(name.as_str().as_bytes());
+            }
+        }
+        out.freeze()
+    }
+
+    /// Reads a key back.
+    ///
+    /// # Errors
+    /// When the kind is not known to this build, or the length does not fit the kind.
+    pub fn decode(key: &[u8]) -> Result<Self, CodecError> {
+        let bad = CodecError::Value("part key");
+        let (kind, rest) = key.split_first().ok_or(bad)?;
+        match (*kind, rest.len()) {
+            (KIND_SHARD, 0) => Ok(Self::Shard),
+            (KIND_TOPIC, 8) => Ok(Self::Topic(TopicId(read_u64(rest)))),
+            (KIND_QUEUE, 12) => Ok(Self::Queue(read_queue(rest))),
+            (KIND_WINDOW, 20) => {
+                Ok(Self::Window(read_queue(rest), ProducerId(read_u64(&rest[12..]))))
+            }
+            (KIND_NAMED_PRODUCER, _) => {
+                let name = std::str::from_utf8(rest).map_err(|_| bad)?;
+                ProducerName::try_from(name).map(Self::NamedProducer).map_err(|_| bad)
+            }
+            (KIND_SHARD..=KIND_NAMED_PRODUCER, _) => Err(bad),
+            (kind, _) => Err(CodecError::Kind(u16::from(kind))),
+        }
+    }
+}
+
+fn put_queue(out: &mut BytesMut, queue: QueueKey) {
+    out.put_u64(queue.topic.0);
+    out.put_u32(queue.queue.0);
+}
+
+fn read_queue(bytes: &[u8]) -> QueueKey {
+    let mut queue = [0; 4];
+    queue.copy_from_slice(&bytes[8..12]);
+    QueueKey { topic: TopicId(read_u64(bytes)), queue: QueueId(u32::from_be_bytes(queue)) }
+}
+
+fn read_u64(bytes: &[u8]) -> u64 {
+    let mut number = [0; 8];
+    number.copy_from_slice(&bytes[..8]);
+    u64::from_be_bytes(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(topic: u64, queue: u32) -> QueueKey {
+        QueueKey { topic: TopicId(topic), queue: QueueId(queue) }
+    }
+
+    #[test]
+    fn keys_read_back_and_sort_as_bytes_as_they_sort_as_values() {
+        let mut keys = vec![
+            PartKey::Shard,
+            PartKey::Topic(TopicId(2)),
+            PartKey::Topic(TopicId(300)),
+            PartKey::Queue(queue(2, 256)),
+            PartKey::Queue(queue(2, 1)),
+            PartKey::Queue(queue(1, 9)),
+            PartKey::Window(queue(1, 9), ProducerId(1 << 40)),
+            PartKey::Window(queue(1, 9), ProducerId(7)),
+            PartKey::NamedProducer(ProducerName::try_from("b").unwrap()),
+            PartKey::NamedProducer(ProducerName::try_from("ab").unwrap()),
+        ];
+        for key in &keys {
+            assert_eq!(PartKey::decode(&key.encode()).as_ref(), Ok(key));
+        }
+        keys.sort();
+        let encoded: Vec<Bytes> = keys.iter().map(PartKey::encode).collect();
+        assert!(encoded.is_sorted());
+    }
+
+    #[test]
+    fn keys_of_later_kinds_and_of_wrong_lengths_are_refused() {
+        assert_eq!(PartKey::decode(&[64, 1, 2]), Err(CodecError::Kind(64)));
+        let bad = Err(CodecError::Value("part key"));
+        assert_eq!(PartKey::decode(&[]), bad);
+        assert_eq!(PartKey::decode(&[KIND_QUEUE, 1, 2]), bad);
+        assert_eq!(PartKey::decode(&[KIND_SHARD, 0]), bad);
+    }
+}

@@ -1,0 +1,225 @@
+//! Saving the state in parts, reading it back, and its digest.
+
+use std::collections::BTreeMap;
+
+use crate::machine::Part;
+use bytes::{BufMut, Bytes, BytesMut};
+use thiserror::Error;
+
+use super::digest::{Tracked, part_hash};
+use super::part::PartKey;
+use super::produce::NamedProducer;
+use super::queue::{QueueNumbers, QueueState};
+use super::window::Window;
+use super::{HOUR_MS, Machine, ShardNumbers};
+use crate::codec::{CodecError, Decoder};
+use crate::commands::{TopicConfig, decode_topic_config, encode_topic_config};
+
+const VERSION: u8 = 1;
+
+/// Why a checkpoint's parts cannot be the state of this shard.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PartError {
+    /// A key or value does not read.
+    #[error("part {key:?}: {error}")]
+    Unreadable {
+        /// The key's bytes.
+        key: Bytes,
+        /// What is wrong.
+        error: CodecError,
+    },
+    /// A part belongs to something that is not there.
+    #[error("part {0:?} belongs to nothing")]
+    Orphan(PartKey),
+}
+
+impl PartError {
+    /// The key of the part, as bytes.
+    pub fn key(&self) -> Bytes {
+        match self {
+            Self::Unreadable { key, .. } => key.clone(),
+            Self::Orphan(part) => part.encode(),
+        }
+    }
+}
+
+impl ShardNumbers {
+    fn encode(self) -> Bytes {
+        let mut out = BytesMut::with_capacity(9);
+        out.put_u8(VERSION);
+        out.put_u64_le(self.next_producer);
+        out.freeze()
+    }
+
+    fn decode(bytes: Bytes) -> Result<Self, CodecError> {
+        let mut decoder = Decoder::new(bytes);
+        decoder.version(VERSION)?;
+        let numbers = Self { next_producer: decoder.u64()? };
+        decoder.finish()?;
+        Ok(numbers)
+    }
+}
+
+fn encode_topic(config: &TopicConfig) -> Bytes {
+    let mut out = BytesMut::new();
+    out.put_u8(VERSION);
+    encode_topic_config(config, &mut out);
+    out.freeze()
+}
+
+fn decode_topic(bytes: Bytes) -> Result<TopicConfig, CodecError> {
+    let mut decoder = Decoder::new(bytes);
+    decoder.version(VERSION)?;
+    decode_topic_config(decoder)
+}
+
+impl Machine {
+    /// The parts that changed since the last call, a part that is gone without a value.
+    pub fn dirty_parts(&mut self) -> Vec<Part> {
+        let dirty = std::mem::take(&mut self.dirty);
+        let mut parts = Vec::with_capacity(dirty.len());
+        for part in dirty {
+            let key = part.encode();
+            let value = self.encode_part(&part);
+            if let Some(value) = &value {
+                let hash = part_hash(&key, value);
+                self.clean_digest ^= hash;
+                self.save_part(&part, hash);
+            }
+            parts.push(Part { key, value });
+        }
+        parts
+    }
+
+    /// Every part of the state.
+    pub fn all_parts(&self) -> Vec<Part> {
+        let queues = self.queues.iter().flat_map(|(key, state)| {
+            let windows = state.windows.keys().map(|producer| PartKey::Window(*key, *producer));
+            std::iter::once(PartKey::Queue(*key)).chain(windows)
+        });
+        std::iter::once(PartKey::Shard)
+            .chain(self.topics.keys().map(|topic| PartKey::Topic(*topic)))
+            .chain(queues)
+            .chain(self.named_producers.keys().cloned().map(PartKey::NamedProducer))
+            .map(|part| Part { key: part.encode(), value: self.encode_part(&part) })
+            .collect()
+    }
+
+    /// A number that is equal on two replicas exactly if (but for chance) their states are.
+    pub fn digest(&self) -> u64 {
+        self.dirty.iter().fold(self.clean_digest, |digest, part| {
+            self.encode_part(part)
+                .map_or(digest, |value| digest ^ part_hash(&part.encode(), &value))
+        })
+    }
+
+    /// Takes the state that `parts` hold; later parts replace earlier ones of the same key.
+    ///
+    /// # Errors
+    /// When a part does not read or belongs to nothing; the state is then as it was.
+    pub fn restore(&mut self, parts: Vec<Part>) -> Result<(), PartError> {
+        let mut latest = BTreeMap::new();
+        for Part { key, value } in parts {
+            let part = PartKey::decode(&key)
+                .map_err(|error| PartError::Unreadable { key: key.clone(), error })?;
+            latest.insert(part, value);
+        }
+        let mut fresh = Self::new(self.shard);
+        let mut found_shard = false;
+        for (part, value) in latest {
+            let Some(value) = value else { continue };
+            found_shard |= part == PartKey::Shard;
+            fresh.restore_part(part, value)?;
+        }
+        if found_shard {
+            fresh.dirty.clear();
+        }
+        *self = fresh;
+        Ok(())
+    }
+
+    fn restore_part(&mut self, part: PartKey, value: Bytes) -> Result<(), PartError> {
+        let key = part.encode();
+        let hash = part_hash(&key, &value);
+        self.clean_digest ^= hash;
+        let unreadable = |error| PartError::Unreadable { key, error };
+        match part {
+            PartKey::Shard => {
+                let numbers = ShardNumbers::decode(value).map_err(unreadable)?;
+                self.numbers = Tracked::saved(numbers, hash);
+            }
+            PartKey::Topic(topic) => {
+                let config = decode_topic(value).map_err(unreadable)?;
+                self.topics.insert(topic, Tracked::saved(config, hash));
+            }
+            PartKey::Queue(queue) => {
+                if !self.topics.contains_key(&queue.topic) {
+                    return Err(PartError::Orphan(part));
+                }
+                let numbers = QueueNumbers::decode(value).map_err(unreadable)?;
+                let numbers = Tracked::saved(numbers, hash);
+                self.queues.insert(queue, QueueState { numbers, ..QueueState::default() });
+            }
+            PartKey::Window(queue, producer) => {
+                let window = Window::decode(value).map_err(unreadable)?;
+                let state = self.queues.get_mut(&queue).ok_or(PartError::Orphan(part))?;
+                let hour = window.last_stored().0 / HOUR_MS;
+                self.windows_by_hour.entry(hour).or_default().insert((queue, producer));
+                self.windows += 1;
+                state.windows.insert(producer, Tracked::saved(window, hash));
+            }
+            PartKey::NamedProducer(name) => {
+                let named = NamedProducer::decode(value).map_err(unreadable)?;
+                self.epochs.insert(named.producer, named.epoch);
+                self.named_producers.insert(name, Tracked::saved(named, hash));
+            }
+        }
+        Ok(())
+    }
+
+    fn encode_part(&self, part: &PartKey) -> Option<Bytes> {
+        match part {
+            PartKey::Shard => Some(self.numbers.get().encode()),
+            PartKey::Topic(topic) => {
+                self.topics.get(topic).map(|config| encode_topic(config.get()))
+            }
+            PartKey::Queue(queue) => {
+                self.queues.get(queue).map(|state| state.numbers.get().encode())
+            }
+            PartKey::Window(queue, producer) => {
+                let state = self.queues.get(queue)?;
+                state.windows.get(producer).map(|window| window.get().encode())
+            }
+            PartKey::NamedProducer(name) => {
+                self.named_producers.get(name).map(|named| named.get().encode())
+            }
+        }
+    }
+
+    fn save_part(&mut self, part: &PartKey, hash: u64) {
+        match part {
+            PartKey::Shard => self.numbers.save(hash),
+            PartKey::Topic(topic) => {
+                if let Some(config) = self.topics.get_mut(topic) {
+                    config.save(hash);
+                }
+            }
+            PartKey::Queue(queue) => {
+                if let Some(state) = self.queues.get_mut(queue) {
+                    state.numbers.save(hash);
+                }
+            }
+            PartKey::Window(queue, producer) => {
+                let state = self.queues.get_mut(queue);
+                if let Some(window) = state.and_then(|state| state.windows.get_mut(producer)) {
+                    window.save(hash);
+                }
+            }
+            PartKey::NamedProducer(name) => {
+                if let Some(named) = self.named_producers.get_mut(name) {
+                    named.save(hash);
+                }
+            }
+        }
+    }
+}

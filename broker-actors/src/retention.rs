@@ -1,0 +1,294 @@
+//! What may go: decided by the leader from settings, index and time, carried out by entries.
+//!
+//! Two steps. Each queue's visible start moves by the settings of its topic (a Retain item, so
+//! that all replicas see the same start). Then whole segments below the first batch that anyone
+//! may still see are dropped (`Trim`, by consensus). Plain state; a [`Sweep`] looks at some queues
+//! at a time so that ten thousand of them never hold up an arbiter.
+
+use std::ops::Bound;
+
+use grus_protocol::ids::{Offset, QueueKey, TimestampMs};
+
+use crate::commands::{RetainQueue, TopicConfig};
+use crate::machine::Machine;
+use crate::machine::queue::QueueNumbers;
+
+/// Queues looked at in one step.
+pub const QUEUES_PER_STEP: usize = 128;
+/// Batches of one queue given up in one step.
+pub const RUNS_PER_QUEUE_MAX: usize = 1024;
+
+/// What retention needs to know of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunFacts {
+    /// One past its last offset.
+    pub end: Offset,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// When it was stored.
+    pub stored: TimestampMs,
+    /// The log index of its entry.
+    pub index: u64,
+}
+
+/// Where retention finds batches.
+pub trait RunSource {
+    /// The batches of a queue from the one that holds `from` on, at most `runs_max`.
+    fn runs(&self, queue: QueueKey, from: Offset, runs_max: usize) -> Vec<RunFacts>;
+}
+
+/// What is due on one queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Due {
+    /// The start to move to, if it moves.
+    retain: Option<RetainQueue>,
+    /// Index of the first entry that the queue still needs after that.
+    first_needed: Option<u64>,
+}
+
+fn due(
+    config: &TopicConfig,
+    queue: QueueKey,
+    numbers: &QueueNumbers,
+    now: TimestampMs,
+    source: &impl RunSource,
+) -> Due {
+    if numbers.messages() == 0 {
+        return Due { retain: None, first_needed: None };
+    }
+    let by_age = |run: &RunFacts| {
+        config.retention_ms > 0 && run.stored.0.saturating_add(config.retention_ms) < now.0
+    };
+    let mut start = numbers.visible_start;
+    let mut bytes_given_up = 0;
+    let mut first_needed = None;
+    let few = source.runs(queue, start, 1);
+    let settled = few.first().is_none_or(|run| {
+        !by_age(run) && (config.retention_bytes == 0 || numbers.bytes <= config.retention_bytes)
+    });
+    let runs = if settled { few } else { source.runs(queue, start, RUNS_PER_QUEUE_MAX) };
+    for run in runs {
+        let over = config.retention_bytes > 0
+            && numbers.bytes.saturating_sub(bytes_given_up) > config.retention_bytes;
+        if !over && !by_age(&run) {
+            first_needed = Some(run.index);
+            break;
+        }
+        start = run.end;
+        bytes_given_up += run.bytes;
+        // Should the step end here, this batch is given up but the next is not known: keep it all.
+        first_needed = Some(run.index);
+    }
+    if start >= numbers.next_offset {
+        first_needed = None;
+    }
+    let retain =
+        (start > numbers.visible_start).then_some(RetainQueue { queue, start, bytes_given_up });
+    Due { retain, first_needed }
+}
+
+/// What a step found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// More queues are to be looked at; these starts are to move.
+    More(Vec<RetainQueue>),
+    /// That was the last queue. Once these starts have moved, every entry up to and including
+    /// `unneeded` may go.
+    Last {
+        /// Starts to move.
+        retain: Vec<RetainQueue>,
+        /// Last log index that nobody needs.
+        unneeded: u64,
+    },
+}
+
+/// One look at all queues of a shard, some at a time.
+#[derive(Debug)]
+pub struct Sweep {
+    cursor: Option<QueueKey>,
+    now: TimestampMs,
+    unneeded: u64,
+}
+
+impl Sweep {
+    /// Begins while the log is applied up to and including `applied`: entries that come later are
+    /// never given up by this sweep.
+    pub const fn new(now: TimestampMs, applied: u64) -> Self {
+        Self { cursor: None, now, unneeded: applied }
+    }
+
+    /// Looks at the next queues.
+    pub fn step(&mut self, machine: &Machine, source: &impl RunSource) -> Step {
+        let mut retain = Vec::new();
+        let from = self.cursor.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut seen = 0;
+        for (queue, numbers) in machine.queues_from(from).take(QUEUES_PER_STEP) {
+            seen += 1;
+            self.cursor = Some(queue);
+            let Some(config) = machine.topic(queue.topic) else { continue };
+            let due = due(config, queue, numbers, self.now, source);
+            retain.extend(due.retain);
+            if let Some(needed) = due.first_needed {
+                self.unneeded = self.unneeded.min(needed.saturating_sub(1));
+            }
+        }
+        if seen == QUEUES_PER_STEP {
+            return Step::More(retain);
+        }
+        Step::Last { retain, unneeded: self.unneeded }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use grus_protocol::ids::{Durability, QueueId, ShardId, Term, TopicId};
+    use grus_protocol::names::TopicName;
+
+    use super::*;
+    use crate::commands::Command;
+    use crate::machine::model_tests::batch;
+    use crate::machine::{IndexChange, Moment, Outcome};
+
+    #[derive(Default)]
+    struct Index(BTreeMap<QueueKey, Vec<RunFacts>>);
+
+    impl RunSource for Index {
+        fn runs(&self, queue: QueueKey, from: Offset, runs_max: usize) -> Vec<RunFacts> {
+            let runs = self.0.get(&queue).into_iter().flatten();
+            runs.filter(|run| run.end > from).take(runs_max).copied().collect()
+        }
+    }
+
+    struct Shard {
+        machine: Machine,
+        index: Index,
+        next_index: u64,
+    }
+
+    fn key(topic: u64, queue: u32) -> QueueKey {
+        QueueKey { topic: TopicId(topic), queue: QueueId(queue) }
+    }
+
+    impl Shard {
+        /// Topics 1 and on, of one queue each, with these (retention ms, retention bytes).
+        fn with(topics: &[(u64, u64)]) -> Self {
+            let machine = Machine::new(ShardId(0));
+            let mut shard = Self { machine, index: Index::default(), next_index: 1 };
+            for (topic, (retention_ms, retention_bytes)) in (1..).zip(topics) {
+                let config = TopicConfig {
+                    topic: TopicId(topic),
+                    name: TopicName::try_from("orders").unwrap(),
+                    queues: vec![QueueId(0)],
+                    durability: Durability::Persisted,
+                    retention_ms: *retention_ms,
+                    retention_bytes: *retention_bytes,
+                    kind: 0,
+                };
+                shard.apply(0, Command::TopicConfig(config));
+            }
+            shard
+        }
+
+        fn apply(&mut self, time: u64, command: Command) -> Outcome {
+            let index = self.next_index;
+            self.next_index += 1;
+            let moment = Moment { term: Term(1), index, time: TimestampMs(time) };
+            let effect = self.machine.apply(moment, command);
+            if let Some(IndexChange::Stored { queue, appended, batch }) = effect.index {
+                let end = Offset(appended.base_offset.0 + u64::from(appended.count));
+                let bytes = u64::from(batch.len_bytes());
+                let facts = RunFacts { end, bytes, stored: TimestampMs(time), index };
+                self.index.0.entry(queue).or_default().push(facts);
+            }
+            effect.outcome
+        }
+
+        fn append(&mut self, topic: u64, time: u64) {
+            self.apply(time, Command::Append { queue: key(topic, 0), batch: batch(0, 0, 0, 2) });
+        }
+
+        /// Sweeps, applies what is to move, and says up to where the log is not needed.
+        fn sweep(&mut self, now: u64) -> u64 {
+            let mut sweep = Sweep::new(TimestampMs(now), self.next_index - 1);
+            loop {
+                match sweep.step(&self.machine, &self.index) {
+                    Step::More(retain) => drop(self.apply(now, Command::Retain(retain))),
+                    Step::Last { retain, unneeded } => {
+                        self.apply(now, Command::Retain(retain));
+                        return unneeded;
+                    }
+                }
+            }
+        }
+
+        fn start(&self, topic: u64) -> u64 {
+            self.machine.queue(key(topic, 0)).unwrap().visible_start.0
+        }
+    }
+
+    #[test]
+    fn what_is_too_old_goes_and_the_log_up_to_the_first_batch_that_stays() {
+        let mut shard = Shard::with(&[(100, 0)]);
+        for time in [10, 20, 30, 40] {
+            shard.append(1, time);
+        }
+        assert_eq!(shard.sweep(110), 1, "the first batch is 100 old, not older: it stays");
+        assert_eq!(shard.start(1), 0);
+        assert_eq!(shard.sweep(125), 3, "batches of 10 and 20 go; the one of 30 is entry 4");
+        assert_eq!(shard.start(1), 4);
+        assert_eq!(shard.sweep(1_000), 7, "all of it, retention's own entries too");
+        assert_eq!(shard.start(1), 8);
+    }
+
+    #[test]
+    fn a_queue_above_its_bytes_gives_up_its_oldest_batches() {
+        let bytes = batch(0, 0, 0, 2).len() as u64;
+        let mut shard = Shard::with(&[(0, bytes * 2)]);
+        for time in 0..5 {
+            shard.append(1, time);
+        }
+        assert_eq!(shard.sweep(9), 4);
+        assert_eq!(shard.start(1), 6);
+        assert_eq!(shard.machine.queue(key(1, 0)).unwrap().bytes, bytes * 2);
+        assert_eq!(shard.sweep(9), 4, "at its bound nothing more goes");
+        assert_eq!(shard.start(1), 6);
+    }
+
+    #[test]
+    fn a_topic_that_keeps_for_ever_holds_the_log_and_lets_others_move() {
+        let mut shard = Shard::with(&[(100, 0), (0, 0)]);
+        shard.append(1, 10);
+        shard.append(2, 10);
+        shard.append(1, 20);
+        assert_eq!(shard.sweep(1_000), 3, "entry 4 is of topic 2");
+        assert_eq!((shard.start(1), shard.start(2)), (4, 0));
+        shard.apply(1_000, Command::TopicDrop { topic: TopicId(2) });
+        assert_eq!(shard.sweep(1_000), shard.next_index - 2, "nobody needs anything any more");
+    }
+
+    #[test]
+    fn more_batches_than_a_step_may_give_up_go_in_several_sweeps_and_nothing_visible_is_trimmed() {
+        let mut shard = Shard::with(&[(1, 0)]);
+        for _ in 0..RUNS_PER_QUEUE_MAX + 10 {
+            shard.append(1, 5);
+        }
+        let unneeded = shard.sweep(100);
+        assert_eq!(shard.start(1), 2 * RUNS_PER_QUEUE_MAX as u64);
+        assert!(unneeded < 2 + RUNS_PER_QUEUE_MAX as u64, "the next batch is still visible");
+        shard.sweep(100);
+        assert_eq!(shard.machine.queue(key(1, 0)).unwrap().messages(), 0);
+    }
+
+    #[test]
+    fn a_sweep_goes_over_all_queues_in_steps() {
+        let topics = vec![(1, 0); QUEUES_PER_STEP * 2 + 3];
+        let mut shard = Shard::with(&topics);
+        for topic in 1..=topics.len() as u64 {
+            shard.append(topic, 5);
+        }
+        shard.sweep(100);
+        assert!((1..=topics.len() as u64).all(|topic| shard.start(topic) == 2));
+    }
+}

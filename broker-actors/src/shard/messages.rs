@@ -1,0 +1,115 @@
+//! What a shard is asked, and what it answers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use grus_mailbox::{Inbox, Port, Weigh};
+use grus_protocol::ids::{Durability, QueueKey, ShardId, Term, TopicId};
+use grus_protocol::names::ProducerName;
+use tokio::sync::watch;
+
+use crate::commands::TopicConfig;
+use crate::error::QueueError;
+use crate::machine::InitializedProducer;
+use crate::topic_queue::QueueHandle;
+
+/// The queues of a shard by their keys.
+pub type QueueTable = Arc<BTreeMap<QueueKey, Arc<QueueHandle>>>;
+
+/// Asks a shard for something.
+#[derive(Debug)]
+pub enum ShardRequest {
+    /// Creates the queues of a topic, adds queues to it, or changes its settings. Asking for what
+    /// is there already writes nothing.
+    OpenTopic {
+        /// What the topic is to this shard.
+        config: TopicConfig,
+        /// Gets the queues.
+        reply: Port<Result<TopicOpened, QueueError>>,
+    },
+    /// Forgets a topic, its queues and their messages. One that is not there is no error.
+    DropTopic {
+        /// The incarnation.
+        topic: TopicId,
+        /// Gets the word that it is gone.
+        reply: Port<Result<(), QueueError>>,
+    },
+    /// Gives a producer its id and epoch. To be sent to one `persisted` shard of a broker only:
+    /// an id whose entry a crash took back would be given again.
+    InitProducer {
+        /// A named producer keeps its id and raises its epoch.
+        name: Option<ProducerName>,
+        /// Gets id and epoch.
+        reply: Port<Result<InitializedProducer, QueueError>>,
+    },
+    /// Lists the topics that the shard's own log knows.
+    ListTopics {
+        /// Gets them.
+        reply: Port<Vec<TopicConfig>>,
+    },
+    /// Asks how the shard is.
+    Status {
+        /// Gets it.
+        reply: Port<ShardStatus>,
+    },
+}
+
+impl Weigh for ShardRequest {}
+
+/// The queues of a topic are there.
+#[derive(Debug, Clone)]
+pub struct TopicOpened {
+    /// Those that this shard hosts.
+    pub queues: Vec<Arc<QueueHandle>>,
+}
+
+/// How a shard is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardStatus {
+    /// The shard.
+    pub shard: ShardId,
+    /// What its receipts promise.
+    pub durability: Durability,
+    /// Whether this broker leads it and has applied all that was acknowledged before.
+    pub is_ready: bool,
+    /// The broker that leads it, as far as is known here.
+    pub leader: Option<u64>,
+    /// The term of the last vote.
+    pub term: Term,
+    /// Log index of the last entry applied.
+    pub applied_index: Option<u64>,
+    /// Log index up to which entries are on disk here.
+    pub synced_index: Option<u64>,
+    /// Log index up to which the log was dropped.
+    pub purged_index: Option<u64>,
+    /// Whether the disk had no room for the log when it last asked.
+    pub disk_full: bool,
+    /// Queues that live here.
+    pub queues: usize,
+    /// Bytes that wait to be proposed.
+    pub waiting_bytes: usize,
+    /// Segments of the log.
+    pub segments: u64,
+    /// Bytes of the log on disk.
+    pub log_bytes: u64,
+}
+
+/// A shard as the rest of the broker sees it.
+#[derive(Debug, Clone)]
+pub struct ShardHandle {
+    /// The shard.
+    pub shard: ShardId,
+    /// What its receipts promise.
+    pub durability: Durability,
+    /// Takes requests.
+    pub inbox: Inbox<ShardRequest>,
+    /// The queues that live here.
+    pub queues: watch::Receiver<QueueTable>,
+}
+
+impl ShardHandle {
+    /// A queue, if it lives here.
+    pub fn queue(&self, key: QueueKey) -> Option<Arc<QueueHandle>> {
+        self.queues.borrow().get(&key).cloned()
+    }
+}

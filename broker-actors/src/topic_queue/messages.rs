@@ -1,0 +1,182 @@
+//! What a queue is asked, and what it answers.
+
+use bytes::Bytes;
+use grus_mailbox::{Inbox, Port, Weigh};
+use grus_protocol::batch::RecordBatch;
+use grus_protocol::ids::{Durability, Offset, QueueKey, ShardId, Term, TimestampMs};
+use grus_protocol::names::TopicName;
+
+use crate::error::QueueError;
+
+/// Bytes of batches that one queue may have accepted and not yet answered.
+pub const PRODUCE_BYTES_MAX: u32 = 16 * 1024 * 1024;
+/// Fetches that one queue may have parked or on their way.
+pub const FETCHES_MAX: u32 = 4096;
+/// Questions that one queue may have on their way.
+pub const ASKS_MAX: u32 = 256;
+/// The longest a fetch is parked.
+pub const FETCH_WAIT_MS_MAX: u32 = 60_000;
+/// The most bytes of batches in one answer, but for a single larger batch.
+pub const FETCH_BYTES_MAX: u32 = 8 * 1024 * 1024;
+/// How long a producer waits before it repeats what was refused for want of room.
+pub const OVERLOADED_RETRY_MS: u32 = 20;
+
+/// A queue as connections see it.
+#[derive(Debug, Clone)]
+pub struct QueueHandle {
+    /// The queue.
+    pub key: QueueKey,
+    /// Its topic's name.
+    pub topic: TopicName,
+    /// The shard that hosts it.
+    pub shard: ShardId,
+    /// What its receipts promise.
+    pub durability: Durability,
+    /// Takes batches; the credit (bytes) is held until the receipt has left.
+    pub produce: Inbox<Produce>,
+    /// Takes fetches; the credit is held while one is parked.
+    pub fetch: Inbox<Fetch>,
+    /// Takes questions.
+    pub ask: Inbox<QueueAsk>,
+}
+
+/// Stores a batch. A dropped reply port means the outcome is not known: a retry with the same
+/// sequences is safe.
+#[derive(Debug)]
+pub struct Produce {
+    /// The batch, checked at the edge.
+    pub batch: RecordBatch,
+    /// Gets the receipt once the batch is applied, or why it was not stored.
+    pub reply: Port<Result<Receipt, QueueError>>,
+}
+
+impl Weigh for Produce {
+    fn weight(&self) -> u32 {
+        self.batch.len_bytes()
+    }
+}
+
+/// The batch is stored, as durable as its topic promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// Offset of its first record.
+    pub base_offset: Offset,
+    /// Records in it.
+    pub count: u32,
+    /// The term it was stored in.
+    pub term: Term,
+    /// When it was stored.
+    pub stored: TimestampMs,
+    /// What is promised.
+    pub durability: Durability,
+    /// True if it had been stored before: this repeats the first receipt.
+    pub duplicate: bool,
+}
+
+/// Reads batches from an offset on, or waits for some.
+#[derive(Debug)]
+pub struct Fetch {
+    /// The first offset wanted.
+    pub offset: Offset,
+    /// The term of the batch that the reader saw before it; 0 if it saw none.
+    pub last_term: Term,
+    /// The most bytes wanted; at least one batch is given if there is one.
+    pub bytes_max: u32,
+    /// How long to wait at the end of the queue; 0 answers at once.
+    pub wait_ms: u32,
+    /// Gets the batches; none if the wait was in vain.
+    pub reply: Port<Result<Fetched, QueueError>>,
+}
+
+impl Weigh for Fetch {}
+
+/// What a fetch found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// The first offset there is.
+    pub log_start: Offset,
+    /// The offset the next record gets.
+    pub end_offset: Offset,
+    /// Batches in order. The first may begin before the offset asked for.
+    pub batches: Vec<FetchedBatch>,
+}
+
+/// A batch as stored, with what is not inside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchedBatch {
+    /// Offset of its first record.
+    pub base_offset: Offset,
+    /// Records in it.
+    pub count: u32,
+    /// The term it was stored in.
+    pub term: Term,
+    /// When it was stored.
+    pub stored: TimestampMs,
+    /// Its bytes: a slice of the segment's mapping.
+    pub bytes: Bytes,
+}
+
+/// A question about the queue.
+#[derive(Debug)]
+pub enum QueueAsk {
+    /// Where to begin reading.
+    ListOffset {
+        /// The place asked for.
+        at: At,
+        /// Gets the offset.
+        reply: Port<Result<ListedOffset, QueueError>>,
+    },
+    /// The numbers of the queue.
+    Status {
+        /// Gets them.
+        reply: Port<Result<QueueStatus, QueueError>>,
+    },
+    /// Makes the actor panic, as a bug would. For tests of supervision.
+    #[cfg(any(debug_assertions, feature = "fault-switches"))]
+    Panic,
+}
+
+impl Weigh for QueueAsk {}
+
+/// A place in a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    /// The first record there is.
+    First,
+    /// Behind the last record.
+    Last,
+    /// The first batch stored at that time or later.
+    Time(TimestampMs),
+}
+
+/// Where a place is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListedOffset {
+    /// The offset of the place.
+    pub offset: Offset,
+    /// The first offset there is.
+    pub log_start: Offset,
+    /// The offset the next record gets.
+    pub end_offset: Offset,
+}
+
+/// The numbers of a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueStatus {
+    /// The queue.
+    pub key: QueueKey,
+    /// Its topic's name.
+    pub topic: TopicName,
+    /// The first offset there is.
+    pub log_start: Offset,
+    /// The write pointer: the offset the next record gets.
+    pub end_offset: Offset,
+    /// The flush pointer: what lies before it is on disk here.
+    pub durable_end: Offset,
+    /// Messages that can be read.
+    pub messages: u64,
+    /// Bytes of their batches.
+    pub bytes: u64,
+    /// When a batch was last stored; 0 if never.
+    pub last_modified: TimestampMs,
+}
