@@ -6,41 +6,13 @@ use grus_protocol::batch::{
     BATCH_HEADER_BYTES, NewRecord, Origin, RecordAttributes, bloom_of, may_contain,
 };
 use grus_protocol::{
-    BatchBuilder, BatchError, BatchLimits, MessageId, Offset, ProducerEpoch, ProducerId, QueueId,
-    Record, RecordBatch, RecordError, Sequence, TimestampMs, TopicName,
+    BatchBuilder, BatchError, BatchLimits, ProducerEpoch, ProducerId, Record, RecordBatch,
+    RecordError, Sequence, TimestampMs, TopicName,
 };
 
-fn all_limits() -> BatchLimits {
-    BatchLimits { attributes_allowed: RecordAttributes::ALL, ..BatchLimits::PRODUCE }
-}
+mod samples;
 
-fn id(number: u8) -> MessageId {
-    MessageId::from_parts(TimestampMs(1_700_000_000_000), &[number; 10])
-}
-
-fn full_record() -> NewRecord {
-    NewRecord {
-        id: id(1),
-        born: TimestampMs(1_700_000_000_123),
-        priority: Some(9),
-        deliver_at: Some(TimestampMs(1_800_000_000_000)),
-        keys: vec![Bytes::from_static(b"k1"), Bytes::from_static(b"\0\xff")],
-        tag: Some("created".into()),
-        headers: vec![("a".into(), Bytes::new()), ("a".into(), Bytes::from_static(b"again"))],
-        order_key: Some(Bytes::from_static(b"customer-7")),
-        ttl_ms: Some(60_000),
-        dedup_key: Some(Bytes::from_static(b"once")),
-        lane: Some("gray".into()),
-        retry_count: Some(3),
-        origin: Some(Origin {
-            topic: TopicName::try_from("orders").unwrap(),
-            queue: QueueId(300),
-            offset: Offset(1 << 40),
-        }),
-        is_tombstone: false,
-        body: Bytes::from_static(b"body"),
-    }
-}
+use samples::{all_limits, full_record, id};
 
 /// Makes a new record out of a decoded one, every field of it.
 fn rebuilt(record: &Record) -> NewRecord {

@@ -1,0 +1,114 @@
+//! The encoding does not move: every sample has the bytes that are checked in under
+//! `tests/golden`, and reads back from them.
+//!
+//! `GRUS_GOLDEN_WRITE=1 cargo test -p grus-protocol --test golden` writes the files of samples
+//! that have none. It never overwrites: released bytes stay what they are.
+
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use bytes::{Bytes, BytesMut};
+use grus_protocol::message::{self, Request};
+use grus_protocol::{ErrorReply, Frame, FrameKind, FrameLimits, Opcode, RecordBatch, frame};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+mod samples;
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for line in bytes.chunks(16) {
+        let numbers: Vec<_> = line.iter().map(|byte| format!("{byte:02x}")).collect();
+        writeln!(text, "{}", numbers.join(" ")).unwrap();
+    }
+    text
+}
+
+fn check_file(name: &str, bytes: &[u8]) {
+    let path = folder().join(format!("{name}.hex"));
+    if std::env::var_os("GRUS_GOLDEN_WRITE").is_some() && !path.exists() {
+        std::fs::write(&path, to_hex(bytes)).unwrap();
+    }
+    let golden = std::fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert_eq!(to_hex(bytes), golden, "the encoding of {name} has moved");
+}
+
+fn all() -> Vec<(String, Bytes)> {
+    samples::frames().into_iter().chain(samples::batches()).collect()
+}
+
+#[test]
+fn every_sample_has_its_golden_bytes() {
+    for (name, bytes) in all() {
+        check_file(&name, &bytes);
+    }
+}
+
+#[test]
+fn every_golden_file_has_its_sample_and_every_opcode_its_files() {
+    let files: BTreeSet<_> = std::fs::read_dir(folder())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let expected: BTreeSet<_> = all().into_iter().map(|(name, _)| format!("{name}.hex")).collect();
+    assert_eq!(files, expected);
+    for opcode in Opcode::ALL {
+        for kind in [FrameKind::Request, FrameKind::Reply] {
+            let file = format!("{}.{kind}.hex", opcode.name());
+            assert!(files.contains(&file), "{file} is missing");
+        }
+    }
+}
+
+/// Decodes a header and encodes it again, which must give the same bytes.
+fn again<T: DeserializeOwned + Serialize>(frame: &Frame) -> Vec<u8> {
+    rmp_serde::to_vec(&frame.header::<T>().unwrap()).unwrap()
+}
+
+fn again_of<R: Request>(frame: &Frame) -> Vec<u8> {
+    match frame.head.kind {
+        FrameKind::Request => again::<R>(frame),
+        _ => again::<R::Reply>(frame),
+    }
+}
+
+#[test]
+fn every_header_reads_back_to_the_same_bytes() {
+    for (name, bytes) in samples::frames() {
+        let mut buffer = BytesMut::from(&*bytes);
+        let frame = frame::decode(&mut buffer, &FrameLimits::REQUESTS).unwrap().unwrap();
+        assert!(buffer.is_empty(), "{name}");
+        let encoded = match frame.head.opcode {
+            _ if frame.head.is_error() => again::<ErrorReply>(&frame),
+            Opcode::Hello => again_of::<message::Hello>(&frame),
+            Opcode::Ping => again_of::<message::Ping>(&frame),
+            Opcode::Metadata => again_of::<message::Metadata>(&frame),
+            Opcode::InitProducer => again_of::<message::InitProducer>(&frame),
+            Opcode::Produce => again_of::<message::Produce>(&frame),
+            Opcode::Fetch => again_of::<message::Fetch>(&frame),
+            Opcode::ListOffsets => again_of::<message::ListOffsets>(&frame),
+            Opcode::CreateTopic => again_of::<message::CreateTopic>(&frame),
+            Opcode::AlterTopic => again_of::<message::AlterTopic>(&frame),
+            Opcode::DeleteTopic => again_of::<message::DeleteTopic>(&frame),
+            Opcode::DescribeTopic => again_of::<message::DescribeTopic>(&frame),
+            Opcode::ListTopics => again_of::<message::ListTopics>(&frame),
+        };
+        assert_eq!(encoded, &frame.header[..], "{name}");
+    }
+}
+
+#[test]
+fn every_golden_batch_passes_the_full_check() {
+    for (name, bytes) in samples::batches() {
+        RecordBatch::check(bytes, &samples::all_limits())
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
