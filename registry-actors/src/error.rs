@@ -1,0 +1,100 @@
+//! What the registry answers instead.
+
+use grus_protocol::error::ErrorCode;
+use grus_protocol::ids::{BrokerId, Durability, ShardId, TopicId};
+use thiserror::Error;
+
+use crate::state::{QUEUES_MAX, TOPICS_MAX};
+
+/// Why a request was refused. Those of the table itself are decided when the request is applied,
+/// so every replica refuses alike.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RegistryError {
+    /// There is no topic of that name.
+    #[error("unknown topic")]
+    UnknownTopic,
+    /// There is a topic of that name already.
+    #[error("topic exists, with id {id}")]
+    TopicExists {
+        /// Its incarnation.
+        id: TopicId,
+    },
+    /// The topic of that name is another incarnation than the one asked for.
+    #[error("topic was deleted and made again: its id is {id} now")]
+    StaleTopic {
+        /// The incarnation there is.
+        id: TopicId,
+    },
+    /// The settings cannot be.
+    #[error("invalid settings: {reason}")]
+    InvalidSettings {
+        /// What is wrong, in words.
+        reason: String,
+    },
+    /// There is no room for another topic.
+    #[error("too many topics: at most {TOPICS_MAX}")]
+    TooManyTopics,
+    /// There is no room for so many queues.
+    #[error("too many queues: at most {QUEUES_MAX} in all topics together")]
+    TooManyQueues,
+    /// No broker has registered a shard of that durability.
+    #[error("no shard is {durability}: none is registered")]
+    NoShard {
+        /// The durability asked for.
+        durability: Durability,
+    },
+    /// A broker registers a shard that another broker has, or with another durability.
+    #[error("shard {shard} belongs to broker {broker} and is {durability}")]
+    ShardTaken {
+        /// The shard.
+        shard: ShardId,
+        /// Its broker.
+        broker: BrokerId,
+        /// Its durability.
+        durability: Durability,
+    },
+    /// A broker registers more than the registry takes.
+    #[error("too many brokers or shards")]
+    TooManyBrokers,
+    /// The drawn topic id is in use; the registry draws another.
+    #[error("topic id {id} is in use")]
+    IdInUse {
+        /// The id.
+        id: TopicId,
+    },
+    /// A command of the log that this build cannot read.
+    #[error("unreadable command: {reason}")]
+    Unreadable {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Another replica leads the registry.
+    #[error("this replica does not lead the registry")]
+    NotLeader,
+    /// Too many requests at once; try again.
+    #[error("registry is busy")]
+    Busy,
+    /// The registry is stopping.
+    #[error("registry is stopping")]
+    Stopping,
+}
+
+impl RegistryError {
+    /// The code a client is told.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::UnknownTopic => ErrorCode::UnknownTopic,
+            Self::TopicExists { .. } => ErrorCode::TopicExists,
+            Self::StaleTopic { .. } => ErrorCode::StaleTopic,
+            Self::InvalidSettings { .. } => ErrorCode::InvalidSettings,
+            Self::TooManyTopics | Self::TooManyQueues => ErrorCode::TooManyTopics,
+            Self::NoShard { .. } => ErrorCode::Unavailable,
+            Self::NotLeader => ErrorCode::NotLeader,
+            Self::Busy => ErrorCode::Overloaded,
+            Self::Stopping => ErrorCode::ShuttingDown,
+            Self::ShardTaken { .. } | Self::TooManyBrokers => ErrorCode::InvalidRequest,
+            Self::IdInUse { .. } | Self::Unreadable { .. } => ErrorCode::Internal,
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! The machine against a model: many random commands, with the invariants after each.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use grus_protocol::ids::{BrokerId, Durability, QueueId, ShardId, TimestampMs, TopicId};
+use grus_protocol::message::{TopicKind, TopicSettings};
+use grus_protocol::names::TopicName;
+use grus_registry::command::{
+    AlterTopic, Command, CreateTopic, DeleteTopic, RegisterBroker, StoredSettings,
+};
+use grus_registry::machine::{Applied, Change, RegistryMachine};
+use grus_registry::state::{Answer, Outcome};
+use grus_registry::{RegistryError, RoutingTable};
+use proptest::prelude::*;
+
+/// A copy of the state, kept by what the machine tells.
+#[derive(Clone, Default)]
+struct Copy(Rc<RefCell<BTreeMap<Bytes, Bytes>>>);
+
+impl Applied for Copy {
+    fn applied(&mut self, _: u64, _: u64, changes: Vec<Change>) {
+        merge(&mut self.0.borrow_mut(), changes);
+    }
+
+    fn replaced(&mut self) {
+        self.0.borrow_mut().clear();
+    }
+}
+
+fn merge(parts: &mut BTreeMap<Bytes, Bytes>, changes: Vec<Change>) {
+    for Change { key, value } in changes {
+        match value {
+            Some(value) => drop(parts.insert(key, value)),
+            None => drop(parts.remove(&key)),
+        }
+    }
+}
+
+fn all_parts(machine: &RegistryMachine) -> BTreeMap<Bytes, Bytes> {
+    machine.parts().into_iter().map(|part| (part.key, part.value.expect("it is there"))).collect()
+}
+
+struct Bench {
+    machine: RegistryMachine,
+    copy: Copy,
+    checkpoints: BTreeMap<Bytes, Bytes>,
+    index: u64,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let copy = Copy::default();
+        let machine = RegistryMachine::new(copy.clone());
+        Self { machine, copy, checkpoints: BTreeMap::new(), index: 0 }
+    }
+
+    fn apply(&mut self, command: &Command) -> Answer {
+        let (kind, bytes) = command.encode();
+        self.index += 1;
+        let answer = self.machine.apply_item(TimestampMs(self.index), kind, &bytes);
+        self.machine.end_entry(self.index, 1);
+        answer
+    }
+
+    fn routing(&self) -> RoutingTable {
+        self.machine.state().routing()
+    }
+}
+
+fn name(number: u8) -> TopicName {
+    TopicName::try_from(&*format!("topic-{number}")).expect("a valid name")
+}
+
+fn settings(queues: u32, durability: Durability) -> TopicSettings {
+    TopicSettings { queues, durability, ..TopicSettings::default() }
+}
+
+fn create(number: u8, id: u64, settings: &TopicSettings) -> Command {
+    let settings = StoredSettings::from(settings);
+    Command::CreateTopic(CreateTopic { name: name(number), id: TopicId(id), settings })
+}
+
+fn delete(number: u8, id: u64) -> Command {
+    Command::DeleteTopic(DeleteTopic { name: name(number), id: TopicId(id) })
+}
+
+fn alter(number: u8, id: u64, queues: Option<u32>, retention_ms: Option<u64>) -> Command {
+    let id = TopicId(id);
+    Command::AlterTopic(AlterTopic {
+        name: name(number),
+        id,
+        queues,
+        retention_ms,
+        retention_bytes: None,
+    })
+}
+
+fn register(broker: u64, shards: &[(u32, Durability)]) -> Command {
+    Command::RegisterBroker(RegisterBroker {
+        broker: BrokerId(broker),
+        host: "localhost".into(),
+        port: 6086,
+        shards: shards.iter().map(|(shard, durability)| (ShardId(*shard), *durability)).collect(),
+    })
+}
+
+fn durability() -> impl Strategy<Value = Durability> {
+    prop_oneof![3 => Just(Durability::Persisted), 1 => Just(Durability::Replicated)]
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    let topic = 0..6_u8;
+    let id = prop_oneof![2 => Just(0), 3 => 1..12_u64];
+    let shard = (0..6_u32, durability());
+    prop_oneof![
+        4 => (topic.clone(), 0..12_u64, 0..9_u32, durability())
+            .prop_map(|(topic, id, queues, class)| create(topic, id, &settings(queues, class))),
+        3 => (topic.clone(), id.clone(), prop::option::of(0..12_u32), prop::option::of(0..3_u64))
+            .prop_map(|(topic, id, queues, age)| alter(topic, id, queues, age)),
+        3 => (topic, id).prop_map(|(topic, id)| delete(topic, id)),
+        2 => (1..3_u64, prop::collection::vec(shard, 0..5))
+            .prop_map(|(broker, shards)| register(broker, &shards)),
+    ]
+}
+
+/// What the model expects of a command, from the routes before it: an error, or none.
+fn expected(before: &RoutingTable, command: &Command) -> Option<&'static str> {
+    match command {
+        Command::CreateTopic(create) => {
+            let settings = TopicSettings::from(&create.settings);
+            let class = settings.durability;
+            let open = before.shards.values().any(|shard| shard.open && shard.durability == class);
+            if before.topics.contains_key(&create.name) {
+                Some("TopicExists")
+            } else if settings.queues == 0 {
+                Some("InvalidSettings")
+            } else if create.id.0 == 0 || before.by_id(create.id).is_some() {
+                Some("IdInUse")
+            } else {
+                (!open).then_some("NoShard")
+            }
+        }
+        Command::AlterTopic(alter) => {
+            let Some(topic) = before.topics.get(&alter.name) else { return Some("UnknownTopic") };
+            if alter.id.0 != 0 && alter.id != topic.id {
+                return Some("StaleTopic");
+            }
+            let queues = alter.queues.unwrap_or(topic.settings.queues);
+            if queues < topic.settings.queues {
+                return Some("InvalidSettings");
+            }
+            let class = topic.settings.durability;
+            let open = before.shards.values().any(|shard| shard.open && shard.durability == class);
+            (queues > topic.settings.queues && !open).then_some("NoShard")
+        }
+        Command::DeleteTopic(delete) => match before.topics.get(&delete.name) {
+            None => Some("UnknownTopic"),
+            Some(topic) => (delete.id.0 != 0 && delete.id != topic.id).then_some("StaleTopic"),
+        },
+        Command::RegisterBroker(register) => {
+            let mut seen = BTreeMap::new();
+            let clash = register.shards.iter().any(|(shard, class)| {
+                let known = before.shards.get(shard);
+                let other = known.is_some_and(|known| {
+                    (known.broker, known.durability) != (register.broker, *class)
+                });
+                let twice = seen.insert(*shard, *class).is_some_and(|first| first != *class);
+                other || twice
+            });
+            clash.then_some("ShardTaken")
+        }
+    }
+}
+
+fn error_name(error: &RegistryError) -> String {
+    let text = format!("{error:?}");
+    text.split([' ', '{', '(']).next().unwrap_or_default().to_owned()
+}
+
+fn check_effect(before: &RoutingTable, after: &RoutingTable, command: &Command, outcome: &Outcome) {
+    match (command, outcome) {
+        (Command::CreateTopic(create), Outcome::Topic(topic)) => {
+            assert_eq!((&topic.name, topic.id), (&create.name, create.id));
+            assert_eq!(topic.settings, TopicSettings::from(&create.settings));
+            assert_eq!(after.topics[&create.name], *topic);
+        }
+        (Command::AlterTopic(alter), Outcome::Topic(topic)) => {
+            let old = &before.topics[&alter.name];
+            assert_eq!(topic.id, old.id, "altered, not made again");
+            assert_eq!(topic.queues[..old.queues.len()], old.queues[..], "no queue moves");
+            assert_eq!(after.topics[&alter.name], *topic);
+        }
+        (Command::DeleteTopic(delete), Outcome::Deleted(id)) => {
+            assert_eq!(before.topics[&delete.name].id, *id);
+            assert!(!after.topics.contains_key(&delete.name) && after.by_id(*id).is_none());
+        }
+        (Command::RegisterBroker(register), Outcome::Registered) => {
+            assert!(after.brokers.contains_key(&register.broker));
+            for (shard, place) in &after.shards {
+                let named = register.shards.iter().any(|(named, _)| named == shard);
+                assert!(place.broker != register.broker || place.open == named);
+            }
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn check_invariants(bench: &Bench) {
+    let routing = bench.routing();
+    let mut load: BTreeMap<ShardId, usize> = BTreeMap::new();
+    for (name, topic) in &routing.topics {
+        assert_eq!(name, &topic.name);
+        assert_eq!(topic.queues.len(), topic.settings.queues as usize);
+        for queue in (0..topic.settings.queues).map(QueueId) {
+            let shard = topic.shard_of(queue).expect("every queue has a shard");
+            assert_eq!(routing.shards[&shard].durability, topic.settings.durability);
+            *load.entry(shard).or_insert(0) += 1;
+        }
+    }
+    for shard in routing.shards.keys() {
+        assert_eq!(routing.queues_of(*shard).len(), load.get(shard).copied().unwrap_or(0));
+    }
+    let all = all_parts(&bench.machine);
+    assert_eq!(*bench.copy.0.borrow(), all, "what was told adds up to the whole");
+    let mut again = RegistryMachine::new(Copy::default());
+    again.replace(all.iter().map(|(key, value)| (&key[..], &value[..]))).expect("own parts");
+    assert_eq!(again.state(), bench.machine.state(), "and the whole restores");
+    assert_eq!(again.state_digest(), bench.machine.state_digest());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(96) })]
+
+    #[test]
+    fn the_machine_follows_the_model(
+        commands in prop::collection::vec(command(), 1..60),
+        checkpoint_every in 1..10_usize,
+    ) {
+        let (mut bench, mut twin) = (Bench::new(), Bench::new());
+        for (number, command) in commands.iter().enumerate() {
+            let before = bench.routing();
+            let answer = bench.apply(command);
+            prop_assert_eq!(&answer, &twin.apply(command), "the same on every replica");
+            let after = bench.routing();
+            match (&answer, expected(&before, command)) {
+                (Ok(outcome), None) => check_effect(&before, &after, command, outcome),
+                (Err(error), Some(wanted)) => prop_assert_eq!(error_name(error), wanted),
+                other => prop_assert!(false, "{:?} to {:?}", other, command),
+            }
+            let changed = before != after;
+            prop_assert_eq!(after.version, before.version + u64::from(changed));
+            if number % checkpoint_every == 0 {
+                merge(&mut bench.checkpoints, bench.machine.take_dirty());
+                prop_assert_eq!(&bench.checkpoints, &all_parts(&bench.machine));
+                prop_assert!(bench.machine.take_dirty().is_empty());
+            }
+        }
+        check_invariants(&bench);
+        prop_assert_eq!(bench.machine.state_digest(), twin.machine.state_digest());
+    }
+
+    #[test]
+    fn parts_of_any_bytes_are_refused_and_never_a_panic(
+        key in prop::collection::vec(any::<u8>(), 0..12),
+        value in prop::collection::vec(any::<u8>(), 0..40),
+        kind: u16,
+    ) {
+        let mut bench = Bench::new();
+        bench.apply(&register(1, &[(0, Durability::Persisted)])).unwrap();
+        let before = bench.routing();
+        let _ = bench.machine.replace([(&key[..], &value[..])]).map_err(|_| {
+            assert_eq!(bench.routing(), before, "a refused restore changes nothing");
+        });
+        let mut other = Bench::new();
+        let refused = other.machine.apply_item(TimestampMs(1), kind, &value);
+        prop_assert!(refused.is_err());
+    }
+}
+
+#[test]
+fn new_queues_go_where_the_fewest_are() {
+    let mut bench = Bench::new();
+    let class = Durability::Persisted;
+    bench.apply(&register(1, &[(0, class), (1, class), (2, Durability::Replicated)])).unwrap();
+    bench.apply(&create(0, 1, &settings(5, class))).unwrap();
+    let on = |bench: &Bench, shard| bench.routing().queues_of(ShardId(shard)).len();
+    assert_eq!((on(&bench, 0), on(&bench, 1), on(&bench, 2)), (3, 2, 0));
+    bench.apply(&create(1, 2, &settings(1, class))).unwrap();
+    assert_eq!((on(&bench, 0), on(&bench, 1)), (3, 3));
+    bench.apply(&register(1, &[(1, class), (3, class)])).unwrap();
+    bench.apply(&alter(0, 0, Some(9), None)).unwrap();
+    assert_eq!((on(&bench, 0), on(&bench, 1), on(&bench, 3)), (3, 4, 3), "shard 0 is closed");
+    bench.apply(&delete(0, 1)).unwrap();
+    assert_eq!((on(&bench, 0), on(&bench, 1), on(&bench, 3)), (0, 1, 0));
+}
+
+#[test]
+fn a_topic_made_again_is_another_incarnation() {
+    let mut bench = Bench::new();
+    let class = Durability::Persisted;
+    bench.apply(&register(1, &[(0, class)])).unwrap();
+    bench.apply(&create(0, 77, &settings(1, class))).unwrap();
+    assert_eq!(
+        bench.apply(&create(0, 78, &settings(1, class))),
+        Err(RegistryError::TopicExists { id: TopicId(77) })
+    );
+    assert_eq!(bench.apply(&delete(0, 77)), Ok(Outcome::Deleted(TopicId(77))));
+    bench.apply(&create(0, 78, &settings(1, class))).unwrap();
+    let stale = RegistryError::StaleTopic { id: TopicId(78) };
+    assert_eq!(bench.apply(&delete(0, 77)), Err(stale.clone()));
+    assert_eq!(bench.apply(&alter(0, 77, Some(2), None)), Err(stale));
+}
+
+#[test]
+fn limits_are_kept_and_what_is_not_served_yet_is_refused() {
+    let mut bench = Bench::new();
+    let class = Durability::Persisted;
+    bench.apply(&register(1, &[(0, class)])).unwrap();
+    let invalid = |answer: Answer| matches!(answer, Err(RegistryError::InvalidSettings { .. }));
+    assert!(invalid(bench.apply(&create(0, 1, &settings(1_025, class)))));
+    assert!(invalid(bench.apply(&create(0, 1, &settings(0, class)))));
+    let delay = TopicSettings { kind: TopicKind::Delay, ..settings(1, class) };
+    assert!(invalid(bench.apply(&create(0, 1, &delay))));
+    bench.apply(&create(0, 1, &settings(1_024, class))).unwrap();
+    assert!(invalid(bench.apply(&alter(0, 0, Some(1_025), None))));
+    assert!(invalid(bench.apply(&alter(0, 0, Some(1_023), None))), "queues never go");
+    let version = bench.routing().version;
+    bench.apply(&alter(0, 0, Some(1_024), None)).unwrap();
+    assert_eq!(bench.routing().version, version, "nothing changed, so nothing is told");
+}
