@@ -19,6 +19,14 @@ macro_rules! wire_message {
             $( $(#[$field_meta])* pub $field: $type, )*
         }
 
+        impl $name {
+            /// The names of its fields in the order they travel in.
+            pub const FIELDS: &'static [&'static str] = &[$( stringify!($field) ),*];
+            /// How many of them must be there; the others have a default.
+            pub const FIELDS_REQUIRED: usize =
+                0 $( + $crate::wire::is_required!($( $default )?) )*;
+        }
+
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
                 struct Fields;
@@ -61,6 +69,16 @@ macro_rules! missing_field {
             " lacks ",
             stringify!($field)
         )))
+    };
+}
+
+/// 1 for a field without a default.
+macro_rules! is_required {
+    () => {
+        1
+    };
+    ($default:expr) => {
+        0
     };
 }
 
@@ -114,4 +132,4 @@ macro_rules! wire_enum {
     };
 }
 
-pub(crate) use {missing_field, wire_enum, wire_message};
+pub(crate) use {is_required, missing_field, wire_enum, wire_message};
