@@ -14,7 +14,7 @@ mod produce;
 mod topic;
 
 pub use fetch::{Fetch, FetchReply, FetchedBatch, ListAt, ListOffsets, ListOffsetsReply};
-pub use hello::{Hello, HelloReply, Ping, PingReply, features};
+pub use hello::{HELLO_TEXT_BYTES_MAX, Hello, HelloReply, Ping, PingReply, features};
 pub use metadata::{Metadata, MetadataReply, QueueRoute, TopicMetadata};
 pub use produce::{InitProducer, InitProducerReply, Produce, ProduceReply};
 pub use topic::{

@@ -39,6 +39,7 @@ fn rebuilt(record: &Record) -> NewRecord {
             offset: origin.offset,
         }),
         is_tombstone: record.is_tombstone(),
+        extension: record.extension().map(Bytes::copy_from_slice),
         body: record.body_bytes(),
     }
 }

@@ -162,6 +162,7 @@ struct Record {
     retry_count: Option<u64>,
     origin: Option<(String, u64, u64)>,
     tombstone: bool,
+    extension: Option<Vec<u8>>,
     body: Vec<u8>,
 }
 
@@ -193,7 +194,8 @@ fn record(mut rest: &[u8], born_base: u64) -> Record {
     found.retry_count = has(9).then(|| varint(rest));
     found.origin = has(10).then(|| (sized_text(rest), varint(rest), varint(rest)));
     found.tombstone = has(11);
-    assert_eq!(attributes >> 12, 0);
+    found.extension = has(12).then(|| sized(rest));
+    assert_eq!(attributes >> 13, 0);
     found.body = rest.to_vec();
     found
 }
@@ -290,10 +292,15 @@ fn a_record_with_every_field() {
         retry_count: Some(3),
         origin: Some(("orders".into(), 300, 1 << 40)),
         tombstone: false,
+        extension: None,
         body: b"body".to_vec(),
     };
     assert_eq!(full.records[0], everything);
     assert!(full.records[1].tombstone && full.records[1].body.is_empty());
+
+    let extended = batch(&golden("batch.extended"));
+    assert_eq!(extended.records[0].extension.as_deref(), Some(&b"\x93later"[..]));
+    assert_eq!(extended.records[0].body, b"known");
 }
 
 #[test]

@@ -59,6 +59,7 @@ prop_compose! {
         retry_count in option::of(any::<u32>()),
         origin in option::of((name(), any::<u32>(), any::<u64>())),
         is_tombstone in prop::bool::weighted(0.1),
+        extension in option::of(bytes(1, 40)),
     ) -> NewRecord {
         let body = if is_tombstone { Bytes::new() } else { common.body.clone() };
         let origin = origin.map(|(topic, queue, offset)| Origin {
@@ -66,7 +67,9 @@ prop_compose! {
             queue: QueueId(queue),
             offset: Offset(offset),
         });
-        NewRecord { ttl_ms, dedup_key, lane, retry_count, origin, is_tombstone, body, ..common }
+        NewRecord {
+            ttl_ms, dedup_key, lane, retry_count, origin, is_tombstone, extension, body, ..common
+        }
     }
 }
 
@@ -110,6 +113,7 @@ fn rebuilt(record: &Record) -> NewRecord {
             offset: origin.offset,
         }),
         is_tombstone: record.is_tombstone(),
+        extension: record.extension().map(Bytes::copy_from_slice),
         body: record.body_bytes(),
     }
 }

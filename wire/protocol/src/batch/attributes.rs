@@ -81,8 +81,11 @@ impl RecordAttributes {
     /// Bit 11: it has no body and removes its key from a compacted topic.
     pub const TOMBSTONE: Self = Self(1 << 11);
 
+    /// Bit 12: fields of later versions, as one piece that a reader may skip.
+    pub const EXTENSION: Self = Self(1 << 12);
+
     /// All that exist.
-    pub const ALL: Self = Self((1 << 12) - 1);
+    pub const ALL: Self = Self((1 << 13) - 1);
     /// Those that a producer may use today.
     pub const PRODUCER: Self =
         Self(Self::PRIORITY.0 | Self::KEYS.0 | Self::TAG.0 | Self::HEADERS.0 | Self::ORDER_KEY.0);

@@ -52,6 +52,8 @@ pub struct NewRecord {
     pub origin: Option<Origin>,
     /// Whether it has no body and removes its key from a compacted topic.
     pub is_tombstone: bool,
+    /// Fields of later versions, as one piece.
+    pub extension: Option<Bytes>,
     /// Its body.
     pub body: Bytes,
 }
@@ -77,6 +79,7 @@ impl NewRecord {
             (self.retry_count.is_some(), RecordAttributes::RETRY_COUNT),
             (self.origin.is_some(), RecordAttributes::ORIGIN),
             (self.is_tombstone, RecordAttributes::TOMBSTONE),
+            (self.extension.is_some(), RecordAttributes::EXTENSION),
         ];
         let there = fields.into_iter().filter(|(is_there, _)| *is_there);
         there.fold(RecordAttributes::NONE, |all, (_, attribute)| all.with(attribute))
@@ -113,6 +116,7 @@ impl NewRecord {
             bytes += sized_bytes(origin.topic.as_str().len());
             bytes += varint_bytes(origin.queue.0.into()) + varint_bytes(origin.offset.0);
         }
+        bytes += self.extension.as_ref().map_or(0, |piece| sized_bytes(piece.len()));
         bytes + self.body.len()
     }
 
@@ -142,6 +146,8 @@ impl NewRecord {
             check_sized(field, "tag_bytes_max", limits.tag_bytes_max, bytes)?;
         }
         self.check_headers(limits)?;
+        let bytes = self.extension.as_ref().map_or(1, Bytes::len);
+        check_sized("extension", "headers_bytes_max", limits.headers_bytes_max, bytes)?;
         if self.is_tombstone && !self.body.is_empty() {
             let bytes = u32::try_from(self.body.len()).unwrap_or(u32::MAX);
             return Err(RecordError::BodyNotAllowed(bytes));
@@ -197,6 +203,7 @@ impl NewRecord {
             put_varint(out, origin.queue.0.into());
             put_varint(out, origin.offset.0);
         }
+        put_optional(out, self.extension.as_deref());
         out.put_slice(&self.body);
     }
 }

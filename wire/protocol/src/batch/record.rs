@@ -60,6 +60,7 @@ struct Parts {
     dedup_key: Span,
     lane: Span,
     origin_topic: Span,
+    extension: Span,
     body: Span,
 }
 
@@ -172,6 +173,11 @@ impl<B: AsRef<[u8]>> RecordOf<B> {
     /// Whether it has no body and removes its key from a compacted topic.
     pub fn is_tombstone(&self) -> bool {
         self.parts.attributes.contains(RecordAttributes::TOMBSTONE)
+    }
+
+    /// Fields of later versions, as one piece.
+    pub fn extension(&self) -> Option<&[u8]> {
+        self.bytes_of(RecordAttributes::EXTENSION, self.parts.extension)
     }
 
     /// Its body.

@@ -3,6 +3,7 @@
 use serde_bytes::ByteBuf;
 
 use crate::batch::Compression;
+use crate::error::{ErrorCode, ErrorDetail, ErrorReply};
 use crate::frame::PROTOCOL_VERSION;
 use crate::ids::{BrokerId, TimestampMs};
 use crate::limits::{
@@ -11,6 +12,9 @@ use crate::limits::{
     MESSAGE_BYTES_MAX, REQUEST_HEADER_BYTES_MAX, TAG_BYTES_MAX,
 };
 use crate::wire::wire_message;
+
+/// Most bytes of each text in a [`Hello`].
+pub const HELLO_TEXT_BYTES_MAX: usize = 255;
 
 /// Bits of `features`. A side uses a feature only when both have said it.
 pub mod features {
@@ -54,6 +58,28 @@ impl Hello {
             software: software.into(),
             auth: None,
         }
+    }
+
+    /// Judges what the client says of itself; answers the version to speak.
+    ///
+    /// # Errors
+    /// The error reply to send: no version in common, or a text over [`HELLO_TEXT_BYTES_MAX`].
+    pub fn judge(&self) -> Result<u8, ErrorReply> {
+        for (field, text) in [("client_id", &self.client_id), ("software", &self.software)] {
+            if text.len() > HELLO_TEXT_BYTES_MAX || text.chars().any(char::is_control) {
+                let rule = format!(
+                    "{field} of Hello must have at most {HELLO_TEXT_BYTES_MAX} bytes and no \
+                     control characters"
+                );
+                return Err(ErrorReply::new(ErrorCode::InvalidRequest, rule));
+            }
+        }
+        self.agree().ok_or_else(|| {
+            let (min, max) = (self.version_min, self.version_max);
+            let text = format!("versions {min} to {max} are not spoken here");
+            let known = ErrorDetail::Versions { min: PROTOCOL_VERSION, max: PROTOCOL_VERSION };
+            ErrorReply::new(ErrorCode::UnsupportedVersion, text).with_detail(known)
+        })
     }
 
     /// The version to speak: the highest that both sides know, if there is one.
@@ -163,5 +189,46 @@ wire_message! {
     pub struct PingReply {
         /// The broker's clock.
         pub time: TimestampMs = TimestampMs(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_in_common_is_agreed_on_and_others_are_named() {
+        let hello = |min, max| Hello {
+            version_min: min,
+            version_max: max,
+            ..Hello::new("client", "software")
+        };
+        assert_eq!(hello(1, 1).judge(), Ok(1));
+        assert_eq!(hello(0, 200).judge(), Ok(1));
+        for (min, max) in [(2, 9), (0, 0), (2, 0)] {
+            let refused = hello(min, max).judge().unwrap_err();
+            assert_eq!(refused.code, ErrorCode::UnsupportedVersion);
+            assert_eq!(refused.detail, Some(ErrorDetail::Versions { min: 1, max: 1 }));
+        }
+    }
+
+    #[test]
+    fn texts_for_people_are_short_and_printable() {
+        assert!(Hello::new("c".repeat(255), "").judge().is_ok());
+        for (client_id, software) in
+            [("c".repeat(256), String::new()), (String::new(), "a\nb".into())]
+        {
+            let refused = Hello::new(client_id, software).judge().unwrap_err();
+            assert_eq!(refused.code, ErrorCode::InvalidRequest);
+        }
+    }
+
+    #[test]
+    fn only_what_both_sides_speak_is_agreed_on() {
+        let hello = Hello { features: u64::MAX, compressions: u32::MAX, ..Hello::new("", "") };
+        let limits = BatchLimits { keys_max: 3, ..BatchLimits::PRODUCE };
+        let reply = HelloReply::new(&hello, 1, BrokerId(7), &FrameLimits::REQUESTS, &limits);
+        assert_eq!((reply.features, reply.compressions), (features::KNOWN, 1));
+        assert_eq!(reply.batch_limits(), limits);
     }
 }

@@ -54,6 +54,7 @@ pub fn full_record() -> NewRecord {
         retry_count: Some(3),
         origin: Some(Origin { topic: topic(), queue: QueueId(300), offset: Offset(1 << 40) }),
         is_tombstone: false,
+        extension: None,
         body: Bytes::from_static(b"body"),
     }
 }
@@ -97,6 +98,16 @@ pub fn full_batch() -> Bytes {
         ..NewRecord::new(id(6), BORN, "")
     };
     builder.push(&tombstone).unwrap();
+    builder.finish()
+}
+
+/// A message with fields of a later version, which a reader of this one skips.
+pub fn extended_batch() -> Bytes {
+    let mut builder = BatchBuilder::new(all_limits());
+    let extension = Some(Bytes::from_static(b"\x93later"));
+    let later =
+        NewRecord { tag: Some("a".into()), extension, ..NewRecord::new(id(7), BORN, "known") };
+    builder.push(&later).unwrap();
     builder.finish()
 }
 
@@ -330,5 +341,6 @@ pub fn batches() -> Vec<(String, Bytes)> {
         ("batch.plain".into(), plain_batch()),
         ("batch.common".into(), common_batch()),
         ("batch.full".into(), full_batch()),
+        ("batch.extended".into(), extended_batch()),
     ]
 }

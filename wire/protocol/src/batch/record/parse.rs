@@ -59,6 +59,7 @@ impl Parts {
             dedup_key: Span::default(),
             lane: Span::default(),
             origin_topic: Span::default(),
+            extension: Span::default(),
             body: Span::default(),
         }
     }
@@ -117,7 +118,7 @@ impl Parts {
         Ok(())
     }
 
-    /// Reads the fields of bits 6 to 10.
+    /// Reads the fields of bits 6 to 12.
     fn read_rare(
         &mut self,
         cursor: &mut Cursor<'_>,
@@ -145,6 +146,10 @@ impl Parts {
             self.origin_topic = span(start, cursor.at());
             self.origin_queue = cursor.varint_u32("origin queue")?;
             self.origin_offset = cursor.varint("origin offset")?;
+        }
+        if self.attributes.contains(RecordAttributes::EXTENSION) {
+            let limit = limits.headers_bytes_max;
+            self.extension = read_sized(cursor, "extension", "headers_bytes_max", limit)?;
         }
         Ok(())
     }
