@@ -1,0 +1,237 @@
+//! The footer of a sealed segment: where its entries and the runs of its queues stand, so that a
+//! start reads no entry of it.
+//!
+//! Body (in the container of `publish.rs`), little endian:
+//!
+//! ```text
+//! 0 sequence u64 | 8 end u32 | 12 last kind u8, 0 u8, 0 u16 | 16 first index u64 | 24 entries u32
+//! 28 terms u32 | 32 queues u32 | 36 runs u32 | 40 hash bytes u64 (0; place for the hash index) | 48 flags u64
+//! 64 entries x offset u32 (0: damaged before the footer was written), padded to 8
+//!    terms   x first index u64, term u64
+//!    queues  x topic u64, queue u32, first run u32, runs u32, 0 u32         ascending by (topic, queue)
+//!    runs    x base u64, index u64, byte u32, length u32, count u32, 0 u32, term u64, stored u64, born max u64, tag bloom u64
+//!    hash index
+//! ```
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use grus_protocol::ids::{Offset, QueueId, QueueKey, Term, TimestampMs, TopicId};
+
+use crate::entry::{u32_at, u64_at};
+use crate::index::{Position, Run, RunsByQueue};
+use crate::publish::Encode;
+use crate::table::EntryTable;
+
+const FIXED_BYTES: usize = 64;
+const TERM_BYTES: usize = 16;
+const QUEUE_BYTES: usize = 24;
+const RUN_BYTES: usize = 64;
+
+/// What a footer is made of.
+#[derive(Debug)]
+pub(crate) struct FooterContent {
+    pub sequence: u64,
+    pub end: u32,
+    pub table: EntryTable,
+    pub runs: Arc<RunsByQueue>,
+}
+
+/// A footer that was read.
+#[derive(Debug)]
+pub(crate) struct Footer {
+    pub sequence: u64,
+    pub end: u32,
+    pub table: EntryTable,
+    pub runs: FooterRuns,
+}
+
+/// The runs of a footer, read in place.
+#[derive(Debug)]
+pub(crate) struct FooterRuns {
+    body: Bytes,
+    runs_at: usize,
+    /// Queue, first run, number of runs; ascending.
+    directory: Vec<(QueueKey, u32, u32)>,
+}
+
+impl Encode for FooterContent {
+    fn encode(&self, into: &mut Vec<u8>) {
+        let runs: usize = self.runs.values().map(Vec::len).sum();
+        let mut fixed = [0; FIXED_BYTES];
+        fixed[0..8].copy_from_slice(&self.sequence.to_le_bytes());
+        fixed[8..12].copy_from_slice(&self.end.to_le_bytes());
+        fixed[12] = self.table.last_kind();
+        fixed[16..24].copy_from_slice(&self.table.first_index().unwrap_or(0).to_le_bytes());
+        for (at, count) in [
+            (24, self.table.len()),
+            (28, self.table.terms().len()),
+            (32, self.runs.len()),
+            (36, runs),
+        ] {
+            let count = u32::try_from(count).expect("fewer than the segment has bytes");
+            fixed[at..at + 4].copy_from_slice(&count.to_le_bytes());
+        }
+        into.extend_from_slice(&fixed);
+        for offset in self.table.offsets() {
+            into.extend_from_slice(&offset.to_le_bytes());
+        }
+        into.resize(into.len().next_multiple_of(8), 0);
+        for (first, term) in self.table.terms() {
+            into.extend_from_slice(&first.to_le_bytes());
+            into.extend_from_slice(&term.to_le_bytes());
+        }
+        let mut start = 0u32;
+        for (queue, runs) in self.runs.iter() {
+            let count = u32::try_from(runs.len()).expect("fewer than the segment has bytes");
+            into.extend_from_slice(&queue.topic.0.to_le_bytes());
+            for field in [queue.queue.0, start, count, 0] {
+                into.extend_from_slice(&field.to_le_bytes());
+            }
+            start += count;
+        }
+        for run in self.runs.values().flatten() {
+            encode_run(run, into);
+        }
+    }
+}
+
+fn encode_run(run: &Run, into: &mut Vec<u8>) {
+    into.extend_from_slice(&run.base.0.to_le_bytes());
+    into.extend_from_slice(&run.at.index.to_le_bytes());
+    for field in [run.at.byte, run.length, run.count, 0] {
+        into.extend_from_slice(&field.to_le_bytes());
+    }
+    for field in [run.term.0, run.stored.0, run.born_max.0, run.tag_bloom] {
+        into.extend_from_slice(&field.to_le_bytes());
+    }
+}
+
+impl Footer {
+    /// Reads a footer's body. `None` when its parts do not fit together.
+    pub(crate) fn decode(body: &Bytes) -> Option<Self> {
+        let fixed = body.get(..FIXED_BYTES)?;
+        let count = |at| u32_at(fixed, at) as usize;
+        let (entries, terms, queues, runs) = (count(24), count(28), count(32), count(36));
+        let terms_at = FIXED_BYTES + (entries * 4).next_multiple_of(8);
+        let queues_at = terms_at + terms * TERM_BYTES;
+        let runs_at = queues_at + queues * QUEUE_BYTES;
+        if runs_at + runs * RUN_BYTES > body.len() {
+            return None;
+        }
+        let offsets = (0..entries).map(|nth| u32_at(body, FIXED_BYTES + nth * 4)).collect();
+        let terms: Vec<_> = (0..terms)
+            .map(|nth| terms_at + nth * TERM_BYTES)
+            .map(|at| (u64_at(body, at), u64_at(body, at + 8)))
+            .collect();
+        let first = (entries > 0).then(|| u64_at(fixed, 16));
+        if first.is_some() && terms.first().map(|(index, _)| *index) != first {
+            return None;
+        }
+        let directory: Vec<_> = (0..queues)
+            .map(|nth| queues_at + nth * QUEUE_BYTES)
+            .map(|at| {
+                let queue = QueueId(u32_at(body, at + 8));
+                let key = QueueKey { topic: TopicId(u64_at(body, at)), queue };
+                (key, u32_at(body, at + 12), u32_at(body, at + 16))
+            })
+            .collect();
+        let fits = |(_, start, count): &(_, u32, u32)| *start as usize + *count as usize <= runs;
+        if !directory.iter().all(fits) {
+            return None;
+        }
+        let table = EntryTable::from_parts(first, offsets, terms, fixed[12]);
+        let runs = FooterRuns { body: body.clone(), runs_at, directory };
+        Some(Self { sequence: u64_at(fixed, 0), end: u32_at(fixed, 8), table, runs })
+    }
+}
+
+impl FooterRuns {
+    /// The queues that have runs here.
+    pub(crate) fn queues(&self) -> impl Iterator<Item = QueueKey> {
+        self.directory.iter().map(|(queue, ..)| *queue)
+    }
+
+    /// The first run of `queue` and how many there are.
+    pub(crate) fn find(&self, queue: QueueKey) -> Option<(u32, u32)> {
+        let nth = self.directory.binary_search_by_key(&queue, |(queue, ..)| *queue).ok()?;
+        let (_, start, count) = self.directory[nth];
+        Some((start, count))
+    }
+
+    /// Run number `nth` of the footer, which is one of `queue`.
+    pub(crate) fn run(&self, queue: QueueKey, nth: usize) -> Run {
+        let at = self.runs_at + nth * RUN_BYTES;
+        let run = &self.body[at..at + RUN_BYTES];
+        Run {
+            queue,
+            base: Offset(u64_at(run, 0)),
+            at: Position { index: u64_at(run, 8), byte: u32_at(run, 16) },
+            length: u32_at(run, 20),
+            count: u32_at(run, 24),
+            term: Term(u64_at(run, 32)),
+            stored: TimestampMs(u64_at(run, 40)),
+            born_max: TimestampMs(u64_at(run, 48)),
+            tag_bloom: u64_at(run, 56),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::entry::EntryId;
+
+    #[test]
+    fn a_footer_comes_back() {
+        let mut table = EntryTable::default();
+        let mut runs: RunsByQueue = BTreeMap::new();
+        for index in 7..10u64 {
+            table.place(
+                EntryId { term: index / 8, index },
+                4096 + u32::try_from(index).unwrap() * 8,
+                2,
+            );
+            for topic in [1, 5] {
+                let queue = QueueKey { topic: TopicId(topic), queue: QueueId(3) };
+                runs.entry(queue).or_default().push(Run {
+                    queue,
+                    base: Offset(index * 2),
+                    count: 2,
+                    at: Position { index, byte: 9 },
+                    length: 77,
+                    term: Term(4),
+                    stored: TimestampMs(index),
+                    born_max: TimestampMs(2),
+                    tag_bloom: u64::MAX,
+                });
+            }
+        }
+        let content = FooterContent {
+            sequence: 12,
+            end: 5000,
+            table: table.clone(),
+            runs: Arc::new(runs.clone()),
+        };
+        let mut body = Vec::new();
+        content.encode(&mut body);
+        let footer = Footer::decode(&body.into()).unwrap();
+        assert_eq!((footer.sequence, footer.end, &footer.table), (12, 5000, &table));
+        for (queue, expected) in &runs {
+            let (start, count) = footer.runs.find(*queue).unwrap();
+            let read: Vec<Run> =
+                (start..start + count).map(|nth| footer.runs.run(*queue, nth as usize)).collect();
+            assert_eq!(&read, expected);
+        }
+        assert_eq!(footer.runs.queues().count(), 2);
+    }
+
+    #[test]
+    fn garbage_is_refused() {
+        for length in [0, 63, 64, 200] {
+            assert!(Footer::decode(&vec![0xff; length].into()).is_none(), "{length}");
+        }
+    }
+}

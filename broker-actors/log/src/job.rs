@@ -1,0 +1,144 @@
+//! The blocking work of a log: jobs that run on the flush thread, one at a time, in order.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::disk::{Disk, DiskFile};
+use crate::footer::Footer;
+use crate::maker::{MakeError, Maker, Step};
+use crate::publish::{Publication, PublishError};
+use crate::region::Region;
+use crate::slots::SlotWrite;
+
+/// A durable write that was asked for; named in the [`Progress`] that reports it done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// What a completed job changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The new durable watermark of the log's class, if it moved: entries up to here are safe.
+    pub durable_index: Option<u64>,
+    /// Votes and marks that are durable now.
+    pub tickets: Vec<Ticket>,
+    /// An append that was refused for want of room may be tried again.
+    pub room: bool,
+    /// A checkpoint is durable now.
+    pub checkpoint: Option<u64>,
+}
+
+/// Work to be done on the flush thread.
+#[derive(Debug)]
+pub struct Job<D: Disk> {
+    pub(crate) disk: D,
+    pub(crate) folder: PathBuf,
+    pub(crate) work: Work<D>,
+}
+
+/// What came of a [`Job`]; goes back to [`crate::Log::complete`].
+#[derive(Debug)]
+pub struct JobDone<D: Disk>(pub(crate) Outcome<D>);
+
+#[derive(Debug)]
+pub(crate) enum Work<D: Disk> {
+    /// Syncs segments in order, then writes the vote, then the notes.
+    Commit { files: Vec<Arc<D::File>>, vote: Option<SlotWrite>, notes: Option<SlotWrite> },
+    /// One step towards the next segment.
+    Make(Maker<D>),
+    /// Syncs segments in order, then makes footers and a checkpoint appear.
+    Publish { files: Vec<Arc<D::File>>, publication: Publication },
+    /// Takes files away whose entries are purged.
+    Remove { paths: Vec<PathBuf>, unmap: Vec<Region> },
+}
+
+#[derive(Debug)]
+pub(crate) enum Outcome<D: Disk> {
+    Committed(Result<(), JobFailure>),
+    Made(Result<Step<D>, JobFailure>),
+    /// The publication comes back when the disk was full.
+    Published(Result<Vec<Footer>, (JobFailure, Publication)>),
+    Removed(Result<(), JobFailure>),
+}
+
+#[derive(Debug)]
+pub(crate) enum JobFailure {
+    /// Nothing is lost; try again later.
+    Refused(io::Error),
+    /// The process must end.
+    Fatal(String, io::Error),
+}
+
+impl<D: Disk> Job<D> {
+    /// Does the work. Blocks.
+    pub fn run(self) -> JobDone<D> {
+        let Self { disk, folder, work } = self;
+        JobDone(match work {
+            Work::Commit { files, vote, notes } => {
+                Outcome::Committed(commit(&disk, &files, vote.as_ref(), notes.as_ref()))
+            }
+            Work::Make(maker) => Outcome::Made(maker.step(&disk).map_err(|error| match error {
+                MakeError::Refused(error) => JobFailure::Refused(error),
+                MakeError::Fatal(error) => JobFailure::Fatal("syncing a new segment".into(), error),
+            })),
+            Work::Publish { files, publication } => {
+                let published = sync_all(&files).and_then(|()| {
+                    publication.run(&disk, &folder).map_err(|error| match error {
+                        PublishError::Refused(error) => JobFailure::Refused(error),
+                        PublishError::Fatal(error) => {
+                            JobFailure::Fatal("syncing a checkpoint".into(), error)
+                        }
+                    })
+                });
+                Outcome::Published(published.map_err(|failure| (failure, publication)))
+            }
+            Work::Remove { paths, unmap } => {
+                drop(unmap);
+                Outcome::Removed(remove(&disk, &folder, &paths))
+            }
+        })
+    }
+
+    /// Whether this job makes appended entries durable, so that it should not wait.
+    pub fn is_urgent(&self) -> bool {
+        matches!(self.work, Work::Commit { .. })
+    }
+}
+
+fn sync_all<F: DiskFile>(files: &[Arc<F>]) -> Result<(), JobFailure> {
+    for file in files {
+        file.sync().map_err(|error| JobFailure::Fatal("syncing a segment".into(), error))?;
+    }
+    Ok(())
+}
+
+fn commit<D: Disk>(
+    disk: &D,
+    files: &[Arc<D::File>],
+    vote: Option<&SlotWrite>,
+    notes: Option<&SlotWrite>,
+) -> Result<(), JobFailure> {
+    sync_all(files)?;
+    for write in [vote, notes].into_iter().flatten() {
+        write
+            .run(disk)
+            .map_err(|error| JobFailure::Fatal("writing a vote or mark".into(), error))?;
+    }
+    Ok(())
+}
+
+fn remove<D: Disk>(
+    disk: &D,
+    folder: &std::path::Path,
+    paths: &[PathBuf],
+) -> Result<(), JobFailure> {
+    for path in paths {
+        match disk.remove(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(JobFailure::Refused(error));
+            }
+            _ => {}
+        }
+    }
+    disk.sync_folder(folder).map_err(|error| JobFailure::Fatal("syncing a folder".into(), error))
+}

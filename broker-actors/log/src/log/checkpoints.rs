@@ -1,0 +1,275 @@
+//! Checkpoints, footers, the floor, and installing a snapshot.
+
+use std::sync::Arc;
+
+use super::Log;
+use crate::checkpoint::{CheckpointData, CheckpointFile};
+use crate::control::Mark;
+use crate::disk::Disk;
+use crate::entry::EntryId;
+use crate::error::{CheckpointError, CheckpointReadError, Fatal};
+use crate::footer::{Footer, FooterContent};
+use crate::job::{JobFailure, Progress, Ticket, Work};
+use crate::layout::FileName;
+use crate::publish::{BlobKind, Publication, read_blob};
+use crate::switches::OrderRule;
+
+/// A checkpoint that is on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CheckpointEntry {
+    pub id: EntryId,
+    pub full: bool,
+    pub previous: u64,
+}
+
+/// A checkpoint on its way to the disk.
+#[derive(Debug)]
+pub(super) struct Publishing {
+    publication: Publication,
+    done: PublishDone,
+}
+
+/// What is true once a publication is done.
+#[derive(Debug, Clone)]
+pub(super) struct PublishDone {
+    entry: CheckpointEntry,
+    /// It installs a snapshot: nothing else is written before it.
+    install: bool,
+    ticket: Option<Ticket>,
+    notes_generation: u64,
+}
+
+impl Publishing {
+    pub(super) fn goes_first(&self) -> bool {
+        self.done.install
+    }
+}
+
+impl<D: Disk> Log<D> {
+    /// Takes a checkpoint: the job syncs the log up to it, writes the footers of all segments up to
+    /// there, and then the checkpoint. [`Progress::checkpoint`] tells when it is durable.
+    ///
+    /// # Errors
+    /// See [`CheckpointError`].
+    pub fn checkpoint(&mut self, data: CheckpointData) -> Result<(), CheckpointError> {
+        let index = data.index;
+        let newest = self.newest_known();
+        if let Some(newest) = newest.filter(|newest| *newest >= index) {
+            return Err(CheckpointError::NotNewer { newest });
+        }
+        let segment = self.segment_of(index);
+        if segment.is_none_or(|s| s.is_open() || s.table.last_index() != Some(index)) {
+            return Err(CheckpointError::NotAtSegmentEnd { index });
+        }
+        let Some(previous) = newest.or(data.full.then_some(0)) else {
+            return Err(CheckpointError::NoBase { index });
+        };
+        let mut publication = self.new_publication();
+        let upto: Vec<_> = self
+            .segments
+            .iter()
+            .filter(|s| !s.footed && !s.footer_pending)
+            .filter(|s| s.table.last_index().is_some_and(|last| last <= index))
+            .map(|s| s.sequence)
+            .collect();
+        for sequence in upto {
+            let runs = self.index.freeze(sequence);
+            let segment = self.segments.iter_mut().find(|s| s.sequence == sequence);
+            let segment = segment.expect("just listed");
+            segment.footer_pending = true;
+            let content =
+                FooterContent { sequence, end: segment.end, table: segment.table.clone(), runs };
+            let name = FileName::Footer(sequence);
+            publication.files.push((name, BlobKind::Footer, Arc::new(content)));
+        }
+        let entry = CheckpointEntry { id: data.id(), full: data.full, previous };
+        let content = Arc::new(CheckpointFile { data, previous });
+        publication.files.push((FileName::Checkpoint(index), BlobKind::Checkpoint, content));
+        let done = PublishDone { entry, install: false, ticket: None, notes_generation: 0 };
+        self.publishing.push_back(Publishing { publication, done });
+        Ok(())
+    }
+
+    fn new_publication(&self) -> Publication {
+        Publication {
+            skip_file_sync: self.config.skips(OrderRule::SyncBeforeRename),
+            skip_folder_sync: self.config.skips(OrderRule::SyncFolder),
+            ..Publication::default()
+        }
+    }
+
+    fn newest_known(&self) -> Option<u64> {
+        let coming = self.publishing.back().map(|publishing| publishing.done.entry.id.index);
+        coming.or(self.newest_checkpoint().map(|id| id.index))
+    }
+
+    /// The newest durable checkpoint.
+    pub fn newest_checkpoint(&self) -> Option<EntryId> {
+        self.checkpoints.last().map(|entry| entry.id)
+    }
+
+    /// All durable checkpoints, ascending.
+    pub fn checkpoints(&self) -> impl Iterator<Item = EntryId> {
+        self.checkpoints.iter().map(|entry| entry.id)
+    }
+
+    /// The checkpoint at `index` with all it builds on: a full one, then deltas. Reads the disk.
+    ///
+    /// # Errors
+    /// See [`CheckpointReadError`].
+    pub fn checkpoint_at(&self, index: u64) -> Result<Vec<CheckpointData>, CheckpointReadError> {
+        let mut chain = Vec::new();
+        for entry in self.chain_of(index).ok_or(CheckpointReadError::Missing { index })? {
+            chain.push(read_checkpoint(&self.disk, &self.folder, entry.id.index)?.data);
+        }
+        Ok(chain)
+    }
+
+    /// From the full checkpoint that the one at `index` builds on, to that one.
+    fn chain_of(&self, index: u64) -> Option<Vec<CheckpointEntry>> {
+        let mut chain = Vec::new();
+        let mut at = index;
+        loop {
+            let entry = self.checkpoints.iter().find(|entry| entry.id.index == at)?;
+            chain.push(*entry);
+            if entry.full {
+                chain.reverse();
+                return Some(chain);
+            }
+            at = entry.previous;
+        }
+    }
+
+    /// Durably makes the checkpoint at `id` the current snapshot. Older ones that it does not build
+    /// on go afterwards.
+    ///
+    /// # Panics
+    /// When there is no such checkpoint.
+    pub fn set_floor(&mut self, id: EntryId) -> Ticket {
+        assert!(self.checkpoints().any(|held| held == id), "no checkpoint at {id} to be the floor");
+        self.notes.floor = Some(id);
+        self.write_notes()
+    }
+
+    /// Replaces everything up to the checkpoint `data` by it: a member that lags too far, or is new,
+    /// starts from there. The log behind it stays if it agrees with it. Checkpoint, floor and purge
+    /// point become durable in one step, before anything else is written.
+    ///
+    /// # Panics
+    /// When `data` is not a full checkpoint.
+    pub fn install(&mut self, data: CheckpointData) -> Ticket {
+        assert!(data.full, "a snapshot stands for itself");
+        let id = data.id();
+        let agrees = self.term_of(id.index) == Some(id.term);
+        self.notes.floor = Some(id);
+        self.notes.purged = self.notes.purged.filter(|old| old.index > id.index).or(Some(id));
+        self.index.clear();
+        self.notes_generation += 1;
+        if !agrees && let Some(last) = self.segments.back() {
+            self.notes.void_through = last.sequence;
+            let void = self.segments.drain(..);
+            let generation = self.notes_generation;
+            self.leaving.waiting.extend(void.map(|segment| (generation, segment)));
+        }
+        self.leave_purged();
+        let ticket = self.ticket();
+        let mut publication = self.new_publication();
+        let entry = CheckpointEntry { id, full: true, previous: 0 };
+        let content = Arc::new(CheckpointFile { data, previous: 0 });
+        publication.files.push((FileName::Checkpoint(id.index), BlobKind::Checkpoint, content));
+        publication.notes = Some(self.notes_file.replace(self.notes.encode()));
+        let notes_generation = self.notes_generation;
+        let done = PublishDone { entry, install: true, ticket: Some(ticket), notes_generation };
+        // Checkpoints of the past that were still to be written are void.
+        self.publishing.clear();
+        self.publishing.push_back(Publishing { publication, done });
+        ticket
+    }
+
+    pub(super) fn publish(&mut self) -> Option<Work<D>> {
+        if self.room.disk_full && !std::mem::take(&mut self.room.retry) {
+            return None;
+        }
+        let Publishing { publication, done } = self.publishing.pop_front()?;
+        let mut files = Vec::new();
+        let skip_log = self.config.skips(OrderRule::LogBeforeCheckpoint);
+        for segment in &mut self.segments {
+            if segment.dirty && !skip_log {
+                files.extend(segment.file.clone());
+                segment.dirty = false;
+            }
+        }
+        let target = if skip_log { None } else { self.end_mark() };
+        self.flight = Some(super::jobs::Flight::Publish { target, done });
+        Some(Work::Publish { files, publication })
+    }
+
+    pub(super) fn published(
+        &mut self,
+        result: Result<Vec<Footer>, (JobFailure, Publication)>,
+        target: Option<Mark>,
+        done: PublishDone,
+        progress: &mut Progress,
+    ) -> Result<(), Fatal> {
+        let footers = match result {
+            Ok(footers) => footers,
+            Err((JobFailure::Refused(error), publication)) => {
+                tracing::warn!(%error, index = done.entry.id.index, "checkpoint has to wait");
+                self.room.disk_full = true;
+                self.publishing.push_front(Publishing { publication, done });
+                // What it synced before is no longer known to be dirty, so sync again.
+                for segment in &mut self.segments {
+                    segment.dirty |= segment.file.is_some();
+                }
+                self.wanted.sync = true;
+                return Ok(());
+            }
+            Err((failure, _)) => return Err(failure.fatal()),
+        };
+        self.synced_to(target, progress);
+        for footer in footers {
+            if let Some(segment) = self.segments.iter_mut().find(|s| s.sequence == footer.sequence)
+            {
+                segment.footed = true;
+                segment.footer_pending = false;
+                self.index.replace_by_footer(footer.sequence, footer.runs);
+            }
+        }
+        let index = done.entry.id.index;
+        self.checkpoints.retain(|entry| entry.id.index != index);
+        self.checkpoints.push(done.entry);
+        self.checkpoints.sort_by_key(|entry| entry.id.index);
+        progress.checkpoint = Some(index);
+        progress.tickets.extend(done.ticket);
+        if done.install {
+            self.let_go(done.notes_generation, 0);
+            self.drop_old_checkpoints(self.notes.floor);
+        }
+        Ok(())
+    }
+
+    /// Checkpoints that the durable floor does not build on go.
+    pub(super) fn drop_old_checkpoints(&mut self, floor: Option<EntryId>) {
+        let chain = floor.and_then(|floor| self.chain_of(floor.index));
+        let Some(base) = chain.and_then(|chain| Some(chain.first()?.id.index)) else { return };
+        let (old, keep) = self.checkpoints.iter().partition(|entry| entry.id.index < base);
+        self.checkpoints = keep;
+        let old: Vec<CheckpointEntry> = old;
+        let paths = old.iter().map(|old| FileName::Checkpoint(old.id.index).to_string());
+        self.leaving.remove.extend(paths.map(|name| self.folder.join(name)));
+    }
+}
+
+pub(super) fn read_checkpoint<D: Disk>(
+    disk: &D,
+    folder: &std::path::Path,
+    index: u64,
+) -> Result<CheckpointFile, CheckpointReadError> {
+    let path = folder.join(FileName::Checkpoint(index).to_string());
+    let blob = match read_blob(disk, &path, BlobKind::Checkpoint) {
+        Ok(blob) => blob,
+        Err(source) => return Err(CheckpointReadError::Io { path, source }),
+    };
+    let file = blob.and_then(|blob| CheckpointFile::decode(&blob.body));
+    file.filter(|file| file.data.index == index).ok_or(CheckpointReadError::Damaged { path })
+}

@@ -1,0 +1,291 @@
+//! Handing out jobs and taking their results.
+
+use super::checkpoints::{PublishDone, Publishing};
+use super::{Doomed, Log};
+use crate::control::Mark;
+use crate::disk::{Disk, is_full};
+use crate::entry::EntryId;
+use crate::error::Fatal;
+use crate::job::{Job, JobDone, JobFailure, Outcome, Progress, Ticket, Work};
+use crate::maker::{Maker, Origin, Step};
+use crate::segment::Segment;
+use crate::switches::OrderRule;
+
+/// Spare segments kept ready.
+const SPARES_WANTED: usize = 1;
+
+/// The job that is out.
+#[derive(Debug)]
+pub(super) enum Flight {
+    Commit {
+        /// Where the log ended when the job was handed out, and its last entry, never beyond what
+        /// has been truncated since.
+        target: Option<Mark>,
+        tickets: Vec<Ticket>,
+        notes_generation: u64,
+        unsynced_bytes: u64,
+        floor: Option<EntryId>,
+        /// Truncated segments whose cut this makes durable.
+        empty: usize,
+    },
+    Make,
+    Publish {
+        target: Option<Mark>,
+        done: PublishDone,
+    },
+    Remove,
+}
+
+impl Flight {
+    /// The log was truncated: nothing behind `end` may be reported durable by this job.
+    pub(super) fn clamp(&mut self, end: Option<EntryId>) {
+        let (Self::Commit { target, .. } | Self::Publish { target, .. }) = self else { return };
+        *target = match (target.take(), end) {
+            (Some(mark), Some(end)) => Some(Mark { last: mark.last.min_by_index(end), ..mark }),
+            _ => None,
+        };
+    }
+}
+
+impl<D: Disk> Log<D> {
+    /// The next work for the flush thread, if any may start now. One job is out at a time; give the
+    /// result of each to [`Log::complete`].
+    pub fn next_job(&mut self) -> Option<Job<D>> {
+        if self.flight.is_some() {
+            return None;
+        }
+        self.take_mappings_back();
+        if self.publishing.front().is_some_and(Publishing::goes_first) {
+            let work = self.publish()?;
+            return Some(Job { disk: self.disk.clone(), folder: self.folder.clone(), work });
+        }
+        let needs_room = self.room.spares.is_empty() && self.may_make();
+        // A commit and a step towards the next segment take turns when room is short.
+        let make_first = needs_room && std::mem::take(&mut self.made_way);
+        let work = if make_first { Some(self.make()) } else { self.commit() };
+        let work = work.or_else(|| self.may_make().then(|| self.make()));
+        let work = work.or_else(|| self.publish()).or_else(|| self.remove())?;
+        self.made_way = matches!(work, Work::Commit { .. });
+        Some(Job { disk: self.disk.clone(), folder: self.folder.clone(), work })
+    }
+
+    /// Asks for a sync of what is written, as `replicated` logs do each second.
+    pub fn request_sync(&mut self) {
+        self.wanted.sync |= self.unsynced_bytes > 0;
+    }
+
+    /// Asks for another try at what a full disk refused.
+    pub fn request_room(&mut self) {
+        self.room.retry = true;
+    }
+
+    fn commit(&mut self) -> Option<Work<D>> {
+        let wanted = std::mem::take(&mut self.wanted);
+        if !wanted.sync && wanted.vote.is_none() && wanted.notes.is_none() {
+            return None;
+        }
+        let skip_log = self.config.skips(OrderRule::SyncBeforeAcknowledge)
+            || (wanted.vote.is_some() && self.config.skips(OrderRule::LogBeforeVote));
+        // The log is in order, and what was truncated is void before what it was cut from is shorter.
+        let empty = self.leaving.empty.len();
+        let empties = self.leaving.empty.iter_mut().rev();
+        let mut files = Vec::new();
+        for segment in empties.chain(self.segments.iter_mut()) {
+            if segment.dirty && !skip_log {
+                files.extend(segment.file.clone());
+            }
+            segment.dirty &= skip_log;
+        }
+        let vote = wanted.vote.map(|vote| vote.unsynced_if(self.config.skips(OrderRule::SyncVote)));
+        let target = (wanted.sync || !skip_log).then(|| self.end_mark()).flatten();
+        self.flight = Some(Flight::Commit {
+            target,
+            tickets: wanted.tickets,
+            notes_generation: self.notes_generation,
+            unsynced_bytes: self.unsynced_bytes,
+            floor: self.notes.floor,
+            empty,
+        });
+        Some(Work::Commit { files, vote, notes: wanted.notes })
+    }
+
+    pub(super) fn end_mark(&self) -> Option<Mark> {
+        let segment = self.segments.back()?;
+        Some(Mark { place: segment.end_place(), last: segment.table.last_id()? })
+    }
+
+    fn may_make(&self) -> bool {
+        self.room.maker.is_some()
+            || (self.room.spares.len() < SPARES_WANTED && (!self.room.disk_full || self.room.retry))
+    }
+
+    fn make(&mut self) -> Work<D> {
+        let maker = match self.room.maker.take() {
+            Some(maker) => maker,
+            None => self.new_maker(),
+        };
+        self.room.retry = false;
+        self.flight = Some(Flight::Make);
+        Work::Make(maker)
+    }
+
+    pub(super) fn new_maker(&mut self) -> Maker<D> {
+        let sequence = self.room.next_sequence;
+        self.room.next_sequence += 1;
+        let length = self.config.next_segment_bytes(self.stats().bytes);
+        let origin = match self.leaving.reusable.take() {
+            Some((path, reusable)) if reusable == length => Origin::Recycled(path),
+            other => {
+                self.leaving.remove.extend(other.map(|(path, _)| path));
+                Origin::New
+            }
+        };
+        Maker::new(&self.folder, sequence, length, origin).for_config(&self.config)
+    }
+
+    fn remove(&mut self) -> Option<Work<D>> {
+        let (paths, unmap) =
+            (std::mem::take(&mut self.leaving.remove), std::mem::take(&mut self.leaving.unmap));
+        if paths.is_empty() && unmap.is_empty() {
+            return None;
+        }
+        self.flight = Some(Flight::Remove);
+        Some(Work::Remove { paths, unmap })
+    }
+
+    /// Mappings whose last reader has gone: their files may be used again, or go.
+    fn take_mappings_back(&mut self) {
+        while let Ok(free) = self.leaving.given_back.try_recv() {
+            self.leaving.unmap.push(free.region);
+            let Some(doomed) = self.leaving.doomed.remove(&free.sequence) else { continue };
+            self.reuse_or_remove(doomed);
+        }
+    }
+
+    fn reuse_or_remove(&mut self, doomed: Doomed) {
+        let fits = doomed.length == self.config.next_segment_bytes(self.stats().bytes);
+        if fits && self.leaving.reusable.is_none() && !self.room.disk_full {
+            self.leaving.reusable = Some((doomed.path, doomed.length));
+        } else {
+            self.leaving.remove.push(doomed.path);
+        }
+    }
+
+    /// Takes in what a job came to.
+    ///
+    /// # Errors
+    /// The process must end: the disk can no longer be trusted.
+    ///
+    /// # Panics
+    /// When no job is out.
+    pub fn complete(&mut self, done: JobDone<D>) -> Result<Progress, Fatal> {
+        let flight = self.flight.take().expect("a job is out");
+        let mut progress = Progress::default();
+        match (done.0, flight) {
+            (
+                Outcome::Committed(result),
+                Flight::Commit { target, tickets, notes_generation, unsynced_bytes, floor, empty },
+            ) => {
+                result.map_err(JobFailure::fatal)?;
+                self.unsynced_bytes -= unsynced_bytes;
+                self.synced_to(target, &mut progress);
+                progress.tickets = tickets;
+                self.let_go(notes_generation, empty);
+                self.drop_old_checkpoints(floor);
+            }
+            (Outcome::Made(made), Flight::Make) => self.made(made, &mut progress)?,
+            (Outcome::Published(result), Flight::Publish { target, done }) => {
+                self.published(result, target, done, &mut progress)?;
+            }
+            (Outcome::Removed(result), Flight::Remove) => match result {
+                // The next open takes away what could not be taken away now.
+                Err(JobFailure::Refused(error)) => tracing::warn!(%error, "old segments stay"),
+                Err(failure) => return Err(failure.fatal()),
+                Ok(()) => self.room.retry |= self.room.disk_full,
+            },
+            (outcome, flight) => unreachable!("{outcome:?} is not the result of {flight:?}"),
+        }
+        Ok(progress)
+    }
+
+    /// Everything up to `target` is on the disk.
+    pub(super) fn synced_to(&mut self, target: Option<Mark>, progress: &mut Progress) {
+        let before = self.durable_index();
+        if let Some(mark) = target {
+            self.store_mark(mark);
+            if self.synced.is_none_or(|synced| synced.index < mark.last.index) {
+                self.synced = Some(mark.last);
+            }
+        }
+        // Segments that get nothing more need no descriptor.
+        for segment in &mut self.segments {
+            if !segment.is_open() && !segment.dirty {
+                segment.file = None;
+            }
+        }
+        let after = self.durable_index();
+        progress.durable_index = after.filter(|_| after != before);
+    }
+
+    /// Lets go of segments that the durable notes and cuts have made void.
+    pub(super) fn let_go(&mut self, notes_generation: u64, empty: usize) {
+        let waiting = std::mem::take(&mut self.leaving.waiting);
+        let (gone, stay) = waiting.into_iter().partition(|(since, _)| *since <= notes_generation);
+        self.leaving.waiting = stay;
+        let gone: Vec<(u64, Segment<D::File>)> = gone;
+        for (_, segment) in gone {
+            self.doom(&segment);
+        }
+        let empties: Vec<_> = self.leaving.empty.drain(..empty).collect();
+        for segment in empties {
+            self.doom(&segment);
+        }
+    }
+
+    pub(super) fn doom(&mut self, segment: &Segment<D::File>) {
+        let doomed = Doomed { path: segment.path.clone(), length: segment.limit };
+        if segment.footed {
+            let footer = crate::layout::FileName::Footer(segment.sequence);
+            self.leaving.remove.push(self.folder.join(footer.to_string()));
+        }
+        if self.config.skips(OrderRule::RecycleAfterReaders) {
+            self.reuse_or_remove(doomed);
+        } else {
+            self.leaving.doomed.insert(segment.sequence, doomed);
+        }
+        // The caller drops it: the mapping comes back by the channel when the last slice has gone.
+    }
+
+    fn made(
+        &mut self,
+        made: Result<Step<D>, JobFailure>,
+        progress: &mut Progress,
+    ) -> Result<(), Fatal> {
+        match made {
+            Ok(Step::More(maker)) => self.room.maker = Some(maker),
+            Ok(Step::Ready(spare)) => {
+                self.room.spares.push_back(spare);
+                self.room.disk_full = false;
+                progress.room = true;
+            }
+            Err(JobFailure::Refused(error)) => {
+                if !self.room.disk_full {
+                    let full = is_full(&error);
+                    tracing::warn!(%error, full, folder = %self.folder.display(), "no new segment");
+                }
+                self.room.disk_full = true;
+            }
+            Err(failure) => return Err(failure.fatal()),
+        }
+        Ok(())
+    }
+}
+
+impl JobFailure {
+    pub(super) fn fatal(self) -> Fatal {
+        match self {
+            Self::Refused(source) => Fatal { what: "the disk refused".into(), source },
+            Self::Fatal(what, source) => Fatal { what, source },
+        }
+    }
+}

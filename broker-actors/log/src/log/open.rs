@@ -1,0 +1,223 @@
+//! Opening a log: lock, version, recovery. The only part of [`Log`] that blocks.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::sync::mpsc::{Sender, channel};
+
+use super::recover::{Opening, check_format};
+use super::{Leaving, Log, Room, Wanted};
+use crate::checkpoint::CheckpointData;
+use crate::config::LogConfig;
+use crate::disk::{Disk, DiskFile, LockError};
+use crate::entry::{EntryKind, Place};
+use crate::error::OpenError;
+use crate::layout::{FileName, LOCK_NAME, NOTES_NAME, SEGMENT_HEAD_BYTES, VOTE_NAME};
+use crate::maker::{MakeError, Maker, Origin};
+use crate::notes::{ACCEPTED_RANGES_MAX, Notes};
+use crate::report::Report;
+use crate::segment::{FreeMapping, Previous, Segment};
+use crate::walk::{Evidence, Outcome};
+
+/// What a log that was opened starts from.
+#[derive(Debug, Clone, Default)]
+pub struct Recovered {
+    /// The newest checkpoint that can be used, as a full one and the deltas behind it. None of them
+    /// lies beyond the end of the log. State starts from here; the entries behind it are applied again.
+    pub checkpoints: Vec<CheckpointData>,
+    /// A kernel was lost while entries were acknowledged before they were synced, and that has not
+    /// been healed since.
+    pub volatile: bool,
+    /// What was found and done.
+    pub report: Report,
+}
+
+impl Recovered {
+    /// The first damaged entry that has to be applied again, if there is one: the state behind it
+    /// cannot be rebuilt unless the operator accepts its loss or a peer gives it back.
+    pub fn damaged_to_apply(&self) -> Option<u64> {
+        let applied = self.checkpoints.last().map(|checkpoint| checkpoint.index);
+        let behind = |last: u64| applied.is_none_or(|applied| last > applied);
+        let damage = self.report.damage.iter().filter(|range| behind(range.last_index));
+        let first = |first: u64| applied.map_or(first, |applied| first.max(applied + 1));
+        damage.map(|range| first(range.first_index)).min()
+    }
+}
+
+impl<D: Disk> Log<D> {
+    /// Opens the log in `folder`, making it when there is none. Blocks; recovers what is there, and
+    /// makes it durable before it returns.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. A folder of a newer version is not touched.
+    pub fn open(
+        disk: &D,
+        folder: &Path,
+        config: LogConfig,
+    ) -> Result<(Self, Recovered), OpenError> {
+        let config = config.checked();
+        let lock = claim(disk, folder)?;
+        let mut opening =
+            Opening { disk, folder, config: config.clone(), report: Report::default() };
+        opening.found_log()?;
+        let vote = opening.slots(VOTE_NAME)?;
+        let mut notes_file = opening.slots(NOTES_NAME)?;
+        let notes = Notes::decode(notes_file.value());
+        let mut notes = notes.ok_or_else(|| opening.damaged(NOTES_NAME, "unknown content"))?;
+        let control = opening.control()?;
+        let names = opening.names()?;
+        let mut found = opening.segments(&names)?;
+        let evidence = Evidence {
+            mark: control.state().mark,
+            kernel_survived: notes.boot_id == disk.boot_id(),
+            purged: notes.purged,
+            void_through: notes.void_through,
+        };
+        let mut outcome = opening.recover(&mut found, evidence);
+        let last = outcome.kept.last().and_then(|kept| kept.table.last_id()).max(notes.purged);
+        let (checkpoints, data) = opening.checkpoints(&names, last, notes.purged)?;
+        let (give_back, given_back) = channel();
+        let applied = data.last().map(|data| data.index);
+        let (segments, index) = opening.keep(&mut outcome, &mut found, applied, &give_back)?;
+        opening.settle(&outcome, &found, &names)?;
+        let changed = note_start(&mut notes, disk, &config, &opening.report);
+        if changed {
+            let write = notes_file.replace(notes.encode());
+            write.run(disk).map_err(OpenError::io(&folder.join(NOTES_NAME)))?;
+        }
+        let synced = segments.back().and_then(|segment| segment.table.last_id()).max(notes.purged);
+        let next_sequence = names.next_sequence(notes.void_through);
+        let bytes_since_seal = bytes_since_seal(&segments);
+        let mut log = Self {
+            disk: disk.clone(),
+            folder: folder.to_path_buf(),
+            segments,
+            index,
+            previous: Previous::default(),
+            vote,
+            notes_generation: 0,
+            checkpoints,
+            publishing: VecDeque::new(),
+            room: Room {
+                spares: VecDeque::new(),
+                maker: None,
+                next_sequence,
+                disk_full: false,
+                retry: false,
+            },
+            wanted: Wanted::default(),
+            flight: None,
+            made_way: false,
+            next_ticket: 0,
+            synced,
+            mark: Place::default(),
+            unsynced_bytes: 0,
+            bytes_since_seal,
+            leaving: Leaving::new(give_back, given_back),
+            last_checked: Cell::new(None),
+            lock,
+            control,
+            notes,
+            notes_file,
+            config,
+        };
+        let volatile = log.notes.lost_kernel;
+        let report = opening.report;
+        log.start(&outcome)?;
+        Ok((log, Recovered { checkpoints: data, volatile, report }))
+    }
+
+    /// The last steps of opening: the mark, and a segment to go on in.
+    fn start(&mut self, outcome: &Outcome) -> Result<(), OpenError> {
+        if let Some(mark) = self.end_mark() {
+            self.store_mark(mark);
+        }
+        self.renew_previous();
+        self.leave_purged();
+        let mut maker = None;
+        for sequence in &outcome.unused {
+            let path = self.folder.join(FileName::Segment(*sequence).to_string());
+            if maker.is_none() && *sequence > self.last_sequence() {
+                let length = self.disk.open(&path).and_then(|file| file.length()).unwrap_or(0);
+                let wanted = self.config.next_segment_bytes(self.stats().bytes);
+                if length == u64::from(wanted) {
+                    maker = Some(Maker::new(&self.folder, *sequence, wanted, Origin::Ready(path)));
+                    continue;
+                }
+            }
+            self.leaving.remove.push(path);
+        }
+        let maker = match maker {
+            Some(maker) => maker,
+            None => self.new_maker(),
+        };
+        match maker.finish(&self.disk) {
+            Ok(spare) => self.room.spares.push_back(spare),
+            Err(MakeError::Refused(error)) => {
+                tracing::warn!(%error, folder = %self.folder.display(), "no new segment");
+                self.room.disk_full = true;
+            }
+            Err(MakeError::Fatal(source)) => {
+                return Err(OpenError::Io { path: self.folder.clone(), source });
+            }
+        }
+        Ok(())
+    }
+
+    fn last_sequence(&self) -> u64 {
+        self.segments.back().map_or(0, |segment| segment.sequence)
+    }
+}
+
+impl<D: Disk> Leaving<D> {
+    fn new(
+        give_back: Sender<FreeMapping>,
+        given_back: std::sync::mpsc::Receiver<FreeMapping>,
+    ) -> Self {
+        Self {
+            empty: Vec::new(),
+            waiting: Vec::new(),
+            doomed: BTreeMap::new(),
+            give_back,
+            given_back,
+            reusable: None,
+            remove: Vec::new(),
+            unmap: Vec::new(),
+        }
+    }
+}
+
+fn bytes_since_seal<F>(segments: &VecDeque<Segment<F>>) -> u64 {
+    let is_sealed = |segment: &&Segment<F>| segment.table.last_kind() == EntryKind::Seal as u8;
+    let unsealed = segments.iter().rev().take_while(|segment| !is_sealed(segment));
+    unsealed.map(|segment| u64::from(segment.end - SEGMENT_HEAD_BYTES)).sum()
+}
+
+/// Looks at the version, then takes the lock: a folder of a newer version is not touched.
+fn claim<D: Disk>(disk: &D, folder: &Path) -> Result<D::Lock, OpenError> {
+    check_format(disk, folder)?;
+    disk.create_folder(folder).map_err(OpenError::io(folder))?;
+    let path = folder.join(LOCK_NAME);
+    disk.lock(&path).map_err(|error| match error {
+        LockError::Held { pid } => OpenError::Locked { folder: folder.to_path_buf(), pid },
+        LockError::Io(source) => OpenError::Io { path, source },
+    })
+}
+
+/// Notes this run of the kernel, and what the operator accepts. Whether anything changed.
+fn note_start<D: Disk>(notes: &mut Notes, disk: &D, config: &LogConfig, report: &Report) -> bool {
+    let before = notes.clone();
+    if notes.boot_id != disk.boot_id() {
+        notes.lost_kernel |= notes.volatile;
+        notes.boot_id = disk.boot_id();
+    }
+    if config.accept_loss {
+        for range in &report.damage {
+            let accepted = range.first_index..=range.last_index;
+            if !notes.accepted.contains(&accepted) && notes.accepted.len() < ACCEPTED_RANGES_MAX {
+                notes.accepted.push(accepted);
+            }
+        }
+    }
+    *notes != before
+}

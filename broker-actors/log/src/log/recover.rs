@@ -1,0 +1,349 @@
+//! The steps of opening a log: each reads some of the files, decides, and puts in order.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Sender;
+
+use super::checkpoints::{CheckpointEntry, read_checkpoint};
+use crate::checkpoint::CheckpointData;
+use crate::config::LogConfig;
+use crate::control::{ControlPage, Mark};
+use crate::disk::{Disk, DiskFile};
+use crate::entry::EntryId;
+use crate::error::OpenError;
+use crate::footer::{Footer, FooterRuns};
+use crate::index::LogIndex;
+use crate::layout::{
+    CONTROL_NAME, FORMAT_NAME, FORMAT_VERSION, FileName, NOTES_NAME, SEGMENT_HEAD_BYTES,
+    TEMPORARY_SUFFIX, VOTE_NAME,
+};
+use crate::publish::{BlobKind, read_blob};
+use crate::region::Region;
+use crate::report::Report;
+use crate::scan::scan;
+use crate::segment::{FreeMapping, Segment};
+use crate::slots::{SlotFile, SlotRead};
+use crate::switches::OrderRule;
+use crate::walk::{Evidence, Kept, Outcome, Source, walk};
+
+pub(super) struct Opening<'a, D: Disk> {
+    pub disk: &'a D,
+    pub folder: &'a Path,
+    pub config: LogConfig,
+    pub report: Report,
+}
+
+pub(super) struct FoundSegment<D: Disk> {
+    file: D::File,
+    region: Region,
+    footer: Option<FooterRuns>,
+}
+
+/// What stands of a log: its segments and their runs.
+pub(super) type Standing<D> = (VecDeque<Segment<<D as Disk>::File>>, LogIndex);
+
+pub(super) type FoundSegments<D> = BTreeMap<u64, FoundSegment<D>>;
+
+/// Whether there is a log of a version that is known.
+pub(super) fn check_format<D: Disk>(disk: &D, folder: &Path) -> Result<bool, OpenError> {
+    let path = folder.join(FORMAT_NAME);
+    let content = match disk.load(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        other => other.map_err(OpenError::io(&path))?,
+    };
+    let text = std::str::from_utf8(&content).unwrap_or_default();
+    match text.trim().parse() {
+        Ok(FORMAT_VERSION) => Ok(true),
+        Ok(found) => Err(OpenError::NewerFormat {
+            folder: folder.to_path_buf(),
+            found,
+            supported: FORMAT_VERSION,
+        }),
+        Err(_) => Err(OpenError::Damaged { path, what: "does not hold a version number" }),
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    segments: Vec<u64>,
+    footers: Vec<u64>,
+    checkpoints: Vec<u64>,
+    temporary: Vec<PathBuf>,
+}
+
+impl Names {
+    pub(super) fn next_sequence(&self, void_through: u64) -> u64 {
+        let all = self.segments.iter().chain(&self.footers).copied().chain([void_through]);
+        all.max().unwrap_or(0) + 1
+    }
+}
+
+impl<D: Disk> Opening<'_, D> {
+    pub(super) fn damaged(&self, name: &str, what: &'static str) -> OpenError {
+        OpenError::Damaged { path: self.folder.join(name), what }
+    }
+
+    /// Makes the fixed files of a new log; the version comes last, so that a log with a version has
+    /// them all.
+    pub(super) fn found_log(&self) -> Result<(), OpenError> {
+        if check_format(self.disk, self.folder)? {
+            return Ok(());
+        }
+        let io = OpenError::io(self.folder);
+        let names = self.disk.names(self.folder).map_err(OpenError::io(self.folder))?;
+        if names.iter().any(|name| FileName::parse(name).is_some()) {
+            return Err(self.damaged(FORMAT_NAME, "missing beside a log's files"));
+        }
+        let make = || {
+            for name in [VOTE_NAME, NOTES_NAME, CONTROL_NAME, "FORMAT.tmp"] {
+                // Left by a first start that was cut short: nothing had been acknowledged.
+                if names.iter().any(|found| found == name) {
+                    self.disk.remove(&self.folder.join(name))?;
+                }
+            }
+            SlotFile::create(self.disk, &self.folder.join(VOTE_NAME))?;
+            SlotFile::create(self.disk, &self.folder.join(NOTES_NAME))?;
+            ControlPage::create(self.disk, &self.folder.join(CONTROL_NAME))?;
+            self.disk.sync_folder(self.folder)?;
+            let temporary = self.folder.join("FORMAT.tmp");
+            let file = self.disk.create(&temporary)?;
+            file.write_at(0, format!("{FORMAT_VERSION}\n").as_bytes())?;
+            file.sync()?;
+            self.disk.rename(&temporary, &self.folder.join(FORMAT_NAME))?;
+            self.disk.sync_folder(self.folder)
+        };
+        make().map_err(io)
+    }
+
+    pub(super) fn slots(&mut self, name: &str) -> Result<SlotFile, OpenError> {
+        let path = self.folder.join(name);
+        let read = match SlotFile::read(self.disk, &path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(self.damaged(name, "is missing"));
+            }
+            other => other.map_err(OpenError::io(&path))?,
+        };
+        let Some(SlotRead { file, damaged_sectors }) = read else {
+            return Err(self.damaged(name, "all copies are damaged"));
+        };
+        for sector in damaged_sectors {
+            self.report.notes.push(format!("{name}: sector {sector} damaged, its twin was used"));
+        }
+        Ok(file)
+    }
+
+    pub(super) fn control(&mut self) -> Result<ControlPage, OpenError> {
+        let path = self.folder.join(CONTROL_NAME);
+        let page = ControlPage::open(self.disk, &path).map_err(OpenError::io(&path))?;
+        if page.damaged {
+            self.report
+                .notes
+                .push(format!("{CONTROL_NAME}: a slot is not whole, the other was used"));
+        }
+        Ok(page)
+    }
+
+    pub(super) fn names(&self) -> Result<Names, OpenError> {
+        let mut found = Names::default();
+        for name in self.disk.names(self.folder).map_err(OpenError::io(self.folder))? {
+            match FileName::parse(&name) {
+                Some(FileName::Segment(sequence)) => found.segments.push(sequence),
+                Some(FileName::Footer(sequence)) => found.footers.push(sequence),
+                Some(FileName::Checkpoint(index)) => found.checkpoints.push(index),
+                None if name.ends_with(TEMPORARY_SUFFIX) => {
+                    found.temporary.push(self.folder.join(name));
+                }
+                None => {}
+            }
+        }
+        Ok(found)
+    }
+
+    fn path(&self, name: FileName) -> PathBuf {
+        self.folder.join(name.to_string())
+    }
+
+    pub(super) fn segments(&mut self, names: &Names) -> Result<FoundSegments<D>, OpenError> {
+        let mut found = BTreeMap::new();
+        for sequence in &names.segments {
+            let path = self.path(FileName::Segment(*sequence));
+            let io = OpenError::io(&path);
+            let open = || {
+                let file = self.disk.open(&path)?;
+                let length = usize::try_from(file.length()?).unwrap_or(0);
+                // Shorter than its head: it never got its name with a sync behind it.
+                let region = if length < SEGMENT_HEAD_BYTES as usize {
+                    Region::of_memory(SEGMENT_HEAD_BYTES as usize)?
+                } else {
+                    file.map(length)?
+                };
+                Ok(FoundSegment { file, region, footer: None })
+            };
+            found.insert(*sequence, open().map_err(io)?);
+        }
+        Ok(found)
+    }
+
+    fn footer(&mut self, sequence: u64) -> Option<Footer> {
+        let name = FileName::Footer(sequence);
+        let blob = read_blob(self.disk, &self.path(name), BlobKind::Footer).ok()?;
+        let Some(blob) = blob else {
+            self.report
+                .notes
+                .push(format!("{name}: both copies damaged, its segment was read instead"));
+            return None;
+        };
+        if blob.damaged {
+            self.report.notes.push(format!("{name}: one copy damaged, the other was used"));
+        }
+        Footer::decode(&blob.body).filter(|footer| footer.sequence == sequence)
+    }
+
+    /// Reads the segments and decides what stands.
+    pub(super) fn recover(&mut self, found: &mut FoundSegments<D>, evidence: Evidence) -> Outcome {
+        let mut sources = Vec::new();
+        for (sequence, segment) in found.iter_mut() {
+            if let Some(footer) = self.footer(*sequence) {
+                let Footer { table, end, runs, .. } = footer;
+                segment.footer = Some(runs);
+                sources.push(Source::Footed { sequence: *sequence, table, end });
+                continue;
+            }
+            let mark = evidence.mark.filter(|mark: &Mark| mark.place.sequence == *sequence);
+            let life = if self.config.skips(OrderRule::SequencePerLife) { 1 } else { *sequence };
+            let mut scan = scan(&segment.region, life, mark.map(|mark| mark.place.offset));
+            scan.sequence = *sequence;
+            if scan.head_damaged && !scan.is_unused() {
+                let name = FileName::Segment(*sequence);
+                self.report.notes.push(format!("{name}: head damaged, its name was used"));
+            }
+            sources.push(Source::Scanned(scan));
+        }
+        let mut outcome = walk(sources, evidence);
+        self.report.torn = outcome.torn.take();
+        self.report.damage = std::mem::take(&mut outcome.damage);
+        outcome
+    }
+
+    /// The checkpoints that are there, and the newest chain that can be used.
+    pub(super) fn checkpoints(
+        &mut self,
+        names: &Names,
+        last: Option<EntryId>,
+        purged: Option<EntryId>,
+    ) -> Result<(Vec<CheckpointEntry>, Vec<CheckpointData>), OpenError> {
+        let mut entries = Vec::new();
+        let mut data = BTreeMap::new();
+        for index in &names.checkpoints {
+            match read_checkpoint(self.disk, self.folder, *index) {
+                Ok(file) => {
+                    let full = file.data.full;
+                    let id = file.data.id();
+                    entries.push(CheckpointEntry { id, full, previous: file.previous });
+                    data.insert(*index, file.data);
+                }
+                Err(error) => self.report.notes.push(format!("{error}; an older one was used")),
+            }
+        }
+        let usable =
+            entries.iter().rev().filter(|entry| Some(entry.id.index) <= last.map(|id| id.index));
+        let chain = usable.map(|entry| entry.id.index).find_map(|index| chain_to(&entries, index));
+        let reaches = |chain: &Vec<u64>| chain.last().copied() >= purged.map(|purged| purged.index);
+        let chain = chain.filter(reaches);
+        if chain.is_none() && purged.is_some() {
+            return Err(
+                self.damaged("checkpoint", "no usable checkpoint at or behind the purge point")
+            );
+        }
+        let chain = chain.unwrap_or_default();
+        let chain = chain.iter().filter_map(|index| data.remove(index)).collect();
+        // One beyond the log can be no snapshot of it; its name will be written again.
+        entries.retain(|entry| Some(entry.id.index) <= last.map(|id| id.index));
+        Ok((entries, chain))
+    }
+
+    /// Makes the segments that stay, closes what is open, and makes all of it durable.
+    pub(super) fn keep(
+        &mut self,
+        outcome: &mut Outcome,
+        found: &mut FoundSegments<D>,
+        applied: Option<u64>,
+        give_back: &Sender<FreeMapping>,
+    ) -> Result<Standing<D>, OpenError> {
+        let mut index = LogIndex::default();
+        let mut segments = VecDeque::new();
+        let dropped = outcome.dropped.iter().copied().max().unwrap_or(0);
+        let kept = std::mem::take(&mut outcome.kept);
+        let count = kept.len();
+        for (nth, Kept { sequence, table, end, close, footed }) in kept.into_iter().enumerate() {
+            let FoundSegment { file, region, footer } =
+                found.remove(&sequence).expect("what is kept was found");
+            let path = self.path(FileName::Segment(sequence));
+            let give_back = give_back.clone();
+            let mut segment = Segment::new(sequence, path.clone(), region, None, give_back)
+                .for_config(&self.config);
+            segment.end = end;
+            segment.checked = !footed;
+            let is_applied = table.last_index() <= applied;
+            segment.table = table;
+            segment.footed = footed && is_applied;
+            if let Some(runs) = footer.filter(|_| segment.footed) {
+                index.add_footer(sequence, runs);
+            }
+            if let Some((close, slot)) = close {
+                segment.found_closed(close, slot);
+            }
+            if !self.config.skips(OrderRule::CloseAtRecovery) && !footed {
+                let void = if nth + 1 == count { dropped.max(sequence) } else { sequence };
+                segment.close_and_void(void);
+            } else if segment.closed.is_none() {
+                segment.pretend_closed();
+            }
+            if !self.config.skips(OrderRule::SyncRecovered) && !footed {
+                file.sync().map_err(OpenError::io(&path))?;
+            }
+            segment.dirty = false;
+            let free = end.next_multiple_of(4096);
+            if nth + 1 == count && free < segment.limit {
+                // Gives the rest of the file back; nothing depends on it.
+                let _ = file.release(u64::from(free), u64::from(segment.limit - free));
+            }
+            segments.push_back(segment);
+        }
+        Ok((segments, index))
+    }
+
+    /// Takes away what recovery found void.
+    pub(super) fn settle(
+        &mut self,
+        outcome: &Outcome,
+        found: &FoundSegments<D>,
+        names: &Names,
+    ) -> Result<(), OpenError> {
+        let mut gone: Vec<PathBuf> = names.temporary.clone();
+        let dropped = outcome.dropped.iter().filter(|sequence| found.contains_key(sequence));
+        gone.extend(dropped.map(|sequence| self.path(FileName::Segment(*sequence))));
+        let orphans = names.footers.iter().filter(|sequence| !names.segments.contains(sequence));
+        gone.extend(orphans.map(|sequence| self.path(FileName::Footer(*sequence))));
+        for path in &gone {
+            self.disk.remove(path).map_err(OpenError::io(path))?;
+        }
+        // Names that were made just before a cut may not be durable yet.
+        self.disk.sync_folder(self.folder).map_err(OpenError::io(self.folder))
+    }
+}
+
+/// The indexes from a full checkpoint to the one at `index`, when all of them are there.
+fn chain_to(entries: &[CheckpointEntry], index: u64) -> Option<Vec<u64>> {
+    let mut chain = Vec::new();
+    let mut at = index;
+    loop {
+        let entry = entries.iter().find(|entry| entry.id.index == at)?;
+        chain.push(at);
+        if entry.full {
+            chain.reverse();
+            return Some(chain);
+        }
+        at = entry.previous;
+    }
+}

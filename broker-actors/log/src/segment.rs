@@ -1,0 +1,251 @@
+//! One segment in memory: its mapping, and where each of its entries stands.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use bytes::Bytes;
+
+use crate::config::LogConfig;
+use crate::entry::{ENTRY_HEADER_BYTES, EntryHeader, NewEntry, Place, stride_of};
+use crate::layout::{Close, SEGMENT_HEAD_BYTES};
+use crate::region::Region;
+use crate::switches::OrderRule;
+use crate::table::{EntryOffset, EntryTable};
+
+/// A mapping that nobody reads any more; its file may be used again or taken away.
+#[derive(Debug)]
+pub(crate) struct FreeMapping {
+    pub sequence: u64,
+    /// Unmapping takes time, so the job thread does it.
+    pub region: Region,
+}
+
+/// Keeps a segment's mapping alive for the log and for every slice handed out. The last one to let
+/// go hands it back, and does no I/O: it may be running on any thread.
+#[derive(Debug)]
+pub(crate) struct MappingOwner {
+    sequence: u64,
+    region: Region,
+    give_back: Sender<FreeMapping>,
+}
+
+impl Drop for MappingOwner {
+    fn drop(&mut self) {
+        let free = FreeMapping { sequence: self.sequence, region: self.region.clone() };
+        // Without a log to take it back it is unmapped here.
+        let _ = self.give_back.send(free);
+    }
+}
+
+#[derive(Debug)]
+struct SharedOwner(Arc<MappingOwner>);
+
+impl AsRef<[u8]> for SharedOwner {
+    fn as_ref(&self) -> &[u8] {
+        self.0.region.as_ref()
+    }
+}
+
+/// A segment with its entries.
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "four facts that do not exclude each other")]
+pub(crate) struct Segment<F> {
+    pub sequence: u64,
+    /// What its entries carry: the sequence number, unless a test has taken that rule away.
+    life: u64,
+    pub path: PathBuf,
+    owner: Arc<MappingOwner>,
+    whole: Bytes,
+    /// Kept open for as long as there is something to sync.
+    pub file: Option<Arc<F>>,
+    /// Stored to since its last sync began.
+    pub dirty: bool,
+    /// Where entries must end.
+    pub limit: u32,
+    /// Where the next entry goes.
+    pub end: u32,
+    pub closed: Option<Close>,
+    close_slot: usize,
+    pub table: EntryTable,
+    /// Its payloads were written or checked by this process: no need to check them at each read.
+    pub checked: bool,
+    /// Its footer is on the disk.
+    pub footed: bool,
+    /// Its footer is being written.
+    pub footer_pending: bool,
+}
+
+impl<F> Segment<F> {
+    pub(crate) fn new(
+        sequence: u64,
+        path: PathBuf,
+        region: Region,
+        file: Option<Arc<F>>,
+        give_back: Sender<FreeMapping>,
+    ) -> Self {
+        let limit = u32::try_from(region.len()).expect("segments are below 4 GiB");
+        let owner = Arc::new(MappingOwner { sequence, region, give_back });
+        let whole = Bytes::from_owner(SharedOwner(Arc::clone(&owner)));
+        Self {
+            sequence,
+            life: sequence,
+            path,
+            owner,
+            whole,
+            file,
+            dirty: false,
+            limit,
+            end: SEGMENT_HEAD_BYTES,
+            closed: None,
+            close_slot: 1,
+            table: EntryTable::default(),
+            checked: true,
+            footed: false,
+            footer_pending: false,
+        }
+    }
+
+    pub(crate) fn region(&self) -> &Region {
+        &self.owner.region
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.closed.is_none()
+    }
+
+    pub(crate) fn end_place(&self) -> Place {
+        Place { sequence: self.sequence, offset: self.end }
+    }
+
+    pub(crate) fn room(&self) -> usize {
+        if self.is_open() { (self.limit - self.end) as usize } else { 0 }
+    }
+
+    /// Appends an entry; there must be room.
+    pub(crate) fn append(&mut self, entry: &NewEntry<'_>, previous: Previous, mark: Place) {
+        let length = entry.payload_bytes();
+        let stride = stride_of(length);
+        assert!(stride <= self.room(), "no room for {stride} bytes in segment {}", self.sequence);
+        let mut crc = 0;
+        let mut at = self.end as usize + ENTRY_HEADER_BYTES;
+        for piece in entry.payload {
+            crc = crc32c::crc32c_append(crc, piece);
+            self.owner.region.store(at, piece);
+            at += piece.len();
+        }
+        let header = EntryHeader {
+            kind: entry.kind as u8,
+            previous_kind: previous.kind,
+            sequence: self.life,
+            length: u32::try_from(length).expect("smaller than a segment"),
+            payload_crc: crc,
+            id: entry.id(),
+            previous_term: previous.term,
+            mark,
+        };
+        self.owner.region.store(self.end as usize, &header.encode());
+        self.table.place(entry.id(), self.end, header.kind);
+        self.end += u32::try_from(stride).expect("smaller than a segment");
+        self.dirty = true;
+    }
+
+    /// Closes the segment behind its last entry: no entry is ever added again.
+    pub(crate) fn close(&mut self) {
+        self.close_and_void(self.sequence);
+    }
+
+    /// Closes the segment, and says that those behind it up to `void_through` hold nothing.
+    pub(crate) fn close_and_void(&mut self, void_through: u64) {
+        let last = self.table.last_id().map(|id| (id, self.table.last_kind()));
+        let old = self.closed.map_or(0, |close| close.void_through);
+        let void_through = void_through.max(old);
+        self.store_close(Close { cut: self.end, last, void_through });
+    }
+
+    /// Takes all entries behind `last` out, and closes the segment. Their bytes stay as they are.
+    /// Segments behind it up to `void_through` hold nothing any more.
+    pub(crate) fn cut_after(&mut self, last: Option<u64>, void_through: u64) {
+        let mut table = std::mem::take(&mut self.table);
+        let kind_of = |offset| self.header_at(offset).map_or(0, |header| header.kind);
+        if let Some(offset) = table.cut_after(last, kind_of) {
+            // The header of the first entry to go may be damaged, and its place unknown.
+            self.end = if offset == 0 { self.end_behind(&table) } else { offset };
+        }
+        self.table = table;
+        self.close_and_void(void_through);
+    }
+
+    /// What a segment must not do: write over the bytes that were truncated.
+    #[cfg(feature = "fault-switches")]
+    pub(crate) fn truncate_in_place(&mut self, last: Option<u64>) {
+        let was = (self.closed, self.close_slot);
+        self.cut_after(last, self.sequence);
+        let at = Close::slot_offset(self.close_slot);
+        self.owner.region.store(at, &[0; crate::layout::CLOSE_RECORD_BYTES]);
+        (self.closed, self.close_slot) = was;
+    }
+
+    /// Takes away the rule that a test does not want.
+    pub(crate) fn for_config(mut self, config: &LogConfig) -> Self {
+        if config.skips(OrderRule::SequencePerLife) {
+            self.life = 1;
+        }
+        self
+    }
+
+    /// The end of the last entry of `table` whose header is whole.
+    fn end_behind(&self, table: &EntryTable) -> u32 {
+        let whole = table.offsets().iter().rev().find(|offset| **offset != 0);
+        let stride = |offset| self.header_at(offset).map_or(0, |header| header.stride());
+        whole.map_or(SEGMENT_HEAD_BYTES, |offset| {
+            offset + u32::try_from(stride(*offset)).expect("inside of the segment")
+        })
+    }
+
+    /// Closed in memory only: what recovery must not leave it at.
+    pub(crate) fn pretend_closed(&mut self) {
+        self.closed = Some(Close { cut: self.end, last: None, void_through: self.sequence });
+    }
+
+    fn store_close(&mut self, close: Close) {
+        if self.closed == Some(close) {
+            return;
+        }
+        self.close_slot = 1 - self.close_slot;
+        let at = Close::slot_offset(self.close_slot);
+        self.owner.region.store(at, &close.encode(self.sequence));
+        self.closed = Some(close);
+        self.dirty = true;
+    }
+
+    /// Takes over a close record that was found in the file.
+    pub(crate) fn found_closed(&mut self, close: Close, slot: usize) {
+        self.closed = Some(close);
+        self.close_slot = slot;
+    }
+
+    pub(crate) fn header_at(&self, offset: EntryOffset) -> Option<EntryHeader> {
+        if offset < SEGMENT_HEAD_BYTES {
+            return None;
+        }
+        let start = offset as usize;
+        let end = (start + ENTRY_HEADER_BYTES).min(self.region().len());
+        EntryHeader::decode(self.region().bytes(start.min(end)..end), self.life)
+    }
+
+    /// The entry at `offset` if its header is whole; its payload is not checked here.
+    pub(crate) fn entry_at(&self, offset: EntryOffset) -> Option<(EntryHeader, Bytes)> {
+        let header = self.header_at(offset)?;
+        let start = offset as usize + ENTRY_HEADER_BYTES;
+        let end = start.checked_add(header.length as usize)?;
+        (end <= self.whole.len()).then(|| (header, self.whole.slice(start..end)))
+    }
+}
+
+/// The entry before the one that is appended.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Previous {
+    pub term: u64,
+    pub kind: u8,
+}
