@@ -1,1 +1,63 @@
-//! The Grus client: producer and reader as actors, and as plain async.
+//! The Grus client: sends and reads messages, and manages topics.
+//!
+//! * [`Client`] finds a broker and keeps the connection; it has the calls about topics.
+//! * [`Producer`] sends to a topic: idempotent, pipelined, in order.
+//! * [`Reader`] reads a topic: from the first or last message, an offset or a time.
+//!
+//! All of them go on by themselves when the broker is restarted, and wait for one that is not up
+//! yet. They are actors on a thread of the client's own, and are used as plain async from any
+//! tokio runtime, or inside an actix system.
+//!
+//! ```no_run
+//! use grus_client::{Client, ClientConfig, Message, ProducerConfig, ReaderConfig, StartAt};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::connect(ClientConfig::default()).await?;
+//!
+//! let producer = client.producer(ProducerConfig::new("greetings")?)?;
+//! let receipt = producer.send(Message::new("hello")).await?;
+//!
+//! let mut reader = client.reader(ReaderConfig::new("greetings", StartAt::First)?)?;
+//! let message = reader.next().await?;
+//! assert_eq!(message.id(), receipt.id);
+//! # Ok(())
+//! # }
+//! ```
+
+mod admin;
+mod backoff;
+mod client;
+mod config;
+mod error;
+mod link;
+mod message;
+mod message_id;
+mod producer;
+mod read;
+mod reader;
+mod receipt;
+mod route;
+mod router;
+mod runtime;
+mod send;
+mod socket;
+
+pub use admin::TopicChange;
+pub use client::{Client, Limits};
+pub use config::{
+    BOOTSTRAP_DEFAULT, ClientConfig, MissingTopic, OutOfRange, ProducerConfig, QueueChoice, Queues,
+    ReaderConfig, StartAt,
+};
+pub use error::{ClientError, ReadError, Refusal, SendError};
+pub use grus_protocol as protocol;
+pub use grus_protocol::message::{
+    CreateTopicReply, DescribeTopicReply, ListAt, ListOffsetsReply, TopicSettings, TopicSummary,
+};
+pub use grus_protocol::{
+    BrokerId, Durability, ErrorCode, MessageId, Offset, QueueId, TimestampMs, TopicId, TopicName,
+};
+pub use message::Message;
+pub use producer::Flushed;
+pub use read::{Delivered, DeliveredBatch, Reader};
+pub use receipt::{BatchReceipt, Receipt};
+pub use send::{PendingBatch, PendingReceipt, Producer};

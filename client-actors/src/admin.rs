@@ -1,0 +1,218 @@
+//! Asking about topics, and changing them.
+
+use std::time::Duration;
+
+use grus_mailbox::reply;
+use grus_protocol::message::{
+    AlterTopic, AlterTopicReply, CreateTopic, CreateTopicReply, DeleteTopic, DeleteTopicReply,
+    DescribeTopic, DescribeTopicReply, ListAt, ListOffsets, ListOffsetsReply, ListTopics, Metadata,
+    Request, TopicSettings, TopicSummary,
+};
+use grus_protocol::{ErrorCode, ErrorReply, QueueId, TopicId, TopicName};
+
+use crate::client::Client;
+use crate::config::millis;
+use crate::error::{ClientError, Refusal};
+use crate::link::encode;
+use crate::router::{Ask, reply_of};
+
+/// What to change about a topic; `None` leaves it as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TopicChange {
+    /// Number of queues: not fewer than there are.
+    pub queues: Option<u32>,
+    /// Retention by age in milliseconds; 0: no limit.
+    pub retention_ms: Option<u64>,
+    /// Retention by bytes of each queue; 0: no limit.
+    pub retention_bytes: Option<u64>,
+}
+
+/// A first wait before a request that was refused for the moment is repeated.
+const AGAIN_AFTER_MS: u64 = 50;
+
+const SLACK: Duration = Duration::from_millis(200);
+
+/// An answer, and whether an attempt before it was not answered.
+struct Answered<T> {
+    result: Result<T, Refusal>,
+    uncertain: bool,
+}
+
+impl Client {
+    /// Makes a topic.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with `TopicExists`, `InvalidName`, `InvalidSettings` or
+    /// `TooManyTopics`; [`ClientError::Timeout`]; [`ClientError::Closed`].
+    pub async fn create_topic(
+        &self,
+        topic: &str,
+        settings: TopicSettings,
+    ) -> Result<CreateTopicReply, ClientError> {
+        let request = CreateTopic { name: name(topic)?, settings, if_not_exists: false };
+        let answered = self.ask(&request).await?;
+        match answered.result {
+            // The attempt that was not answered may have made it.
+            Err(refusal) if refusal.code == ErrorCode::TopicExists && answered.uncertain => {
+                let found = self.describe_topic(topic).await?;
+                if found.settings != request.settings {
+                    return Err(ClientError::Refused(refusal));
+                }
+                Ok(CreateTopicReply { id: found.id, settings: found.settings, created: true })
+            }
+            result => result.map_err(ClientError::Refused),
+        }
+    }
+
+    /// Changes a topic.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with `UnknownTopic` or `InvalidSettings`;
+    /// [`ClientError::Timeout`]; [`ClientError::Closed`].
+    pub async fn alter_topic(
+        &self,
+        topic: &str,
+        change: TopicChange,
+    ) -> Result<AlterTopicReply, ClientError> {
+        let TopicChange { queues, retention_ms, retention_bytes } = change;
+        let (name, topic_id) = (name(topic)?, TopicId::UNKNOWN);
+        let request = AlterTopic { name, topic_id, queues, retention_ms, retention_bytes };
+        self.ask(&request).await?.result.map_err(ClientError::Refused)
+    }
+
+    /// Removes a topic and its messages.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with `UnknownTopic`; [`ClientError::Timeout`];
+    /// [`ClientError::Closed`].
+    pub async fn delete_topic(&self, topic: &str) -> Result<DeleteTopicReply, ClientError> {
+        // By its incarnation: a repetition must not remove one that was made since.
+        let id = self.describe_topic(topic).await?.id;
+        let request = DeleteTopic { name: name(topic)?, topic_id: id };
+        let answered = self.ask(&request).await?;
+        match answered.result {
+            Err(refusal)
+                if answered.uncertain
+                    && [ErrorCode::UnknownTopic, ErrorCode::StaleTopic].contains(&refusal.code) =>
+            {
+                Ok(DeleteTopicReply { id }) // the attempt that was not answered did it
+            }
+            result => result.map_err(ClientError::Refused),
+        }
+    }
+
+    /// Tells all that is known of a topic.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with `UnknownTopic`; [`ClientError::Timeout`];
+    /// [`ClientError::Closed`].
+    pub async fn describe_topic(&self, topic: &str) -> Result<DescribeTopicReply, ClientError> {
+        let request = DescribeTopic { name: name(topic)? };
+        self.ask(&request).await?.result.map_err(ClientError::Refused)
+    }
+
+    /// Lists all topics, in order of their names; not those of the system.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`], [`ClientError::Timeout`], [`ClientError::Closed`].
+    pub async fn list_topics(&self) -> Result<Vec<TopicSummary>, ClientError> {
+        let mut topics: Vec<TopicSummary> = Vec::new();
+        loop {
+            let after = topics.last().map(|last| last.name.clone());
+            let request = ListTopics { after, topics_max: 0, include_system: false };
+            let page = self.ask(&request).await?.result.map_err(ClientError::Refused)?;
+            let is_last = !page.more || page.topics.is_empty();
+            topics.extend(page.topics);
+            if is_last {
+                return Ok(topics);
+            }
+        }
+    }
+
+    /// Tells how many queues a topic has. A topic that does not exist is made, if the broker's
+    /// policy allows it.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with `UnknownTopic`; [`ClientError::Timeout`];
+    /// [`ClientError::Closed`].
+    pub async fn queue_count(&self, topic: &str) -> Result<u32, ClientError> {
+        let request = Metadata { topics: vec![name(topic)?], auto_create: true };
+        let reply = self.ask(&request).await?.result.map_err(ClientError::Refused)?;
+        match reply.topics.into_iter().next() {
+            Some(found) => match found.error {
+                Some(error) => Err(ClientError::Refused(error.into())),
+                None => Ok(u32::try_from(found.queues.len()).unwrap_or(u32::MAX)),
+            },
+            None => Err(ClientError::BadReply("metadata lacks the topic".to_owned())),
+        }
+    }
+
+    /// Tells the offset of a place or a time in a queue that this client's broker leads, and the
+    /// queue's bounds.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with `UnknownTopic`, `UnknownQueue` or `NotLeader`;
+    /// [`ClientError::Timeout`]; [`ClientError::Closed`].
+    pub async fn list_offset(
+        &self,
+        topic: &str,
+        queue: QueueId,
+        at: ListAt,
+    ) -> Result<ListOffsetsReply, ClientError> {
+        let request = ListOffsets { topic: name(topic)?, topic_id: TopicId::UNKNOWN, queue, at };
+        self.ask(&request).await?.result.map_err(ClientError::Refused)
+    }
+
+    /// Asks any broker, again and again until it is answered or too late.
+    async fn ask<R: Request>(&self, request: &R) -> Result<Answered<R::Reply>, ClientError> {
+        let timeout = self.core.config.request_timeout;
+        let deadline_ms = self.core.clock.monotonic_ms() + millis(timeout);
+        let mut uncertain = false;
+        let work = self.ask_until(request, deadline_ms, &mut uncertain);
+        // What was not sent by then is given back by the router: a little later it was sent.
+        match tokio::time::timeout(timeout + SLACK, work).await {
+            Ok(result) => result.map(|result| Answered { result, uncertain }),
+            Err(_elapsed) => Err(ClientError::Timeout { maybe_done: true }),
+        }
+    }
+
+    async fn ask_until<R: Request>(
+        &self,
+        request: &R,
+        deadline_ms: u64,
+        uncertain: &mut bool,
+    ) -> Result<Result<R::Reply, Refusal>, ClientError> {
+        let mut again_ms = AGAIN_AFTER_MS;
+        loop {
+            let (port, answer) = reply::port();
+            let ask = Ask { frame: encode(request, 0), deadline_ms, answer: port };
+            self.core.doors.ask.put(ask).await.map_err(|_stopped| ClientError::Closed)?;
+            let wait_ms = if let Ok(frame) = answer.await {
+                match reply_of::<R::Reply>(&frame) {
+                    Err(refusal) if refusal.retriable => {
+                        *uncertain |= refusal.code.outcome_unknown();
+                        again_ms.max(u64::from(refusal.retry_after_ms))
+                    }
+                    result => return Ok(result),
+                }
+            } else {
+                if self.core.doors.ask.is_stopped() {
+                    return Err(ClientError::Closed);
+                }
+                if self.core.clock.monotonic_ms() >= deadline_ms {
+                    return Err(ClientError::Timeout { maybe_done: *uncertain });
+                }
+                *uncertain = true;
+                again_ms
+            };
+            tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+            again_ms = (again_ms * 2).min(1_000);
+        }
+    }
+}
+
+fn name(topic: &str) -> Result<TopicName, ClientError> {
+    TopicName::try_from(topic).map_err(|error| {
+        ClientError::Refused(ErrorReply::new(ErrorCode::InvalidName, error.to_string()).into())
+    })
+}

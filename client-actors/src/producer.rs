@@ -1,0 +1,379 @@
+//! Producer: sends the messages of one topic.
+//!
+//! ```text
+//! program --Submit--> [Producer] --Call--> Link --> broker
+//!    ^                    |  ^-- Answered --'
+//!    '---- reply port ----'      FindRoute, InitProducer --> Router
+//! ```
+//!
+//! * Owns: messages not answered yet, their batches, sequences and credits
+//!   ([`state`](self::state)).
+//! * Lives on: the client's arbiter.
+//! * Inbox: [`Submit`] (bytes; the credit is held until the message is answered, which is what
+//!   bounds the producer's memory), [`Flush`], [`Answered`], [`IdentityAnswered`],
+//!   [`Routed`], [`LinkChanged`], [`Tick`].
+//! * Talks to: links, Router; callers by reply port.
+//! * Stops: when everything taken is answered, at the latest after the send window.
+//! * If it panics: callers hear that the producer is closed and their messages may be stored; it
+//!   goes on with a new identity.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use grus_mailbox::{Credit, Drained, Dropped, Inbox, Port, Receive, Resident, Room, Tick, Weigh};
+use grus_protocol::message::{InitProducer, InitProducerReply, Produce, ProduceReply};
+use grus_protocol::{BatchLimits, Frame, Offset, QueueId, TopicId};
+
+use crate::config::{ProducerConfig, millis};
+use crate::error::{Refusal, SendError};
+use crate::link::{ANSWERS_MAX, Call, LinkChanged, LinkState, Subscribe, encode};
+use crate::receipt::{BatchReceipt, Receipt};
+use crate::route::LinkId;
+use crate::router::{Ask, FindRoute, LinkHandle, Routed, reply_of, unavailable};
+
+pub(crate) mod choice;
+pub(crate) mod flushes;
+pub(crate) mod lane;
+#[cfg(test)]
+mod lane_model;
+pub(crate) mod outcome;
+pub(crate) mod parts;
+pub(crate) mod payload;
+mod slot;
+pub(crate) mod state;
+
+pub(crate) use choice::Pick;
+pub use flushes::Flushed;
+pub(crate) use lane::IN_FLIGHT_BATCHES_MAX;
+pub(crate) use parts::{Ids, Load};
+
+use lane::Identity;
+use outcome::Stored;
+use parts::{Ended, Member, Need, Sending};
+use state::ProducerState;
+
+const TICK: Duration = Duration::from_millis(10);
+/// Capacity of inboxes that take the answer to one question at a time.
+const ANSWERS_FEW: u32 = 16;
+
+/// Where the outcome of what was sent goes, once.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// Of a message.
+    One(Port<Result<Receipt, SendError>>),
+    /// Of a batch.
+    Many(Port<Result<BatchReceipt, SendError>>),
+}
+
+/// Sends a message or a batch.
+#[derive(Debug)]
+pub(crate) struct Submit {
+    pub(crate) pick: Pick,
+    pub(crate) load: Load,
+    pub(crate) ids: Ids,
+    pub(crate) weight: u32,
+    pub(crate) reply: Reply,
+}
+
+impl Weigh for Submit {
+    fn weight(&self) -> u32 {
+        self.weight
+    }
+}
+
+/// Answers when all that was put before is answered.
+#[derive(Debug)]
+pub(crate) struct Flush {
+    pub(crate) done: Port<Flushed>,
+}
+
+impl Weigh for Flush {}
+
+/// A produce request came back, or its connection was lost.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    queue: QueueId,
+    token: (u64, u64),
+    answer: Result<Frame, Dropped>,
+}
+
+impl Weigh for Answered {}
+
+/// The answer to a request for an identity.
+#[derive(Debug)]
+pub(crate) struct IdentityAnswered {
+    answer: Result<Frame, Dropped>,
+}
+
+impl Weigh for IdentityAnswered {}
+
+/// See the module documentation.
+pub(crate) struct ProducerActor {
+    config: ProducerConfig,
+    router: RouterDoors,
+    state: ProducerState<(Reply, Credit), Port<Flushed>>,
+    links: HashMap<LinkId, OpenLink>,
+    own: Option<OwnInboxes>,
+    is_stopping: bool,
+}
+
+/// What a producer or reader asks the router by.
+#[derive(Debug, Clone)]
+pub(crate) struct RouterDoors {
+    pub(crate) ask: Inbox<Ask>,
+    pub(crate) find: Inbox<FindRoute>,
+}
+
+/// The inboxes by which others answer.
+#[derive(Debug, Clone)]
+struct OwnInboxes {
+    answers: Inbox<Answered>,
+    identities: Inbox<IdentityAnswered>,
+    routes: Inbox<Routed>,
+    changes: Inbox<LinkChanged>,
+}
+
+struct OpenLink {
+    calls: Inbox<Call>,
+    session: Option<u64>,
+}
+
+impl ProducerActor {
+    /// A producer that asks for its route when it has something to send.
+    pub(crate) fn new(config: ProducerConfig, router: RouterDoors, seed: u64) -> Self {
+        let state = ProducerState::new(&config, BatchLimits::PRODUCE, seed);
+        Self { config, router, state, links: HashMap::new(), own: None, is_stopping: false }
+    }
+
+    /// Does all there is to do, once for many messages.
+    fn pump(&mut self, room: &mut Room<'_, Self>) {
+        let now_ms = room.clock().monotonic_ms();
+        while let Some(sending) = self.state.poll_send(now_ms) {
+            let (queue, serial) = (sending.queue, sending.serial);
+            if !self.send(sending) {
+                self.state.not_sent(queue, serial, now_ms);
+            }
+        }
+        while let Some(need) = self.state.poll_need(now_ms) {
+            self.ask(need, room);
+        }
+        while let Some(ended) = self.state.poll_ended() {
+            self.answer(ended);
+        }
+        while let Some((done, flushed)) = self.state.poll_flushed() {
+            done.send(flushed);
+        }
+        if self.is_stopping && self.state.is_idle() {
+            room.stop();
+        }
+    }
+
+    fn send(&self, sending: Sending) -> bool {
+        let Sending { link, queue, serial, attempt, bytes } = sending;
+        let Some(OpenLink { calls, session: Some(session) }) = self.links.get(&link) else {
+            return false;
+        };
+        let topic_id = self.state.known_route().map_or(TopicId::UNKNOWN, |route| route.topic_id);
+        let timeout_ms = millis(self.config.send_timeout);
+        let produce = Produce {
+            topic: self.config.topic.clone(),
+            topic_id,
+            queue,
+            timeout_ms: u32::try_from(timeout_ms).unwrap_or(u32::MAX),
+        };
+        let Some(to) = self.own.as_ref().map(|own| own.answers.clone()) else { return false };
+        let answer = Port::call(move |answer| {
+            let _ = to.try_put(Answered { queue, token: (serial, attempt), answer });
+        });
+        let frame = encode(&produce, bytes.len());
+        calls.try_put(Call { session: *session, frame, body: bytes, answer }).is_ok()
+    }
+
+    fn ask(&mut self, need: Need, room: &Room<'_, Self>) {
+        let Some(own) = &self.own else { return };
+        match need {
+            Need::Route => {
+                let find = FindRoute {
+                    topic: self.config.topic.clone(),
+                    auto_create: self.config.auto_create,
+                    to: own.routes.clone(),
+                };
+                if self.router.find.try_put(find).is_err() {
+                    let now_ms = room.clock().monotonic_ms();
+                    self.state.route(Err(unavailable("client is busy or closed")), now_ms);
+                }
+            }
+            Need::Identity => {
+                let to = own.identities.clone();
+                let answer = Port::call(move |answer| {
+                    let _ = to.try_put(IdentityAnswered { answer });
+                });
+                let frame = encode(&InitProducer { name: None }, 0);
+                // A port that is dropped answers, too.
+                let _ = self.router.ask.try_put(Ask { frame, deadline_ms: u64::MAX, answer });
+            }
+        }
+    }
+
+    fn answer(&self, ended: Ended<(Reply, Credit)>) {
+        let Ended { queue, members, result } = ended;
+        let mut offset = result.as_ref().map_or(0, |stored| stored.base_offset.0);
+        for Member { port: (reply, credit), ids, .. } in members {
+            drop(credit);
+            let count = match &ids {
+                Ids::One(_) => 1,
+                Ids::Many(ids) => ids.len() as u64,
+            };
+            let result = result.clone();
+            self.answer_one(reply, ids, queue, result.map(|stored| (Offset(offset), stored)));
+            offset += count;
+        }
+    }
+
+    fn answer_one(
+        &self,
+        reply: Reply,
+        ids: Ids,
+        queue: QueueId,
+        result: Result<(Offset, Stored), SendError>,
+    ) {
+        let topic = self.config.topic.clone();
+        let told = catch_unwind(AssertUnwindSafe(|| match (reply, ids) {
+            (Reply::One(port), Ids::One(id)) => port.send(result.map(|(offset, stored)| {
+                let Stored { at: stored, durability, duplicate, .. } = stored;
+                Receipt { id, topic, queue, offset, stored, durability, duplicate }
+            })),
+            (Reply::Many(port), Ids::Many(ids)) => {
+                port.send(result.map(|(base_offset, stored)| {
+                    let Stored { at: stored, durability, duplicate, .. } = stored;
+                    BatchReceipt { ids, topic, queue, base_offset, stored, durability, duplicate }
+                }));
+            }
+            _ => unreachable!("a message has one id, a batch has a list"),
+        }));
+        if told.is_err() {
+            tracing::error!(topic = self.config.topic.as_str(), "a send callback panicked");
+        }
+    }
+}
+
+impl Resident for ProducerActor {
+    fn started(&mut self, room: &mut Room<'_, Self>) {
+        room.tick_every(TICK);
+        self.own = Some(OwnInboxes {
+            answers: room.inbox(ANSWERS_MAX),
+            identities: room.inbox(ANSWERS_FEW),
+            routes: room.inbox(ANSWERS_FEW),
+            changes: room.inbox(ANSWERS_MAX),
+        });
+    }
+
+    fn stopping(&mut self, room: &mut Room<'_, Self>) {
+        self.is_stopping = true;
+        self.state.flush(Port::call(|_| ()));
+        room.linger();
+        self.pump(room);
+    }
+}
+
+impl Receive<Submit> for ProducerActor {
+    fn receive(&mut self, submit: Submit, credit: Credit, room: &mut Room<'_, Self>) {
+        let now_ms = room.clock().monotonic_ms();
+        let Submit { pick, load, ids, reply, .. } = submit;
+        self.state.take(pick, load, ids, (reply, credit), now_ms);
+        room.notify_drained();
+    }
+}
+
+impl Receive<Flush> for ProducerActor {
+    fn receive(&mut self, flush: Flush, _: Credit, room: &mut Room<'_, Self>) {
+        self.state.flush(flush.done);
+        room.notify_drained();
+    }
+}
+
+impl Receive<Answered> for ProducerActor {
+    fn receive(&mut self, answered: Answered, _: Credit, room: &mut Room<'_, Self>) {
+        let Answered { queue, token, answer } = answered;
+        let Ok(frame) = answer else { return }; // the loss of its connection is told apart
+        match reply_of::<ProduceReply>(&frame) {
+            Ok(reply) => {
+                let stored = Stored {
+                    base_offset: reply.base_offset,
+                    at: reply.stored,
+                    durability: reply.durability,
+                    duplicate: reply.duplicate,
+                };
+                self.state.stored(queue, token.0, stored);
+            }
+            Err(refusal) => {
+                let now_ms = room.clock().monotonic_ms();
+                self.state.refused(queue, token, refusal, now_ms);
+            }
+        }
+        room.notify_drained();
+    }
+}
+
+impl Receive<IdentityAnswered> for ProducerActor {
+    fn receive(&mut self, answered: IdentityAnswered, _: Credit, room: &mut Room<'_, Self>) {
+        let reply: Result<InitProducerReply, Refusal> = match answered.answer {
+            Ok(frame) => reply_of(&frame),
+            Err(Dropped) => Err(unavailable("connection lost")),
+        };
+        let identity = reply
+            .map(|reply| Identity { producer: reply.producer_id, epoch: reply.producer_epoch });
+        self.state.identity(identity, room.clock().monotonic_ms());
+        room.notify_drained();
+    }
+}
+
+impl Receive<Routed> for ProducerActor {
+    fn receive(&mut self, routed: Routed, _: Credit, room: &mut Room<'_, Self>) {
+        let now_ms = room.clock().monotonic_ms();
+        let Some(changes) = self.own.as_ref().map(|own| own.changes.clone()) else { return };
+        let result = routed.result.map(|(route, doors)| {
+            for LinkHandle { id, calls, subscribe } in doors {
+                self.links.entry(id).or_insert_with(|| {
+                    let _ = subscribe.try_put(Subscribe { to: changes.clone() });
+                    OpenLink { calls, session: None }
+                });
+            }
+            route
+        });
+        self.state.route(result, now_ms);
+        room.notify_drained();
+    }
+}
+
+impl Receive<LinkChanged> for ProducerActor {
+    fn receive(&mut self, change: LinkChanged, _: Credit, room: &mut Room<'_, Self>) {
+        let Some(link) = self.links.get_mut(&change.link) else { return };
+        match change.state {
+            LinkState::Up { session, hello } => {
+                link.session = Some(session);
+                self.state.set_limits(hello.batch_limits());
+                self.state.link_up(change.link);
+            }
+            LinkState::Down { .. } => {
+                link.session = None;
+                self.state.link_down(change.link);
+            }
+        }
+        room.notify_drained();
+    }
+}
+
+impl Receive<Drained> for ProducerActor {
+    fn receive(&mut self, _: Drained, _: Credit, room: &mut Room<'_, Self>) {
+        self.pump(room);
+    }
+}
+
+impl Receive<Tick> for ProducerActor {
+    fn receive(&mut self, tick: Tick, _: Credit, room: &mut Room<'_, Self>) {
+        self.state.tick(tick.monotonic_ms);
+        self.pump(room);
+    }
+}

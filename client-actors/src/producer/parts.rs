@@ -1,0 +1,74 @@
+//! What goes through a producer: what is sent, who awaits it, how it ends.
+
+use bytes::Bytes;
+use grus_protocol::{BatchBuilder, MessageId, NewRecord, QueueId};
+
+use super::outcome::Stored;
+use crate::error::SendError;
+use crate::route::LinkId;
+
+/// What is sent.
+#[derive(Debug)]
+pub(crate) enum Load {
+    /// A message, to be put in a batch with others.
+    One(NewRecord),
+    /// A whole batch, encoded already.
+    Many(BatchBuilder),
+}
+
+/// The ids of what one caller sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ids {
+    /// Of a message.
+    One(MessageId),
+    /// Of a batch.
+    Many(Vec<MessageId>),
+}
+
+impl Ids {
+    /// How many messages they are of.
+    pub(super) fn count(&self) -> u64 {
+        match self {
+            Self::One(_) => 1,
+            Self::Many(ids) => ids.len() as u64,
+        }
+    }
+}
+
+/// Whoever awaits one message, or one whole batch.
+#[derive(Debug)]
+pub(crate) struct Member<P> {
+    pub(crate) port: P,
+    pub(crate) ids: Ids,
+    /// The flush it belongs to.
+    pub(super) generation: u64,
+}
+
+/// The callers of one batch, in the order of its records.
+pub(crate) type Members<P> = Vec<Member<P>>;
+
+/// How a batch ended.
+#[derive(Debug)]
+pub(crate) struct Ended<P> {
+    /// The queue, unless it failed before it had one.
+    pub(crate) queue: QueueId,
+    pub(crate) members: Members<P>,
+    pub(crate) result: Result<Stored, SendError>,
+}
+
+/// A batch to be sent now.
+#[derive(Debug)]
+pub(crate) struct Sending {
+    pub(crate) link: LinkId,
+    pub(crate) queue: QueueId,
+    pub(crate) serial: u64,
+    pub(crate) attempt: u64,
+    pub(crate) bytes: Bytes,
+}
+
+/// Something the producer must be told before it can go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    Route,
+    Identity,
+}

@@ -1,0 +1,286 @@
+//! What a program reads by.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+
+use bytes::Bytes;
+use grus_mailbox::{ActorSpec, Answer, Dropped, Host, HostHandle, Inbox, Place, reply};
+use grus_protocol::batch::RecordView;
+use grus_protocol::{MessageId, Offset, QueueId, Record, RecordBatch, TimestampMs, TopicName};
+
+use crate::client::{Client, random};
+use crate::config::{ReaderConfig, StartAt};
+use crate::error::ReadError;
+use crate::reader::{Item, ReaderActor, Seek, Take};
+
+/// A message that was read. Its bytes are not copied: it keeps the batch it came in alive.
+#[derive(Debug, Clone)]
+pub struct Delivered {
+    /// The topic it is in.
+    pub topic: TopicName,
+    /// The queue it is in.
+    pub queue: QueueId,
+    /// Its place in the queue.
+    pub offset: Offset,
+    /// When it was stored, by the broker's clock.
+    pub stored: TimestampMs,
+    record: Record,
+}
+
+impl Delivered {
+    /// Its id.
+    pub fn id(&self) -> MessageId {
+        self.record.id()
+    }
+
+    /// When it was made, by the producer's clock.
+    pub fn born(&self) -> TimestampMs {
+        self.record.born()
+    }
+
+    /// Its priority, 0 to 9.
+    pub fn priority(&self) -> u8 {
+        self.record.priority()
+    }
+
+    /// The keys to find it by.
+    pub fn keys(&self) -> impl Iterator<Item = &[u8]> {
+        self.record.keys()
+    }
+
+    /// The key of the order it keeps with others.
+    pub fn order_key(&self) -> Option<&[u8]> {
+        self.record.order_key()
+    }
+
+    /// Its tag.
+    pub fn tag(&self) -> Option<&str> {
+        self.record.tag()
+    }
+
+    /// Its headers, in the order they were given in.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.record.headers()
+    }
+
+    /// Its body.
+    pub fn body(&self) -> &[u8] {
+        self.record.body()
+    }
+
+    /// Its body, sharing the batch's memory.
+    pub fn body_bytes(&self) -> Bytes {
+        self.record.body_bytes()
+    }
+
+    /// All of it, as the protocol has it.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+}
+
+/// A stored batch that was read, for those who look at many messages and keep few.
+#[derive(Debug, Clone)]
+pub struct DeliveredBatch {
+    /// The topic it is in.
+    pub topic: TopicName,
+    /// The queue it is in.
+    pub queue: QueueId,
+    /// When it was stored, by the broker's clock.
+    pub stored: TimestampMs,
+    base_offset: Offset,
+    skip: u32,
+    batch: RecordBatch,
+}
+
+impl DeliveredBatch {
+    /// Number of messages in it that belong to what is read.
+    pub fn len(&self) -> usize {
+        (self.batch.count() - self.skip) as usize
+    }
+
+    /// Whether it has none, which no reader returns.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The messages, borrowed: their offsets and their records.
+    pub fn views(&self) -> impl Iterator<Item = (Offset, RecordView<'_>)> {
+        let offsets = self.base_offset.0..;
+        // A broken record ends the batch; its checksum was right, so its producer is to blame.
+        let sound = self.batch.views().map_while(Result::ok);
+        offsets.map(Offset).zip(sound).skip(self.skip as usize)
+    }
+
+    /// The messages, each to keep.
+    pub fn messages(&self) -> impl Iterator<Item = Delivered> {
+        let offsets = self.base_offset.0..;
+        let sound = self.batch.records().map_while(Result::ok);
+        offsets.map(Offset).zip(sound).skip(self.skip as usize).map(|(offset, record)| Delivered {
+            topic: self.topic.clone(),
+            queue: self.queue,
+            offset,
+            stored: self.stored,
+            record,
+        })
+    }
+}
+
+/// Reads the queues of one topic: each in order, without gap or repetition, across reconnects and
+/// restarts of the broker. Between queues there is no order.
+///
+/// It reads ahead as much as `buffer_bytes_max` says; about as much again may be in its own hands
+/// while the program takes message by message.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use grus_client::{Client, ClientConfig, ReaderConfig, StartAt};
+///
+/// let client = Client::connect(ClientConfig::default()).await?;
+/// let mut reader = client.reader(ReaderConfig::new("orders", StartAt::First)?)?;
+/// loop {
+///     let message = reader.next().await?;
+///     println!("{}: {} bytes", message.offset, message.body().len());
+/// }
+/// # }
+/// ```
+pub struct Reader {
+    client: Client,
+    config: ReaderConfig,
+    takes: Inbox<Take>,
+    seeks: Inbox<Seek>,
+    actor: HostHandle<ReaderActor>,
+    /// The answer awaited; kept when a future is dropped, so that nothing of it is lost.
+    pending: Option<Answer<Result<Vec<Item>, ReadError>>>,
+    batches: VecDeque<Item>,
+    messages: VecDeque<Delivered>,
+    sought: HashMap<QueueId, u32>,
+}
+
+impl Reader {
+    pub(crate) fn open(client: &Client, place: &Place, config: ReaderConfig) -> Self {
+        let spec = ActorSpec::new("Reader", config.topic.as_str());
+        let (doors, own_config) = (client.core.doors.clone(), config.clone());
+        let seed = random();
+        let mut lives = 0;
+        let actor = Host::spawn(place, spec, move || {
+            lives += 1;
+            ReaderActor::new(own_config.clone(), doors.clone(), seed, lives)
+        });
+        Self {
+            client: client.clone(),
+            takes: actor.inbox::<Take>(16),
+            seeks: actor.inbox::<Seek>(16),
+            actor,
+            config,
+            pending: None,
+            batches: VecDeque::new(),
+            messages: VecDeque::new(),
+            sought: HashMap::new(),
+        }
+    }
+
+    /// The topic it reads.
+    pub fn topic(&self) -> &TopicName {
+        &self.config.topic
+    }
+
+    /// The client it belongs to.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The next message; waits for one. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// See [`ReadError`]. Errors of one queue come once, after what was read before; the other
+    /// queues go on with the next call.
+    pub async fn next(&mut self) -> Result<Delivered, ReadError> {
+        loop {
+            if let Some(message) = self.messages.pop_front() {
+                return Ok(message);
+            }
+            let batch = self.next_stored_batch().await?;
+            self.messages.extend(batch.messages());
+        }
+    }
+
+    /// The messages of the next batch; waits for one. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// As [`Reader::next`].
+    pub async fn next_batch(&mut self) -> Result<Vec<Delivered>, ReadError> {
+        loop {
+            if !self.messages.is_empty() {
+                return Ok(self.messages.drain(..).collect());
+            }
+            let batch = self.next_stored_batch().await?;
+            let messages: Vec<_> = batch.messages().collect();
+            if !messages.is_empty() {
+                return Ok(messages);
+            }
+        }
+    }
+
+    /// The next batch as it is stored; waits for one. The fastest way to read. Messages that
+    /// [`Reader::next`] has in hand are not in it. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// As [`Reader::next`].
+    pub async fn next_stored_batch(&mut self) -> Result<DeliveredBatch, ReadError> {
+        loop {
+            while let Some(item) = self.batches.pop_front() {
+                let sought = self.sought.get(&item.queue).copied().unwrap_or(0);
+                if item.seeks >= sought {
+                    return Ok(self.delivered(item));
+                }
+            }
+            if self.pending.is_none() {
+                let (reply, answer) = reply::port();
+                self.takes.put(Take { reply }).await.map_err(|_stopped| ReadError::Closed)?;
+                self.pending = Some(answer);
+            }
+            if let Some(answer) = &mut self.pending {
+                let taken = answer.await;
+                self.pending = None;
+                self.batches.extend(taken.map_err(|Dropped| ReadError::Closed)??);
+            }
+        }
+    }
+
+    fn delivered(&self, item: Item) -> DeliveredBatch {
+        let Item { queue, base_offset, skip, stored, batch, .. } = item;
+        DeliveredBatch { topic: self.config.topic.clone(), queue, stored, base_offset, skip, batch }
+    }
+
+    /// Goes on reading a queue at another place; also after an error of that queue.
+    ///
+    /// # Errors
+    /// [`ReadError::Closed`].
+    pub async fn seek(&mut self, queue: QueueId, start: StartAt) -> Result<(), ReadError> {
+        let (done, answer) = reply::port();
+        let seek = Seek { queue, start, done };
+        self.seeks.put(seek).await.map_err(|_stopped| ReadError::Closed)?;
+        let sought = answer.await.map_err(|Dropped| ReadError::Closed)?;
+        self.sought.insert(queue, sought);
+        self.messages.retain(|message| message.queue != queue);
+        Ok(())
+    }
+
+    /// Ends the reader.
+    pub async fn close(self) {
+        self.actor.stop().await;
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        drop(self.actor.stop());
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Reader").field("config", &self.config).finish_non_exhaustive()
+    }
+}

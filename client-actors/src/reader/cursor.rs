@@ -1,0 +1,187 @@
+//! How far a reader has come in one queue, and what it asks for next. No clock, no I/O.
+
+use grus_protocol::{Offset, QueueId, RecordBatch, Term, TimestampMs};
+
+use crate::backoff::Backoff;
+use crate::config::StartAt;
+use crate::route::LinkId;
+
+/// A batch that was read.
+#[derive(Debug, Clone)]
+pub(crate) struct Item {
+    pub(crate) queue: QueueId,
+    /// Offset of the batch's first record.
+    pub(crate) base_offset: Offset,
+    /// Records at its beginning that were not asked for.
+    pub(crate) skip: u32,
+    pub(crate) stored: TimestampMs,
+    pub(crate) batch: RecordBatch,
+    /// How often the queue was sought in before it was read.
+    pub(crate) seeks: u32,
+}
+
+/// What to ask the broker for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// The offset of a place.
+    Locate(StartAt),
+    /// Batches from this offset on, whose predecessor is of this term.
+    Fetch(Offset, Term),
+}
+
+/// A batch of a fetch's answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Fetched {
+    pub(crate) base_offset: Offset,
+    pub(crate) term: Term,
+    pub(crate) stored: TimestampMs,
+    pub(crate) batch: RecordBatch,
+}
+
+/// One queue of a reader.
+#[derive(Debug)]
+pub(crate) struct Cursor {
+    pub(crate) queue: QueueId,
+    pub(crate) link: Option<LinkId>,
+    /// `None` while it rests after an error.
+    want: Option<Want>,
+    /// Whether nothing was read since it was told to begin at the first message.
+    pub(crate) at_first: bool,
+    /// The request under way: its number, when it was sent.
+    asked: Option<(u64, u64)>,
+    not_before_ms: u64,
+    backoff: Backoff,
+    pub(crate) seeks: u32,
+    /// Answers in a row that were damaged.
+    pub(crate) damaged: u32,
+}
+
+impl Cursor {
+    pub(crate) fn new(queue: QueueId, start: StartAt, seed: u64) -> Self {
+        let mut cursor = Self {
+            queue,
+            link: None,
+            want: None,
+            at_first: false,
+            asked: None,
+            not_before_ms: 0,
+            backoff: Backoff::new(20, 1_000, seed),
+            seeks: 0,
+            damaged: 0,
+        };
+        cursor.start(start);
+        cursor
+    }
+
+    fn start(&mut self, start: StartAt) {
+        self.at_first = start == StartAt::First;
+        self.want = Some(match start {
+            StartAt::Offset(offset) => Want::Fetch(offset, Term::UNKNOWN),
+            place => Want::Locate(place),
+        });
+        self.asked = None;
+        self.not_before_ms = 0;
+        self.damaged = 0;
+    }
+
+    /// Begins again at another place. What was asked for is of no account any more.
+    pub(crate) fn seek(&mut self, start: StartAt) {
+        self.seeks += 1;
+        self.start(start);
+    }
+
+    /// Asks for nothing more until it is sought.
+    pub(crate) fn rest(&mut self) {
+        self.want = None;
+        self.asked = None;
+    }
+
+    /// The connection is lost, or leads elsewhere.
+    pub(crate) fn forget_asked(&mut self) {
+        self.asked = None;
+        self.not_before_ms = 0;
+    }
+
+    /// What to ask for now, as request `number`.
+    pub(crate) fn ask(&mut self, number: u64, now_ms: u64) -> Option<Want> {
+        if self.asked.is_some() || now_ms < self.not_before_ms {
+            return None;
+        }
+        let want = self.want?;
+        self.asked = Some((number, now_ms));
+        Some(want)
+    }
+
+    /// The request was not sent.
+    pub(crate) fn not_asked(&mut self, now_ms: u64, wait_ms: u64) {
+        self.asked = None;
+        self.not_before_ms = now_ms + wait_ms;
+    }
+
+    /// Whether `number` is the request under way; if so, it is over.
+    pub(crate) fn answered(&mut self, number: u64) -> bool {
+        let current = self.asked.is_some_and(|(asked, _)| asked == number);
+        if current {
+            self.asked = None;
+        }
+        current
+    }
+
+    /// The request under way is given up when it was sent so long ago.
+    pub(crate) fn expire(&mut self, now_ms: u64, answer_ms_max: u64) {
+        let overdue = |(_, sent_ms): (u64, u64)| now_ms.saturating_sub(sent_ms) >= answer_ms_max;
+        if self.asked.is_some_and(overdue) {
+            self.asked = None;
+        }
+    }
+
+    /// Waits before it asks again.
+    pub(crate) fn wait(&mut self, now_ms: u64, least_ms: u64) {
+        self.not_before_ms = now_ms + self.backoff.failed().max(least_ms);
+    }
+
+    /// The next offset wanted, if that is known.
+    pub(crate) fn next(&self) -> Option<Offset> {
+        match self.want {
+            Some(Want::Fetch(offset, _)) => Some(offset),
+            _ => None,
+        }
+    }
+
+    /// The place is at this offset.
+    pub(crate) fn located(&mut self, offset: Offset) {
+        self.backoff.succeeded();
+        self.want = Some(Want::Fetch(offset, Term::UNKNOWN));
+    }
+
+    /// Takes what was fetched. The items continue without gap or repetition what was taken before.
+    ///
+    /// # Errors
+    /// What is wrong with the answer; the cursor stands behind what was sound.
+    pub(crate) fn take(&mut self, fetched: Vec<Fetched>) -> Result<Vec<Item>, (Vec<Item>, String)> {
+        let mut items = Vec::with_capacity(fetched.len());
+        for Fetched { base_offset, term, stored, batch } in fetched {
+            let Some(Want::Fetch(next, _)) = self.want else { return Ok(items) };
+            let Some(end) = base_offset.checked_add(u64::from(batch.count())) else {
+                return Err((items, format!("a batch at offset {base_offset} has no end")));
+            };
+            if base_offset > next {
+                return Err((items, format!("{base_offset} was sent after {next} was asked for")));
+            }
+            if end <= next {
+                continue;
+            }
+            if let Err(error) = batch.verify_checksum() {
+                return Err((items, error.to_string()));
+            }
+            let skip = u32::try_from(next.0 - base_offset.0).unwrap_or(u32::MAX);
+            let (queue, seeks) = (self.queue, self.seeks);
+            items.push(Item { queue, base_offset, skip, stored, batch, seeks });
+            self.want = Some(Want::Fetch(end, term));
+            self.at_first = false;
+        }
+        self.backoff.succeeded();
+        self.damaged = 0;
+        Ok(items)
+    }
+}

@@ -1,0 +1,360 @@
+//! A reader of one topic: which queues it reads, what it holds, what it asks for next, and what
+//! it does when that is refused. No clock, no I/O: it is told what happens, and polled for what
+//! to do.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use grus_protocol::error::ErrorDetail;
+use grus_protocol::{ErrorCode, Offset, QueueId, TopicId};
+
+use super::cursor::{Cursor, Fetched, Item, Want};
+use crate::backoff::{Backoff, Jitter};
+use crate::config::{MissingTopic, OutOfRange, Queues, ReaderConfig, StartAt, millis};
+use crate::error::{ReadError, Refusal};
+use crate::route::{Ask, LinkId, Route};
+
+/// Least bytes asked for at once.
+const FETCH_BYTES_MIN: u32 = 64 * 1024;
+/// How much longer than it may be held an answer may take.
+const ANSWER_SLACK_MS: u64 = 10_000;
+/// How often queues that were added are looked for.
+const ROUTE_AGE_MS_MAX: u64 = 10_000;
+/// How long to wait when a connection has no room for a request.
+const NO_ROOM_WAIT_MS: u64 = 5;
+
+/// A request to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Asking {
+    pub(crate) link: LinkId,
+    pub(crate) queue: QueueId,
+    pub(crate) number: u64,
+    pub(crate) want: Want,
+    pub(crate) bytes_max: u32,
+}
+
+/// See the module documentation.
+#[derive(Debug)]
+pub(crate) struct ReaderState {
+    config: ReaderConfig,
+    poll_ms: u64,
+    route: Option<Route>,
+    ask_route: Ask,
+    route_backoff: Backoff,
+    jitter: Jitter,
+    cursors: Vec<Cursor>,
+    up: Vec<LinkId>,
+    next_number: u64,
+    buffer: VecDeque<Item>,
+    buffer_bytes: u64,
+    failed: VecDeque<ReadError>,
+    seeks_before: Vec<(QueueId, StartAt)>,
+}
+
+impl ReaderState {
+    /// A reader that wants its route first.
+    pub(crate) fn new(config: &ReaderConfig, seed: u64) -> Self {
+        let mut jitter = Jitter::new(seed);
+        let mut ask_route = Ask::Rest;
+        ask_route.want();
+        Self {
+            config: config.clone(),
+            poll_ms: millis(config.poll_wait),
+            route: None,
+            ask_route,
+            route_backoff: Backoff::new(20, 1_000, jitter.next()),
+            jitter,
+            cursors: Vec::new(),
+            up: Vec::new(),
+            next_number: 0,
+            buffer: VecDeque::new(),
+            buffer_bytes: 0,
+            failed: VecDeque::new(),
+            seeks_before: Vec::new(),
+        }
+    }
+
+    /// Whether to ask for the route now.
+    pub(crate) fn poll_route(&mut self, now_ms: u64) -> bool {
+        self.ask_route.poll(now_ms)
+    }
+
+    /// The incarnation of the topic, as far as is known.
+    pub(crate) fn topic_id(&self) -> TopicId {
+        self.route.as_ref().map_or(TopicId::UNKNOWN, |route| route.topic_id)
+    }
+
+    /// The answer to the question for the route.
+    pub(crate) fn route(&mut self, answer: Result<Route, Refusal>, now_ms: u64) {
+        match answer {
+            Ok(route) => {
+                let leaderless = route.links.iter().any(Option::is_none);
+                self.apply_route(route);
+                self.ask_route = Ask::NotBefore(now_ms + ROUTE_AGE_MS_MAX);
+                if leaderless {
+                    self.ask_route = Ask::NotBefore(now_ms + self.route_backoff.failed());
+                } else {
+                    self.route_backoff.succeeded();
+                }
+            }
+            Err(refusal) => self.no_route(refusal, now_ms),
+        }
+    }
+
+    fn no_route(&mut self, refusal: Refusal, now_ms: u64) {
+        let missing = refusal.code == ErrorCode::UnknownTopic;
+        if missing {
+            self.route = None;
+            self.cursors.clear();
+        }
+        if refusal.retriable || (missing && self.config.missing_topic == MissingTopic::Wait) {
+            self.ask_route = Ask::NotBefore(now_ms + self.route_backoff.failed());
+        } else {
+            self.ask_route = Ask::Rest;
+            let topic = self.config.topic.clone();
+            self.failed.push_back(ReadError::Topic { topic, refusal });
+        }
+    }
+
+    fn apply_route(&mut self, route: Route) {
+        let first_time = self.route.is_none();
+        if self.route.as_ref().is_some_and(|had| had.topic_id != route.topic_id) {
+            // Made anew: nothing of it has been read yet.
+            self.cursors.iter_mut().for_each(|cursor| cursor.seek(StartAt::First));
+        }
+        let queues = u32::try_from(route.links.len()).unwrap_or(u32::MAX);
+        let wanted: Vec<QueueId> = match &self.config.queues {
+            Queues::All => (0..queues).map(QueueId).collect(),
+            Queues::Only(only) => only.clone(),
+        };
+        for queue in wanted {
+            let known = self.cursors.iter().any(|cursor| cursor.queue == queue);
+            if queue.0 >= queues {
+                if first_time {
+                    self.failed.push_back(ReadError::UnknownQueue { queue, queues });
+                }
+            } else if !known {
+                // A queue that was added while reading is read from its first message on.
+                let start = if first_time { self.config.start } else { StartAt::First };
+                let sought = self.seeks_before.iter().rfind(|(before, _)| *before == queue);
+                let start = sought.map_or(start, |(_, start)| *start);
+                self.cursors.push(Cursor::new(queue, start, self.jitter.next()));
+            }
+        }
+        for cursor in &mut self.cursors {
+            let link = route.links.get(cursor.queue.0 as usize).copied().flatten();
+            if cursor.link != link {
+                cursor.link = link;
+                cursor.forget_asked();
+            }
+        }
+        self.route = Some(route);
+    }
+
+    /// A connection was opened.
+    pub(crate) fn link_up(&mut self, link: LinkId) {
+        if !self.up.contains(&link) {
+            self.up.push(link);
+        }
+        self.of_link(link).for_each(Cursor::forget_asked);
+    }
+
+    /// A connection was lost, and with it the answers that were awaited from it.
+    pub(crate) fn link_down(&mut self, link: LinkId) {
+        self.up.retain(|up| *up != link);
+        self.of_link(link).for_each(Cursor::forget_asked);
+    }
+
+    fn of_link(&mut self, link: LinkId) -> impl Iterator<Item = &mut Cursor> {
+        self.cursors.iter_mut().filter(move |cursor| cursor.link == Some(link))
+    }
+
+    /// Bytes to ask for at once.
+    fn fetch_bytes(&self) -> u32 {
+        let share = self.config.buffer_bytes_max
+            / u32::try_from(self.cursors.len().max(1)).unwrap_or(u32::MAX);
+        share.max(FETCH_BYTES_MIN).min(self.config.fetch_bytes_max)
+    }
+
+    /// The next request to send. When it cannot be sent, say so by [`ReaderState::not_asked`]
+    /// before asking for another.
+    pub(crate) fn poll_ask(&mut self, now_ms: u64) -> Option<Asking> {
+        let bytes_max = self.fetch_bytes();
+        let room = u64::from(self.config.buffer_bytes_max);
+        let full = self.buffer_bytes > 0 && self.buffer_bytes + u64::from(bytes_max) > room;
+        let number = self.next_number;
+        for cursor in &mut self.cursors {
+            let Some(link) = cursor.link.filter(|link| self.up.contains(link)) else { continue };
+            if full && cursor.next().is_some() {
+                continue;
+            }
+            if let Some(want) = cursor.ask(number, now_ms) {
+                self.next_number += 1;
+                return Some(Asking { link, queue: cursor.queue, number, want, bytes_max });
+            }
+        }
+        None
+    }
+
+    /// The request polled last was not sent: the connection has no room.
+    pub(crate) fn not_asked(&mut self, queue: QueueId, now_ms: u64) {
+        if let Some(cursor) = self.cursor(queue) {
+            cursor.not_asked(now_ms, NO_ROOM_WAIT_MS);
+        }
+    }
+
+    fn cursor(&mut self, queue: QueueId) -> Option<&mut Cursor> {
+        self.cursors.iter_mut().find(|cursor| cursor.queue == queue)
+    }
+
+    fn answered(&mut self, queue: QueueId, number: u64) -> Option<&mut Cursor> {
+        let cursor = self.cursor(queue)?;
+        cursor.answered(number).then_some(cursor)
+    }
+
+    /// The place asked for is at this offset.
+    pub(crate) fn located(&mut self, queue: QueueId, number: u64, offset: Offset) {
+        if let Some(cursor) = self.answered(queue, number) {
+            cursor.located(offset);
+        }
+    }
+
+    /// Batches came, or none within the wait.
+    pub(crate) fn fetched(
+        &mut self,
+        (queue, number): (QueueId, u64),
+        fetched: Vec<Fetched>,
+        now_ms: u64,
+    ) {
+        let Some(cursor) = self.answered(queue, number) else { return };
+        let (items, damage) = match cursor.take(fetched) {
+            Ok(items) => (items, None),
+            Err((items, damage)) => (items, Some(damage)),
+        };
+        if let Some(damage) = damage {
+            self.damaged(queue, &damage, now_ms);
+        }
+        for item in items {
+            self.buffer_bytes += u64::from(item.batch.len_bytes());
+            self.buffer.push_back(item);
+        }
+    }
+
+    /// An answer that cannot be right: asked for once more, in case it was damaged on the way.
+    pub(crate) fn garbled(&mut self, queue: QueueId, number: u64, damage: &str, now_ms: u64) {
+        if self.answered(queue, number).is_some() {
+            self.damaged(queue, damage, now_ms);
+        }
+    }
+
+    fn damaged(&mut self, queue: QueueId, damage: &str, now_ms: u64) {
+        let Some(cursor) = self.cursor(queue) else { return };
+        cursor.damaged += 1;
+        if cursor.damaged < 2 {
+            return cursor.wait(now_ms, 0);
+        }
+        let at = cursor.next().unwrap_or_default();
+        cursor.rest();
+        self.failed.push_back(ReadError::Damaged { queue, at, reason: Arc::from(damage) });
+    }
+
+    /// A request was refused.
+    pub(crate) fn refused(
+        &mut self,
+        (queue, number): (QueueId, u64),
+        refusal: Refusal,
+        now_ms: u64,
+    ) {
+        let wants_route = refusal.code.wants_metadata();
+        let nearest = self.config.out_of_range == OutOfRange::Nearest;
+        let Some(cursor) = self.answered(queue, number) else { return };
+        if refusal.retriable || wants_route {
+            cursor.wait(now_ms, u64::from(refusal.retry_after_ms));
+            if wants_route {
+                self.ask_route_by(now_ms);
+            }
+            return;
+        }
+        let asked = cursor.next().unwrap_or_default();
+        let bounds = match refusal.detail {
+            Some(ErrorDetail::Bounds { log_start, end_offset }) => Some((log_start, end_offset)),
+            _ => None,
+        };
+        match (refusal.code, bounds) {
+            (ErrorCode::OffsetOutOfRange, Some((log_start, end_offset)))
+                if nearest || cursor.at_first =>
+            {
+                cursor.located(asked.clamp(log_start, end_offset.max(log_start)));
+            }
+            (code, bounds) => {
+                cursor.rest();
+                let failed = match (code, bounds) {
+                    (ErrorCode::OffsetOutOfRange, Some((log_start, end_offset))) => {
+                        ReadError::OffsetOutOfRange { queue, asked, log_start, end_offset }
+                    }
+                    (ErrorCode::Diverged, _) => {
+                        let agreed = match refusal.detail {
+                            Some(ErrorDetail::Divergence { term, end_offset, .. }) => {
+                                Some((end_offset, term))
+                            }
+                            _ => None,
+                        };
+                        ReadError::Diverged { queue, asked, agreed }
+                    }
+                    (ErrorCode::CorruptRange, _) => {
+                        ReadError::Damaged { queue, at: asked, reason: refusal.message.clone() }
+                    }
+                    _ => ReadError::Refused { queue, refusal },
+                };
+                self.failed.push_back(failed);
+            }
+        }
+    }
+
+    fn ask_route_by(&mut self, at_ms: u64) {
+        if matches!(self.ask_route, Ask::NotBefore(later_ms) if later_ms > at_ms) {
+            self.ask_route = Ask::NotBefore(at_ms + self.route_backoff.failed());
+        }
+        self.ask_route.want();
+    }
+
+    /// Time has passed.
+    pub(crate) fn tick(&mut self, now_ms: u64) {
+        let answer_ms_max = self.poll_ms + ANSWER_SLACK_MS;
+        self.cursors.iter_mut().for_each(|cursor| cursor.expire(now_ms, answer_ms_max));
+    }
+
+    /// Goes on reading a queue at another place. Returns how often it was sought in now: what was
+    /// read before belongs to a lesser number.
+    pub(crate) fn seek(&mut self, queue: QueueId, start: StartAt) -> u32 {
+        let mut freed = 0;
+        self.buffer.retain(|item| {
+            let stays = item.queue != queue;
+            freed += if stays { 0 } else { u64::from(item.batch.len_bytes()) };
+            stays
+        });
+        self.buffer_bytes -= freed;
+        if let Some(cursor) = self.cursor(queue) {
+            cursor.seek(start);
+            return cursor.seeks;
+        }
+        self.seeks_before.push((queue, start));
+        0
+    }
+
+    /// All that was read ahead, or the next error; `None` when there is nothing yet.
+    pub(crate) fn take(&mut self) -> Option<Result<Vec<Item>, ReadError>> {
+        if self.buffer.is_empty() {
+            return self.failed.pop_front().map(Err);
+        }
+        self.buffer_bytes = 0;
+        Some(Ok(self.buffer.drain(..).collect()))
+    }
+
+    /// Somebody waits: what failed for want of a topic is tried again.
+    pub(crate) fn wanted(&mut self) {
+        if self.route.is_none() {
+            self.ask_route.want();
+        }
+    }
+}

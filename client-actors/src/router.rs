@@ -1,0 +1,355 @@
+//! Router: knows the brokers of one client.
+//!
+//! ```text
+//! Client (admin calls) --Ask--------> [Router] --Call--> Link 0 (bootstrap), Link n (a broker)
+//! Producer, Reader ----FindRoute----->    |
+//!                  <------Routed----------'
+//! ```
+//!
+//! * Owns: the links, which broker each leads to, requests that wait for a broker to be there.
+//! * Lives on: the client's arbiter, with all links, producers and readers.
+//! * Inbox: [`Ask`], [`FindRoute`], [`Await`], [`LinkChanged`], [`MetadataAnswered`], [`Tick`].
+//! * Talks to: its links; whoever asked, by reply port or inbox.
+//! * Stops: at once, after producers and readers; what waits is dropped.
+//! * If it panics: links are made anew; those who asked ask again.
+//!
+//! A broker that the bootstrap link has reached is used through that link, whatever address it
+//! announces; others get a link of their own when a route first leads to them.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use grus_mailbox::{
+    ActorSpec, Credit, Dropped, Host, HostHandle, Inbox, Port, Receive, Resident, Room, Tick, Weigh,
+};
+use grus_protocol::ids::BrokerAddress;
+use grus_protocol::message::{HelloReply, Metadata, MetadataReply};
+use grus_protocol::{BrokerId, ErrorCode, ErrorReply, Frame, TopicName};
+
+use crate::error::Refusal;
+use crate::link::{
+    ANSWERS_MAX, CALL_BYTES_MAX, Call, Link, LinkChanged, LinkSettings, LinkState, Subscribe,
+    encode,
+};
+use crate::route::{LinkId, Route};
+
+const TICK: Duration = Duration::from_millis(20);
+/// Most requests that wait for a broker.
+pub(crate) const ASKS_MAX: u32 = 4_096;
+const BOOTSTRAP: LinkId = LinkId(0);
+
+/// Sends a request to any broker, once one is there.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    /// Head and header.
+    pub(crate) frame: BytesMut,
+    /// On the clock of the process; after it the port is dropped if it was not sent.
+    pub(crate) deadline_ms: u64,
+    pub(crate) answer: Port<Frame>,
+}
+
+impl Weigh for Ask {}
+
+/// Asks for the route of a topic.
+#[derive(Debug)]
+pub(crate) struct FindRoute {
+    pub(crate) topic: TopicName,
+    pub(crate) auto_create: bool,
+    pub(crate) to: Inbox<Routed>,
+}
+
+impl Weigh for FindRoute {}
+
+/// The route asked for, with the links it leads over.
+#[derive(Debug)]
+pub(crate) struct Routed {
+    pub(crate) result: Result<(Route, Vec<LinkHandle>), Refusal>,
+}
+
+impl Weigh for Routed {}
+
+/// The door to a link.
+#[derive(Debug, Clone)]
+pub(crate) struct LinkHandle {
+    pub(crate) id: LinkId,
+    pub(crate) calls: Inbox<Call>,
+    pub(crate) subscribe: Inbox<Subscribe>,
+}
+
+/// Answers when a broker is there; `Err` with the last reason when there is none in time.
+#[derive(Debug)]
+pub(crate) struct Await {
+    pub(crate) deadline_ms: Option<u64>,
+    pub(crate) answer: Port<Result<Arc<HelloReply>, Arc<str>>>,
+}
+
+impl Weigh for Await {}
+
+/// Metadata came back for somebody.
+#[derive(Debug)]
+pub(crate) struct MetadataAnswered {
+    topic: TopicName,
+    to: Inbox<Routed>,
+    answer: Result<Frame, Dropped>,
+}
+
+impl Weigh for MetadataAnswered {}
+
+struct OwnLink {
+    handle: HostHandle<Link>,
+    door: LinkHandle,
+    session: Option<u64>,
+    broker: Option<BrokerId>,
+}
+
+/// A request that waits for a broker, with its place in the inbox.
+struct Waiting {
+    frame: BytesMut,
+    deadline_ms: u64,
+    answer: Port<Frame>,
+    credit: Credit,
+}
+
+/// See the module documentation.
+pub(crate) struct Router {
+    settings: LinkSettings,
+    links: Vec<OwnLink>,
+    hello: Option<Arc<HelloReply>>,
+    last_reason: Arc<str>,
+    waiting: VecDeque<Waiting>,
+    awaiting: Vec<(Await, Credit)>,
+    addresses: HashMap<BrokerId, LinkId>,
+    own: Option<OwnInboxes>,
+}
+
+/// The inboxes by which others answer.
+struct OwnInboxes {
+    changes: Inbox<LinkChanged>,
+    metadata: Inbox<MetadataAnswered>,
+}
+
+impl Router {
+    /// A router that starts its bootstrap link when it is started.
+    pub(crate) fn new(settings: LinkSettings) -> Self {
+        Self {
+            settings,
+            links: Vec::new(),
+            hello: None,
+            last_reason: "not connected yet".into(),
+            waiting: VecDeque::new(),
+            awaiting: Vec::new(),
+            addresses: HashMap::new(),
+            own: None,
+        }
+    }
+
+    fn open_link(&mut self, addresses: Vec<String>, room: &Room<'_, Self>) -> LinkId {
+        let id = LinkId(u32::try_from(self.links.len()).unwrap_or(u32::MAX));
+        let name = addresses.join(",");
+        let seed = self.settings.seed.wrapping_add(u64::from(id.0) << 32);
+        let settings = LinkSettings { addresses, seed, ..self.settings.clone() };
+        let spec = ActorSpec::new("Link", name);
+        let handle = Host::spawn_local(room.place(), spec, move || Link::new(id, settings.clone()));
+        let calls = handle.inbox::<Call>(CALL_BYTES_MAX);
+        let subscribe = handle.inbox::<Subscribe>(ANSWERS_MAX);
+        if let Some(own) = &self.own {
+            let _ = subscribe.try_put(Subscribe { to: own.changes.clone() });
+        }
+        let door = LinkHandle { id, calls, subscribe };
+        self.links.push(OwnLink { handle, door, session: None, broker: None });
+        id
+    }
+
+    /// Sends over the first link that is up; gives the port back if none is, or none has room.
+    fn send(
+        &mut self,
+        frame: BytesMut,
+        answer: Port<Frame>,
+    ) -> Result<(), (BytesMut, Port<Frame>)> {
+        let up = self.links.iter().find_map(|link| Some((link, link.session?)));
+        let Some((link, session)) = up else { return Err((frame, answer)) };
+        let call = Call { session, frame, body: Bytes::new(), answer };
+        link.door.calls.try_put(call).map_err(|refused| {
+            let call = refused.into_message();
+            (call.frame, call.answer)
+        })
+    }
+
+    fn send_waiting(&mut self) {
+        while let Some(Waiting { frame, deadline_ms, answer, credit }) = self.waiting.pop_front() {
+            if let Err((frame, answer)) = self.send(frame, answer) {
+                self.waiting.push_front(Waiting { frame, deadline_ms, answer, credit });
+                return;
+            }
+        }
+    }
+
+    fn ask(&mut self, ask: Ask, credit: Credit) {
+        let Ask { frame, deadline_ms, answer } = ask;
+        if let Err((frame, answer)) = self.send(frame, answer) {
+            self.waiting.push_back(Waiting { frame, deadline_ms, answer, credit });
+        }
+    }
+
+    /// The link that leads to a broker; made if need be.
+    fn link_to(
+        &mut self,
+        broker: BrokerId,
+        brokers: &[BrokerAddress],
+        room: &Room<'_, Self>,
+    ) -> Option<LinkId> {
+        if let Some(link) = self.links.iter().find(|link| link.broker == Some(broker)) {
+            return Some(link.door.id);
+        }
+        if let Some(link) = self.addresses.get(&broker) {
+            return Some(*link);
+        }
+        let address = brokers.iter().find(|address| address.id == broker)?;
+        let host = if address.host.contains(':') {
+            format!("[{}]", address.host)
+        } else {
+            address.host.clone()
+        };
+        let link = self.open_link(vec![format!("{host}:{}", address.port)], room);
+        self.addresses.insert(broker, link);
+        Some(link)
+    }
+
+    fn route_of(
+        &mut self,
+        topic: &TopicName,
+        frame: &Frame,
+        room: &Room<'_, Self>,
+    ) -> Result<(Route, Vec<LinkHandle>), Refusal> {
+        let reply: MetadataReply = reply_of(frame)?;
+        let found = reply.topics.into_iter().find(|found| found.name == *topic);
+        let Some(found) = found else { return Err(nonsense("metadata lacks the topic")) };
+        if let Some(error) = found.error {
+            return Err(error.into());
+        }
+        let dense = found.queues.iter().zip(0..).all(|(route, number)| route.queue.0 == number);
+        if !dense || found.queues.is_empty() {
+            return Err(nonsense("metadata does not list the queues from 0 on"));
+        }
+        let links: Vec<_> = found
+            .queues
+            .iter()
+            .map(|route| self.link_to(route.leader_broker?, &reply.brokers, room))
+            .collect();
+        let mut used: Vec<_> = links.iter().flatten().copied().collect();
+        used.sort_unstable();
+        used.dedup();
+        let doors = used.iter().map(|link| self.links[link.0 as usize].door.clone()).collect();
+        Ok((Route { topic_id: found.id, links }, doors))
+    }
+}
+
+/// Decodes a reply; what cannot be decoded is a refusal, too.
+pub(crate) fn reply_of<T: serde::de::DeserializeOwned>(frame: &Frame) -> Result<T, Refusal> {
+    frame.reply::<T>().map_err(|error| match error {
+        grus_protocol::frame::ReplyError::Refused(refusal) => refusal.into(),
+        grus_protocol::frame::ReplyError::Header(error) => nonsense(&error.to_string()),
+    })
+}
+
+fn nonsense(what: &str) -> Refusal {
+    Refusal::from(ErrorReply::new(ErrorCode::MalformedHeader, what))
+}
+
+/// A refusal for what is not there yet, or was lost on the way.
+pub(crate) fn unavailable(what: &str) -> Refusal {
+    Refusal::from(ErrorReply::new(ErrorCode::Unavailable, what))
+}
+
+impl Resident for Router {
+    fn started(&mut self, room: &mut Room<'_, Self>) {
+        room.tick_every(TICK);
+        let own = OwnInboxes { changes: room.inbox(ANSWERS_MAX), metadata: room.inbox(ASKS_MAX) };
+        self.own = Some(own);
+        let addresses = self.settings.addresses.clone();
+        let link = self.open_link(addresses, room);
+        assert!(link == BOOTSTRAP, "the bootstrap link is the first one");
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        for link in &self.links {
+            drop(link.handle.stop());
+        }
+    }
+}
+
+impl Receive<Ask> for Router {
+    fn receive(&mut self, ask: Ask, credit: Credit, _: &mut Room<'_, Self>) {
+        self.ask(ask, credit);
+    }
+}
+
+impl Receive<FindRoute> for Router {
+    fn receive(&mut self, find: FindRoute, credit: Credit, _: &mut Room<'_, Self>) {
+        let FindRoute { topic, auto_create, to } = find;
+        let metadata = Metadata { topics: vec![topic.clone()], auto_create };
+        let Some(own) = self.own.as_ref().map(|own| own.metadata.clone()) else { return };
+        let answer = Port::call(move |answer| {
+            let _ = own.try_put(MetadataAnswered { topic, to, answer });
+        });
+        let ask = Ask { frame: encode(&metadata, 0), deadline_ms: u64::MAX, answer };
+        self.ask(ask, credit);
+    }
+}
+
+impl Receive<Await> for Router {
+    fn receive(&mut self, wait: Await, credit: Credit, _: &mut Room<'_, Self>) {
+        match &self.hello {
+            Some(hello) => wait.answer.send(Ok(Arc::clone(hello))),
+            None => self.awaiting.push((wait, credit)),
+        }
+    }
+}
+
+impl Receive<MetadataAnswered> for Router {
+    fn receive(&mut self, answered: MetadataAnswered, _: Credit, room: &mut Room<'_, Self>) {
+        let MetadataAnswered { topic, to, answer } = answered;
+        let result = match answer {
+            Ok(frame) => self.route_of(&topic, &frame, room),
+            Err(Dropped) => Err(unavailable("connection lost")),
+        };
+        let _ = to.try_put(Routed { result });
+    }
+}
+
+impl Receive<LinkChanged> for Router {
+    fn receive(&mut self, change: LinkChanged, _: Credit, _: &mut Room<'_, Self>) {
+        let link = &mut self.links[change.link.0 as usize];
+        match change.state {
+            LinkState::Up { session, hello } => {
+                link.session = Some(session);
+                link.broker = Some(hello.broker_id);
+                self.hello = Some(Arc::clone(&hello));
+                for (wait, _) in self.awaiting.drain(..) {
+                    wait.answer.send(Ok(Arc::clone(&hello)));
+                }
+                self.send_waiting();
+            }
+            LinkState::Down { reason } => {
+                link.session = None;
+                self.last_reason = reason;
+            }
+        }
+    }
+}
+
+impl Receive<Tick> for Router {
+    fn receive(&mut self, tick: Tick, _: Credit, _: &mut Room<'_, Self>) {
+        let now_ms = tick.monotonic_ms;
+        self.send_waiting();
+        self.waiting.retain(|waiting| waiting.deadline_ms > now_ms);
+        let overdue = |wait: &Await| wait.deadline_ms.is_some_and(|deadline| deadline <= now_ms);
+        for (wait, _) in self.awaiting.extract_if(.., |(wait, _)| overdue(wait)) {
+            wait.answer.send(Err(Arc::clone(&self.last_reason)));
+        }
+    }
+}
