@@ -1,1 +1,49 @@
-//! Replicated groups: one Raft log per shard. The only crate that names openraft.
+//! Replicated groups: one Raft log per shard, which is its commit log. The only crate that names
+//! openraft. docs/CONSENSUS.md says which rules this crate keeps and what each of them prevents.
+//!
+//! * [`StateMachine`] is what a shard replicates; [`Group`] runs it, alone or with others.
+//! * [`JobPort`] takes the log's blocking work away; [`Peers`] carries messages between members.
+
+mod applier;
+mod apply;
+mod ballot;
+mod codec;
+mod config;
+mod fault;
+mod flushes;
+mod group;
+mod handle;
+mod jobs;
+mod keeper;
+mod log_store;
+mod machine;
+mod members;
+mod own;
+pub mod payload;
+mod peers;
+mod shared;
+mod snapshot;
+mod status;
+#[cfg(test)]
+mod suite_tests;
+mod types;
+mod wire;
+
+pub use ballot::Standing;
+pub use codec::CodecError;
+#[doc(hidden)]
+pub use config::Sabotage;
+pub use config::{GroupConfig, Timings};
+pub use fault::{Fault, StartError};
+pub use group::{Group, ProposeError};
+pub use grus_log::{Part, Run};
+pub use jobs::{InlineJobs, JobPort};
+pub use machine::{
+    AppliedReply, ApplyContext, IndexSink, Item, MACHINE_KIND_MIN, NewItem, RestoreError,
+    StateMachine,
+};
+pub use members::{ChangeError, PROMOTE_LAG_ENTRIES_MAX};
+pub use own::SealPoint;
+pub use peers::{NoPeers, PeerError, Peers};
+pub use status::{Leadership, Status};
+pub use types::{Member, NodeId, TypeConfig};

@@ -178,6 +178,12 @@ impl<D: Disk> Log<D> {
         self.last().map(|last| saved.min_by_index(last))
     }
 
+    /// What was last noted as committed, as it was noted: after a power cut it may be older than
+    /// what was noted last, and the log may not reach it.
+    pub fn saved_committed(&self) -> Option<EntryId> {
+        self.control.state().committed
+    }
+
     /// Notes how far consensus has committed. Costs a store; it may be old after a power cut.
     pub fn save_committed(&mut self, committed: Option<EntryId>) {
         let mut state = self.control.state();

@@ -1,0 +1,212 @@
+//! Applying committed entries: what an entry does to the machine and to consensus's own state.
+//!
+//! Everything here is a function of the entry and the state, so that replicas stay alike. What
+//! cannot be applied is a [`Fault`] that stops the replica; skipping it would make it differ.
+
+use bytes::Bytes;
+use grus_log::Part;
+use openraft::entry::RaftEntry as _;
+
+use crate::fault::Fault;
+use crate::machine::{AppliedReply, ApplyContext, IndexSink, Item, MACHINE_KIND_MIN, StateMachine};
+use crate::own::{self, OWN_KEY, OwnState, SealPoint};
+use crate::payload::{self, Command, RawItem};
+use crate::snapshot::SnapshotData;
+use crate::types::{LogId, Outcome, Payload, RaftEntry, StoredMembership, log_id_parts};
+
+/// What has been applied, next to the machine itself.
+#[derive(Debug, Default)]
+pub(crate) struct Applied {
+    /// The last entry applied.
+    pub(crate) last: Option<LogId>,
+    /// The last membership applied.
+    pub(crate) membership: StoredMembership,
+    /// Consensus's own state.
+    pub(crate) own: OwnState,
+    /// The last seal applied and the digest of the state right after it.
+    pub(crate) sealed: Option<(SealPoint, u64)>,
+    /// Bytes of the last full checkpoint, and of all deltas since.
+    checkpoint_bytes: Option<(usize, usize)>,
+}
+
+/// A checkpoint to be written: the state right after a Seal entry.
+#[derive(Debug)]
+pub(crate) struct SealedState {
+    pub(crate) point: SealPoint,
+    pub(crate) full: bool,
+    pub(crate) parts: Vec<Part>,
+    pub(crate) digest: u64,
+}
+
+impl Applied {
+    /// Applies one entry. The checkpoint is there when the entry is a Seal.
+    pub(crate) fn apply<S: StateMachine>(
+        &mut self,
+        entry: RaftEntry,
+        machine: &mut S,
+        index: &mut dyn IndexSink,
+        level_max: u16,
+    ) -> Result<(Outcome<S::Reply>, Option<SealedState>), Fault> {
+        let id = entry.log_id();
+        let mut sealed = None;
+        let outcome = match entry.payload {
+            Payload::Blank => Outcome::Nothing,
+            Payload::Membership(membership) => {
+                self.membership = StoredMembership::new(Some(id), membership);
+                Outcome::Nothing
+            }
+            Payload::Normal(command) => {
+                let seal = command.seal;
+                let outcome = self.apply_command(id, &command, machine, index, level_max)?;
+                if seal {
+                    sealed = Some(self.seal(id, machine));
+                }
+                outcome
+            }
+        };
+        self.last = Some(id);
+        Ok((outcome, sealed))
+    }
+
+    fn apply_command<S: StateMachine>(
+        &mut self,
+        id: LogId,
+        command: &Command,
+        machine: &mut S,
+        sink: &mut dyn IndexSink,
+        level_max: u16,
+    ) -> Result<Outcome<S::Reply>, Fault> {
+        let (term, index) = log_id_parts(&id);
+        let (time, items) =
+            payload::decode(&command.contiguous()).map_err(|error| Fault::payload(index, error))?;
+        let context = ApplyContext { term, index, time: self.own.entry_time(time) };
+        let mut replies = Vec::new();
+        for RawItem { kind, byte, bytes } in items {
+            if kind < MACHINE_KIND_MIN {
+                self.apply_own(index, kind, bytes, level_max)?;
+            } else if machine.knows(kind, self.own.level) {
+                let item = Item { kind, byte, bytes };
+                replies.push(machine.apply(&context, item, sink));
+            } else {
+                return Err(Fault::UnknownItem { index, kind, level: self.own.level });
+            }
+        }
+        machine.entry_applied(&context);
+        Ok(Outcome::Applied(AppliedReply { term, index, time: context.time, replies }))
+    }
+
+    fn apply_own(
+        &mut self,
+        index: u64,
+        kind: u16,
+        bytes: Bytes,
+        level_max: u16,
+    ) -> Result<(), Fault> {
+        let bad = |error| Fault::codec(index, error);
+        match kind {
+            own::KIND_DIGEST => {
+                let (point, theirs) = own::read_digest_item(bytes).map_err(bad)?;
+                self.compare(point, theirs)
+            }
+            own::KIND_TRIM => {
+                self.own.trim_to(own::read_trim_item(bytes).map_err(bad)?);
+                Ok(())
+            }
+            own::KIND_FEATURE_LEVEL => {
+                let level = own::read_level_item(bytes).map_err(bad)?;
+                if level > level_max {
+                    return Err(Fault::FeatureLevel { index, level, level_max });
+                }
+                self.own.level = self.own.level.max(level);
+                Ok(())
+            }
+            _ => Err(Fault::UnknownItem { index, kind, level: self.own.level }),
+        }
+    }
+
+    fn compare(&self, point: SealPoint, theirs: u64) -> Result<(), Fault> {
+        match self.sealed {
+            Some((ours, digest)) if ours == point && digest == theirs => Ok(()),
+            Some((ours, digest)) if ours == point => {
+                Err(Fault::Diverged { index: point.index, ours: digest, theirs })
+            }
+            _ => Err(Fault::Diverged { index: point.index, ours: 0, theirs }),
+        }
+    }
+
+    /// Takes the state after the Seal entry `id`: the changed parts, or all of them when the
+    /// changes since the last full one have grown beyond it.
+    fn seal<S: StateMachine>(&mut self, id: LogId, machine: &mut S) -> SealedState {
+        let (term, index) = log_id_parts(&id);
+        let point = SealPoint { index, term };
+        self.own.seals.push(point);
+        let digest = self.digest(machine);
+        self.sealed = Some((point, digest));
+        let own_part = Part { key: Bytes::from_static(OWN_KEY), value: Some(self.own.encode()) };
+        let mut parts = machine.dirty_parts();
+        let bytes = bytes_of(&parts);
+        let full = match &mut self.checkpoint_bytes {
+            Some((full_bytes, delta_bytes)) => {
+                *delta_bytes += bytes;
+                *delta_bytes > *full_bytes
+            }
+            None => true,
+        };
+        if full {
+            parts = machine.all_parts();
+            self.checkpoint_bytes = Some((bytes_of(&parts), 0));
+        }
+        debug_assert!(
+            parts.iter().all(|part| part.key.first() != Some(&0)),
+            "keys that start with a zero byte are consensus's own"
+        );
+        parts.push(own_part);
+        SealedState { point, full, parts, digest }
+    }
+
+    /// The next checkpoint holds everything, whatever has changed.
+    pub(crate) fn next_is_full(&mut self) {
+        self.checkpoint_bytes = None;
+    }
+
+    /// Digest of the machine and of consensus's own state.
+    pub(crate) fn digest<S: StateMachine>(&self, machine: &S) -> u64 {
+        machine.digest().rotate_left(32) ^ u64::from(crc32c::crc32c(&self.own.encode()))
+    }
+
+    /// Replaces everything by the state at `id`, and checks that it has the digest it came with.
+    pub(crate) fn restore<S: StateMachine>(
+        &mut self,
+        id: LogId,
+        membership: StoredMembership,
+        mut data: SnapshotData,
+        machine: &mut S,
+    ) -> Result<(), Fault> {
+        let (term, index) = log_id_parts(&id);
+        let bad = |reason: String| Fault::Checkpoint { index, reason };
+        let own = data.parts.remove(OWN_KEY).ok_or_else(|| bad("no group part".to_owned()))?;
+        let own = OwnState::decode(own).map_err(|error| bad(error.to_string()))?;
+        let parts = data.to_parts();
+        let bytes = bytes_of(&parts);
+        machine.restore(parts).map_err(|error| Fault::restore(index, &error))?;
+        let applied = Applied {
+            last: Some(id),
+            membership,
+            own,
+            sealed: None,
+            checkpoint_bytes: Some((bytes, 0)),
+        };
+        let digest = applied.digest(machine);
+        if digest != data.digest {
+            let want = data.digest;
+            return Err(bad(format!("digest is {digest:#018x}, should be {want:#018x}")));
+        }
+        *self = Applied { sealed: Some((SealPoint { index, term }, digest)), ..applied };
+        Ok(())
+    }
+}
+
+fn bytes_of(parts: &[Part]) -> usize {
+    let value = |part: &Part| part.value.as_ref().map_or(0, Bytes::len);
+    parts.iter().map(|part| part.key.len() + value(part)).sum()
+}

@@ -1,0 +1,131 @@
+//! What a group is started with.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use grus_protocol::ids::{Durability, ShardId, TimestampMs};
+use openraft::{Config, SnapshotPolicy};
+
+use crate::fault::{Fault, StartError};
+use crate::types::NodeId;
+
+/// Most bytes of entries in one append to a follower.
+pub(crate) const APPEND_BYTES_MAX: u64 = 4 << 20;
+/// Most members of a group, voters and learners.
+const MEMBERS_MAX: usize = 16;
+/// How much two clocks may drift apart within one lease.
+pub(crate) const LEASE_DRIFT: Duration = Duration::from_millis(50);
+
+/// Timings of elections. The defaults were measured: failover in 1.5-1.8 s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timings {
+    /// How often a leader speaks to its followers, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// Shortest wait before a follower stands, in milliseconds. More than `heartbeat_ms`.
+    pub election_ms_min: u64,
+    /// Longest wait before a follower stands, in milliseconds; also the leader's lease.
+    pub election_ms_max: u64,
+}
+
+impl Default for Timings {
+    fn default() -> Self {
+        Self { heartbeat_ms: 150, election_ms_min: 500, election_ms_max: 1000 }
+    }
+}
+
+/// Removes one ordering rule each, so that tests can show that the rule is needed.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "one switch per rule")]
+pub struct Sabotage {
+    /// Reports appends as flushed before they are.
+    pub complete_early: bool,
+    /// Answers votes before they, and the log written before them, are on disk.
+    pub vote_unsynced: bool,
+    /// Sends the newest checkpoint as snapshot instead of the one at the purge point.
+    pub newest_snapshot: bool,
+    /// Lets a restarted leader go on in its old term.
+    pub leader_restore: bool,
+    /// Lets a member that lost its memory vote and follow as if nothing had happened.
+    pub trust_amnesiacs: bool,
+}
+
+/// What a group is started with.
+#[derive(Clone)]
+pub struct GroupConfig {
+    /// The shard, for messages and logs.
+    pub shard: ShardId,
+    /// This member.
+    pub node: NodeId,
+    /// The founding voters with their addresses; used once, when the log is empty. Empty when
+    /// this member waits to be added to a group that exists.
+    pub members: Vec<(NodeId, String)>,
+    /// Durability class of the shard.
+    pub durability: Durability,
+    /// The highest feature level this build supports.
+    pub feature_level_max: u16,
+    /// Timings of elections.
+    pub timings: Timings,
+    /// The wall clock, read once per proposal.
+    pub clock: Rc<dyn Fn() -> TimestampMs>,
+    /// Called once when this replica stops for a reason that only a restart can mend. Ends the
+    /// process in production.
+    pub fatal: Rc<dyn Fn(&Fault)>,
+    /// Rules removed for a test.
+    #[doc(hidden)]
+    pub sabotage: Sabotage,
+}
+
+impl GroupConfig {
+    /// A group of one, with default timings and feature level 0.
+    pub fn single(
+        shard: ShardId,
+        node: NodeId,
+        durability: Durability,
+        clock: Rc<dyn Fn() -> TimestampMs>,
+        fatal: Rc<dyn Fn(&Fault)>,
+    ) -> Self {
+        Self {
+            shard,
+            node,
+            members: vec![(node, String::new())],
+            durability,
+            feature_level_max: 0,
+            timings: Timings::default(),
+            clock,
+            fatal,
+            sabotage: Sabotage::default(),
+        }
+    }
+
+    /// openraft's configuration: every dangerous default is set here (docs/CONSENSUS.md).
+    pub(crate) fn raft(&self) -> Result<Config, StartError> {
+        if self.members.len() > MEMBERS_MAX {
+            let count = self.members.len();
+            return Err(StartError::Config(format!("{count} members, at most {MEMBERS_MAX}")));
+        }
+        let config = Config {
+            cluster_name: format!("shard-{}", self.shard.0),
+            heartbeat_interval: self.timings.heartbeat_ms,
+            election_timeout_min: self.timings.election_ms_min,
+            election_timeout_max: self.timings.election_ms_max,
+            install_snapshot_timeout: 60_000,
+            snapshot_policy: SnapshotPolicy::Never,
+            max_in_snapshot_log_to_keep: u64::MAX,
+            purge_batch_size: 1,
+            replication_lag_threshold: 5000,
+            enable_pre_vote: Some(true),
+            enable_leader_restore: Some(self.sabotage.leader_restore),
+            allow_log_reversion: Some(false),
+            // Switched on by the keeper, once votes need not be withheld any more.
+            enable_elect: self.sabotage.leader_restore,
+            ..Config::default()
+        };
+        config.validate().map_err(|error| StartError::Config(error.to_string()))
+    }
+
+    /// One election timeout: how long votes are withheld after a start.
+    pub(crate) fn election_timeout(&self) -> Duration {
+        Duration::from_millis(self.timings.election_ms_max)
+    }
+}

@@ -1,0 +1,168 @@
+//! What a member answers to the other members.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use grus_log::Disk;
+use openraft::ReadPolicy;
+use openraft::ServerState;
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::async_runtime::{AsyncRuntime, Instant as _};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest};
+
+use crate::group::{Group, InstantOf};
+use crate::machine::StateMachine;
+use crate::peers::ask;
+use crate::shared::Types;
+use crate::types::{Committed, Member, NodeId, RaftEntry, RaftVote, log_id_parts};
+use crate::wire::{Reply, Request, Shape, VoteRequest};
+
+type Snapshot = openraft::Snapshot<Committed, NodeId, Member, crate::snapshot::SnapshotData>;
+
+impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
+    /// Answers one message of another member, as it came out of [`Peers`](crate::Peers).
+    pub async fn handle(&self, message: Bytes) -> Bytes {
+        let shard = self.inner.shared.config.shard.0;
+        let reply = match Request::decode(message) {
+            Ok(request) => self.answer(request).await,
+            Err(error) => {
+                tracing::warn!(shard, %error, "message of a peer refused");
+                Reply::Refused
+            }
+        };
+        reply.encode()
+    }
+
+    async fn answer(&self, request: Request) -> Reply {
+        if self.inner.stopped.get() || self.inner.shared.fault().is_some() {
+            return Reply::Refused;
+        }
+        match request {
+            Request::Append { vote, prev, commit, entries } => {
+                let rpc = AppendEntriesRequest {
+                    vote,
+                    prev_log_id: prev,
+                    entries,
+                    leader_commit: commit,
+                };
+                self.on_append(rpc).await
+            }
+            Request::Vote(request) => self.on_vote(request, false).await,
+            Request::PreVote(request) => self.on_vote(request, true).await,
+            Request::Snapshot { vote, meta, data } => {
+                if !self.may_follow(&vote) {
+                    return Reply::Refused;
+                }
+                let snapshot = Snapshot { meta, snapshot: data };
+                let installed = self.inner.raft.install_full_snapshot(vote, snapshot).await;
+                installed.map_or(Reply::Refused, |done| Reply::Installed { vote: done.vote })
+            }
+            Request::Transfer { from, to, last } => {
+                if !self.may_vote() {
+                    return Reply::Refused;
+                }
+                let request = TransferLeaderRequest::new(from, to, last);
+                let taken = self.inner.raft.handle_transfer_leader(request).await;
+                if matches!(taken, Ok(Ok(()))) { Reply::Done } else { Reply::Refused }
+            }
+            Request::Rejoin { node } => self.on_rejoin(node).await,
+            Request::ReadIndex => self.on_read_index().await,
+            Request::Standing => Reply::Standing {
+                standing: self.inner.shared.ballot.borrow().standing().code(),
+                durable: self.inner.shared.log.borrow().durable_index(),
+            },
+        }
+    }
+
+    fn may_vote(&self) -> bool {
+        let since_start = InstantOf::<RT>::now() - self.inner.started;
+        self.inner.shared.ballot.borrow().may_vote(since_start)
+    }
+
+    /// Whether this leader's entries may be taken; if not, asks it to take us back.
+    fn may_follow(&self, vote: &RaftVote) -> bool {
+        let may = self.inner.shared.ballot.borrow().may_follow(vote);
+        if !may && *self.inner.rejoining.borrow() != Some(*vote) {
+            *self.inner.rejoining.borrow_mut() = Some(*vote);
+            drop(RT::spawn(rejoin(self.clone(), *vote)));
+        }
+        may
+    }
+
+    async fn on_append(&self, rpc: AppendEntriesRequest<Types<S, RT>>) -> Reply {
+        if !self.may_follow(&rpc.vote) || !self.has_room_for(&rpc.entries) {
+            return Reply::Refused;
+        }
+        match self.inner.raft.append_entries(rpc).await {
+            Ok(AppendEntriesResponse::Success) => Reply::Appended,
+            Ok(AppendEntriesResponse::PartialSuccess(id)) => Reply::PartlyAppended(id),
+            Ok(AppendEntriesResponse::Conflict) => Reply::Conflict,
+            Ok(AppendEntriesResponse::HigherVote(vote)) => Reply::HigherVote(vote),
+            Err(_stopped) => Reply::Refused,
+        }
+    }
+
+    /// A full disk refuses entries here, so that openraft never waits in the middle of them.
+    fn has_room_for(&self, entries: &[RaftEntry]) -> bool {
+        let length = |entry: &RaftEntry| -> u64 {
+            let shape = Shape::of(&entry.payload);
+            shape.slices().iter().map(|part| part.len() as u64).sum()
+        };
+        let bytes: u64 = entries.iter().map(length).sum();
+        bytes == 0 || self.inner.shared.has_room(bytes)
+    }
+
+    async fn on_vote(&self, request: VoteRequest, pre: bool) -> Reply {
+        if !self.may_vote() {
+            return Reply::Refused;
+        }
+        let mut rpc = openraft::raft::VoteRequest::new(request.vote, request.last);
+        rpc.leadership_transfer = request.transfer;
+        let raft = &self.inner.raft;
+        let response = if pre { raft.pre_vote(rpc).await } else { raft.vote(rpc).await };
+        response.map_or(Reply::Refused, |answer| Reply::Vote {
+            vote: answer.vote,
+            granted: answer.vote_granted,
+            last: answer.last_log_id,
+        })
+    }
+
+    /// The leader takes back a member whose log went back: without this, openraft would go on
+    /// counting entries that the member no longer has, or panic over them.
+    async fn on_rejoin(&self, node: NodeId) -> Reply {
+        if self.inner.raft.metrics().borrow_watched().state != ServerState::Leader {
+            return Reply::Refused;
+        }
+        match self.inner.raft.trigger().allow_next_revert(&node, true).await {
+            Ok(Ok(())) => Reply::Done,
+            _ => Reply::Refused,
+        }
+    }
+
+    async fn on_read_index(&self) -> Reply {
+        match self.inner.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
+            Ok((read, _applied)) => Reply::ReadIndex { index: log_id_parts(read.log_id()).1 },
+            Err(_not_leader) => Reply::Refused,
+        }
+    }
+}
+
+/// Asks the leader with this vote to take us back.
+async fn rejoin<S: StateMachine, D: Disk, RT: AsyncRuntime>(
+    group: Group<S, D, RT>,
+    vote: RaftVote,
+) {
+    let inner = &group.inner;
+    let leader = vote.leader_id.voted_for;
+    let membership = inner.raft.metrics().borrow_watched().membership_config.clone();
+    let member = membership.get_node(&leader);
+    let address = member.map_or(String::new(), |member| member.addr.clone());
+    let limit = inner.shared.config.election_timeout();
+    let request = Request::Rejoin { node: inner.shared.config.node };
+    let reply = ask::<RT>(&inner.peers, (leader, &address), &request, limit).await;
+    *inner.rejoining.borrow_mut() = None;
+    if matches!(reply, Ok(Reply::Done)) {
+        Rc::clone(&inner.shared).ballot.borrow_mut().rejoined(vote);
+        inner.shared.keeper.notify_one();
+    }
+}

@@ -1,0 +1,156 @@
+//! Changing who belongs to a group.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use grus_log::Disk;
+use openraft::ChangeMembers;
+use openraft::async_runtime::AsyncRuntime;
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::errors::{ClientWriteError, RaftError};
+use thiserror::Error;
+
+use crate::ballot::Standing;
+use crate::fault::Fault;
+use crate::group::{Group, ProposeError};
+use crate::machine::StateMachine;
+use crate::peers::ask;
+use crate::shared::Types;
+use crate::types::{Member, NodeId, log_id_parts};
+use crate::wire::{Reply, Request};
+
+/// How far behind the commit index a learner may be to become a voter, in entries.
+pub const PROMOTE_LAG_ENTRIES_MAX: u64 = 64;
+
+/// Why the members were not changed.
+#[derive(Debug, Clone, Error, PartialEq, Eq)]
+pub enum ChangeError {
+    /// The proposal failed.
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+    /// The learner has not caught up: it would make the group wait, or lose what it counts on.
+    #[error("member {node} is at {matched:?}, durable at {durable:?}; committed is {committed}")]
+    Behind {
+        /// The learner.
+        node: NodeId,
+        /// Last entry it is known to have.
+        matched: Option<u64>,
+        /// Last entry it has on disk, as far as it answers.
+        durable: Option<u64>,
+        /// Last entry committed here.
+        committed: u64,
+    },
+    /// The change was refused.
+    #[error("change of members refused: {0}")]
+    Refused(String),
+}
+
+impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
+    /// Adds a member that receives the log and does not vote.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn add_learner(&self, node: NodeId, address: &str) -> Result<(), ChangeError> {
+        let added = self.inner.raft.add_learner(node, Member::new(address), false).await;
+        added.map(|_| ()).map_err(|error| self.change_error(error))
+    }
+
+    /// Makes a learner a voter, when it has really caught up: what openraft asks for would be
+    /// true at once for an empty member that nobody reaches.
+    ///
+    /// # Errors
+    /// [`ChangeError::Behind`] when it has not.
+    pub async fn promote_learner(&self, node: NodeId) -> Result<(), ChangeError> {
+        let metrics = self.inner.raft.metrics().borrow_watched().clone();
+        let index = |id: &_| log_id_parts(id).1;
+        let committed = metrics.local_committed.as_ref().map_or(0, index);
+        let replication = metrics.replication.as_ref();
+        let matched = replication.and_then(|all| all.get(&node).copied().flatten());
+        let matched = matched.as_ref().map(index);
+        let member = metrics.membership_config.get_node(&node);
+        let address = member.map_or("", |member| member.addr.as_str());
+        let limit = Duration::from_secs(1);
+        let target = (node, address);
+        let reply = ask::<RT>(&self.inner.peers, target, &Request::Standing, limit).await;
+        let durable = match reply {
+            Ok(Reply::Standing { standing, durable })
+                if Standing::of_code(standing) == Some(Standing::Sound) =>
+            {
+                durable
+            }
+            _ => None,
+        };
+        let need = committed.saturating_sub(PROMOTE_LAG_ENTRIES_MAX);
+        if matched.is_none_or(|at| at < need) || durable.is_none_or(|at| at < need) {
+            return Err(ChangeError::Behind { node, matched, durable, committed });
+        }
+        let voters = ChangeMembers::AddVoterIds(BTreeSet::from([node]));
+        let changed = self.inner.raft.change_membership(voters, true).await;
+        changed.map(|_| ()).map_err(|error| self.change_error(error))
+    }
+
+    /// Removes a member, voter or learner.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn remove_member(&self, node: NodeId) -> Result<(), ChangeError> {
+        let voter = self.voters().contains(&node);
+        let change = if voter {
+            ChangeMembers::RemoveVoters(BTreeSet::from([node]))
+        } else {
+            ChangeMembers::RemoveNodes(BTreeSet::from([node]))
+        };
+        let changed = self.inner.raft.change_membership(change, false).await;
+        changed.map(|_| ()).map_err(|error| self.change_error(error))
+    }
+
+    /// Hands leadership to another voter that has all entries.
+    ///
+    /// # Errors
+    /// [`ProposeError`] when this replica has stopped.
+    pub async fn transfer_leader(&self, to: NodeId) -> Result<(), ProposeError> {
+        let asked = self.inner.raft.trigger().transfer_leader(to).await;
+        asked.map_err(|_fatal| self.stop_reason())
+    }
+
+    /// Starts an election now, if this member may stand.
+    ///
+    /// # Errors
+    /// [`ProposeError`] when this replica has stopped.
+    pub async fn elect(&self) -> Result<(), ProposeError> {
+        let asked = self.inner.raft.trigger().elect(false).await;
+        asked.map_err(|_fatal| self.stop_reason())
+    }
+
+    /// The voters of the membership in force.
+    pub fn voters(&self) -> BTreeSet<NodeId> {
+        self.inner.raft.metrics().borrow_watched().membership_config.voter_ids().collect()
+    }
+
+    /// The operator's word that a voter which does not answer is gone for good and remembered no
+    /// more than the voters that lost their kernel: they elect without it.
+    pub fn accept_loss(&self) {
+        self.inner.shared.ballot.borrow_mut().accept_loss();
+        self.inner.shared.keeper.notify_one();
+    }
+
+    fn change_error(
+        &self,
+        error: RaftError<Types<S, RT>, ClientWriteError<Types<S, RT>>>,
+    ) -> ChangeError {
+        match error {
+            RaftError::Fatal(fatal) => {
+                let fault = self.inner.shared.fault();
+                let fault = fault.unwrap_or_else(|| Fault::Raft(fatal.to_string()));
+                ProposeError::Fatal(fault).into()
+            }
+            RaftError::APIError(ClientWriteError::ForwardToLeader(to)) => {
+                ProposeError::NotLeader { leader: to.leader_id }.into()
+            }
+            RaftError::APIError(ClientWriteError::LogEntryDiscarded(to)) => {
+                ProposeError::Unknown { leader: to.leader_id }.into()
+            }
+            RaftError::APIError(error) => ChangeError::Refused(error.to_string()),
+        }
+    }
+}

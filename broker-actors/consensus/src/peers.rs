@@ -1,0 +1,236 @@
+//! The way to the other members of a group, and openraft's network on top of it.
+
+use std::future::Future;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{Either, LocalBoxFuture, select};
+use openraft::AnyError;
+use openraft::async_runtime::AsyncRuntime;
+use openraft::errors::{
+    NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
+};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{OptionalSend, RPCTypes};
+use thiserror::Error;
+
+use crate::snapshot::SnapshotData;
+use crate::types::{Committed, Member, NodeId, RaftVote, TypeConfig};
+use crate::wire::{self, Reply, Request};
+
+type Types<R, RT> = TypeConfig<R, RT>;
+type VoteResult<R, RT> = Result<VoteResponse<Types<R, RT>>, RPCError<Types<R, RT>>>;
+type Snapshot = openraft::Snapshot<Committed, NodeId, Member, SnapshotData>;
+
+/// Why a peer gave no answer.
+#[derive(Debug, Clone, Error, PartialEq, Eq)]
+#[error("no answer from member {node}: {reason}")]
+pub struct PeerError {
+    /// The member asked.
+    pub node: NodeId,
+    /// What went wrong.
+    pub reason: String,
+}
+
+/// Carries messages between the members of a group. A message is a list of slices to be sent
+/// behind each other; the receiver gives them, gathered, to
+/// [`Group::handle`](crate::Group::handle) and sends back what that answers.
+pub trait Peers: 'static {
+    /// Sends a message and waits for its answer. The caller gives up by dropping the future.
+    fn call(
+        &self,
+        to: NodeId,
+        address: &str,
+        message: Vec<Bytes>,
+    ) -> LocalBoxFuture<'static, Result<Bytes, PeerError>>;
+}
+
+/// The peers of a group of one: there are none.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoPeers;
+
+impl Peers for NoPeers {
+    fn call(
+        &self,
+        node: NodeId,
+        _address: &str,
+        _message: Vec<Bytes>,
+    ) -> LocalBoxFuture<'static, Result<Bytes, PeerError>> {
+        let reason = "this group has one member".to_owned();
+        Box::pin(std::future::ready(Err(PeerError { node, reason })))
+    }
+}
+
+/// Asks one member and reads its answer, within `limit`.
+pub(crate) async fn ask<RT: AsyncRuntime>(
+    peers: &Rc<dyn Peers>,
+    (to, address): (NodeId, &str),
+    request: &Request,
+    limit: Duration,
+) -> Result<Reply, CallError> {
+    let call = peers.call(to, address, request.encode());
+    match RT::timeout(limit, call).await {
+        Err(_elapsed) => Err(CallError::Timeout(limit)),
+        Ok(Err(error)) => Err(CallError::Failed(error.to_string())),
+        Ok(Ok(bytes)) => Reply::decode(bytes).map_err(|e| CallError::Failed(e.to_string())),
+    }
+}
+
+/// Why a call came to nothing.
+#[derive(Debug, Error)]
+pub(crate) enum CallError {
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Makes one [`Link`] per target.
+pub(crate) struct Links {
+    pub(crate) node: NodeId,
+    pub(crate) peers: Rc<dyn Peers>,
+}
+
+impl<R: 'static, RT: AsyncRuntime> RaftNetworkFactory<Types<R, RT>> for Links {
+    type Network = Link;
+
+    async fn new_client(&mut self, target: NodeId, member: &Member) -> Link {
+        let address = member.addr.clone();
+        Link { node: self.node, peers: Rc::clone(&self.peers), target, address }
+    }
+}
+
+/// openraft's client of one other member.
+pub(crate) struct Link {
+    node: NodeId,
+    peers: Rc<dyn Peers>,
+    target: NodeId,
+    address: String,
+}
+
+impl Link {
+    /// Every call ends within the soft limit: a call that hangs would pin the leader's purge.
+    async fn ask<R: 'static, RT: AsyncRuntime>(
+        &self,
+        action: RPCTypes,
+        request: &Request,
+        option: &RPCOption,
+    ) -> Result<Reply, RPCError<Types<R, RT>>> {
+        let limit = option.soft_ttl();
+        match ask::<RT>(&self.peers, (self.target, &self.address), request, limit).await {
+            Ok(Reply::Refused) => Err(unreachable("refused for now")),
+            Ok(reply) => Ok(reply),
+            Err(CallError::Timeout(timeout)) => {
+                Err(Timeout { action, id: self.node, target: self.target, timeout }.into())
+            }
+            Err(error) => Err(unreachable(&error.to_string())),
+        }
+    }
+}
+
+fn unreachable<R: 'static, RT: AsyncRuntime>(reason: &str) -> RPCError<Types<R, RT>> {
+    RPCError::Unreachable(Unreachable::new(&AnyError::error(reason)))
+}
+
+fn unexpected<R: 'static, RT: AsyncRuntime>(reply: &Reply) -> RPCError<Types<R, RT>> {
+    let error = io::Error::other(format!("unexpected answer {reply:?}"));
+    RPCError::Network(NetworkError::new(&error))
+}
+
+fn to_vote_request<R: 'static, RT: AsyncRuntime>(
+    rpc: &VoteRequest<Types<R, RT>>,
+) -> wire::VoteRequest {
+    let transfer = rpc.leadership_transfer;
+    wire::VoteRequest { vote: rpc.vote, last: rpc.last_log_id, transfer }
+}
+
+fn to_vote_response<R: 'static, RT: AsyncRuntime>(reply: &Reply) -> VoteResult<R, RT> {
+    match reply {
+        Reply::Vote { vote, granted, last } => Ok(VoteResponse::new(vote, *last, *granted)),
+        other => Err(unexpected(other)),
+    }
+}
+
+impl<R: 'static, RT: AsyncRuntime> RaftNetworkV2<Types<R, RT>> for Link {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Types<R, RT>>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types<R, RT>>, RPCError<Types<R, RT>>> {
+        let AppendEntriesRequest { vote, prev_log_id: prev, entries, leader_commit: commit } = rpc;
+        let request = Request::Append { vote, prev, commit, entries };
+        match self.ask(RPCTypes::AppendEntries, &request, &option).await? {
+            Reply::Appended => Ok(AppendEntriesResponse::Success),
+            Reply::PartlyAppended(id) => Ok(AppendEntriesResponse::PartialSuccess(id)),
+            Reply::Conflict => Ok(AppendEntriesResponse::Conflict),
+            Reply::HigherVote(vote) => Ok(AppendEntriesResponse::HigherVote(vote)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<Types<R, RT>>,
+        option: RPCOption,
+    ) -> VoteResult<R, RT> {
+        let request = Request::Vote(to_vote_request(&rpc));
+        to_vote_response(&self.ask(RPCTypes::Vote, &request, &option).await?)
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<Types<R, RT>>,
+        option: RPCOption,
+    ) -> VoteResult<R, RT> {
+        let request = Request::PreVote(to_vote_request(&rpc));
+        to_vote_response(&self.ask(RPCTypes::Vote, &request, &option).await?)
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: RaftVote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<Types<R, RT>>, StreamingError<Types<R, RT>>> {
+        let Snapshot { meta, snapshot: data } = snapshot;
+        let request = Request::Snapshot { vote, meta, data };
+        let asking = std::pin::pin!(self.ask(RPCTypes::InstallSnapshot, &request, &option));
+        let reply = match select(asking, std::pin::pin!(cancel)).await {
+            Either::Left((reply, _)) => reply,
+            Either::Right((closed, _)) => return Err(closed.into()),
+        };
+        match reply {
+            Ok(Reply::Installed { vote }) => Ok(SnapshotResponse::new(vote)),
+            Ok(other) => {
+                let error = io::Error::other(format!("unexpected answer {other:?}"));
+                Err(StreamingError::Network(NetworkError::new(&error)))
+            }
+            Err(RPCError::Timeout(error)) => Err(StreamingError::Timeout(error)),
+            Err(RPCError::Network(error)) => Err(StreamingError::Network(error)),
+            Err(RPCError::Unreachable(error)) => Err(StreamingError::Unreachable(error)),
+            Err(RPCError::RemoteError(never)) => match never.source {},
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        rpc: TransferLeaderRequest<Types<R, RT>>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types<R, RT>>, RPCError<Types<R, RT>>> {
+        let last = rpc.last_log_id().copied();
+        let request = Request::Transfer { from: *rpc.from_leader(), to: *rpc.to_node_id(), last };
+        match self.ask(RPCTypes::TransferLeader, &request, &option).await? {
+            Reply::Done => Ok(Ok(())),
+            other => Err(unexpected(&other)),
+        }
+    }
+}

@@ -1,0 +1,475 @@
+//! What openraft's log storage, its state machine and the group share, on one arbiter.
+//!
+//! Borrows are short and never held across an await or a call out of this crate.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use grus_log::{
+    AppendError, CheckpointData, CheckpointError, Disk, EntryId, EntryKind, JobDone, Log, NewEntry,
+    ReadError, Run, Ticket,
+};
+use grus_protocol::ids::TopicId;
+use openraft::async_runtime::AsyncRuntime;
+use openraft::entry::RaftEntry as _;
+use openraft::storage::IOFlushed;
+use tokio::sync::{Notify, oneshot};
+
+use crate::apply::{Applied, SealedState};
+use crate::ballot::{Ballot, Standing};
+use crate::codec::{self, encode_stored_membership};
+use crate::config::GroupConfig;
+use crate::fault::Fault;
+use crate::flushes::Flushes;
+use crate::jobs::JobPort;
+use crate::machine::{IndexSink, StateMachine};
+use crate::payload::Command;
+use crate::snapshot::SnapshotData;
+use crate::types::{
+    LogId, Outcome, Payload, RaftEntry, SnapshotMeta, StoredMembership, TypeConfig, log_id,
+    log_id_parts,
+};
+use crate::wire::Shape;
+
+/// How often an append that found no room tries again when no job comes back.
+const ROOM_RETRY: Duration = Duration::from_millis(100);
+/// What the log adds to the payload of an entry, at most.
+pub(crate) const ENTRY_OVERHEAD_BYTES: u64 = 72;
+
+/// openraft's configuration for machine `S` on runtime `RT`.
+pub(crate) type Types<S, RT> = TypeConfig<<S as StateMachine>::Reply, RT>;
+
+/// The state all sides share.
+pub(crate) struct Shared<S: StateMachine, D: Disk, RT: AsyncRuntime> {
+    pub(crate) config: GroupConfig,
+    pub(crate) log: Rc<RefCell<Log<D>>>,
+    pub(crate) machine: Rc<RefCell<S>>,
+    pub(crate) applied: RefCell<Applied>,
+    pub(crate) ballot: RefCell<Ballot>,
+    /// Woken when there may be something to do outside the write path.
+    pub(crate) keeper: Notify,
+    /// openraft is reading what is there; nothing has been written yet.
+    pub(crate) starting: Cell<bool>,
+    /// Bytes proposed and not yet in the log.
+    pub(crate) proposed_bytes: Rc<Cell<u64>>,
+    jobs: Box<dyn JobPort<D>>,
+    flushes: RefCell<Flushes<IOFlushed<Types<S, RT>>>>,
+    tickets: RefCell<BTreeMap<Ticket, oneshot::Sender<()>>>,
+    /// Woken whenever a job is done: there may be room.
+    job_done: Notify,
+    waiting_for_room: Cell<u32>,
+    /// Appends may be acknowledged by the class of the shard.
+    early: Cell<bool>,
+    fault: RefCell<Option<Fault>>,
+}
+
+impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Shared<S, D, RT> {
+    pub(crate) fn new(
+        config: GroupConfig,
+        log: Rc<RefCell<Log<D>>>,
+        machine: Rc<RefCell<S>>,
+        jobs: Box<dyn JobPort<D>>,
+        applied: Applied,
+        ballot: Ballot,
+    ) -> Self {
+        Self {
+            config,
+            log,
+            machine,
+            applied: RefCell::new(applied),
+            ballot: RefCell::new(ballot),
+            keeper: Notify::new(),
+            starting: Cell::new(true),
+            proposed_bytes: Rc::default(),
+            jobs,
+            flushes: RefCell::default(),
+            tickets: RefCell::default(),
+            job_done: Notify::new(),
+            waiting_for_room: Cell::new(0),
+            early: Cell::new(false),
+            fault: RefCell::new(None),
+        }
+    }
+
+    // --- faults ---
+
+    /// Keeps the first fault and reports it; returns it as an error openraft can carry.
+    pub(crate) fn fail(&self, fault: Fault) -> std::io::Error {
+        let first = self.fault.borrow().is_none();
+        if first {
+            *self.fault.borrow_mut() = Some(fault.clone());
+            tracing::error!(shard = self.config.shard.0, %fault, "replica stops");
+            (self.config.fatal)(&fault);
+            // Nobody gets an answer from here on; those who wait see the group stop.
+            self.flushes.borrow_mut().clear();
+            self.tickets.borrow_mut().clear();
+            self.job_done.notify_waiters();
+            self.keeper.notify_one();
+        }
+        fault.into_io()
+    }
+
+    /// The fault that stopped this replica.
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        self.fault.borrow().clone()
+    }
+
+    // --- jobs and what waits for them ---
+
+    /// Hands over every job that may start now.
+    pub(crate) fn pump(&self) {
+        while self.fault.borrow().is_none() {
+            let Some(job) = self.log.borrow_mut().next_job() else { break };
+            if let Some(done) = self.jobs.submit(job) {
+                self.complete(done);
+            }
+        }
+    }
+
+    /// A job came back: completes what is durable now, in log order.
+    pub(crate) fn job_done(&self, done: JobDone<D>) {
+        self.complete(done);
+        self.pump();
+    }
+
+    fn complete(&self, done: JobDone<D>) {
+        let progress = match self.log.borrow_mut().complete(done) {
+            Ok(progress) => progress,
+            Err(fatal) => {
+                let _ = self.fail(fatal.into());
+                return;
+            }
+        };
+        self.complete_flushes();
+        for ticket in progress.tickets {
+            let waiter = self.tickets.borrow_mut().remove(&ticket);
+            if let Some(waiter) = waiter {
+                let _ = waiter.send(()); // whoever asked may be gone
+            }
+        }
+        let durable = self.log.borrow().durable_index();
+        let sound = self.ballot.borrow_mut().durable(durable);
+        if sound {
+            self.log.borrow_mut().heal_volatile();
+            self.keeper.notify_one();
+        }
+        self.job_done.notify_waiters();
+    }
+
+    /// Completes the appends that the log says are durable.
+    fn complete_flushes(&self) {
+        let durable = self.acknowledged();
+        loop {
+            let next = self.flushes.borrow_mut().pop_durable(durable);
+            let Some(callback) = next else { break };
+            callback.io_completed(Ok(()));
+        }
+    }
+
+    /// Up to where appends may be acknowledged: by the class of the shard, but before the durable
+    /// mark that this is done early is there, only what is synced.
+    fn acknowledged(&self) -> Option<u64> {
+        let log = self.log.borrow();
+        if self.early.get() { log.durable_index() } else { log.synced_index() }
+    }
+
+    /// Sets the durable mark that entries are acknowledged before they are synced (`replicated`).
+    pub(crate) async fn set_volatile(&self) {
+        let ticket = self.log.borrow_mut().set_volatile();
+        if self.wait(ticket).await.is_ok() {
+            self.early.set(true);
+            self.complete_flushes();
+        }
+    }
+
+    /// Asks for another try at what a full disk refused.
+    pub(crate) fn request_room(&self) {
+        self.log.borrow_mut().request_room();
+        self.pump();
+    }
+
+    /// Starts a sync of what was acknowledged before it was synced, and tries a full disk again.
+    pub(crate) fn look_at_disk(&self) {
+        let mut log = self.log.borrow_mut();
+        log.request_sync();
+        if log.is_disk_full() {
+            log.request_room();
+        }
+        drop(log);
+        self.pump();
+    }
+
+    /// Waits until the job behind `ticket` is done.
+    pub(crate) async fn wait(&self, ticket: Ticket) -> std::io::Result<()> {
+        let (sender, done) = oneshot::channel();
+        self.tickets.borrow_mut().insert(ticket, sender);
+        self.pump();
+        done.await.map_err(|_| self.stopped())
+    }
+
+    fn stopped(&self) -> std::io::Error {
+        let fault = self.fault();
+        fault.unwrap_or_else(|| Fault::Raft("group stopped".to_owned())).into_io()
+    }
+
+    /// Whether an append waits for room on the disk; RaftCore answers nobody meanwhile.
+    pub(crate) fn waits_for_disk(&self) -> bool {
+        self.waiting_for_room.get() > 0 || !self.tickets.borrow().is_empty()
+    }
+
+    // --- appending ---
+
+    /// Appends entries, waiting for room if need be; the callback is called when they are durable.
+    pub(crate) async fn append(
+        &self,
+        entries: impl IntoIterator<Item = RaftEntry>,
+        callback: IOFlushed<Types<S, RT>>,
+    ) -> std::io::Result<()> {
+        let mut last = None;
+        for entry in entries {
+            self.append_one(&entry).await?;
+            last = Some(entry.index());
+        }
+        match last {
+            Some(last) => self.flushes.borrow_mut().push(last, callback),
+            None => callback.io_completed(Ok(())),
+        }
+        if self.config.sabotage.complete_early {
+            self.flushes.borrow_mut().pop_durable(last).into_iter().for_each(|c| {
+                c.io_completed(Ok(()));
+            });
+        }
+        self.complete_flushes();
+        self.pump();
+        Ok(())
+    }
+
+    async fn append_one(&self, entry: &RaftEntry) -> std::io::Result<()> {
+        let shape = Shape::of(&entry.payload);
+        let (term, index) = log_id_parts(&entry.log_id());
+        let new = NewEntry { kind: shape.kind(), term, index, payload: shape.slices() };
+        loop {
+            let done = self.job_done.notified();
+            let result = self.log.borrow_mut().append(std::slice::from_ref(&new));
+            match result {
+                Ok(()) => break,
+                Err(AppendError::NoRoom | AppendError::DiskFull) => {
+                    self.waiting_for_room.set(self.waiting_for_room.get() + 1);
+                    self.pump();
+                    // A disk that was full is looked at again now and then.
+                    let _ = RT::timeout(ROOM_RETRY, done).await;
+                    self.waiting_for_room.set(self.waiting_for_room.get() - 1);
+                    if self.fault.borrow().is_some() {
+                        return Err(self.stopped());
+                    }
+                }
+                Err(error) => return Err(self.fail(Fault::Log(error.to_string()))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the log has room for `bytes` more, on top of what has been proposed already.
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        let wanted = bytes.saturating_add(ENTRY_OVERHEAD_BYTES);
+        self.log.borrow().room_bytes() >= self.proposed_bytes.get().saturating_add(wanted)
+    }
+
+    /// Cuts the log behind `after`.
+    pub(crate) fn truncate(&self, after: Option<u64>) {
+        self.flushes.borrow_mut().truncate(after);
+        self.log.borrow_mut().truncate_after(after);
+        self.pump();
+    }
+
+    /// Drops the log up to `purged`.
+    pub(crate) fn purge(&self, purged: EntryId) {
+        let beyond = self.log.borrow().last().is_none_or(|last| last.index < purged.index);
+        if beyond {
+            self.flushes.borrow_mut().clear();
+        }
+        self.log.borrow_mut().purge(purged);
+        self.pump();
+    }
+
+    /// After an amnesiac has become sound: from now on it counts as having seen this kernel.
+    pub(crate) fn mark_sound(&self) {
+        if self.ballot.borrow().standing() == Standing::Sound {
+            self.log.borrow_mut().heal_volatile();
+            self.pump();
+        }
+    }
+
+    // --- reading ---
+
+    /// Entries `from..to`, as many as there are and as fit `bytes_max`.
+    pub(crate) fn read(
+        &self,
+        from: u64,
+        to: u64,
+        bytes_max: u64,
+    ) -> std::io::Result<Vec<RaftEntry>> {
+        let read = self.log.borrow().entries(from..to, bytes_max);
+        let entries = read.map_err(|error| {
+            let index = if let ReadError::Corrupt { index } = error { index } else { from };
+            self.fail(Fault::Entry { index, reason: error.to_string() })
+        })?;
+        entries.into_iter().map(|entry| self.to_raft(entry)).collect()
+    }
+
+    fn to_raft(&self, entry: grus_log::Entry) -> std::io::Result<RaftEntry> {
+        let payload = match entry.kind {
+            // A lost entry: the operator has accepted that nothing of it is applied.
+            EntryKind::Blank | EntryKind::Lost => Payload::Blank,
+            EntryKind::Membership => {
+                let decoded = codec::decode_membership(entry.payload);
+                let bad = |error| self.fail(Fault::codec(entry.index, error));
+                Payload::Membership(decoded.map_err(bad)?)
+            }
+            EntryKind::Normal => Payload::Normal(Command::stored(false, entry.payload)),
+            EntryKind::Seal => Payload::Normal(Command::stored(true, entry.payload)),
+        };
+        Ok(RaftEntry::new(log_id(entry.term, entry.index), payload))
+    }
+
+    // --- applying ---
+
+    /// Applies one committed entry, and takes a checkpoint when it is a Seal.
+    pub(crate) fn apply(&self, entry: RaftEntry) -> std::io::Result<Outcome<S::Reply>> {
+        let level_max = self.config.feature_level_max;
+        let index = entry.index();
+        // A panic here would leave openraft half alive: it becomes a fault that names the entry.
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            let mut machine = self.machine.borrow_mut();
+            let mut sink = LogSink(&self.log);
+            self.applied.borrow_mut().apply(entry, &mut *machine, &mut sink, level_max)
+        }));
+        let result = result.unwrap_or_else(|panic| Err(Fault::panic(index, &*panic)));
+        let (outcome, sealed) = result.map_err(|fault| self.fail(fault))?;
+        if let Some(sealed) = sealed {
+            self.checkpoint(sealed)?;
+        }
+        Ok(outcome)
+    }
+
+    fn checkpoint(&self, sealed: SealedState) -> std::io::Result<()> {
+        let membership = encode_stored_membership(&self.applied.borrow().membership);
+        let data = CheckpointData {
+            index: sealed.point.index,
+            term: sealed.point.term,
+            membership,
+            full: sealed.full,
+            parts: sealed.parts,
+            digest: sealed.digest,
+        };
+        let taken = self.log.borrow_mut().checkpoint(data);
+        match taken {
+            Ok(()) => {}
+            // Replay behind a damaged checkpoint: the next one stands for itself again.
+            Err(CheckpointError::NotNewer { .. } | CheckpointError::NoBase { .. }) => {
+                self.applied.borrow_mut().next_is_full();
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                return Err(self.fail(Fault::Checkpoint { index: sealed.point.index, reason }));
+            }
+        }
+        self.pump();
+        Ok(())
+    }
+
+    // --- snapshots ---
+
+    /// The snapshot: the checkpoint at the floor, never a newer one, for a member that installs
+    /// it drops its log up to there.
+    pub(crate) fn snapshot(&self) -> std::io::Result<Option<(SnapshotMeta, SnapshotData)>> {
+        let floor = if self.config.sabotage.newest_snapshot {
+            self.log.borrow().newest_checkpoint()
+        } else {
+            self.log.borrow().floor()
+        };
+        let Some(EntryId { index, .. }) = floor else { return Ok(None) };
+        let chain = self.log.borrow().checkpoint_at(index);
+        let bad = |reason: String| self.fail(Fault::Checkpoint { index, reason });
+        let chain = chain.map_err(|error| bad(error.to_string()))?;
+        let (id, membership, data) = state_of(&chain).map_err(|fault| self.fail(fault))?;
+        let meta = SnapshotMeta { last_log_id: Some(id), last_membership: membership };
+        Ok(Some((meta, data)))
+    }
+
+    /// Replaces state and log start by a snapshot from the leader.
+    pub(crate) async fn install(
+        &self,
+        meta: &SnapshotMeta,
+        data: SnapshotData,
+    ) -> std::io::Result<()> {
+        let Some(id) = meta.last_log_id else { return Ok(()) };
+        let (term, index) = log_id_parts(&id);
+        let checkpoint = CheckpointData {
+            index,
+            term,
+            membership: encode_stored_membership(&meta.last_membership),
+            full: true,
+            parts: data.to_parts(),
+            digest: data.digest,
+        };
+        if self.log.borrow().last().is_none_or(|last| last.index < index) {
+            self.flushes.borrow_mut().clear();
+        }
+        let ticket = self.log.borrow_mut().install(checkpoint);
+        self.wait(ticket).await?;
+        let membership = meta.last_membership.clone();
+        let restored = {
+            let mut machine = self.machine.borrow_mut();
+            self.applied.borrow_mut().restore(id, membership, data, &mut *machine)
+        };
+        restored.map_err(|fault| self.fail(fault))
+    }
+
+    /// A digest of a wait that ends when the next job is done.
+    pub(crate) fn next_job_done(&self) -> impl Future<Output = ()> + '_ {
+        self.job_done.notified().map(|()| ())
+    }
+}
+
+/// Lays a chain of checkpoints, a full one and its deltas, over each other.
+pub(crate) fn state_of(
+    chain: &[CheckpointData],
+) -> Result<(LogId, StoredMembership, SnapshotData), Fault> {
+    let last = chain.last().ok_or_else(|| Fault::Checkpoint {
+        index: 0,
+        reason: "no checkpoint in its chain".to_owned(),
+    })?;
+    let bad = |reason: String| Fault::Checkpoint { index: last.index, reason };
+    if !chain[0].full {
+        return Err(bad("its chain starts with a delta".to_owned()));
+    }
+    let mut data = SnapshotData::default();
+    for checkpoint in chain {
+        if checkpoint.full {
+            data.parts.clear();
+        }
+        data.overlay(&checkpoint.parts);
+    }
+    data.digest = last.digest;
+    let membership = codec::decode_stored_membership(last.membership.clone())
+        .map_err(|error| bad(error.to_string()))?;
+    Ok((log_id(last.term, last.index), membership, data))
+}
+
+/// The index of the log, as the machine sees it.
+struct LogSink<'a, D: Disk>(&'a Rc<RefCell<Log<D>>>);
+
+impl<D: Disk> IndexSink for LogSink<'_, D> {
+    fn add(&mut self, run: Run) {
+        self.0.borrow_mut().index_add(run);
+    }
+
+    fn drop_topic(&mut self, topic: TopicId) {
+        self.0.borrow_mut().index_drop(topic);
+    }
+}

@@ -1,0 +1,138 @@
+//! A seeded run of mishaps, then a phase in which everything must come right again.
+
+use grus_consensus::NodeId;
+
+use super::checks;
+use super::cluster::Cluster;
+
+/// What may happen in a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Mishaps {
+    pub steps: u64,
+    /// Powers that may be off at the same time.
+    pub power_cuts_at_once: usize,
+    pub trims: bool,
+    pub network: bool,
+}
+
+impl Mishaps {
+    /// Everything a `persisted` shard must survive.
+    pub fn persisted() -> Self {
+        Self { steps: 40, power_cuts_at_once: 3, trims: true, network: true }
+    }
+
+    /// What a `replicated` shard must survive: a minority without power.
+    pub fn replicated() -> Self {
+        Self { power_cuts_at_once: 1, ..Self::persisted() }
+    }
+}
+
+/// Runs mishaps, mends everything, makes each member the leader in turn and reads all there is.
+pub async fn run(cluster: &mut Cluster, mishaps: Mishaps) {
+    cluster.wait_leader(30_000).await;
+    for _ in 0..mishaps.steps {
+        step(cluster, mishaps).await;
+        let pause = 20 + cluster.rng.below(400);
+        cluster.run(pause).await;
+    }
+    cluster.settle(120_000).await;
+    everyone_leads_and_reads(cluster).await;
+}
+
+/// Every member leads in turn, and has every message that was acknowledged and not trimmed away.
+pub async fn everyone_leads_and_reads(cluster: &mut Cluster) {
+    for node in cluster.nodes() {
+        cluster.make_leader(node).await;
+        let purged = |node: &NodeId| {
+            let member = &cluster.members[node];
+            member.group().unwrap().status().purged
+        };
+        let nodes = cluster.nodes();
+        let start = nodes.iter().map(purged).min().flatten();
+        let receipts = cluster.receipts.borrow();
+        let retained: Vec<_> =
+            receipts.iter().filter(|receipt| Some(receipt.index) > start).copied().collect();
+        let running = cluster.members[&node].running.as_ref().unwrap();
+        if let Err(what) = checks::read_everything(node, running, &retained) {
+            panic!("{what}\n{}", cluster.trace.tail(60));
+        }
+        let count = retained.len();
+        cluster.trace.line(format!("member {node} leads and has all {count} messages"));
+    }
+}
+
+fn pick(cluster: &mut Cluster) -> NodeId {
+    let nodes = cluster.nodes();
+    let at = cluster.rng.below(nodes.len() as u64);
+    nodes[usize::try_from(at).unwrap()]
+}
+
+async fn step(cluster: &mut Cluster, mishaps: Mishaps) {
+    let chance = cluster.rng.below(100);
+    let node = pick(cluster);
+    match chance {
+        0..45 => {
+            let target = cluster.leader().unwrap_or(node);
+            let count = 1 + cluster.rng.below(12);
+            cluster.send(target, count);
+        }
+        45..52 if cluster.members[&node].running.is_some() => cluster.kill(node).await,
+        52..60 if may_cut(cluster, mishaps) => {
+            if cluster.members[&node].running.is_some() {
+                cluster.cut_power(node).await;
+            }
+        }
+        60..68 if may_cut(cluster, mishaps) => {
+            let steps = cluster.members[&node].disk.steps() + 1 + cluster.rng.below(60);
+            cluster.members[&node].disk.cut_at_step(steps);
+            cluster.doomed.insert(node);
+            cluster.trace.line(format!("member {node} will lose its power at step {steps}"));
+        }
+        68..74 if mishaps.network => {
+            cluster.trace.line(format!("member {node} is cut off"));
+            cluster.net.isolate(node, cluster.others(node));
+        }
+        74..78 if mishaps.network => {
+            let loss = cluster.rng.below(200);
+            cluster.net.trouble(loss, 1 + loss / 2);
+        }
+        78..84 => cluster.net.heal(),
+        84..90 if mishaps.trims => trim(cluster),
+        _ => start_one(cluster).await,
+    }
+}
+
+/// Members that have lost what was only in memory, or may yet: no more than allowed at once.
+fn may_cut(cluster: &Cluster, mishaps: Mishaps) -> bool {
+    use grus_consensus::Standing;
+    let lossy = |node: &NodeId| {
+        let member = &cluster.members[node];
+        let standing = member.group().map(|group| group.status().standing);
+        !member.is_alive() || standing != Some(Standing::Sound) || cluster.doomed.contains(node)
+    };
+    let nodes = cluster.nodes();
+    nodes.iter().filter(|node| lossy(node)).count() < mishaps.power_cuts_at_once
+}
+
+async fn start_one(cluster: &mut Cluster) {
+    let down = |node: &NodeId| cluster.members[node].running.is_none();
+    let nodes = cluster.nodes();
+    if let Some(node) = nodes.into_iter().find(down) {
+        cluster.start_member(node).await;
+    }
+}
+
+/// Drops the older half of the log, wherever the leader is.
+fn trim(cluster: &mut Cluster) {
+    let Some(leader) = cluster.leader() else { return };
+    let group = cluster.group(leader);
+    let status = group.status();
+    let (purged, applied) = (status.purged.unwrap_or(0), status.applied.unwrap_or(0));
+    let upto = purged + (applied - purged) / 2;
+    let trace = cluster.trace.clone();
+    trace.line(format!("leader {leader} trims up to {upto}"));
+    tokio::task::spawn_local(async move {
+        let trimmed = group.trim(upto).await;
+        trace.line(format!("trim: {trimmed:?}"));
+    });
+}

@@ -1,0 +1,182 @@
+//! Stories that end well because of one rule each. `rules_removed.rs` tells them without the rule.
+
+use grus_consensus::{NodeId, Sabotage, Standing};
+use grus_protocol::ids::Durability;
+
+use super::chaos;
+use super::cluster::Cluster;
+use super::member::{Member, Setup};
+
+/// Three founders with a leader.
+pub async fn three(seed: u64, durability: Durability, sabotage: Sabotage) -> Cluster {
+    let mut setup = Setup::new(durability, &[1, 2, 3]);
+    setup.sabotage = sabotage;
+    let mut cluster = Cluster::start(seed, setup).await;
+    cluster.wait_leader(10_000).await;
+    cluster
+}
+
+/// Messages until at least `seals` segments have ended.
+pub async fn fill(cluster: &mut Cluster, seals: usize) {
+    for _ in 0..400 {
+        let leader = cluster.wait_leader(30_000).await;
+        let have = cluster.members[&leader].running.as_ref().unwrap();
+        if have.log.borrow().checkpoints().count() >= seals {
+            return;
+        }
+        cluster.send(leader, 8);
+        cluster.run(40).await;
+    }
+    panic!("the log never seals: {}", cluster.brief());
+}
+
+async fn mend_and_read(cluster: &mut Cluster) {
+    cluster.settle(60_000).await;
+    chaos::everyone_leads_and_reads(cluster).await;
+}
+
+/// All powers go right after receipts were given.
+pub async fn power_goes_behind_a_receipt(seed: u64, sabotage: Sabotage) {
+    let mut cluster = three(seed, Durability::Persisted, sabotage).await;
+    for _ in 0..4 {
+        let leader = cluster.wait_leader(30_000).await;
+        let before = cluster.receipts.borrow().len();
+        cluster.send(leader, 30);
+        while cluster.receipts.borrow().len() == before {
+            tokio::time::sleep(std::time::Duration::from_micros(200)).await;
+        }
+        for node in cluster.nodes() {
+            cluster.cut_power(node).await;
+        }
+        for node in cluster.nodes() {
+            cluster.start_member(node).await;
+        }
+        cluster.wait_leader(30_000).await;
+        cluster.run(500).await;
+    }
+    mend_and_read(&mut cluster).await;
+}
+
+/// A voter loses its power right after its vote made somebody the leader.
+pub async fn power_goes_behind_a_vote(seed: u64, sabotage: Sabotage) {
+    let mut cluster = three(seed, Durability::Persisted, sabotage).await;
+    for round in 0..4 {
+        let old = cluster.wait_leader(30_000).await;
+        cluster.run(2_500).await;
+        let term = cluster.group(old).status().term;
+        let [one, two] = cluster.others(old)[..] else { unreachable!() };
+        cluster.set_flush_us(one, 40_000);
+        cluster.set_flush_us(two, 40_000);
+        cluster.kill(old).await;
+        let leads = |cluster: &Cluster, node: NodeId| {
+            let status = cluster.group(node).status();
+            status.is_leader && status.term > term
+        };
+        let mut waited = 0;
+        let new = loop {
+            if let Some(node) = [one, two].into_iter().find(|node| leads(&cluster, *node)) {
+                break node;
+            }
+            tokio::time::sleep(std::time::Duration::from_micros(200)).await;
+            waited += 1;
+            assert!(waited < 50_000, "round {round}: nobody leads: {}", cluster.brief());
+        };
+        let voter = if new == one { two } else { one };
+        cluster.cut_power(voter).await;
+        cluster.check();
+        cluster.net.isolate(new, cluster.others(new));
+        cluster.set_flush_us(one, 3_000);
+        cluster.set_flush_us(two, 3_000);
+        cluster.start_member(voter).await;
+        cluster.start_member(old).await;
+        cluster.run(8_000).await;
+        cluster.net.heal();
+        cluster.run(3_000).await;
+    }
+    mend_and_read(&mut cluster).await;
+}
+
+/// A leader acknowledges what only its followers have on disk, loses its power and is back before
+/// anybody has missed it.
+pub async fn a_leader_comes_back_without_its_tail(seed: u64, sabotage: Sabotage) {
+    let mut cluster = three(seed, Durability::Persisted, sabotage).await;
+    for _ in 0..3 {
+        let leader = cluster.wait_leader(30_000).await;
+        cluster.run(1_500).await;
+        cluster.set_flush_us(leader, 400_000);
+        let before = cluster.receipts.borrow().len();
+        cluster.send(leader, 10);
+        for _ in 0..200 {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            if cluster.receipts.borrow().len() > before {
+                break;
+            }
+        }
+        cluster.cut_power(leader).await;
+        cluster.set_flush_us(leader, 3_000);
+        cluster.start_member(leader).await;
+        cluster.send(leader, 5);
+        cluster.run(200).await;
+        cluster.send(leader, 5);
+        cluster.run(5_000).await;
+    }
+    mend_and_read(&mut cluster).await;
+}
+
+/// A trim drops the same log on all members, and an empty one that joins later gets all the rest.
+pub async fn an_empty_member_joins_behind_a_trim(seed: u64, sabotage: Sabotage) {
+    let mut cluster = three(seed, Durability::Persisted, sabotage).await;
+    fill(&mut cluster, 5).await;
+    let leader = cluster.leader().unwrap();
+    let half = cluster.group(leader).status().applied.unwrap() / 2;
+    let point = cluster.group(leader).trim(half).await.unwrap().unwrap();
+    cluster.run(2_000).await;
+    for node in cluster.nodes() {
+        let purged = cluster.group(node).status().purged;
+        assert_eq!(purged, Some(point.index), "member {node}");
+    }
+    cluster.members.insert(4, Member::new(4, seed));
+    let founders = std::mem::take(&mut cluster.setup.founders);
+    cluster.start_member(4).await;
+    cluster.setup.founders = founders;
+    let leader = cluster.leader().unwrap();
+    cluster.group(leader).add_learner(4, "m4").await.unwrap();
+    let early = cluster.group(leader).promote_learner(4).await;
+    assert!(early.is_err(), "an empty learner became a voter: {early:?}");
+    cluster.run(5_000).await;
+    cluster.group(leader).promote_learner(4).await.unwrap();
+    let purged = cluster.group(4).status().purged;
+    assert_eq!(purged, Some(point.index), "it installs the purge point, nothing newer");
+    mend_and_read(&mut cluster).await;
+}
+
+/// What one voter acknowledged before it was synced is gone with its kernel, and then the only
+/// other member that has it dies.
+pub async fn a_voter_loses_its_memory(seed: u64, sabotage: Sabotage) {
+    let mut cluster = three(seed, Durability::Replicated, sabotage).await;
+    cluster.run(1_500).await;
+    let leader = cluster.leader().unwrap();
+    let [lossy, other] = cluster.others(leader)[..] else { unreachable!() };
+    cluster.net.isolate(other, cluster.others(other));
+    cluster.send(leader, 10);
+    cluster.run(20).await;
+    cluster.cut_power(lossy).await;
+    cluster.start_member(lossy).await;
+    // The leader dies. The lossy one and the one that never knew must not elect.
+    cluster.kill(leader).await;
+    cluster.net.heal();
+    cluster.run(5_000).await;
+    assert_eq!(cluster.leader(), None, "elected without the only one that remembers");
+    assert_eq!(cluster.group(lossy).status().standing, Standing::Amnesiac);
+    cluster.start_member(leader).await;
+    cluster.wait_leader(30_000).await;
+    cluster.run(5_000).await;
+    assert_eq!(cluster.group(lossy).status().standing, Standing::Sound);
+    cluster.settle(60_000).await;
+    // All three lose their power: they elect over what is left, and that is all that was synced.
+    cluster.run(5_000).await;
+    for node in cluster.nodes() {
+        cluster.cut_power(node).await;
+    }
+    mend_and_read(&mut cluster).await;
+}
