@@ -1,7 +1,8 @@
 //! The registry's commands, as they stand in its log.
 //!
 //! One item of an entry each: the item's kind says which command, its bytes are a version byte
-//! and a MessagePack map. A field added later needs a new version, or a default.
+//! and a MessagePack map. The form of a kind never changes: a new form is a new kind, which an older
+//! build knows that it does not know.
 
 use bytes::Bytes;
 use grus_protocol::ids::{BrokerAddress, BrokerId, Durability, ShardId, TopicId};

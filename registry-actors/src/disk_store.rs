@@ -27,6 +27,9 @@ const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 const DAMAGED_KEPT_MAX: usize = 2;
 /// Most changes of one transaction when all is written anew.
 const REWRITE_CHANGES_MAX: usize = 1_024;
+/// How often to try for the lock: a thread of sled may hold it for a moment after the last handle
+/// is gone.
+const LOCK_TRIES: u32 = 100_000;
 /// Key of the last applied entry, in the tree of that name.
 const APPLIED_KEY: &[u8] = b"applied";
 
@@ -78,8 +81,17 @@ impl DiskStore {
     /// # Errors
     /// When not even an empty one can be made.
     pub fn open(dir: &Path) -> Result<(Self, bool), StoreError> {
-        match Self::try_open(dir) {
+        let mut tried = Self::try_open(dir);
+        for _ in 0..LOCK_TRIES {
+            if !is_locked(&tried) {
+                break;
+            }
+            std::thread::yield_now();
+            tried = Self::try_open(dir);
+        }
+        match tried {
             Ok(store) => Ok((store, false)),
+            tried if is_locked(&tried) => tried.map(|store| (store, false)),
             Err(error) => {
                 tracing::warn!(dir = %dir.display(), %error, "registry's sled folder is damaged: \
                     moved aside, and rebuilt from the log");
@@ -179,6 +191,11 @@ impl DiskStore {
         File::open(self.dir.join("db"))?.sync_all()?;
         Ok(File::open(&self.dir)?.sync_all()?)
     }
+}
+
+/// Whether another handle has the folder open: that is no damage.
+fn is_locked(tried: &Result<DiskStore, StoreError>) -> bool {
+    matches!(tried, Err(StoreError::Io(error)) if error.to_string().contains("lock"))
 }
 
 /// Runs what may panic inside sled.

@@ -229,6 +229,11 @@ impl State {
         }
     }
 
+    /// The topic of a name.
+    pub fn topic(&self, name: &TopicName) -> Option<&Arc<TopicRoutes>> {
+        self.topics.get(name)
+    }
+
     /// The routes as they are now.
     pub fn routing(&self) -> RoutingTable {
         RoutingTable {
