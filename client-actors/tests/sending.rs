@@ -1,5 +1,7 @@
 //! A producer against the fake broker.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod fake;
 
 use std::sync::Arc;
@@ -20,12 +22,10 @@ fn quick() -> ProducerConfig {
     config
 }
 
-async fn client(broker: &FakeBroker) -> Client {
-    Client::connect(ClientConfig::new([broker.address()])).await.unwrap()
-}
-
 async fn producer(broker: &FakeBroker, config: ProducerConfig) -> (Client, Producer) {
-    let client = client(broker).await;
+    let mut client_config = ClientConfig::new([broker.address()]);
+    client_config.reconnect_wait_max = Duration::from_millis(20);
+    let client = Client::connect(client_config).await.unwrap();
     let producer = client.producer(config).unwrap();
     (client, producer)
 }
@@ -49,8 +49,8 @@ async fn a_message_is_stored_with_all_it_carries_and_its_receipt_says_where() {
 
     {
         let mut state = broker.state();
-        let (_, _, batch) = &state.queue("orders", 2).batches[0];
-        let record = batch.records().next().unwrap().unwrap();
+        let kept = &state.queue("orders", 2).batches[0];
+        let record = kept.batch.records().next().unwrap().unwrap();
         assert_eq!(
             (record.id(), record.body(), record.tag()),
             (receipt.id, &b"42"[..], Some("paid"))
@@ -225,9 +225,12 @@ async fn a_topic_made_anew_is_sent_to_under_its_new_incarnation() {
     for _ in 0..5 {
         producer.send(Message::new("old")).await.unwrap();
     }
-    broker.topic("orders", 1);
-    assert_eq!(producer.send(Message::new("new")).await.unwrap().offset, Offset(0));
-    assert_eq!(broker.state().bodies("orders"), [[b"new"]]);
+    broker.topic("orders", 2);
+    for offset in 0..3 {
+        let receipt = producer.send(Message::new("new").queue(QueueId(1))).await.unwrap();
+        assert_eq!(receipt.offset, Offset(offset));
+    }
+    assert_eq!(broker.state().bodies("orders")[1], [b"new", b"new", b"new"]);
 }
 
 #[tokio::test]
@@ -408,6 +411,7 @@ async fn a_silent_connection_is_replaced() {
     broker.topic("orders", 1);
     let mut client_config = ClientConfig::new([broker.address()]);
     client_config.silence_max = Duration::from_millis(100);
+    client_config.open_timeout = Duration::from_millis(100);
     let client = Client::connect(client_config).await.unwrap();
     let producer = client.producer(quick()).unwrap();
     producer.send(Message::new("1")).await.unwrap();
@@ -424,7 +428,7 @@ async fn closing_sends_what_was_taken_and_ends_all_handles() {
     let broker = FakeBroker::start().await;
     broker.topic("orders", 1);
     let mut config = quick();
-    config.linger = Duration::from_secs(60);
+    config.linger = Duration::from_mins(1);
     let (client, producer) = producer(&broker, config).await;
     let pending = producer.enqueue(Message::new("1")).await.unwrap();
     let other = producer.clone();
@@ -441,8 +445,8 @@ async fn linger_lets_a_batch_fill_and_a_flush_does_not_wait_for_it() {
     let broker = FakeBroker::start().await;
     broker.topic("orders", 1);
     let mut config = quick();
-    config.linger = Duration::from_secs(60);
-    config.send_timeout = Duration::from_secs(120);
+    config.linger = Duration::from_mins(1);
+    config.send_timeout = Duration::from_mins(2);
     let (_client, producer) = producer(&broker, config).await;
     let first = producer.enqueue(Message::new("1")).await.unwrap();
     let second = producer.enqueue(Message::new("2")).await.unwrap();

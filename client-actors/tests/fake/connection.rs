@@ -57,7 +57,8 @@ pub async fn run(stream: TcpStream, shared: Arc<Shared>, cut_after: Option<u64>)
     let write_budget = Arc::clone(&budget);
     let writer = async move {
         while let Some(bytes) = outgoing.recv().await {
-            let allowed = write_budget.take(bytes.len() as u64) as usize;
+            let allowed = write_budget.take(bytes.len() as u64);
+            let allowed = usize::try_from(allowed).unwrap_or(usize::MAX);
             if to.write_all(&bytes[..allowed]).await.is_err() || allowed < bytes.len() {
                 return;
             }

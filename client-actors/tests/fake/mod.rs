@@ -2,7 +2,12 @@
 //! queues in memory, takes batches only in sequence as the real one does, cuts connections at any
 //! byte, answers with errors, falls silent, stops and comes back on the same port.
 
-#![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::struct_excessive_bools,
+    reason = "test support: each test uses a part of it"
+)]
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -21,10 +26,18 @@ use tokio::task::JoinSet;
 mod connection;
 mod serve;
 
+/// A batch as it is kept.
+pub struct Kept {
+    pub base_offset: Offset,
+    pub stored: TimestampMs,
+    pub term: Term,
+    pub batch: RecordBatch,
+}
+
 /// One queue: batches as they came, and what is known of their producers.
 #[derive(Default)]
 pub struct Queue {
-    pub batches: Vec<(Offset, TimestampMs, RecordBatch)>,
+    pub batches: Vec<Kept>,
     pub log_start: Offset,
     pub end: Offset,
     known: HashMap<(ProducerId, ProducerEpoch), Known>,
@@ -42,6 +55,7 @@ impl Queue {
         &mut self,
         batch: RecordBatch,
         now: TimestampMs,
+        term: Term,
     ) -> Result<(Offset, bool), ErrorReply> {
         let known = self.known.entry((batch.producer_id(), batch.producer_epoch())).or_default();
         let first = batch.first_sequence().0;
@@ -62,16 +76,14 @@ impl Queue {
         known.last_five.push_back((first, offset));
         known.last_five.drain(..known.last_five.len().saturating_sub(5));
         self.end = Offset(offset.0 + u64::from(batch.count()));
-        self.batches.push((offset, now, batch));
+        self.batches.push(Kept { base_offset: offset, stored: now, term, batch });
         Ok((offset, false))
     }
 
     /// The bodies of all records, in order.
     pub fn bodies(&self) -> Vec<Vec<u8>> {
-        let batches = self.batches.iter();
-        batches
-            .flat_map(|(_, _, batch)| batch.records().map(|record| record.unwrap().body().to_vec()))
-            .collect()
+        let records = self.batches.iter().flat_map(|kept| kept.batch.records());
+        records.map(|record| record.unwrap().body().to_vec()).collect()
     }
 }
 

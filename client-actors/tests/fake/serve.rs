@@ -14,12 +14,12 @@ use grus_client::protocol::message::{
 };
 use grus_client::protocol::{
     BatchLimits, BrokerId, ErrorCode, ErrorReply, Frame, Opcode, ProducerEpoch, ProducerId,
-    QueueId, RecordBatch, ShardId, TimestampMs, TopicId, TopicName,
+    QueueId, RecordBatch, ShardId, Term, TimestampMs, TopicId, TopicName,
 };
 use serde::Serialize;
 
 use super::connection::Replies;
-use super::{Queue, Shared, State, Topic};
+use super::{Kept, Queue, Shared, State, Topic};
 
 fn error(code: ErrorCode) -> ErrorReply {
     ErrorReply::new(code, code.name().to_lowercase())
@@ -48,10 +48,10 @@ pub fn answer(request: &Frame, shared: &Arc<Shared>, replies: &Replies) -> bool 
         }
         Opcode::Produce => produce(state, request, replies),
         Opcode::ListOffsets => {
-            send(replies, request, list_offsets(state, &request.header().unwrap()))
+            send(replies, request, list_offsets(state, &request.header().unwrap()));
         }
         Opcode::DescribeTopic => {
-            send(replies, request, describe(state, &request.header().unwrap()))
+            send(replies, request, describe(state, &request.header().unwrap()));
         }
         Opcode::ListTopics => send(replies, request, Ok(list(state, &request.header().unwrap()))),
         Opcode::CreateTopic => return change(replies, request, state, create),
@@ -152,7 +152,7 @@ fn store(state: &mut State, request: &Frame) -> Result<ProduceReply, ErrorReply>
     let (now, term) = (state.now, state.term);
     let durability = topic(state, &asked.topic, asked.topic_id)?.settings.durability;
     let stored = queue(state, &asked.topic, asked.topic_id, asked.queue)?;
-    let (base_offset, duplicate) = stored.store(batch, now)?;
+    let (base_offset, duplicate) = stored.store(batch, now, term)?;
     Ok(ProduceReply { base_offset, term, stored: now, durability, duplicate })
 }
 
@@ -162,8 +162,8 @@ fn list_offsets(state: &mut State, asked: &ListOffsets) -> Result<ListOffsetsRep
         ListAt::First => found.log_start,
         ListAt::Last => found.end,
         ListAt::Time(time) => {
-            let later = found.batches.iter().find(|(_, stored, _)| *stored >= time);
-            later.map_or(found.end, |(base, ..)| *base)
+            let later = found.batches.iter().find(|kept| kept.stored >= time);
+            later.map_or(found.end, |kept| kept.base_offset)
         }
     };
     Ok(ListOffsetsReply { offset, log_start: found.log_start, end_offset: found.end })
@@ -253,15 +253,21 @@ pub async fn fetch(request: Frame, shared: Arc<Shared>, replies: Replies) {
 }
 
 fn read(state: &mut State, asked: &Fetch) -> Result<(FetchReply, Vec<u8>), ErrorReply> {
-    let term = state.term;
     let found = queue(state, &asked.topic, asked.topic_id, asked.queue)?;
     let (log_start, end_offset) = (found.log_start, found.end);
     if asked.offset < log_start || asked.offset > end_offset {
         let bounds = ErrorDetail::Bounds { log_start, end_offset };
         return Err(error(ErrorCode::OffsetOutOfRange).with_detail(bounds));
     }
+    let before = found.batches.iter().rfind(|kept| kept.base_offset < asked.offset);
+    let term_before = before.map_or(asked.last_term, |kept| kept.term);
+    if asked.last_term != Term::UNKNOWN && asked.last_term != term_before {
+        let detail = ErrorDetail::Divergence { term: Term(0), end_offset: log_start, log_start };
+        return Err(error(ErrorCode::Diverged).with_detail(detail));
+    }
     let (mut batches, mut body) = (Vec::new(), Vec::new());
-    for (base_offset, stored, batch) in &found.batches {
+    for kept in &found.batches {
+        let Kept { base_offset, stored, term, batch } = kept;
         let end = base_offset.0 + u64::from(batch.count());
         let fits = body.len() + batch.bytes().len() <= asked.bytes_max as usize;
         if end <= asked.offset.0 {
@@ -270,7 +276,7 @@ fn read(state: &mut State, asked: &Fetch) -> Result<(FetchReply, Vec<u8>), Error
         if !batches.is_empty() && !fits {
             break;
         }
-        let (base_offset, stored, length) = (*base_offset, *stored, batch.len_bytes());
+        let (base_offset, term, stored, length) = (*base_offset, *term, *stored, batch.len_bytes());
         batches.push(FetchedBatch { base_offset, term, stored, length });
         body.extend_from_slice(batch.bytes());
     }
