@@ -11,8 +11,8 @@ pub struct LogConfig {
     pub segment_bytes: u32,
     /// Segments of an empty log in bytes; they grow with the log. Default 16 MiB.
     pub first_segment_bytes: u32,
-    /// Largest payload of one entry in bytes. Default 8 MiB, at most a quarter of `first_segment_bytes`
-    /// (it is lowered to that).
+    /// Largest payload of one entry in bytes. Default 8 MiB and 64 KiB, at most three quarters of
+    /// `first_segment_bytes` (it is lowered to that).
     pub entry_bytes_max: usize,
     /// `Replicated` only: a sync is started when this much has been written since the last one.
     /// Default 8 MiB.
@@ -31,7 +31,7 @@ impl Default for LogConfig {
             durability: Durability::Persisted,
             segment_bytes: 256 * 1024 * 1024,
             first_segment_bytes: 16 * 1024 * 1024,
-            entry_bytes_max: 8 * 1024 * 1024,
+            entry_bytes_max: 8 * 1024 * 1024 + 64 * 1024,
             unsynced_bytes_max: 8 * 1024 * 1024,
             accept_loss: false,
             #[cfg(feature = "fault-switches")]
@@ -41,13 +41,15 @@ impl Default for LogConfig {
 }
 
 impl LogConfig {
-    pub(crate) fn checked(mut self) -> Self {
+    /// The settings as a log will use them: each within its bounds.
+    #[must_use]
+    pub fn checked(mut self) -> Self {
         let page = 64 * 1024;
         self.segment_bytes = self.segment_bytes.clamp(page, 1 << 31).next_multiple_of(4096);
         self.first_segment_bytes =
             self.first_segment_bytes.clamp(page, self.segment_bytes).next_multiple_of(4096);
-        let quarter = self.first_segment_bytes as usize / 4;
-        self.entry_bytes_max = self.entry_bytes_max.min(quarter);
+        let most = self.first_segment_bytes as usize / 4 * 3;
+        self.entry_bytes_max = self.entry_bytes_max.min(most);
         self
     }
 

@@ -136,13 +136,13 @@ impl Close {
     }
 
     /// The close record in the head of segment `sequence`, and its slot. A segment is only ever cut
-    /// farther down, so of two whole records the lower cut is the newer one.
+    /// farther down, so of two whole records the lower cut is the newer one; of two alike, the one that voids more.
     pub(crate) fn find(head: &[u8], sequence: u64) -> Option<(Self, usize)> {
         let slots = (0..2).filter_map(|slot| {
             let at = CLOSE_SLOTS_AT[slot];
             Some((Self::decode(head.get(at..at + CLOSE_RECORD_BYTES)?, sequence)?, slot))
         });
-        slots.min_by_key(|(close, _)| close.cut)
+        slots.min_by_key(|(close, _)| (close.cut, std::cmp::Reverse(close.void_through)))
     }
 
     fn decode(bytes: &[u8], sequence: u64) -> Option<Self> {

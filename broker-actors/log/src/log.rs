@@ -33,8 +33,10 @@ mod jobs;
 mod open;
 mod read;
 mod recover;
+mod scrub;
 
 pub use open::Recovered;
+pub use scrub::{Scrub, ScrubDone};
 
 use checkpoints::{CheckpointEntry, Publishing};
 use jobs::Flight;
@@ -48,6 +50,8 @@ pub struct Log<D: Disk> {
     segments: VecDeque<Segment<D::File>>,
     index: LogIndex,
     previous: Previous,
+    /// The greatest sequence number of a segment that was ever written to.
+    newest_sequence: u64,
     control: ControlPage,
     vote: SlotFile,
     notes: Notes,
@@ -182,6 +186,11 @@ impl<D: Disk> Log<D> {
     /// what was noted last, and the log may not reach it.
     pub fn saved_committed(&self) -> Option<EntryId> {
         self.control.state().committed
+    }
+
+    /// Whether a kernel was lost under the volatile mark and that has not been healed.
+    pub fn lost_memory(&self) -> bool {
+        self.notes.lost_kernel
     }
 
     /// Notes how far consensus has committed. Costs a store; it may be old after a power cut.

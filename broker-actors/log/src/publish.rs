@@ -72,12 +72,16 @@ impl Publication {
                 return Err(error);
             }
         }
-        for (name, ..) in &self.files {
-            let to = folder.join(name.to_string());
-            disk.rename(&temporary(name), &to).map_err(PublishError::Refused)?;
-        }
-        if !self.skip_folder_sync {
-            disk.sync_folder(folder).map_err(PublishError::Fatal)?;
+        // A checkpoint stands on the footers before it: their names are durable before its own.
+        for kind in [BlobKind::Footer, BlobKind::Checkpoint] {
+            let names = self.files.iter().filter(|(_, of, _)| *of == kind).map(|(name, ..)| name);
+            for name in names.clone() {
+                let to = folder.join(name.to_string());
+                disk.rename(&temporary(name), &to).map_err(PublishError::Refused)?;
+            }
+            if !self.skip_folder_sync && names.count() > 0 {
+                disk.sync_folder(folder).map_err(PublishError::Fatal)?;
+            }
         }
         if let Some(notes) = &self.notes {
             notes.run(disk).map_err(PublishError::Fatal)?;

@@ -57,7 +57,7 @@ impl SegmentScan {
 
 struct Scanner<'a> {
     region: &'a Region,
-    sequence: u64,
+    life: u64,
     limit: usize,
     ready: usize,
     unreadable: Option<Range<usize>>,
@@ -65,13 +65,19 @@ struct Scanner<'a> {
 
 /// Reads segment `sequence` from its mapping. `durable_until` is where the control page says that
 /// the segment's durable bytes end, if it does.
-pub(crate) fn scan(region: &Region, sequence: u64, durable_until: Option<u32>) -> SegmentScan {
+/// `life` is what its entries carry: the sequence number, unless a test has taken that rule away.
+pub(crate) fn scan(
+    region: &Region,
+    sequence: u64,
+    life: u64,
+    durable_until: Option<u32>,
+) -> SegmentScan {
     let length = region.len();
     let head_bytes = region.bytes(0..length.min(SEGMENT_HEAD_BYTES as usize));
     let head = SegmentHead::decode(head_bytes);
     let close = Close::find(head_bytes, sequence);
     let limit = close.map_or(length, |(close, _)| (close.cut as usize).min(length));
-    let mut scanner = Scanner { region, sequence, limit, ready: 0, unreadable: None };
+    let mut scanner = Scanner { region, life, limit, ready: 0, unreadable: None };
     let (mut found, end) = scanner.run();
     let known_end = close.map(|(close, _)| close.cut).or(durable_until).unwrap_or(0);
     if end < known_end && known_end as usize <= length {
@@ -128,7 +134,7 @@ impl Scanner<'_> {
         if range.end > self.limit || !self.is_readable(&range) {
             return None;
         }
-        let header = EntryHeader::decode(self.region.bytes(range), self.sequence)?;
+        let header = EntryHeader::decode(self.region.bytes(range), self.life)?;
         (at + header.stride() <= self.limit).then_some(header)
     }
 
@@ -144,7 +150,7 @@ impl Scanner<'_> {
         while at + ENTRY_HEADER_BYTES <= self.limit {
             self.read_ahead(at + ENTRY_HEADER_BYTES);
             let sequence = self.region.bytes(at + 8..at + 16);
-            if u64_at(sequence, 0) == self.sequence && self.header(at).is_some() {
+            if u64_at(sequence, 0) == self.life && self.header(at).is_some() {
                 return Some(at);
             }
             at += ENTRY_ALIGNMENT_BYTES;

@@ -70,6 +70,8 @@ pub(crate) struct Segment<F> {
     pub table: EntryTable,
     /// Its payloads were written or checked by this process: no need to check them at each read.
     pub checked: bool,
+    /// Checked in the background up to here.
+    pub checked_to: Option<u64>,
     /// Its footer is on the disk.
     pub footed: bool,
     /// Its footer is being written.
@@ -101,6 +103,7 @@ impl<F> Segment<F> {
             close_slot: 1,
             table: EntryTable::default(),
             checked: true,
+            checked_to: None,
             footed: false,
             footer_pending: false,
         }
@@ -108,6 +111,16 @@ impl<F> Segment<F> {
 
     pub(crate) fn region(&self) -> &Region {
         &self.owner.region
+    }
+
+    /// The whole mapping; keeps its file from being used again.
+    pub(crate) fn whole(&self) -> Bytes {
+        self.whole.clone()
+    }
+
+    /// What its entries carry as sequence number.
+    pub(crate) fn life(&self) -> u64 {
+        self.life
     }
 
     pub(crate) fn is_open(&self) -> bool {

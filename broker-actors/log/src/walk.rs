@@ -60,6 +60,24 @@ pub(crate) struct Outcome {
     pub damage: Vec<DamagedRange>,
 }
 
+impl Outcome {
+    /// The term of an entry that stands.
+    pub(crate) fn term_of(&self, index: u64) -> Option<u64> {
+        self.kept.iter().find_map(|kept| kept.table.term_of(index))
+    }
+
+    /// The greatest sequence number of a segment that was written to.
+    pub(crate) fn newest_sequence(&self) -> u64 {
+        let kept = self.kept.iter().map(|kept| kept.sequence);
+        kept.chain(self.dropped.iter().copied()).max().unwrap_or(0)
+    }
+
+    /// Whether all segments up to `index` have their footers.
+    pub(crate) fn is_footed_to(&self, index: Option<u64>) -> bool {
+        self.kept.iter().all(|kept| kept.footed || kept.table.last_index() > index)
+    }
+}
+
 struct Walk {
     evidence: Evidence,
     mark: Place,

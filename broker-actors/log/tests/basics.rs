@@ -125,7 +125,7 @@ fn appends_are_refused_whole_when_they_do_not_follow_or_fit() {
     let payload = [payload(0, 100)];
     let entry = |index| NewEntry { kind: EntryKind::Normal, term: 1, index, payload: &payload };
     assert_eq!(log.append(&[entry(8), entry(10)]), Err(AppendError::Gap { expected: 9, got: 10 }));
-    let large = [Bytes::from(vec![0; 20_000])];
+    let large = [Bytes::from(vec![0; 60_000])];
     let large = NewEntry { payload: &large, ..entry(8) };
     assert!(matches!(log.append(&[large]), Err(AppendError::TooLarge { .. })));
     let seal = NewEntry { kind: EntryKind::Seal, ..entry(9) };

@@ -90,6 +90,7 @@ impl<D: Disk> Log<D> {
             segment.close();
         }
         let spare = self.room.spares.pop_front().expect("room was checked");
+        self.newest_sequence = spare.sequence;
         let segment = Segment::new(
             spare.sequence,
             spare.path,
@@ -131,7 +132,8 @@ impl<D: Disk> Log<D> {
         if self.last().map(|end| end.index) <= last {
             return;
         }
-        let void_through = self.segments.back().map_or(0, |segment| segment.sequence);
+        // Also those that an earlier truncation took: its cut may not be on the disk yet.
+        let void_through = self.newest_sequence;
         while let Some(segment) = self.segments.back_mut() {
             let keeps = segment.table.first_index().is_some_and(|first| Some(first) <= last);
             #[cfg(feature = "fault-switches")]

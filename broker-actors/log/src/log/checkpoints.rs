@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Log;
+use super::jobs::Flight;
 use crate::checkpoint::{CheckpointData, CheckpointFile};
 use crate::control::Mark;
 use crate::disk::Disk;
@@ -99,8 +100,12 @@ impl<D: Disk> Log<D> {
     }
 
     fn newest_known(&self) -> Option<u64> {
-        let coming = self.publishing.back().map(|publishing| publishing.done.entry.id.index);
-        coming.or(self.newest_checkpoint().map(|id| id.index))
+        let waiting = self.publishing.back().map(|publishing| publishing.done.entry.id.index);
+        let writing = match &self.flight {
+            Some(Flight::Publish { done, .. }) => Some(done.entry.id.index),
+            _ => None,
+        };
+        waiting.or(writing).or(self.newest_checkpoint().map(|id| id.index))
     }
 
     /// The newest durable checkpoint.
@@ -165,8 +170,8 @@ impl<D: Disk> Log<D> {
         self.notes.purged = self.notes.purged.filter(|old| old.index > id.index).or(Some(id));
         self.index.clear();
         self.notes_generation += 1;
-        if !agrees && let Some(last) = self.segments.back() {
-            self.notes.void_through = last.sequence;
+        if !agrees {
+            self.notes.void_through = self.newest_sequence;
             let void = self.segments.drain(..);
             let generation = self.notes_generation;
             self.leaving.waiting.extend(void.map(|segment| (generation, segment)));
@@ -200,7 +205,7 @@ impl<D: Disk> Log<D> {
             }
         }
         let target = if skip_log { None } else { self.end_mark() };
-        self.flight = Some(super::jobs::Flight::Publish { target, done });
+        self.flight = Some(Flight::Publish { target, done });
         Some(Work::Publish { files, publication })
     }
 

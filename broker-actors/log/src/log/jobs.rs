@@ -62,7 +62,10 @@ impl<D: Disk> Log<D> {
         let needs_room = self.room.spares.is_empty() && self.may_make();
         // A commit and a step towards the next segment take turns when room is short.
         let make_first = needs_room && std::mem::take(&mut self.made_way);
-        let work = if make_first { Some(self.make()) } else { self.commit() };
+        let remove_first = self.config.skips(OrderRule::FloorBeforeRemove);
+        let removal = if remove_first { self.remove() } else { None };
+        let work = if make_first && removal.is_none() { Some(self.make()) } else { removal };
+        let work = work.or_else(|| self.commit());
         let work = work.or_else(|| self.may_make().then(|| self.make()));
         let work = work.or_else(|| self.publish()).or_else(|| self.remove())?;
         self.made_way = matches!(work, Work::Commit { .. });

@@ -57,8 +57,7 @@ impl<D: Disk> Log<D> {
     ) -> Result<(Self, Recovered), OpenError> {
         let config = config.checked();
         let lock = claim(disk, folder)?;
-        let mut opening =
-            Opening { disk, folder, config: config.clone(), report: Report::default() };
+        let mut opening = Opening::new(disk, folder, config.clone());
         opening.found_log()?;
         let vote = opening.slots(VOTE_NAME)?;
         let mut notes_file = opening.slots(NOTES_NAME)?;
@@ -73,46 +72,38 @@ impl<D: Disk> Log<D> {
             purged: notes.purged,
             void_through: notes.void_through,
         };
+        let void_through = Opening::void_through(&found).max(notes.void_through);
         let mut outcome = opening.recover(&mut found, evidence);
-        let last = outcome.kept.last().and_then(|kept| kept.table.last_id()).max(notes.purged);
-        let (checkpoints, data) = opening.checkpoints(&names, last, notes.purged)?;
+        let newest_sequence = outcome.newest_sequence().max(void_through);
+        let (checkpoints, data) = opening.checkpoints(&names, &outcome, notes.purged)?;
         let (give_back, given_back) = channel();
         let applied = data.last().map(|data| data.index);
         let (segments, index) = opening.keep(&mut outcome, &mut found, applied, &give_back)?;
         opening.settle(&outcome, &found, &names)?;
-        let changed = note_start(&mut notes, disk, &config, &opening.report);
-        if changed {
+        if note_start(&mut notes, disk, &config, &opening.report) {
             let write = notes_file.replace(notes.encode());
             write.run(disk).map_err(OpenError::io(&folder.join(NOTES_NAME)))?;
         }
-        let synced = segments.back().and_then(|segment| segment.table.last_id()).max(notes.purged);
-        let next_sequence = names.next_sequence(notes.void_through);
-        let bytes_since_seal = bytes_since_seal(&segments);
         let mut log = Self {
             disk: disk.clone(),
             folder: folder.to_path_buf(),
+            synced: segments.back().and_then(|s| s.table.last_id()).max(notes.purged),
+            bytes_since_seal: bytes_since_seal(&segments),
             segments,
             index,
             previous: Previous::default(),
+            newest_sequence,
             vote,
             notes_generation: 0,
             checkpoints,
             publishing: VecDeque::new(),
-            room: Room {
-                spares: VecDeque::new(),
-                maker: None,
-                next_sequence,
-                disk_full: false,
-                retry: false,
-            },
+            room: Room::new(names.next_sequence(void_through)),
             wanted: Wanted::default(),
             flight: None,
             made_way: false,
             next_ticket: 0,
-            synced,
             mark: Place::default(),
             unsynced_bytes: 0,
-            bytes_since_seal,
             leaving: Leaving::new(give_back, given_back),
             last_checked: Cell::new(None),
             lock,
@@ -121,10 +112,9 @@ impl<D: Disk> Log<D> {
             notes_file,
             config,
         };
-        let volatile = log.notes.lost_kernel;
-        let report = opening.report;
         log.start(&outcome)?;
-        Ok((log, Recovered { checkpoints: data, volatile, report }))
+        let volatile = log.notes.lost_kernel;
+        Ok((log, Recovered { checkpoints: data, volatile, report: opening.report }))
     }
 
     /// The last steps of opening: the mark, and a segment to go on in.
@@ -134,6 +124,7 @@ impl<D: Disk> Log<D> {
         }
         self.renew_previous();
         self.leave_purged();
+        self.drop_old_checkpoints(self.notes.floor);
         let mut maker = None;
         for sequence in &outcome.unused {
             let path = self.folder.join(FileName::Segment(*sequence).to_string());
@@ -166,6 +157,13 @@ impl<D: Disk> Log<D> {
 
     fn last_sequence(&self) -> u64 {
         self.segments.back().map_or(0, |segment| segment.sequence)
+    }
+}
+
+impl<D: Disk> Room<D> {
+    fn new(next_sequence: u64) -> Self {
+        let spares = VecDeque::new();
+        Self { spares, maker: None, next_sequence, disk_full: false, retry: false }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::error::OpenError;
 use crate::footer::{Footer, FooterRuns};
 use crate::index::LogIndex;
 use crate::layout::{
-    CONTROL_NAME, FORMAT_NAME, FORMAT_VERSION, FileName, NOTES_NAME, SEGMENT_HEAD_BYTES,
+    CONTROL_NAME, Close, FORMAT_NAME, FORMAT_VERSION, FileName, NOTES_NAME, SEGMENT_HEAD_BYTES,
     TEMPORARY_SUFFIX, VOTE_NAME,
 };
 use crate::publish::{BlobKind, read_blob};
@@ -27,10 +27,12 @@ use crate::switches::OrderRule;
 use crate::walk::{Evidence, Kept, Outcome, Source, walk};
 
 pub(super) struct Opening<'a, D: Disk> {
-    pub disk: &'a D,
-    pub folder: &'a Path,
-    pub config: LogConfig,
+    disk: &'a D,
+    folder: &'a Path,
+    config: LogConfig,
     pub report: Report,
+    /// Files that hold nothing of the log; they go at the end.
+    void: Vec<PathBuf>,
 }
 
 pub(super) struct FoundSegment<D: Disk> {
@@ -51,15 +53,20 @@ pub(super) fn check_format<D: Disk>(disk: &D, folder: &Path) -> Result<bool, Ope
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         other => other.map_err(OpenError::io(&path))?,
     };
-    let text = std::str::from_utf8(&content).unwrap_or_default();
-    match text.trim().parse() {
-        Ok(FORMAT_VERSION) => Ok(true),
-        Ok(found) => Err(OpenError::NewerFormat {
+    let text = String::from_utf8_lossy(&content);
+    // The line stands five times; two alike outvote a damaged one, also a damaged line end.
+    let lines: Vec<Option<u32>> = text.lines().map(|line| line.trim().parse().ok()).collect();
+    let agreed = lines.iter().flatten().find(|line| {
+        lines.len() == 1 || lines.iter().filter(|other| **other == Some(**line)).count() > 1
+    });
+    match agreed.copied() {
+        Some(FORMAT_VERSION) => Ok(true),
+        Some(found) => Err(OpenError::NewerFormat {
             folder: folder.to_path_buf(),
             found,
             supported: FORMAT_VERSION,
         }),
-        Err(_) => Err(OpenError::Damaged { path, what: "does not hold a version number" }),
+        None => Err(OpenError::Damaged { path, what: "does not hold a version number" }),
     }
 }
 
@@ -72,13 +79,18 @@ pub(super) struct Names {
 }
 
 impl Names {
+    /// A number that no file has, and that no cut, however old, has declared void.
     pub(super) fn next_sequence(&self, void_through: u64) -> u64 {
         let all = self.segments.iter().chain(&self.footers).copied().chain([void_through]);
         all.max().unwrap_or(0) + 1
     }
 }
 
-impl<D: Disk> Opening<'_, D> {
+impl<'a, D: Disk> Opening<'a, D> {
+    pub(super) fn new(disk: &'a D, folder: &'a Path, config: LogConfig) -> Self {
+        Self { disk, folder, config, report: Report::default(), void: Vec::new() }
+    }
+
     pub(super) fn damaged(&self, name: &str, what: &'static str) -> OpenError {
         OpenError::Damaged { path: self.folder.join(name), what }
     }
@@ -107,7 +119,7 @@ impl<D: Disk> Opening<'_, D> {
             self.disk.sync_folder(self.folder)?;
             let temporary = self.folder.join("FORMAT.tmp");
             let file = self.disk.create(&temporary)?;
-            file.write_at(0, format!("{FORMAT_VERSION}\n").as_bytes())?;
+            file.write_at(0, format!("{FORMAT_VERSION}\n").repeat(5).as_bytes())?;
             file.sync()?;
             self.disk.rename(&temporary, &self.folder.join(FORMAT_NAME))?;
             self.disk.sync_folder(self.folder)
@@ -199,6 +211,15 @@ impl<D: Disk> Opening<'_, D> {
         Footer::decode(&blob.body).filter(|footer| footer.sequence == sequence)
     }
 
+    /// The greatest sequence number that a cut has declared void.
+    pub(super) fn void_through(found: &FoundSegments<D>) -> u64 {
+        let voids = found.iter().filter_map(|(sequence, segment)| {
+            let head = segment.region.bytes(0..SEGMENT_HEAD_BYTES as usize);
+            Some(Close::find(head, *sequence)?.0.void_through)
+        });
+        voids.max().unwrap_or(0)
+    }
+
     /// Reads the segments and decides what stands.
     pub(super) fn recover(&mut self, found: &mut FoundSegments<D>, evidence: Evidence) -> Outcome {
         let mut sources = Vec::new();
@@ -211,8 +232,8 @@ impl<D: Disk> Opening<'_, D> {
             }
             let mark = evidence.mark.filter(|mark: &Mark| mark.place.sequence == *sequence);
             let life = if self.config.skips(OrderRule::SequencePerLife) { 1 } else { *sequence };
-            let mut scan = scan(&segment.region, life, mark.map(|mark| mark.place.offset));
-            scan.sequence = *sequence;
+            let durable_until = mark.map(|mark| mark.place.offset);
+            let scan = scan(&segment.region, *sequence, life, durable_until);
             if scan.head_damaged && !scan.is_unused() {
                 let name = FileName::Segment(*sequence);
                 self.report.notes.push(format!("{name}: head damaged, its name was used"));
@@ -229,7 +250,7 @@ impl<D: Disk> Opening<'_, D> {
     pub(super) fn checkpoints(
         &mut self,
         names: &Names,
-        last: Option<EntryId>,
+        outcome: &Outcome,
         purged: Option<EntryId>,
     ) -> Result<(Vec<CheckpointEntry>, Vec<CheckpointData>), OpenError> {
         let mut entries = Vec::new();
@@ -245,21 +266,40 @@ impl<D: Disk> Opening<'_, D> {
                 Err(error) => self.report.notes.push(format!("{error}; an older one was used")),
             }
         }
-        let usable =
-            entries.iter().rev().filter(|entry| Some(entry.id.index) <= last.map(|id| id.index));
-        let chain = usable.map(|entry| entry.id.index).find_map(|index| chain_to(&entries, index));
-        let reaches = |chain: &Vec<u64>| chain.last().copied() >= purged.map(|purged| purged.index);
-        let chain = chain.filter(reaches);
+        // One beyond the log, or of another history, can be no state of it.
+        let stands = |entry: &CheckpointEntry| {
+            let id = entry.id;
+            let is_purged = purged.is_some_and(|purged| id.index <= purged.index);
+            is_purged || outcome.term_of(id.index) == Some(id.term)
+        };
+        let usable: Vec<Vec<u64>> = entries
+            .iter()
+            .rev()
+            .filter(|entry| stands(entry) && Some(entry.id.index) >= purged.map(|id| id.index))
+            .filter_map(|entry| chain_to(&entries, entry.id.index))
+            .collect();
+        // Best one that finds all runs before it in footers; what lies behind is applied again.
+        let complete = usable.iter().find(|chain| outcome.is_footed_to(chain.last().copied()));
+        let chain = complete.or(usable.first()).cloned();
         if chain.is_none() && purged.is_some() {
             return Err(
                 self.damaged("checkpoint", "no usable checkpoint at or behind the purge point")
             );
         }
+        if complete.is_none() && chain.is_some() {
+            let what = "footer lost, and no checkpoint before it: its queues' runs are missing";
+            self.report.notes.push(what.to_owned());
+        }
+        let newest = chain.as_ref().and_then(|chain| chain.last().copied());
+        let (keep, void) =
+            entries.into_iter().partition(|entry| stands(entry) && Some(entry.id.index) <= newest);
+        let void: Vec<CheckpointEntry> = void;
+        for entry in void {
+            let path = self.path(FileName::Checkpoint(entry.id.index));
+            self.void.push(path);
+        }
         let chain = chain.unwrap_or_default();
-        let chain = chain.iter().filter_map(|index| data.remove(index)).collect();
-        // One beyond the log can be no snapshot of it; its name will be written again.
-        entries.retain(|entry| Some(entry.id.index) <= last.map(|id| id.index));
-        Ok((entries, chain))
+        Ok((keep, chain.iter().filter_map(|index| data.remove(index)).collect()))
     }
 
     /// Makes the segments that stay, closes what is open, and makes all of it durable.
@@ -272,10 +312,10 @@ impl<D: Disk> Opening<'_, D> {
     ) -> Result<Standing<D>, OpenError> {
         let mut index = LogIndex::default();
         let mut segments = VecDeque::new();
-        let dropped = outcome.dropped.iter().copied().max().unwrap_or(0);
         let kept = std::mem::take(&mut outcome.kept);
-        let count = kept.len();
+        let sequences: Vec<u64> = kept.iter().map(|kept| kept.sequence).collect();
         for (nth, Kept { sequence, table, end, close, footed }) in kept.into_iter().enumerate() {
+            let next = sequences.get(nth + 1).copied();
             let FoundSegment { file, region, footer } =
                 found.remove(&sequence).expect("what is kept was found");
             let path = self.path(FileName::Segment(sequence));
@@ -294,8 +334,11 @@ impl<D: Disk> Opening<'_, D> {
                 segment.found_closed(close, slot);
             }
             if !self.config.skips(OrderRule::CloseAtRecovery) && !footed {
-                let void = if nth + 1 == count { dropped.max(sequence) } else { sequence };
-                segment.close_and_void(void);
+                // Each cut voids what was dropped right behind it: a second cut may come in between.
+                let behind = outcome.dropped.iter().copied().filter(|dropped| {
+                    *dropped > sequence && next.is_none_or(|next| *dropped < next)
+                });
+                segment.close_and_void(behind.max().unwrap_or(sequence));
             } else if segment.closed.is_none() {
                 segment.pretend_closed();
             }
@@ -304,7 +347,7 @@ impl<D: Disk> Opening<'_, D> {
             }
             segment.dirty = false;
             let free = end.next_multiple_of(4096);
-            if nth + 1 == count && free < segment.limit {
+            if next.is_none() && free < segment.limit {
                 // Gives the rest of the file back; nothing depends on it.
                 let _ = file.release(u64::from(free), u64::from(segment.limit - free));
             }
@@ -320,7 +363,8 @@ impl<D: Disk> Opening<'_, D> {
         found: &FoundSegments<D>,
         names: &Names,
     ) -> Result<(), OpenError> {
-        let mut gone: Vec<PathBuf> = names.temporary.clone();
+        let mut gone: Vec<PathBuf> = std::mem::take(&mut self.void);
+        gone.extend(names.temporary.iter().cloned());
         let dropped = outcome.dropped.iter().filter(|sequence| found.contains_key(sequence));
         gone.extend(dropped.map(|sequence| self.path(FileName::Segment(*sequence))));
         let orphans = names.footers.iter().filter(|sequence| !names.segments.contains(sequence));
