@@ -33,6 +33,9 @@ pub enum QueueError {
     /// There is no such queue here, or not of that incarnation of its topic.
     #[error("unknown queue")]
     UnknownQueue,
+    /// The topic's durability is not that of the shard it was given to.
+    #[error("durability of the topic is not that of the shard")]
+    WrongShard,
     /// Records before the batch are missing.
     #[error("sequence {expected} expected")]
     OutOfSequence {
@@ -63,9 +66,9 @@ pub enum QueueError {
     #[error("batch of {bytes} bytes is larger than {bytes_max}")]
     BatchTooLarge {
         /// Its size.
-        bytes: usize,
+        bytes: u64,
         /// The largest that is taken.
-        bytes_max: usize,
+        bytes_max: u64,
     },
     /// The bytes are not a batch.
     #[error("malformed batch")]
@@ -100,10 +103,9 @@ pub enum QueueError {
 
 impl QueueError {
     /// The wire's number for it.
-    pub const fn code(&self) -> ErrorCode {
+    pub fn code(&self) -> ErrorCode {
         match self {
             Self::NotLeader { .. } => ErrorCode::NotLeader,
-            Self::Overloaded { .. } => ErrorCode::Overloaded,
             Self::Unavailable => ErrorCode::Unavailable,
             Self::Stopping => ErrorCode::ShuttingDown,
             Self::StorageFull => ErrorCode::StorageFull,
@@ -111,7 +113,9 @@ impl QueueError {
             Self::OutOfSequence { .. } => ErrorCode::OutOfSequence,
             Self::DuplicateForgotten { .. } => ErrorCode::DuplicateForgotten,
             Self::ProducerFenced { .. } => ErrorCode::ProducerFenced,
-            Self::Limit { .. } => ErrorCode::TooManyTopics,
+            Self::WrongShard => ErrorCode::InvalidRequest,
+            Self::Limit { what: "topics" | "queues", .. } => ErrorCode::TooManyTopics,
+            Self::Overloaded { .. } | Self::Limit { .. } => ErrorCode::Overloaded,
             Self::BatchTooLarge { .. } => ErrorCode::BatchTooLarge,
             Self::MalformedBatch => ErrorCode::MalformedBatch,
             Self::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
@@ -134,7 +138,7 @@ impl QueueError {
                 Some(ErrorDetail::Divergence { term, end_offset, log_start })
             }
             Self::BatchTooLarge { bytes, bytes_max } => {
-                Some(ErrorDetail::limit("batch_bytes_max", bytes_max as u64, bytes as u64, None))
+                Some(ErrorDetail::limit("batch_bytes_max", bytes_max, bytes, None))
             }
             _ => None,
         }

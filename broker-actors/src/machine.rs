@@ -16,7 +16,6 @@ pub mod window;
 mod digest;
 mod produce;
 mod save;
-mod saved_part;
 
 #[cfg(test)]
 pub(crate) mod model_tests;
@@ -38,7 +37,6 @@ use digest::Tracked;
 use part::PartKey;
 use produce::NamedProducer;
 use queue::{QueueNumbers, QueueState};
-pub use saved_part::Part;
 
 /// Most topics a shard hosts queues of.
 pub const TOPICS_MAX: usize = 100_000;

@@ -63,6 +63,10 @@ fn due(
     let mut bytes_given_up = 0;
     let mut first_needed = None;
     let few = source.runs(queue, start, 1);
+    if few.is_empty() {
+        // The index should know batches and does not: nothing of the log may go.
+        return Due { retain: None, first_needed: Some(0) };
+    }
     let settled = few.first().is_none_or(|run| {
         !by_age(run) && (config.retention_bytes == 0 || numbers.bytes <= config.retention_bytes)
     });
@@ -279,6 +283,16 @@ mod tests {
         assert!(unneeded < 2 + RUNS_PER_QUEUE_MAX as u64, "the next batch is still visible");
         shard.sweep(100);
         assert_eq!(shard.machine.queue(key(1, 0)).unwrap().messages(), 0);
+    }
+
+    #[test]
+    fn a_queue_whose_batches_the_index_does_not_know_holds_the_whole_log() {
+        let mut shard = Shard::with(&[(1, 0), (1, 0)]);
+        shard.append(1, 5);
+        shard.append(2, 5);
+        shard.index.0.remove(&key(2, 0));
+        assert_eq!(shard.sweep(100), 0);
+        assert_eq!((shard.start(1), shard.start(2)), (2, 0));
     }
 
     #[test]

@@ -1,8 +1,387 @@
 //! Shard: one replicated log and the queues that live in it.
+//!
+//! ```text
+//! TopicQueue --Propose--> [Shard] --one entry of many items--> consensus --log--> disk
+//!                            '<---- Proposed (applied) ---------'
+//!                            '---- Receipt to each port that travelled along
+//! ```
+//!
+//! * Owns: what waits to be proposed and who waits for it, the queue actors, retention.
+//! * Lives on: a core arbiter, by shard, together with its consensus, Storage and queues.
+//! * Inbox: [`Propose`] in bytes, [`ShardRequest`] in messages.
+//! * Talks to: consensus (a proposal under way is a future of its room), TopicQueues.
+//! * Stops: its queues first, then what is under way ends, then consensus.
+//! * If it panics: the process ends; recovery is a restart.
 
 pub mod gather;
+pub(crate) mod ground;
 pub mod messages;
+mod queues;
+mod start;
+mod upkeep;
+mod waiter;
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use grus_consensus::{AppliedReply, Group, NewItem, ProposeError};
+use grus_log::Disk;
+use grus_mailbox::{Credit, Drained, Receive, Resident, Room, Tick, Weigh};
+use grus_protocol::ids::{Durability, Term};
 
 pub use crate::commands::TopicConfig;
 pub use crate::machine::InitializedProducer;
 pub use messages::{QueueTable, ShardHandle, ShardRequest, ShardStatus, TopicOpened};
+pub use start::{Shard, ShardPlaces, ShardSettings, ShardStartError, start, start_on};
+pub(crate) use waiter::Waiter;
+
+use crate::commands::Command;
+use crate::error::QueueError;
+use crate::machine::Outcome;
+use crate::topic_queue::OVERLOADED_RETRY_MS;
+use gather::{Gather, Pending};
+use ground::{Ground, ShardMachine};
+use queues::Queues;
+use upkeep::{TrimDone, Upkeep};
+use waiter::Rest;
+
+/// Bytes that may wait to be proposed or be under way, over all queues of the shard.
+pub const PROPOSED_BYTES_MAX: u32 = 64 * 1024 * 1024;
+/// Requests to a shard that may be on their way.
+pub const REQUESTS_MAX: u32 = 4096;
+/// How often a shard looks at the time.
+pub const TICK_MS: u64 = 100;
+
+/// Bytes that an entry spends on an item besides the item's own (kind u16, length u32).
+const ITEM_HEADER_BYTES: usize = 6;
+/// Bytes that an entry spends besides its items (time u64, count u32).
+const ENTRY_HEADER_BYTES: usize = 12;
+
+/// Proposes one item. Comes from the queues of the shard.
+#[derive(Debug)]
+pub(crate) struct Propose {
+    item: NewItem,
+    bytes: usize,
+    pub(crate) waiter: Waiter,
+}
+
+impl Propose {
+    pub(crate) fn new(command: &Command, waiter: Waiter) -> Self {
+        let item = NewItem { kind: command.kind(), bytes: command.encode() };
+        let bytes = item.len_bytes() + ITEM_HEADER_BYTES;
+        Self { item, bytes, waiter }
+    }
+}
+
+impl Weigh for Propose {
+    fn weight(&self) -> u32 {
+        u32::try_from(self.bytes).unwrap_or(u32::MAX)
+    }
+}
+
+/// An entry that was under way is applied, or will not be.
+struct Proposed {
+    ticket: u64,
+    result: Result<AppliedReply<Outcome>, ProposeError>,
+}
+
+impl Weigh for Proposed {}
+
+/// There may be room in the log again. At most one waits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RoomAgain;
+
+impl Weigh for RoomAgain {}
+
+/// All queues have stopped.
+#[derive(Debug)]
+struct QueuesStopped;
+
+impl Weigh for QueuesStopped {}
+
+/// Consensus has stopped.
+#[derive(Debug)]
+struct GroupStopped;
+
+impl Weigh for GroupStopped {}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Serving,
+    StoppingQueues,
+    Finishing,
+    StoppingGroup,
+}
+
+/// See the module documentation.
+pub(crate) struct ShardActor<D: Disk> {
+    ground: Rc<Ground<D>>,
+    group: Group<ShardMachine, D>,
+    queues: Queues<D>,
+    gather: Gather<NewItem, (Waiter, Credit)>,
+    /// The largest item that fits an entry.
+    item_bytes_max: usize,
+    upkeep: Upkeep,
+    stage: Stage,
+}
+
+impl<D: Disk> ShardActor<D> {
+    /// Takes an item into the gathering; it leaves once the mailbox is drained.
+    fn propose(&mut self, propose: Propose, credit: Credit, room: &mut Room<'_, Self>) {
+        if self.stage > Stage::StoppingQueues {
+            propose.waiter.fail(QueueError::Stopping);
+            return;
+        }
+        let Propose { item, bytes, waiter } = propose;
+        if bytes > self.item_bytes_max {
+            let bytes_max = self.item_bytes_max as u64;
+            waiter.fail(QueueError::BatchTooLarge { bytes: bytes as u64, bytes_max });
+            return;
+        }
+        self.gather.push(Pending { item, bytes, waiter: (waiter, credit) });
+        room.notify_drained();
+    }
+
+    /// Sends off what may leave now.
+    fn depart(&mut self, room: &mut Room<'_, Self>) {
+        while self.gather.may_leave() {
+            if !self.group.has_room(self.gather.next_bytes_max() as u64) {
+                self.starve();
+                break;
+            }
+            self.ground.starved.set(false);
+            let Some((ticket, items)) = self.gather.next_entry() else { break };
+            let proposal = self.group.propose(&items);
+            room.spawn_into(async move { Proposed { ticket, result: proposal.await } });
+        }
+        self.go_on_stopping(room);
+    }
+
+    /// The log has no room now. When the disk is full, nobody waits for better times.
+    fn starve(&mut self) {
+        self.ground.starved.set(true);
+        if self.ground.log.borrow().is_disk_full() {
+            for (waiter, credit) in self.gather.take_waiting() {
+                self.finish(waiter.fail(QueueError::StorageFull));
+                drop(credit);
+            }
+        }
+    }
+
+    fn finish(&mut self, rest: Rest) {
+        match rest {
+            Rest::Done => {}
+            Rest::Open(_, reply) if self.stage != Stage::Serving => {
+                reply.send(Err(QueueError::Stopping));
+            }
+            Rest::Open(topic, reply) => {
+                reply.send(Ok(TopicOpened { queues: self.queues.open(topic) }));
+            }
+            Rest::Close(topic, reply) => {
+                self.queues.close(topic);
+                reply.send(Ok(()));
+            }
+            Rest::Retained { applied } => self.upkeep.retain_finished(applied),
+        }
+    }
+
+    fn error_of(&self, error: &ProposeError) -> QueueError {
+        match error {
+            ProposeError::NotLeader { leader } | ProposeError::Unknown { leader } => {
+                QueueError::NotLeader { leader: *leader }
+            }
+            ProposeError::TooLarge { bytes, bytes_max } => {
+                QueueError::BatchTooLarge { bytes: *bytes, bytes_max: *bytes_max }
+            }
+            ProposeError::Full if self.ground.log.borrow().is_disk_full() => {
+                QueueError::StorageFull
+            }
+            ProposeError::Full => QueueError::Overloaded { retry_after_ms: OVERLOADED_RETRY_MS },
+            ProposeError::Stopped => QueueError::Stopping,
+            ProposeError::Fatal(_) => QueueError::Unavailable,
+        }
+    }
+
+    fn request(&mut self, request: ShardRequest, credit: Credit, room: &mut Room<'_, Self>) {
+        let (command, waiter) = match request {
+            ShardRequest::OpenTopic { config, reply } => {
+                let topic = config.topic;
+                if config.durability != self.ground.durability {
+                    return reply.send(Err(QueueError::WrongShard));
+                }
+                if self.is_open(&config) {
+                    return self.finish(Rest::Open(topic, reply));
+                }
+                (Command::TopicConfig(config), Waiter::OpenTopic { topic, reply })
+            }
+            ShardRequest::DropTopic { topic, reply } => {
+                if self.ground.machine.borrow().state.topic(topic).is_none() {
+                    return reply.send(Ok(()));
+                }
+                (Command::TopicDrop { topic }, Waiter::DropTopic { topic, reply })
+            }
+            ShardRequest::InitProducer { reply, .. }
+                if self.ground.durability != Durability::Persisted =>
+            {
+                return reply.send(Err(QueueError::WrongShard));
+            }
+            ShardRequest::InitProducer { name, reply } => {
+                (Command::InitProducer { name }, Waiter::InitProducer { reply })
+            }
+            ShardRequest::ListTopics { reply } => {
+                let topics = self.ground.machine.borrow().state.topics().cloned().collect();
+                return reply.send(topics);
+            }
+            ShardRequest::Status { reply } => return reply.send(self.status()),
+        };
+        if self.stage == Stage::Serving {
+            self.propose(Propose::new(&command, waiter), credit, room);
+        } else {
+            waiter.fail(QueueError::Stopping);
+        }
+    }
+
+    /// Whether the topic is there with these settings and at least these queues.
+    fn is_open(&self, config: &TopicConfig) -> bool {
+        let machine = self.ground.machine.borrow();
+        machine.state.topic(config.topic).is_some_and(|known| {
+            let queues = known.queues.clone();
+            config.queues.iter().all(|queue| queues.contains(queue))
+                && *known == TopicConfig { queues, ..config.clone() }
+        })
+    }
+
+    fn status(&self) -> ShardStatus {
+        let group = self.group.status();
+        let log = self.ground.log.borrow();
+        let stats = log.stats();
+        ShardStatus {
+            shard: self.ground.shard,
+            durability: self.ground.durability,
+            is_ready: group.ready,
+            leader: group.leader,
+            term: Term(group.term),
+            applied_index: group.applied,
+            synced_index: log.synced_index(),
+            purged_index: group.purged,
+            disk_full: log.is_disk_full(),
+            queues: self.queues.len(),
+            waiting_bytes: self.gather.waiting_bytes(),
+            segments: stats.segments,
+            log_bytes: stats.bytes,
+        }
+    }
+
+    /// When queues have stopped and nothing is under way any more, consensus stops.
+    fn go_on_stopping(&mut self, room: &mut Room<'_, Self>) {
+        if self.stage == Stage::Finishing && self.gather.is_idle() {
+            self.stage = Stage::StoppingGroup;
+            let group = self.group.clone();
+            room.spawn_into(async move {
+                group.stop().await;
+                GroupStopped
+            });
+        }
+    }
+}
+
+impl<D: Disk> Resident for ShardActor<D> {
+    fn started(&mut self, room: &mut Room<'_, Self>) {
+        self.queues.follow_state();
+        room.tick_every(Duration::from_millis(TICK_MS));
+    }
+
+    fn stopping(&mut self, room: &mut Room<'_, Self>) {
+        room.linger();
+        self.stage = Stage::StoppingQueues;
+        let stops = self.queues.stop();
+        room.spawn_into(async move {
+            for stopped in stops {
+                stopped.await;
+            }
+            QueuesStopped
+        });
+    }
+}
+
+impl<D: Disk> Receive<Propose> for ShardActor<D> {
+    fn receive(&mut self, msg: Propose, credit: Credit, room: &mut Room<'_, Self>) {
+        self.propose(msg, credit, room);
+    }
+}
+
+impl<D: Disk> Receive<ShardRequest> for ShardActor<D> {
+    fn receive(&mut self, msg: ShardRequest, credit: Credit, room: &mut Room<'_, Self>) {
+        self.request(msg, credit, room);
+    }
+}
+
+impl<D: Disk> Receive<Drained> for ShardActor<D> {
+    fn receive(&mut self, _: Drained, _credit: Credit, room: &mut Room<'_, Self>) {
+        self.depart(room);
+    }
+}
+
+impl<D: Disk> Receive<RoomAgain> for ShardActor<D> {
+    fn receive(&mut self, _: RoomAgain, credit: Credit, room: &mut Room<'_, Self>) {
+        drop(credit);
+        self.depart(room);
+    }
+}
+
+impl<D: Disk> Receive<Proposed> for ShardActor<D> {
+    fn receive(&mut self, msg: Proposed, _credit: Credit, room: &mut Room<'_, Self>) {
+        let waiters = self.gather.finished(msg.ticket);
+        match msg.result {
+            Ok(applied) => {
+                assert_eq!(applied.replies.len(), waiters.len(), "every item has one answer");
+                for ((waiter, credit), outcome) in waiters.into_iter().zip(applied.replies) {
+                    let rest = waiter.answer(outcome, self.ground.durability);
+                    self.finish(rest);
+                    drop(credit);
+                }
+            }
+            Err(error) => {
+                let error = self.error_of(&error);
+                for (waiter, credit) in waiters {
+                    let rest = waiter.fail(error.clone());
+                    self.finish(rest);
+                    drop(credit);
+                }
+            }
+        }
+        self.depart(room);
+    }
+}
+
+impl<D: Disk> Receive<Tick> for ShardActor<D> {
+    fn receive(&mut self, msg: Tick, _credit: Credit, room: &mut Room<'_, Self>) {
+        self.queues.expire(msg.monotonic_ms);
+        if self.ground.starved.get() {
+            self.group.request_room();
+            self.depart(room);
+        }
+        if self.stage == Stage::Serving {
+            self.keep_up(msg, room);
+        }
+    }
+}
+
+impl<D: Disk> Receive<TrimDone> for ShardActor<D> {
+    fn receive(&mut self, msg: TrimDone, _credit: Credit, _room: &mut Room<'_, Self>) {
+        self.upkeep.trim_finished(msg);
+    }
+}
+
+impl<D: Disk> Receive<QueuesStopped> for ShardActor<D> {
+    fn receive(&mut self, _: QueuesStopped, _credit: Credit, room: &mut Room<'_, Self>) {
+        self.stage = Stage::Finishing;
+        self.go_on_stopping(room);
+    }
+}
+
+impl<D: Disk> Receive<GroupStopped> for ShardActor<D> {
+    fn receive(&mut self, _: GroupStopped, _credit: Credit, room: &mut Room<'_, Self>) {
+        room.stop();
+    }
+}

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 
 use super::{Appended, HOUR_MS, IndexChange, Machine, Moment, Outcome, Refusal};
 use crate::commands::{Command, RetainQueue, TopicConfig};
-use crate::machine::Part;
+use grus_log::Part;
 
 const SHARD: ShardId = ShardId(3);
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::machine::Part;
 use bytes::{BufMut, Bytes, BytesMut};
+use grus_log::Part;
 use thiserror::Error;
 
 use super::digest::{Tracked, part_hash};

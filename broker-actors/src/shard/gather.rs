@@ -68,9 +68,20 @@ impl<I, W> Gather<I, W> {
         self.waiting.push_back(pending);
     }
 
+    /// Whether an entry may leave now.
+    pub fn may_leave(&self) -> bool {
+        !self.waiting.is_empty() && self.under_way.len() < self.limits.in_flight_max
+    }
+
+    /// The most bytes that the next entry can have.
+    pub fn next_bytes_max(&self) -> usize {
+        let first = self.waiting.front().map_or(0, |first| first.bytes);
+        self.waiting_bytes.min(first.max(self.limits.entry_bytes_max))
+    }
+
     /// Takes the next entry, if one may leave: its ticket and items.
     pub fn next_entry(&mut self) -> Option<(u64, Vec<I>)> {
-        if self.waiting.is_empty() || self.under_way.len() >= self.limits.in_flight_max {
+        if !self.may_leave() {
             return None;
         }
         let mut bytes = 0;
@@ -165,7 +176,9 @@ mod tests {
     #[test]
     fn an_item_above_the_bound_goes_alone() {
         let mut gather = gather_of(&[500, 1]);
+        assert_eq!(gather.next_bytes_max(), 500);
         assert_eq!(gather.next_entry(), Some((0, vec![0])));
+        assert_eq!(gather.next_bytes_max(), 1);
         gather.finished(0);
         assert_eq!(gather.next_entry(), Some((1, vec![1])));
         assert_eq!(gather.waiting_bytes(), 0);

@@ -34,8 +34,8 @@ pub enum ShardRequest {
         /// Gets the word that it is gone.
         reply: Port<Result<(), QueueError>>,
     },
-    /// Gives a producer its id and epoch. To be sent to one `persisted` shard of a broker only:
-    /// an id whose entry a crash took back would be given again.
+    /// Gives a producer its id and epoch. Only a `persisted` shard does: an id whose entry a crash
+    /// took back would be given again. A named producer must always ask the same shard.
     InitProducer {
         /// A named producer keeps its id and raises its epoch.
         name: Option<ProducerName>,

@@ -131,8 +131,8 @@ pub enum QueueAsk {
         /// Gets them.
         reply: Port<Result<QueueStatus, QueueError>>,
     },
-    /// Makes the actor panic, as a bug would. For tests of supervision.
-    #[cfg(any(debug_assertions, feature = "fault-switches"))]
+    /// Makes the actor panic, as a bug would. For tests of supervision; nothing that a client can
+    /// send becomes this unless the operator has switched fault injection on.
     Panic,
 }
 

@@ -1,0 +1,64 @@
+//! Flush: the actor that may block, one per shard.
+//!
+//! ```text
+//! consensus --job--> FlushPort --RunJob--> [Flush] --JobFinished--> Storage --> consensus
+//! ```
+//!
+//! * Owns: nothing; a job carries what it works on (fdatasync rounds, allocation, fault-ahead,
+//!   checkpoints, recycling).
+//! * Lives on: its own arbiter.
+//! * Inbox: [`RunJob`]; jobs run in the order in which the log gave them out.
+//! * Talks to: Storage.
+//! * Stops: after the jobs that were put before.
+//! * If it panics: the process ends. A failed fsync ends it too, by way of the log's verdict on the
+//!   job that comes back: what the page cache holds can no longer be trusted.
+
+use grus_consensus::JobPort;
+use grus_log::{Disk, Job};
+use grus_mailbox::{Credit, Inbox, PutError, Receive, Resident, Room, Weigh};
+
+use crate::storage::JobFinished;
+
+/// Jobs that may be on their way: the log gives out few at a time, reaching this is a bug.
+pub const JOBS_MAX: u32 = 1024;
+
+/// Runs a job of the log.
+pub(crate) struct RunJob<D: Disk> {
+    job: Job<D>,
+    storage: Inbox<JobFinished<D>>,
+}
+
+impl<D: Disk> Weigh for RunJob<D> {}
+
+/// See the module documentation.
+#[derive(Debug, Default)]
+pub(crate) struct Flush;
+
+impl Resident for Flush {}
+
+impl<D: Disk> Receive<RunJob<D>> for Flush {
+    fn receive(&mut self, msg: RunJob<D>, credit: Credit, _room: &mut Room<'_, Self>) {
+        let done = msg.job.run();
+        // Stopped: the shard went without waiting, as after a fatal; nobody needs the result.
+        if let Err(PutError::Full(_)) = msg.storage.try_put(JobFinished { done, credit }) {
+            unreachable!("Storage has room for every job that is on its way");
+        }
+    }
+}
+
+/// The way from consensus to Flush.
+pub(crate) struct FlushPort<D: Disk> {
+    pub(crate) flush: Inbox<RunJob<D>>,
+    pub(crate) storage: Inbox<JobFinished<D>>,
+}
+
+impl<D: Disk> JobPort<D> for FlushPort<D> {
+    fn submit(&self, job: Job<D>) -> Option<grus_log::JobDone<D>> {
+        let job = RunJob { job, storage: self.storage.clone() };
+        match self.flush.try_put(job) {
+            Ok(()) => None,
+            Err(PutError::Full(_)) => unreachable!("the log bounds its jobs"),
+            Err(PutError::Stopped(RunJob { job, .. })) => Some(job.run()),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What the actors of one shard share on their arbiter: its log and its state.
+//!
+//! Borrows are short and never held across an await or a message.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use grus_consensus::{ApplyContext, IndexSink, Item, RestoreError, StateMachine};
+use grus_log::{Disk, Log, Part, Position, Run};
+use grus_mailbox::Inbox;
+use grus_protocol::ids::{Durability, QueueKey, ShardId, Term};
+
+use crate::commands::{APPEND_HEADER_BYTES, Command, KIND_APPEND, KIND_RETAIN};
+use crate::machine::{IndexChange, Machine, Moment, Outcome};
+use crate::topic_queue::Applied;
+
+/// A shard's log and state, as its actors see them.
+pub struct Ground<D: Disk> {
+    /// The shard.
+    pub shard: ShardId,
+    /// What its receipts promise.
+    pub durability: Durability,
+    /// The log; consensus writes it, readers slice it.
+    pub log: Rc<RefCell<Log<D>>>,
+    /// The state; consensus applies to it, queues read it.
+    pub machine: Rc<RefCell<ShardMachine>>,
+    /// True while an entry waits for room in the log: work that was done for the log may have
+    /// made some.
+    pub starved: Cell<bool>,
+}
+
+/// Where queues are told that they have changed.
+pub(crate) type ChangedPorts = Rc<RefCell<BTreeMap<QueueKey, Inbox<Applied>>>>;
+
+/// The state machine as consensus drives it: decodes items, feeds the index, wakes queues.
+#[derive(Debug)]
+pub struct ShardMachine {
+    /// The state.
+    pub state: Machine,
+    changed: ChangedPorts,
+}
+
+impl ShardMachine {
+    /// An empty state that tells `changed`.
+    pub(crate) fn new(shard: ShardId, changed: ChangedPorts) -> Self {
+        Self { state: Machine::new(shard), changed }
+    }
+}
+
+const fn moment(context: &ApplyContext) -> Moment {
+    Moment { term: Term(context.term), index: context.index, time: context.time }
+}
+
+impl StateMachine for ShardMachine {
+    type Reply = Outcome;
+
+    fn knows(&self, kind: u16, _level: u16) -> bool {
+        (KIND_APPEND..=KIND_RETAIN).contains(&kind)
+    }
+
+    /// # Panics
+    /// When an item of a known kind does not read: it was written by a later build, and a replica
+    /// that skipped it would differ from its peers. The panic stops the replica.
+    fn apply(
+        &mut self,
+        context: &ApplyContext,
+        item: Item,
+        index: &mut dyn IndexSink,
+    ) -> Self::Reply {
+        let Item { kind, byte, bytes } = item;
+        let command = Command::decode(kind, bytes).unwrap_or_else(|error| {
+            panic!("entry {} holds an item that does not read: {error}", context.index)
+        });
+        let effect = self.state.apply(moment(context), command);
+        match effect.index {
+            None => {}
+            Some(IndexChange::Dropped(topic)) => index.drop_topic(topic),
+            Some(IndexChange::Stored { queue, appended, batch }) => index.add(Run {
+                queue,
+                base: appended.base_offset,
+                count: appended.count,
+                at: Position { index: context.index, byte: byte + APPEND_HEADER_BYTES },
+                length: batch.len_bytes(),
+                term: appended.term,
+                stored: appended.stored,
+                born_max: batch.born_max(),
+                tag_bloom: batch.tag_bloom(),
+            }),
+        }
+        effect.outcome
+    }
+
+    fn entry_applied(&mut self, context: &ApplyContext) {
+        self.state.entry_applied(moment(context));
+        let ports = self.changed.borrow();
+        for queue in self.state.take_changed() {
+            if let Some(port) = ports.get(&queue) {
+                // Full: one is waiting already, and will see this change too.
+                let _ = port.try_put(Applied);
+            }
+        }
+    }
+
+    fn dirty_parts(&mut self) -> Vec<Part> {
+        self.state.dirty_parts()
+    }
+
+    fn all_parts(&self) -> Vec<Part> {
+        self.state.all_parts()
+    }
+
+    fn restore(&mut self, parts: Vec<Part>) -> Result<(), RestoreError> {
+        self.state.restore(parts).map_err(|error| RestoreError::new(&error.key(), &error))
+    }
+
+    fn digest(&self) -> u64 {
+        self.state.digest()
+    }
+}

@@ -1,0 +1,157 @@
+//! The queues that live in a shard: their actors, and the table that connections look them up in.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use grus_log::Disk;
+use grus_mailbox::{ActorSpec, Host, HostHandle, Inbox, Place, Stopped};
+use grus_protocol::ids::{QueueId, QueueKey, TopicId};
+use grus_protocol::names::TopicName;
+use tokio::sync::watch;
+
+use super::ground::{ChangedPorts, Ground};
+use super::{Propose, QueueTable};
+use crate::reader::ReadCold;
+use crate::topic_queue::{
+    ASKS_MAX, Applied, Expire, FETCHES_MAX, PRODUCE_BYTES_MAX, QueueHandle, TopicQueue,
+    TopicQueueParts,
+};
+
+/// What a queue's actor is made of, and where it is told things.
+pub(super) struct QueueMaker<D: Disk> {
+    pub(super) place: Place,
+    pub(super) ground: Rc<Ground<D>>,
+    pub(super) shard: Inbox<Propose>,
+    pub(super) reader: Inbox<ReadCold>,
+    pub(super) changed: ChangedPorts,
+}
+
+struct Living<D: Disk> {
+    host: HostHandle<TopicQueue<D>>,
+    handle: Arc<QueueHandle>,
+    expire: Inbox<Expire>,
+    has_parked: Rc<Cell<bool>>,
+}
+
+/// The living queues of a shard.
+pub(super) struct Queues<D: Disk> {
+    maker: QueueMaker<D>,
+    living: BTreeMap<QueueKey, Living<D>>,
+    table: watch::Sender<QueueTable>,
+}
+
+impl<D: Disk> Queues<D> {
+    pub(super) const fn new(maker: QueueMaker<D>, table: watch::Sender<QueueTable>) -> Self {
+        Self { maker, living: BTreeMap::new(), table }
+    }
+
+    /// Starts what the state has and stops what it has not any more, over all topics.
+    pub(super) fn follow_state(&mut self) {
+        let ground = Rc::clone(&self.maker.ground);
+        let topics: BTreeSet<TopicId> = {
+            let machine = ground.machine.borrow();
+            let known = machine.state.topics().map(|config| config.topic);
+            known.chain(self.living.keys().map(|key| key.topic)).collect()
+        };
+        for topic in topics {
+            self.follow_topic(topic);
+        }
+        self.publish();
+    }
+
+    /// The same for one topic; its queues.
+    pub(super) fn open(&mut self, topic: TopicId) -> Vec<Arc<QueueHandle>> {
+        self.follow_topic(topic);
+        self.publish();
+        self.of_topic(topic).map(|living| Arc::clone(&living.handle)).collect()
+    }
+
+    /// Stops the queues of a topic that is gone.
+    pub(super) fn close(&mut self, topic: TopicId) {
+        self.follow_topic(topic);
+        self.publish();
+    }
+
+    fn of_topic(&self, topic: TopicId) -> impl Iterator<Item = &Living<D>> {
+        let first = QueueKey { topic, queue: QueueId(0) };
+        let last = QueueKey { topic, queue: QueueId(u32::MAX) };
+        self.living.range(first..=last).map(|(_, living)| living)
+    }
+
+    fn follow_topic(&mut self, topic: TopicId) {
+        let config = self.maker.ground.machine.borrow().state.topic(topic).cloned();
+        let Some(config) = config else {
+            let gone: Vec<QueueKey> =
+                self.of_topic(topic).map(|living| living.handle.key).collect();
+            for key in gone {
+                self.maker.changed.borrow_mut().remove(&key);
+                if let Some(living) = self.living.remove(&key) {
+                    drop(living.host.stop()); // nobody waits: it answers its fetches and goes
+                }
+            }
+            return;
+        };
+        for queue in &config.queues {
+            let key = QueueKey { topic, queue: *queue };
+            if !self.living.contains_key(&key) {
+                let living = self.start(key, &config.name);
+                self.living.insert(key, living);
+            }
+        }
+    }
+
+    fn start(&self, key: QueueKey, topic: &TopicName) -> Living<D> {
+        let QueueMaker { place, ground, shard, reader, changed } = &self.maker;
+        let has_parked = Rc::new(Cell::new(false));
+        let parts = Rc::new(TopicQueueParts {
+            key,
+            topic: topic.clone(),
+            ground: Rc::clone(ground),
+            shard: shard.clone(),
+            reader: reader.clone(),
+            has_parked: Rc::clone(&has_parked),
+        });
+        let spec = ActorSpec::new("TopicQueue", format!("{topic}/{}", key.queue));
+        let host = Host::spawn_local(place, spec, move || TopicQueue::new(Rc::clone(&parts)));
+        let handle = Arc::new(QueueHandle {
+            key,
+            topic: topic.clone(),
+            shard: ground.shard,
+            durability: ground.durability,
+            produce: host.inbox(PRODUCE_BYTES_MAX),
+            fetch: host.inbox(FETCHES_MAX),
+            ask: host.inbox(ASKS_MAX),
+        });
+        changed.borrow_mut().insert(key, host.inbox::<Applied>(1));
+        let expire = host.inbox::<Expire>(1);
+        Living { host, handle, expire, has_parked }
+    }
+
+    fn publish(&self) {
+        let table = self.living.iter().map(|(key, living)| (*key, Arc::clone(&living.handle)));
+        self.table.send_replace(Arc::new(table.collect()));
+    }
+
+    /// Tells the time to queues on which someone waits.
+    pub(super) fn expire(&self, monotonic_ms: u64) {
+        for living in self.living.values().filter(|living| living.has_parked.get()) {
+            // Full: one waits already, and the next tick comes soon.
+            let _ = living.expire.try_put(Expire { monotonic_ms });
+        }
+    }
+
+    /// Stops them all; each resolves when its actor has stopped.
+    pub(super) fn stop(&mut self) -> Vec<Stopped> {
+        self.maker.changed.borrow_mut().clear();
+        let all = std::mem::take(&mut self.living);
+        self.publish();
+        all.into_values().map(|living| living.host.stop()).collect()
+    }
+
+    /// How many live.
+    pub(super) fn len(&self) -> usize {
+        self.living.len()
+    }
+}

@@ -1,0 +1,301 @@
+//! Starting a shard and stopping it: who is built where, and in which order.
+
+use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use grus_consensus::{Fault, Group, GroupConfig, NoPeers, ProposeError, StartError};
+use grus_log::{Disk, Log, LogConfig, OpenError, RealDisk, Recovered, Report};
+use grus_mailbox::{ActorSpec, Dropped, Fatal, FatalReason, Host, HostHandle, Place};
+use grus_protocol::ids::{BrokerId, Durability, ShardId};
+use grus_protocol::limits::BATCH_BYTES_MAX;
+use thiserror::Error;
+use tokio::sync::watch;
+
+use super::gather::{Gather, GatherLimits};
+use super::ground::{ChangedPorts, Ground, ShardMachine};
+use super::queues::{QueueMaker, Queues};
+use super::upkeep::Upkeep;
+use super::{
+    PROPOSED_BYTES_MAX, Propose, QueueTable, REQUESTS_MAX, RoomAgain, ShardActor, ShardHandle,
+    Stage,
+};
+use crate::flush::{Flush, FlushPort, JOBS_MAX};
+use crate::reader::{COLD_READS_MAX, Reader};
+use crate::storage::{ConsensusStarted, Storage, StorageLinks};
+
+/// How often retention looks for what is due, in milliseconds.
+pub const RETENTION_CHECK_MS: u64 = 10_000;
+
+/// Where a shard's actors live.
+#[derive(Debug, Clone)]
+pub struct ShardPlaces {
+    /// Shard, Storage and queues, with log and consensus.
+    pub core: Place,
+    /// Flush, which blocks.
+    pub flush: Place,
+    /// Reader, which the disk may hold up. May be shared by shards.
+    pub reader: Place,
+}
+
+/// What a shard is started with.
+#[derive(Debug, Clone)]
+pub struct ShardSettings {
+    /// The shard.
+    pub shard: ShardId,
+    /// This broker; the only member of the shard's group.
+    pub broker: BrokerId,
+    /// The shard's folder.
+    pub folder: PathBuf,
+    /// Its log. The durability in it is the shard's.
+    pub log: LogConfig,
+    /// How proposals are gathered.
+    pub gather: GatherLimits,
+    /// How often retention looks for what is due, in milliseconds.
+    pub retention_check_ms: u64,
+}
+
+impl ShardSettings {
+    /// A shard with default settings.
+    pub fn new(shard: ShardId, broker: BrokerId, folder: PathBuf, durability: Durability) -> Self {
+        let log = LogConfig {
+            durability,
+            entry_bytes_max: BATCH_BYTES_MAX as usize + 64 * 1024,
+            ..LogConfig::default()
+        };
+        let gather = GatherLimits::default();
+        Self { shard, broker, folder, log, gather, retention_check_ms: RETENTION_CHECK_MS }
+    }
+}
+
+/// Why a shard did not start. Nothing of its folder was changed, but for what recovery cuts.
+#[derive(Debug, Error)]
+pub enum ShardStartError {
+    /// Its log cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// What was recovered cannot be used.
+    #[error(transparent)]
+    Consensus(#[from] StartError),
+    /// It stopped before it was ready.
+    #[error(transparent)]
+    NotReady(#[from] ProposeError),
+    /// Its place went away, or starting panicked.
+    #[error("the arbiter of the shard has stopped")]
+    Gone,
+}
+
+impl From<Dropped> for ShardStartError {
+    fn from(_: Dropped) -> Self {
+        Self::Gone
+    }
+}
+
+/// A shard that runs: its owner's handle.
+pub struct Shard<D: Disk = RealDisk> {
+    handle: ShardHandle,
+    report: Report,
+    actor: HostHandle<ShardActor<D>>,
+    workers: Workers<D>,
+}
+
+impl<D: Disk> Shard<D> {
+    /// What the rest of the broker talks to.
+    pub const fn handle(&self) -> &ShardHandle {
+        &self.handle
+    }
+
+    /// What recovery found.
+    pub const fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Stops its actors: queues first, then what is under way ends, then consensus, then the
+    /// threads that worked for the log. Whoever still asks is told.
+    pub async fn stop(self) {
+        self.actor.stop().await;
+        self.workers.stop().await;
+    }
+}
+
+impl<D: Disk> std::fmt::Debug for Shard<D> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Shard({})", self.handle.shard)
+    }
+}
+
+/// The actors that work for a shard's log.
+struct Workers<D: Disk> {
+    storage: HostHandle<Storage<D>>,
+    flush: HostHandle<Flush>,
+    reader: HostHandle<Reader>,
+}
+
+impl<D: Disk> Workers<D> {
+    async fn stop(&self) {
+        self.reader.stop().await;
+        self.flush.stop().await; // its last results go to Storage, so it goes first
+        self.storage.stop().await;
+    }
+}
+
+/// Starts a shard on the real disk: recovers its log, elects it leader of its group of one, and
+/// rebuilds its queues. Returns once it is ready.
+///
+/// # Errors
+/// See [`ShardStartError`].
+pub async fn start(places: ShardPlaces, settings: ShardSettings) -> Result<Shard, ShardStartError> {
+    start_on(RealDisk, places, settings).await
+}
+
+/// Starts a shard on any disk, as [`start`] does.
+///
+/// # Errors
+/// See [`ShardStartError`].
+pub async fn start_on<D: Disk>(
+    disk: D,
+    places: ShardPlaces,
+    settings: ShardSettings,
+) -> Result<Shard<D>, ShardStartError> {
+    let core = places.core.clone();
+    core.run(move || async move { build(disk, &places, settings).await }).await?
+}
+
+/// Builds everything on the shard's arbiter.
+async fn build<D: Disk>(
+    disk: D,
+    places: &ShardPlaces,
+    settings: ShardSettings,
+) -> Result<Shard<D>, ShardStartError> {
+    let (log, recovered) = Log::open(&disk, &settings.folder, settings.log.clone())?;
+    let changed = ChangedPorts::default();
+    let machine = ShardMachine::new(settings.shard, Rc::clone(&changed));
+    let ground = Rc::new(Ground {
+        shard: settings.shard,
+        durability: settings.log.durability,
+        log: Rc::new(RefCell::new(log)),
+        machine: Rc::new(RefCell::new(machine)),
+        starved: Cell::new(false),
+    });
+    let links = StorageLinks::default();
+    let workers = start_workers(places, &ground, &links);
+    match start_group(places, &settings, &ground, &recovered, &workers, &links).await {
+        Err(error) => {
+            workers.stop().await;
+            Err(error)
+        }
+        Ok(group) => {
+            let (actor, handle) = open(places, &settings, group, &ground, &workers, changed);
+            links.set_shard(actor.inbox::<RoomAgain>(1));
+            Ok(Shard { handle, report: recovered.report, actor, workers })
+        }
+    }
+}
+
+fn start_workers<D: Disk>(
+    places: &ShardPlaces,
+    ground: &Rc<Ground<D>>,
+    links: &StorageLinks<D>,
+) -> Workers<D> {
+    let name = format!("shard-{}", ground.shard);
+    let spec = |kind| ActorSpec::new(kind, name.clone());
+    let (ground, links) = (Rc::clone(ground), links.clone());
+    let storage = Host::spawn_local(&places.core, spec("Storage").never_restarts(), move || {
+        Storage::new(Rc::clone(&ground), links.clone())
+    });
+    let flush = Host::spawn(&places.flush, spec("Flush").never_restarts(), || Flush);
+    let reader = Host::spawn(&places.reader, spec("Reader"), || Reader);
+    Workers { storage, flush, reader }
+}
+
+async fn start_group<D: Disk>(
+    places: &ShardPlaces,
+    settings: &ShardSettings,
+    ground: &Ground<D>,
+    recovered: &Recovered,
+    workers: &Workers<D>,
+    links: &StorageLinks<D>,
+) -> Result<Group<ShardMachine, D>, ShardStartError> {
+    let process = places.core.process();
+    let (clock, fatal) = (process.clock, process.fatal.clone());
+    let actor = format!("Consensus shard-{}", settings.shard);
+    let config = GroupConfig::single(
+        settings.shard,
+        settings.broker.0,
+        settings.log.durability,
+        Rc::new(move || clock.now()),
+        Rc::new(move |fault: &Fault| {
+            let reason = match fault {
+                Fault::Log(_) => FatalReason::Storage,
+                _ => FatalReason::Consensus,
+            };
+            fatal.report(Fatal { actor: actor.clone(), reason, detail: fault.to_string() });
+        }),
+    );
+    let jobs = FlushPort {
+        flush: workers.flush.inbox(JOBS_MAX),
+        storage: workers.storage.inbox(JOBS_MAX),
+    };
+    let started = workers.storage.inbox::<ConsensusStarted>(1);
+    let (log, machine) = (Rc::clone(&ground.log), Rc::clone(&ground.machine));
+    let group = Group::start(config, log, recovered, machine, jobs, NoPeers).await?;
+    links.set_group(group.clone());
+    let told = started.try_put(ConsensusStarted);
+    assert!(told.is_ok(), "Storage has room for its first message");
+    group.ready().await?;
+    // Footers of older segments still name topics that were dropped later.
+    let machine = ground.machine.borrow();
+    ground.log.borrow_mut().index_retain(|topic| machine.state.topic(topic).is_some());
+    Ok(group)
+}
+
+/// Starts the shard's actor and its queues.
+fn open<D: Disk>(
+    places: &ShardPlaces,
+    settings: &ShardSettings,
+    group: Group<ShardMachine, D>,
+    ground: &Rc<Ground<D>>,
+    workers: &Workers<D>,
+    changed: ChangedPorts,
+) -> (HostHandle<ShardActor<D>>, ShardHandle) {
+    let built = Rc::new(RefCell::new(None));
+    let spec = ActorSpec::new("Shard", format!("shard-{}", settings.shard)).never_restarts();
+    let factory = Rc::clone(&built);
+    // The factory runs when this function is over and the actor has its first turn.
+    let host = Host::spawn_local(&places.core, spec, move || {
+        factory.borrow_mut().take().expect("a shard is built once")
+    });
+    let (table, queues) = watch::channel(QueueTable::default());
+    let maker = QueueMaker {
+        place: places.core.clone(),
+        ground: Rc::clone(ground),
+        shard: host.inbox::<Propose>(PROPOSED_BYTES_MAX),
+        reader: workers.reader.inbox(COLD_READS_MAX),
+        changed,
+    };
+    let item_bytes_max =
+        ground.log.borrow().entry_bytes_max().saturating_sub(super::ENTRY_HEADER_BYTES);
+    let mut living = Queues::new(maker, table);
+    living.follow_state();
+    *built.borrow_mut() = Some(ShardActor {
+        ground: Rc::clone(ground),
+        group,
+        queues: living,
+        gather: Gather::new(fitting(settings.gather, item_bytes_max)),
+        item_bytes_max,
+        upkeep: Upkeep::new(settings.retention_check_ms),
+        stage: Stage::Serving,
+    });
+    let handle = ShardHandle {
+        shard: settings.shard,
+        durability: settings.log.durability,
+        inbox: host.inbox(REQUESTS_MAX),
+        queues,
+    };
+    (host, handle)
+}
+
+/// The gathering of a shard: no entry larger than half of what the log takes in one.
+fn fitting(limits: GatherLimits, item_bytes_max: usize) -> GatherLimits {
+    GatherLimits { entry_bytes_max: limits.entry_bytes_max.min(item_bytes_max / 2), ..limits }
+}

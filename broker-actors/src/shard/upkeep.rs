@@ -1,0 +1,154 @@
+//! What a shard does by the clock: retention, one sweep at a time.
+
+use grus_log::{Disk, Log};
+use grus_mailbox::{Credit, Room, Tick, Weigh};
+use grus_protocol::ids::{Offset, QueueKey};
+
+use super::{Propose, ShardActor, Waiter};
+use crate::commands::Command;
+use crate::retention::{RunFacts, RunSource, Step, Sweep};
+
+/// The log was trimmed, or there was nothing to trim.
+#[derive(Debug)]
+pub(super) struct TrimDone {
+    pub(super) error: Option<String>,
+}
+
+impl Weigh for TrimDone {}
+
+/// Where retention stands.
+#[derive(Debug)]
+pub(super) struct Upkeep {
+    every_ms: u64,
+    next_sweep_ms: u64,
+    sweep: Option<Sweep>,
+    /// Retain items proposed and not yet applied.
+    retains_under_way: usize,
+    /// Index up to which the log may go once those are applied.
+    unneeded: Option<u64>,
+    trimming: bool,
+    /// A Retain item of this sweep was not applied.
+    spoiled: bool,
+}
+
+impl Upkeep {
+    /// Sweeps once in `every_ms`.
+    pub(super) const fn new(every_ms: u64) -> Self {
+        Self {
+            every_ms,
+            next_sweep_ms: 0,
+            sweep: None,
+            retains_under_way: 0,
+            unneeded: None,
+            trimming: false,
+            spoiled: false,
+        }
+    }
+
+    /// A Retain item is applied, or has failed. If it failed, its queues keep their starts, so
+    /// nothing that this sweep found may be trimmed.
+    pub(super) fn retain_finished(&mut self, applied: bool) {
+        self.retains_under_way -= 1;
+        self.spoiled |= !applied;
+    }
+
+    fn begin(&mut self, tick: Tick, applied: u64) {
+        self.next_sweep_ms = tick.monotonic_ms + self.every_ms;
+        self.spoiled = false;
+        self.sweep = Some(Sweep::new(tick.now, applied));
+    }
+
+    /// Forgets the sweep: another member leads.
+    fn give_up(&mut self) {
+        self.sweep = None;
+        self.unneeded = None;
+    }
+
+    pub(super) fn trim_finished(&mut self, done: TrimDone) {
+        self.trimming = false;
+        if let Some(error) = done.error {
+            tracing::warn!(%error, "log was not trimmed");
+        }
+    }
+
+    /// The index to trim to, once.
+    fn take_trim(&mut self) -> Option<u64> {
+        if self.retains_under_way > 0 || self.trimming {
+            return None;
+        }
+        let index = self.unneeded.take()?;
+        if self.spoiled {
+            return None;
+        }
+        self.trimming = true;
+        Some(index)
+    }
+}
+
+/// The index of a log, for retention.
+struct LogRuns<'a, D: Disk>(&'a Log<D>);
+
+impl<D: Disk> RunSource for LogRuns<'_, D> {
+    fn runs(&self, queue: QueueKey, from: Offset, runs_max: usize) -> Vec<RunFacts> {
+        // One byte asks for one run; else as many bytes as that many small batches have.
+        let bytes_max = if runs_max == 1 { 1 } else { 64 * 1024 * 1024 };
+        let runs = self.0.runs(queue, from, bytes_max).into_iter().take(runs_max);
+        runs.map(|run| RunFacts {
+            end: Offset(run.base.0 + u64::from(run.count)),
+            bytes: u64::from(run.length),
+            stored: run.stored,
+            index: run.at.index,
+        })
+        .collect()
+    }
+}
+
+impl<D: Disk> ShardActor<D> {
+    /// Goes on with retention; only a leader that is ready decides what goes.
+    pub(super) fn keep_up(&mut self, tick: Tick, room: &mut Room<'_, Self>) {
+        let status = self.group.status();
+        if !status.ready {
+            self.upkeep.give_up();
+            return;
+        }
+        if let Some(index) = self.upkeep.take_trim() {
+            return self.trim(index, room);
+        }
+        if self.upkeep.sweep.is_none() {
+            let busy = self.upkeep.retains_under_way > 0 || self.upkeep.trimming;
+            if busy || tick.monotonic_ms < self.upkeep.next_sweep_ms {
+                return;
+            }
+            let Some(applied) = status.applied else { return };
+            self.upkeep.begin(tick, applied);
+        }
+        let Some(mut sweep) = self.upkeep.sweep.take() else { return };
+        let step = {
+            let machine = self.ground.machine.borrow();
+            let log = self.ground.log.borrow();
+            sweep.step(&machine.state, &LogRuns(&log))
+        };
+        let retain = match step {
+            Step::More(retain) => {
+                self.upkeep.sweep = Some(sweep);
+                retain
+            }
+            Step::Last { retain, unneeded } => {
+                self.upkeep.unneeded = Some(unneeded);
+                retain
+            }
+        };
+        if !retain.is_empty() {
+            self.upkeep.retains_under_way += 1;
+            let propose = Propose::new(&Command::Retain(retain), Waiter::Retain);
+            self.propose(propose, Credit::unbounded(), room);
+        }
+    }
+
+    fn trim(&mut self, index: u64, room: &mut Room<'_, Self>) {
+        let group = self.group.clone();
+        room.spawn_into(async move {
+            TrimDone { error: group.trim(index).await.err().map(|error| error.to_string()) }
+        });
+    }
+}

@@ -1,0 +1,111 @@
+//! Who waits for a proposed item, and how each is answered.
+
+use grus_mailbox::{Credit, Port};
+use grus_protocol::ids::{Durability, TopicId};
+
+use super::TopicOpened;
+use crate::error::QueueError;
+use crate::machine::{InitializedProducer, Outcome};
+use crate::topic_queue::Receipt;
+
+/// Waits for one proposed item.
+#[derive(Debug)]
+pub(crate) enum Waiter {
+    /// A producer waits for its receipt.
+    Produce {
+        /// Gets it.
+        reply: Port<Result<Receipt, QueueError>>,
+        /// Bytes of the queue's inbox, held until the receipt leaves.
+        credit: Credit,
+    },
+    /// Someone waits for a topic's queues.
+    OpenTopic {
+        /// The topic.
+        topic: TopicId,
+        /// Gets the queues.
+        reply: Port<Result<TopicOpened, QueueError>>,
+    },
+    /// Someone waits for a topic to be gone.
+    DropTopic {
+        /// The topic.
+        topic: TopicId,
+        /// Gets the word.
+        reply: Port<Result<(), QueueError>>,
+    },
+    /// A producer waits for its identity.
+    InitProducer {
+        /// Gets it.
+        reply: Port<Result<InitializedProducer, QueueError>>,
+    },
+    /// The shard's own retention.
+    Retain,
+}
+
+/// What is left to do for a waiter besides what [`Waiter::answer`] did.
+#[derive(Debug)]
+pub(crate) enum Rest {
+    /// Nothing.
+    Done,
+    /// Open the topic's queues, then answer.
+    Open(TopicId, Port<Result<TopicOpened, QueueError>>),
+    /// Close the topic's queues, then answer.
+    Close(TopicId, Port<Result<(), QueueError>>),
+    /// The retention item is applied, or was not.
+    Retained {
+        /// Whether the starts have moved.
+        applied: bool,
+    },
+}
+
+impl Waiter {
+    /// Answers with what applying the item gave.
+    ///
+    /// # Panics
+    /// When the outcome is that of another sort of item.
+    pub(crate) fn answer(self, outcome: Outcome, durability: Durability) -> Rest {
+        match (self, outcome) {
+            (Self::Produce { reply, credit }, Outcome::Append(result)) => {
+                let receipt = result.map_err(QueueError::from).map(|appended| Receipt {
+                    base_offset: appended.base_offset,
+                    count: appended.count,
+                    term: appended.term,
+                    stored: appended.stored,
+                    durability,
+                    duplicate: appended.duplicate,
+                });
+                reply.send(receipt);
+                drop(credit);
+                Rest::Done
+            }
+            (Self::OpenTopic { topic, reply }, Outcome::TopicConfig(Ok(()))) => {
+                Rest::Open(topic, reply)
+            }
+            (Self::OpenTopic { reply, .. }, Outcome::TopicConfig(Err(refusal))) => {
+                reply.send(Err(refusal.into()));
+                Rest::Done
+            }
+            (Self::DropTopic { topic, reply }, Outcome::TopicDrop(_)) => Rest::Close(topic, reply),
+            (Self::InitProducer { reply }, Outcome::InitProducer(result)) => {
+                reply.send(result.map_err(QueueError::from));
+                Rest::Done
+            }
+            (Self::Retain, Outcome::Retain(_)) => Rest::Retained { applied: true },
+            (waiter, outcome) => panic!("{waiter:?} was answered by {outcome:?}"),
+        }
+    }
+
+    /// Tells it why there is no answer.
+    pub(crate) fn fail(self, error: QueueError) -> Rest {
+        match self {
+            Self::Produce { reply, credit } => {
+                reply.send(Err(error));
+                drop(credit);
+            }
+            Self::OpenTopic { reply, .. } => reply.send(Err(error)),
+            Self::DropTopic { reply, .. } => reply.send(Err(error)),
+            Self::InitProducer { reply } => reply.send(Err(error)),
+            Self::Retain => return Rest::Retained { applied: false },
+        }
+        Rest::Done
+    }
+}

@@ -1,0 +1,11 @@
+//! A shard and its queues on a real log: what producers and readers see of it.
+
+#![allow(clippy::unwrap_used)]
+
+mod bench;
+mod full_disk;
+mod produce;
+mod recovery;
+mod retention;
+mod supervision;
+mod wait;

@@ -1,0 +1,68 @@
+//! What is too much goes: the start of queues moves, segments and their space come back.
+
+use grus_broker::commands::TopicConfig;
+use grus_broker::error::QueueError;
+use grus_log::SimDisk;
+use grus_protocol::ids::{Durability, Offset};
+
+use crate::bench::{Bench, Queue, batch, settings, topic};
+
+async fn bench_that_looks_often() -> Bench<SimDisk> {
+    let mut settings = settings("/data/0".into(), Durability::Persisted);
+    settings.retention_check_ms = 1;
+    Bench::start(SimDisk::new(5), settings).await
+}
+
+#[actix::test]
+async fn a_queue_above_its_bytes_moves_its_start_and_gives_its_space_back() {
+    let bench = bench_that_looks_often().await;
+    let bound = 200_000;
+    bench.open(TopicConfig { retention_bytes: bound, ..topic(1, 1) }).await.unwrap();
+    let queue = bench.queue(1, 0);
+    let body = [7; 10_000];
+    for _ in 0..400 {
+        queue.produce(batch(&[&body])).await.unwrap();
+    }
+    loop {
+        let (status, shard) = (queue.status().await, bench.status().await);
+        if status.bytes <= bound && shard.segments <= 5 && shard.purged_index.is_some() {
+            assert!(status.log_start > Offset(350), "{status:?}");
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    let used = bench.disk.used_bytes();
+    assert!(used < 4_000_000, "4 MB were written, {used} bytes are still used");
+    let before = queue.fetch(0, 0, 0).await.await.unwrap();
+    assert!(matches!(before, Err(QueueError::OffsetOutOfRange { .. })), "{before:?}");
+    let kept = queue.read_all().await;
+    assert_eq!(kept.len() as u64, queue.status().await.messages);
+
+    let bench = bench.restart().await;
+    assert_eq!(bench.queue(1, 0).read_all().await, kept);
+    assert_eq!(bench.queue(1, 0).status().await.end_offset, Offset(400));
+    bench.stop().await;
+}
+
+#[actix::test]
+async fn what_is_too_old_goes_and_a_neighbour_that_keeps_for_ever_loses_nothing() {
+    let bench = bench_that_looks_often().await;
+    bench.open(TopicConfig { retention_ms: 1, ..topic(1, 1) }).await.unwrap();
+    bench.open(topic(2, 1)).await.unwrap();
+    let (short, long) = (bench.queue(1, 0), bench.queue(2, 0));
+    let body = [7; 10_000];
+    for _ in 0..50 {
+        short.produce(batch(&[&body])).await.unwrap();
+        long.produce(batch(&[&body])).await.unwrap();
+    }
+    while short.status().await.messages > 0 {
+        tokio::task::yield_now().await;
+    }
+    let status = short.status().await;
+    assert_eq!((status.log_start, status.bytes), (Offset(50), 0));
+    assert_eq!(long.bodies().await.len(), 50);
+    let bench = bench.restart().await;
+    assert_eq!(bench.queue(2, 0).bodies().await.len(), 50);
+    assert_eq!(bench.queue(1, 0).status().await.log_start, Offset(50));
+    bench.stop().await;
+}
