@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use grus_consensus::{ApplyContext, IndexSink, Item, Part, RestoreError, StateMachine};
 use grus_protocol::ids::TimestampMs;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -108,6 +109,45 @@ impl RegistryMachine {
     /// A digest of the whole state: XXH3 of all parts, each with the lengths of key and value.
     pub fn state_digest(&self) -> u64 {
         digest(self.parts().iter().filter_map(|part| Some((&*part.key, part.value.as_deref()?))))
+    }
+}
+
+impl StateMachine for RegistryMachine {
+    type Reply = Answer;
+
+    fn apply(&mut self, context: &ApplyContext, item: Item, _: &mut dyn IndexSink) -> Answer {
+        self.apply_item(context.time, item.kind, &item.bytes)
+    }
+
+    fn knows(&self, kind: u16, _level: u16) -> bool {
+        Command::knows(kind)
+    }
+
+    fn entry_applied(&mut self, context: &ApplyContext) {
+        self.end_entry(context.index, context.term);
+    }
+
+    fn dirty_parts(&mut self) -> Vec<Part> {
+        self.take_dirty().into_iter().map(Part::from).collect()
+    }
+
+    fn all_parts(&self) -> Vec<Part> {
+        self.parts().into_iter().map(Part::from).collect()
+    }
+
+    fn restore(&mut self, parts: Vec<Part>) -> Result<(), RestoreError> {
+        let there = parts.iter().filter_map(|part| Some((&*part.key, part.value.as_deref()?)));
+        self.replace(there).map_err(|(key, error)| RestoreError::new(&key, error))
+    }
+
+    fn digest(&self) -> u64 {
+        self.state_digest()
+    }
+}
+
+impl From<Change> for Part {
+    fn from(Change { key, value }: Change) -> Self {
+        Self { key, value }
     }
 }
 
