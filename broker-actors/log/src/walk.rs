@@ -72,9 +72,10 @@ impl Outcome {
         kept.chain(self.dropped.iter().copied()).max().unwrap_or(0)
     }
 
-    /// Whether all segments up to `index` have their footers.
-    pub(crate) fn is_footed_to(&self, index: Option<u64>) -> bool {
-        self.kept.iter().all(|kept| kept.footed || kept.table.last_index() > index)
+    /// Whether all segments behind the purge point and up to `index` have their footers.
+    pub(crate) fn is_footed_to(&self, index: Option<u64>, purged: Option<u64>) -> bool {
+        let needs = |last| last > purged && last <= index;
+        self.kept.iter().all(|kept| kept.footed || !needs(kept.table.last_index()))
     }
 }
 

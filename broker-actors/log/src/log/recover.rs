@@ -279,7 +279,9 @@ impl<'a, D: Disk> Opening<'a, D> {
             .filter_map(|entry| chain_to(&entries, entry.id.index))
             .collect();
         // Best one that finds all runs before it in footers; what lies behind is applied again.
-        let complete = usable.iter().find(|chain| outcome.is_footed_to(chain.last().copied()));
+        let complete = usable
+            .iter()
+            .find(|chain| outcome.is_footed_to(chain.last().copied(), purged.map(|id| id.index)));
         let chain = complete.or(usable.first()).cloned();
         if chain.is_none() && purged.is_some() {
             return Err(
