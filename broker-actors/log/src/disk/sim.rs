@@ -96,6 +96,27 @@ impl SimDisk {
         state.detach_mappings();
     }
 
+    /// A disk with the same content and a life of its own; what is open stays with the old one.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self { state: Arc::new(Mutex::new(self.lock_state().fork())) }
+    }
+
+    /// Overwrites bytes of a file, in the cache and on the medium.
+    ///
+    /// # Panics
+    /// When the file has no such bytes.
+    pub fn overwrite(&self, path: &Path, offset: u64, bytes: &[u8]) {
+        let mut state = self.lock_state();
+        let inode = *state.names.get(path).expect("no such file");
+        let inode = state.inodes.get_mut(&inode).expect("a name without a file");
+        let at = usize::try_from(offset).expect("a small file");
+        inode.write_raw(at, bytes);
+        if let Some(durable) = inode.durable.get_mut(at..at + bytes.len()) {
+            durable.copy_from_slice(bytes);
+        }
+    }
+
     /// Limits what all files together may allocate.
     pub fn set_capacity_bytes(&self, bytes: u64) {
         self.lock_state().capacity = bytes;
@@ -116,17 +137,19 @@ impl SimDisk {
     /// # Panics
     /// When there is no such file or bit.
     pub fn flip_bit(&self, path: &Path, bit: u64) {
-        let mut state = self.lock_state();
+        let byte = usize::try_from(bit / 8).expect("a small file");
+        let was = self.content(path)[byte];
+        self.overwrite(path, bit / 8, &[was ^ 1 << (bit % 8)]);
+    }
+
+    /// What a file holds.
+    ///
+    /// # Panics
+    /// When there is no such file.
+    pub fn content(&self, path: &Path) -> Vec<u8> {
+        let state = self.lock_state();
         let inode = *state.names.get(path).expect("no such file");
-        let inode = state.inodes.get_mut(&inode).expect("a name without a file");
-        let at = usize::try_from(bit / 8).expect("a small file");
-        let mut byte = [0];
-        inode.read(at, &mut byte).expect("inside of the file");
-        byte[0] ^= 1 << (bit % 8);
-        inode.write_raw(at, &byte);
-        if let Some(durable) = inode.durable.get_mut(at) {
-            *durable ^= 1 << (bit % 8);
-        }
+        state.inode(inode).content().to_vec()
     }
 
     /// Every file with its length.

@@ -125,7 +125,7 @@ impl<D: Disk> Log<D> {
     pub fn checkpoint_at(&self, index: u64) -> Result<Vec<CheckpointData>, CheckpointReadError> {
         let mut chain = Vec::new();
         for entry in self.chain_of(index).ok_or(CheckpointReadError::Missing { index })? {
-            chain.push(read_checkpoint(&self.disk, &self.folder, entry.id.index)?.data);
+            chain.push(read_checkpoint(&self.disk, &self.folder, entry.id.index)?.0.data);
         }
         Ok(chain)
     }
@@ -265,16 +265,17 @@ impl<D: Disk> Log<D> {
     }
 }
 
+/// Reads a checkpoint's file; also whether one of its two copies is damaged.
 pub(super) fn read_checkpoint<D: Disk>(
     disk: &D,
     folder: &std::path::Path,
     index: u64,
-) -> Result<CheckpointFile, CheckpointReadError> {
+) -> Result<(CheckpointFile, bool), CheckpointReadError> {
     let path = folder.join(FileName::Checkpoint(index).to_string());
     let blob = match read_blob(disk, &path, BlobKind::Checkpoint) {
         Ok(blob) => blob,
         Err(source) => return Err(CheckpointReadError::Io { path, source }),
     };
-    let file = blob.and_then(|blob| CheckpointFile::decode(&blob.body));
-    file.filter(|file| file.data.index == index).ok_or(CheckpointReadError::Damaged { path })
+    let read = blob.and_then(|blob| Some((CheckpointFile::decode(&blob.body)?, blob.damaged)));
+    read.filter(|(file, _)| file.data.index == index).ok_or(CheckpointReadError::Damaged { path })
 }

@@ -51,6 +51,16 @@ impl<D: Disk> Log<D> {
         }
     }
 
+    /// Where an entry stands in its segment's file, from its header to the end of its payload;
+    /// `None` when it is not there or its header is damaged.
+    pub fn entry_place(&self, index: u64) -> Option<Range<u64>> {
+        let segment = self.segment_of(index)?;
+        let offset = segment.table.offset_of(index)?;
+        let (_, payload) = segment.entry_at(offset)?;
+        let start = u64::from(offset);
+        Some(start..start + crate::entry::ENTRY_HEADER_BYTES as u64 + payload.len() as u64)
+    }
+
     /// Whether the operator has given this damaged entry up.
     fn accepts_loss_of(&self, index: u64) -> bool {
         self.config.accept_loss || self.notes.accepted.iter().any(|range| range.contains(&index))

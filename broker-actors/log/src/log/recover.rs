@@ -243,6 +243,10 @@ impl<'a, D: Disk> Opening<'a, D> {
         let mut outcome = walk(sources, evidence);
         self.report.torn = outcome.torn.take();
         self.report.damage = std::mem::take(&mut outcome.damage);
+        // What is purged is nobody's loss.
+        self.report
+            .damage
+            .retain(|range| Some(range.last_index) > evidence.purged.map(|id| id.index));
         outcome
     }
 
@@ -257,7 +261,12 @@ impl<'a, D: Disk> Opening<'a, D> {
         let mut data = BTreeMap::new();
         for index in &names.checkpoints {
             match read_checkpoint(self.disk, self.folder, *index) {
-                Ok(file) => {
+                Ok((file, damaged)) => {
+                    if damaged {
+                        let name = FileName::Checkpoint(*index);
+                        let note = format!("{name}: one copy damaged, the other was used");
+                        self.report.notes.push(note);
+                    }
                     let full = file.data.full;
                     let id = file.data.id();
                     entries.push(CheckpointEntry { id, full, previous: file.previous });

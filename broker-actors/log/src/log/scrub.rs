@@ -69,7 +69,8 @@ impl<D: Disk> Log<D> {
     pub fn next_scrub(&self, bytes: u32) -> Option<Scrub> {
         let segment = self.segments.iter().find(|segment| !segment.checked)?;
         let first = segment.table.first_index()?;
-        let from = segment.checked_to.map_or(first, |checked| checked + 1);
+        let unpurged = self.notes.purged.map_or(0, |purged| purged.index + 1);
+        let from = segment.checked_to.map_or(first, |checked| checked + 1).max(unpurged);
         let mut entries = Vec::new();
         let mut start = None;
         let mut is_last = true;

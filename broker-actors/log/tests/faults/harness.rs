@@ -105,6 +105,21 @@ impl Harness {
         Ok(!self.disk.is_off())
     }
 
+    /// Lets everything that was asked for become true.
+    pub fn settle(&mut self) {
+        self.vote();
+        for _ in 0..1_000 {
+            self.work().unwrap();
+            if self.job.is_none() {
+                self.work().unwrap();
+            }
+            if self.job.is_none() {
+                return;
+            }
+        }
+        panic!("jobs without end");
+    }
+
     fn log(&mut self) -> &mut Log<SimDisk> {
         self.log.as_mut().expect("open between cuts")
     }

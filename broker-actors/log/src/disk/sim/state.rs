@@ -60,7 +60,7 @@ impl Inode {
         }
     }
 
-    fn content(&self) -> &[u8] {
+    pub(super) fn content(&self) -> &[u8] {
         match &self.cache {
             Cache::Heap(bytes) => bytes,
             Cache::Mapped(region) => region.as_ref(),
@@ -137,6 +137,25 @@ impl State {
             boots: 0,
             capacity: u64::MAX,
             fail_sync_in: 0,
+        }
+    }
+
+    pub(super) fn fork(&self) -> Self {
+        let inodes = self.inodes.iter().map(|(number, inode)| {
+            let cache = Cache::Heap(inode.content().to_vec());
+            let (durable, dirty) = (inode.durable.clone(), inode.dirty.clone());
+            (*number, Inode { cache, durable, dirty })
+        });
+        Self {
+            random: self.random.clone(),
+            inodes: inodes.collect(),
+            names: self.names.clone(),
+            durable_names: self.durable_names.clone(),
+            changes: self.changes.clone(),
+            folders: self.folders.clone(),
+            locks: std::collections::BTreeSet::new(),
+            cut_at: None,
+            ..*self
         }
     }
 
