@@ -71,7 +71,7 @@ pub struct CopyStats {
 }
 
 impl CopyStats {
-    /// How often the copy was missing, damaged or behind, and was written anew.
+    /// How often the copy was missing, damaged, behind or ahead, and was written anew.
     pub fn rebuilds(&self) -> u64 {
         self.rebuilds.load(Ordering::Relaxed)
     }
@@ -117,8 +117,8 @@ impl Materialiser {
         })
     }
 
-    /// Opens the store where it is shut, and asks for the whole state where that is needed.
-    fn get_going(&mut self) {
+    /// Opens the store where it is shut.
+    fn open(&mut self) {
         if self.store.is_none() {
             match DiskStore::open(&self.dir) {
                 Ok((store, aside)) => {
@@ -127,11 +127,14 @@ impl Materialiser {
                 }
                 Err(error) => {
                     tracing::error!(%error, "sled folder cannot be opened; tried again");
-                    return;
                 }
             }
         }
-        if self.sequence.is_none() {
+    }
+
+    /// Asks for the whole state, if that is what is missing.
+    fn ask(&self) {
+        if self.store.is_some() && self.sequence.is_none() {
             let _ = self.wanted.try_put(WholeWanted); // one that waits is enough
         }
     }
@@ -183,7 +186,7 @@ impl Materialiser {
 impl Resident for Materialiser {
     fn started(&mut self, room: &mut Room<'_, Self>) {
         room.tick_every(SYNC_PERIOD);
-        self.get_going();
+        self.open(); // the whole state comes unasked at the start, and is asked for at a tick
     }
 
     fn stopping(&mut self, _: &mut Room<'_, Self>) {
@@ -201,7 +204,7 @@ impl Receive<Write> for Materialiser {
         if sequence > held + 1 {
             // Entries are missing (there was no room for them): only a whole state helps.
             self.sequence = None;
-            return self.get_going();
+            return self.ask();
         }
         match store.write(at, &changes) {
             Ok(()) => self.set_applied(sequence, at),
@@ -220,7 +223,8 @@ impl Receive<Reconcile> for Materialiser {
 
 impl Receive<Tick> for Materialiser {
     fn receive(&mut self, _: Tick, _: Credit, _: &mut Room<'_, Self>) {
-        self.get_going();
+        self.open();
+        self.ask();
         self.sync();
     }
 }
@@ -283,8 +287,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut bench = Bench::new(folder.path().join("sled"));
         let handle = bench.start();
-        let (whole, writes) = (handle.inbox(1), handle.inbox(WRITE_BYTES_MAX));
-        bench.asked().await;
+        let (whole, writes) = (handle.inbox(2), handle.inbox(WRITE_BYTES_MAX));
         writes.try_put(Write { sequence: 1, at: at(4), changes: vec![change("a", "0")] }).unwrap();
         whole.try_put(Reconcile { sequence: 1, at: at(4), parts: parts(&[("a", "1")]) }).unwrap();
         writes.try_put(Write { sequence: 1, at: at(4), changes: vec![change("a", "0")] }).unwrap();
@@ -303,11 +306,10 @@ mod tests {
     #[actix::test]
     async fn an_equal_copy_is_kept_and_one_ahead_of_the_log_is_not() {
         let folder = tempfile::tempdir().unwrap();
-        let mut bench = Bench::new(folder.path().join("sled"));
+        let bench = Bench::new(folder.path().join("sled"));
         let state = parts(&[("a", "1")]);
         for (index, rebuilds) in [(7, 1), (7, 1), (8, 1), (5, 2), (6, 2)] {
             let handle = bench.start();
-            bench.asked().await;
             let whole = Reconcile { sequence: 0, at: at(index), parts: state.clone() };
             handle.inbox(1).try_put(whole).unwrap();
             handle.stop().await;
@@ -320,11 +322,10 @@ mod tests {
     #[actix::test]
     async fn a_damaged_or_deleted_folder_is_made_good_while_it_runs_on() {
         let folder = tempfile::tempdir().unwrap();
-        let mut bench = Bench::new(folder.path().join("sled"));
+        let bench = Bench::new(folder.path().join("sled"));
         let state = parts(&[("a", "1"), ("b", "2")]);
         for damage in 0..3 {
             let handle = bench.start();
-            bench.asked().await;
             let whole = Reconcile { sequence: 0, at: at(7), parts: state.clone() };
             handle.inbox(1).try_put(whole).unwrap();
             handle.stop().await;

@@ -227,6 +227,11 @@ impl<D: Disk> Registry<D> {
             return heard.copy_behind.set(true); // after the start
         };
         let status = group.status();
+        if !status.ready {
+            // What was applied before the last stop is not applied again yet: a good copy would
+            // look as if it were ahead.
+            return heard.copy_behind.set(true);
+        }
         let applied = AppliedAt { index: status.applied.unwrap_or(0), term: status.term };
         let at = heard.last.get().unwrap_or(applied);
         let parts: Parts = machine

@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use crate::flush::{FlushPort, JOBS_MAX, RegistryFlush};
 use crate::machine::RegistryMachine;
-use crate::materialiser::{CopyStats, Materialiser, WRITE_BYTES_MAX};
+use crate::materialiser::{CopyStats, Materialiser, WRITE_BYTES_MAX, WholeWanted};
 use crate::registry::{Core, Ear, GroupStopped, Heard, Links, Registry};
 use crate::request::{REQUESTS_MAX, RegistryHandle};
 use crate::watch::{Published, WATCHERS_MAX, WatchActor};
@@ -152,6 +152,8 @@ async fn build<D: Disk>(
             let _ = links.publish.put(Published { table }).await; // stopped: it is not ready either
             let mut routes = service.handle.routes.clone();
             let _ = routes.wait_for(|newest| newest.version >= version).await;
+            // Before any request, so that the copy is compared with the state it was left with.
+            let _ = service.registry.inbox(1).try_put(WholeWanted);
             ready
         }
         Err(error) => Err(error.into()),
