@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use grus_consensus::{Fault, Group, GroupConfig, NoPeers, ProposeError, StartError};
+use grus_consensus::{Fault, Group, GroupConfig, NoPeers, ProposeError, StartError, Timings};
 use grus_log::{Disk, Log, LogConfig, OpenError};
 use grus_mailbox::{ActorSpec, Fatal, FatalReason, Host, HostHandle, Inbox, Place};
 use grus_protocol::ids::{Durability, ShardId};
@@ -23,6 +23,11 @@ use crate::watch::{Published, WATCHERS_MAX, WatchActor};
 pub const REGISTRY_SHARD: ShardId = ShardId(u32::MAX);
 /// Its only member, while it is a group of one.
 const NODE: u64 = 1;
+
+/// Timings of a group of one: it elects itself at once, so the clock of elections only wakes an
+/// idle process, ten times less often than it would by default.
+const ALONE: Timings =
+    Timings { heartbeat_ms: 1_500, election_ms_min: 5_000, election_ms_max: 10_000 };
 
 /// Where the registry's actors live.
 #[derive(Debug, Clone)]
@@ -226,5 +231,13 @@ fn group_config(place: &Place, failed: Inbox<GroupStopped>) -> GroupConfig {
         let _ = failed.try_put(GroupStopped); // one that waits is enough
     };
     let clock = move || clock.now();
-    GroupConfig::single(REGISTRY_SHARD, NODE, Durability::Persisted, Rc::new(clock), Rc::new(fatal))
+    let mut config = GroupConfig::single(
+        REGISTRY_SHARD,
+        NODE,
+        Durability::Persisted,
+        Rc::new(clock),
+        Rc::new(fatal),
+    );
+    config.timings = ALONE;
+    config
 }
