@@ -1,12 +1,39 @@
 //! The broker: accept, order, store, deliver.
+//!
+//! | what | where |
+//! |---|---|
+//! | the process: arguments, signals, exit code | [`run`] |
+//! | what lives where, start and stop | [`broker`] |
+//! | the door: sockets, frames, requests | [`listener`], [`connection`], [`socket`], [`dispatch`] |
+//! | routes and topics | [`registry_link`] |
+//! | one queue; one log and its queues | [`topic_queue`], [`shard`], [`machine`] |
+//! | what is shown | [`http`], [`metrics`] |
+//! | what it can be told | [`config`], [`settings`], [`data_folder`] |
 
+pub mod broker;
 mod codec;
 pub mod commands;
+pub mod config;
+pub mod connection;
+pub mod data_folder;
+pub mod dispatch;
 pub mod error;
 pub mod flush;
+pub mod http;
+pub mod listener;
 pub mod machine;
+pub mod metrics;
 pub mod reader;
+pub mod registry_link;
 pub mod retention;
+pub mod run;
+pub mod settings;
 pub mod shard;
+pub mod socket;
+pub mod statuses;
 pub mod storage;
 pub mod topic_queue;
+
+pub use broker::{Addresses, Broker, StartError};
+pub use config::BrokerConfig;
+pub use run::{BrokerArgs, RunError, run_from};

@@ -1,0 +1,470 @@
+//! The broker: the one file that says what lives where, in which order it starts, and how it stops.
+//!
+//! | place | who |
+//! |---|---|
+//! | `core-0` | Listener, RegistryLink, Registry, and what every core has |
+//! | `core-n` | Connections in turn; the shards of number n, 2n .. with their queues and consensus |
+//! | `flush-n` | the Flush of shard n; blocks |
+//! | `reader` | the Readers of all shards; page faults block it |
+//! | `registry-flush`, `registry-disk` | the registry's log and its copy in sled; block |
+//! | `http` | the HTTP server's one worker |
+//!
+//! Start: the folder's lock, the ports (so that a taken one is told at once), the registry, the
+//! shards side by side, the routes, HTTP, and the door last. Stop, in stages: the door, the shards
+//! (whose answers still leave), the connections, the link, the registry, and every thread.
+
+mod parts;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use grus_log::RealDisk;
+use grus_mailbox::{HostHandle, Places, Process, Shutdown, StageReport, outlet, reply};
+use grus_protocol::ids::{BrokerAddress, ShardId};
+use grus_registry::{
+    RegistryError, RegistryHandle, RegistryPlaces, RegistryRequest, RegistryService,
+    RegistrySettings, RegistryStartError, RoutingTable, Watch,
+};
+use prometheus_client::registry::Registry as MetricsRegistry;
+use thiserror::Error;
+use tokio::sync::watch;
+
+use crate::config::BrokerConfig;
+use crate::data_folder::{DataFolder, FolderError};
+use crate::dispatch::Service;
+use crate::http::host::AllowedHosts;
+use crate::http::{HttpParts, HttpServer};
+use crate::listener::{Listener, ListenerParts, StopAccepting};
+use crate::metrics::EdgeMetrics;
+use crate::registry_link::routes::Routes;
+use crate::registry_link::{LinkParts, REQUESTS_MAX, RegistryLink};
+use crate::shard::{self, Shard, ShardHandle, ShardPlaces, ShardStartError};
+pub use parts::ShardPlan;
+
+/// Stages of a stop; each gets its share of the time allowed.
+const STAGES: u32 = 4;
+/// Longest wait for all topics to be open before the door opens anyway.
+const SETTLE_MAX: Duration = Duration::from_secs(30);
+
+/// Why a broker did not start. One line for the operator.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The data folder cannot be served.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// A port cannot be had.
+    #[error("cannot listen on {address} for {what}: {source}")]
+    Port {
+        /// What it was for.
+        what: &'static str,
+        /// The address configured.
+        address: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The registry did not start.
+    #[error(transparent)]
+    Registry(#[from] RegistryStartError),
+    /// The registry refused this broker.
+    #[error("registry: {0}")]
+    Register(#[from] RegistryError),
+    /// A shard did not start.
+    #[error("shard {shard}: {source}")]
+    Shard {
+        /// The shard.
+        shard: ShardId,
+        /// Why.
+        source: ShardStartError,
+    },
+    /// An actor went away while the broker started.
+    #[error("{0} stopped while the broker started")]
+    Gone(&'static str),
+}
+
+/// Where a running broker can be reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses {
+    /// The protocol.
+    pub listen: SocketAddr,
+    /// HTTP, unless it is off.
+    pub http: Option<SocketAddr>,
+}
+
+/// A running broker. Stop it: dropped, it leaves its threads running.
+pub struct Broker {
+    addresses: Addresses,
+    process: Process,
+    running: Running,
+}
+
+/// What is running, in the order in which it was started.
+struct Running {
+    folder: DataFolder,
+    stage_limit: Duration,
+    places: Places,
+    registry: Option<RegistryService<RealDisk>>,
+    shards: Vec<Shard>,
+    link: Option<HostHandle<RegistryLink>>,
+    http: Option<HttpServer>,
+    listener: Option<HostHandle<Listener>>,
+}
+
+/// Sockets bound before anything else is begun.
+struct Sockets {
+    listen: TcpListener,
+    http: Option<TcpListener>,
+    addresses: Addresses,
+}
+
+impl Broker {
+    /// Starts a broker in this process, which runs an actix `System`. Several fit in one process.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub async fn start(config: BrokerConfig, process: Process) -> Result<Self, StartError> {
+        let folder = DataFolder::open(&config.data)?;
+        let sockets = Sockets::bind(&config)?;
+        let addresses = sockets.addresses.clone();
+        let cores = config.core_arbiters_resolved() as usize;
+        let mut running = Running {
+            folder,
+            stage_limit: config.shutdown_timeout / STAGES,
+            places: Places::start(cores, &process),
+            registry: None,
+            shards: Vec::new(),
+            link: None,
+            http: None,
+            listener: None,
+        };
+        match running.bring_up(&config, sockets, &process).await {
+            Ok(()) => Ok(Self { addresses, process, running }),
+            Err(error) => {
+                running.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Where it can be reached.
+    #[must_use]
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Its clock, actors and fatal port.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Its data folder, absolute.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.running.folder.path().to_owned()
+    }
+
+    /// Stops it in stages; says how each went.
+    pub async fn stop(self) -> Vec<StageReport> {
+        self.running.stop().await
+    }
+}
+
+impl Sockets {
+    fn bind(config: &BrokerConfig) -> Result<Self, StartError> {
+        let listen = bind("clients", &config.listen_address)?;
+        let http = match config.http_address.as_str() {
+            "off" | "" => None,
+            address => Some(bind("HTTP", address)?),
+        };
+        let addresses = Addresses {
+            listen: local("clients", &config.listen_address, &listen)?,
+            http: match &http {
+                Some(socket) => Some(local("HTTP", &config.http_address, socket)?),
+                None => None,
+            },
+        };
+        Ok(Self { listen, http, addresses })
+    }
+}
+
+fn bind(what: &'static str, address: &str) -> Result<TcpListener, StartError> {
+    let failed = |source| StartError::Port { what, address: address.to_owned(), source };
+    let socket = TcpListener::bind(address).map_err(failed)?; // with SO_REUSEADDR, as std does
+    socket.set_nonblocking(true).map_err(failed)?;
+    Ok(socket)
+}
+
+fn local(
+    what: &'static str,
+    address: &str,
+    socket: &TcpListener,
+) -> Result<SocketAddr, StartError> {
+    let failed = |source| StartError::Port { what, address: address.to_owned(), source };
+    socket.local_addr().map_err(failed)
+}
+
+impl Running {
+    async fn bring_up(
+        &mut self,
+        config: &BrokerConfig,
+        sockets: Sockets,
+        process: &Process,
+    ) -> Result<(), StartError> {
+        let address = advertised(config, self.folder.broker(), sockets.addresses.listen);
+        let registry = self.start_registry().await?;
+        let table = table_now(&registry).await?;
+        let wanted = match config.shards_per_durability {
+            0 => config.core_arbiters_resolved(),
+            some => some,
+        };
+        let plan = ShardPlan::new(&table, self.folder.broker(), wanted);
+        register(&registry, &address, &plan).await?;
+        let handles = self.start_shards(config, &plan).await?;
+
+        let (published, routes) = watch::channel(Arc::new(Routes::default()));
+        let (settled, mut is_settled) = watch::channel(false);
+        let link = RegistryLink::start(
+            self.places.core(0),
+            LinkParts {
+                registry,
+                shards: handles.clone(),
+                policy: config.topic_policy(),
+                published: Arc::new(published),
+                settled: Arc::new(settled),
+            },
+        );
+        let ask = link.inbox(REQUESTS_MAX);
+        self.link = Some(link);
+        let settling = is_settled.wait_for(|settled| *settled);
+        if tokio::time::timeout(SETTLE_MAX, settling).await.is_err() {
+            tracing::warn!("not all topics are open yet");
+        }
+
+        let mut registry = MetricsRegistry::default();
+        let metrics = EdgeMetrics::new(&mut registry);
+        let http_address = sockets.addresses.http.map_or("no port".into(), |at| at.to_string());
+        let service = Service {
+            address,
+            http_address: http_address.into(),
+            frame_limits: config.frame_limits(),
+            batch_limits: config.batch_limits(),
+            fetch_bytes_max: config.fetch.bytes_max,
+            fetch_wait_ms_max: whole_ms(config.fetch.wait_max),
+            idle_ms_max: whole_ms(config.connection.idle_timeout),
+            routes: routes.clone(),
+            link: ask,
+            clock: process.clock,
+            metrics: metrics.clone(),
+        };
+        if let Some(socket) = sockets.http {
+            let parts = HttpParts {
+                broker: self.folder.broker(),
+                process: process.clone(),
+                routes,
+                shards: handles,
+                metrics,
+                registry: Arc::new(registry),
+                hosts: AllowedHosts::new(&config.http_address, &config.http_hosts),
+                fault_switches: fault_switches(),
+            };
+            self.http = Some(start_http(config, socket, parts)?);
+        }
+        self.open_door(config, sockets.listen, service).await
+    }
+
+    async fn start_registry(&mut self) -> Result<RegistryHandle, StartError> {
+        let places = RegistryPlaces {
+            core: self.places.core(0).clone(),
+            flush: self.places.open("registry-flush"),
+            disk: self.places.open("registry-disk"),
+        };
+        let settings = RegistrySettings::new(self.folder.registry());
+        let registry = RegistryService::start(places, settings, RealDisk).await?;
+        let handle = registry.handle().clone();
+        self.registry = Some(registry);
+        Ok(handle)
+    }
+
+    /// Starts all shards side by side.
+    async fn start_shards(
+        &mut self,
+        config: &BrokerConfig,
+        plan: &ShardPlan,
+    ) -> Result<Vec<ShardHandle>, StartError> {
+        let reader = self.places.open("reader");
+        let mut starting = Vec::new();
+        for (id, durability) in plan.shards().iter().copied() {
+            let places = ShardPlaces {
+                core: self.places.core(plan.number_in_level(id)).clone(),
+                flush: self.places.open(&format!("flush-{id}")),
+                reader: reader.clone(),
+            };
+            let folder = self.folder.shard(id);
+            let settings = config.shard_settings(id, self.folder.broker(), folder, durability);
+            starting.push(async move {
+                let started = shard::start(places, settings).await;
+                started.map_err(|source| StartError::Shard { shard: id, source })
+            });
+        }
+        let mut failed = None;
+        for started in join_all(starting).await {
+            match started {
+                Ok(shard) => self.shards.push(shard),
+                Err(error) => failed = Some(error),
+            }
+        }
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(self.shards.iter().map(|shard| shard.handle().clone()).collect()),
+        }
+    }
+
+    async fn open_door(
+        &mut self,
+        config: &BrokerConfig,
+        socket: TcpListener,
+        service: Service,
+    ) -> Result<(), StartError> {
+        let parts = ListenerParts {
+            cores: self.places.cores().to_vec(),
+            service,
+            connection: config.connection.clone(),
+            connections_max: config.connections_max,
+        };
+        let listener = Listener::start(self.places.core(0), socket, parts).await;
+        self.listener = Some(listener.ok_or(StartError::Gone("the listener"))?);
+        Ok(())
+    }
+
+    /// Stops whatever is running, the last first. The door closes and no more is read, then the
+    /// shards answer all that is under way, then those answers leave with their connections.
+    async fn stop(self) -> Vec<StageReport> {
+        let mut shutdown = Shutdown::new(self.stage_limit);
+        shutdown.stage("door");
+        if let Some(listener) = self.listener.clone() {
+            shutdown.step("listener", move || async move {
+                let (port, closed) = reply::port();
+                let _ = listener.inbox(1).try_put(StopAccepting { reply: port });
+                let _ = closed.await; // also when it is gone
+            });
+        }
+        if let Some(http) = self.http {
+            shutdown.step("http", move || http.stop());
+        }
+        shutdown.stage("shards");
+        for shard in self.shards {
+            shutdown.step(format!("{shard:?}"), move || shard.stop());
+        }
+        shutdown.stage("connections");
+        if let Some(listener) = &self.listener {
+            shutdown.actor(listener);
+        }
+        shutdown.stage("registry");
+        let (link, registry) = (self.link, self.registry);
+        shutdown.step("registry", move || async move {
+            if let Some(link) = link {
+                link.stop().await;
+            }
+            if let Some(registry) = registry {
+                registry.stop().await;
+            }
+        });
+        let reports = shutdown.run().await;
+        if tokio::time::timeout(self.stage_limit, self.places.stop_and_join()).await.is_err() {
+            tracing::warn!("not all threads ended in time");
+        }
+        drop(self.folder); // the lock goes last
+        reports
+    }
+}
+
+fn start_http(
+    config: &BrokerConfig,
+    socket: TcpListener,
+    parts: HttpParts,
+) -> Result<HttpServer, StartError> {
+    HttpServer::start(socket, parts).map_err(|source| StartError::Port {
+        what: "HTTP",
+        address: config.http_address.clone(),
+        source,
+    })
+}
+
+/// The routes as the registry has them after its own recovery.
+async fn table_now(registry: &RegistryHandle) -> Result<Arc<RoutingTable>, StartError> {
+    let (to, mut from) = outlet(1);
+    let gone = || StartError::Gone("the registry");
+    registry.watch.try_put(Watch { to }).map_err(|_| gone())?;
+    let (changed, _credit) = from.take().await.ok_or_else(gone)?;
+    Ok(changed.table)
+}
+
+/// Names this broker and its shards to the registry, so that topics can be placed on them.
+async fn register(
+    registry: &RegistryHandle,
+    address: &BrokerAddress,
+    plan: &ShardPlan,
+) -> Result<(), StartError> {
+    let (port, answer) = reply::port();
+    let request = RegistryRequest::RegisterBroker {
+        address: address.clone(),
+        shards: plan.shards().to_vec(),
+        reply: port,
+    };
+    let gone = || StartError::Gone("the registry");
+    registry.ask.try_put(request).map_err(|_| gone())?;
+    answer.await.map_err(|_| gone())??;
+    Ok(())
+}
+
+/// How clients reach this broker: as configured, or where it listens.
+fn advertised(
+    config: &BrokerConfig,
+    id: grus_protocol::ids::BrokerId,
+    listen: SocketAddr,
+) -> BrokerAddress {
+    let configured = config.advertised_address.rsplit_once(':').and_then(|(host, port)| {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        Some((host.to_owned(), port.parse().ok()?))
+    });
+    let (host, port) = configured.unwrap_or_else(|| (listen.ip().to_string(), listen.port()));
+    BrokerAddress { id, host, port }
+}
+
+/// Whether faults may be injected over HTTP: for tests of supervision alone.
+fn fault_switches() -> bool {
+    let on = std::env::var_os("GRUS_FAULT_SWITCHES").is_some_and(|value| value == "1");
+    if on {
+        tracing::warn!("GRUS_FAULT_SWITCHES=1: faults can be injected over HTTP");
+    }
+    on
+}
+
+fn whole_ms(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use grus_protocol::ids::BrokerId;
+
+    use super::*;
+
+    #[test]
+    fn clients_are_told_the_configured_address_or_the_real_one() {
+        let listen: SocketAddr = "127.0.0.1:4000".parse().unwrap();
+        let mut config = BrokerConfig::default();
+        let told = |config: &BrokerConfig| {
+            let address = advertised(config, BrokerId(1), listen);
+            (address.host, address.port)
+        };
+        assert_eq!(told(&config), ("127.0.0.1".into(), 4000));
+        config.advertised_address = "mq.example:6086".into();
+        assert_eq!(told(&config), ("mq.example".into(), 6086));
+        config.advertised_address = "[fe80::1]:6086".into();
+        assert_eq!(told(&config), ("fe80::1".into(), 6086));
+    }
+}

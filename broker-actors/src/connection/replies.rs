@@ -1,0 +1,230 @@
+//! Where the answer to a request goes, and how it becomes a frame. Pure.
+//!
+//! A [`ReplyTo`] answers exactly once: dropped unanswered (an actor was rebuilt, or a future of
+//! this connection was dropped) it says so to the client, so that no request is left hanging and
+//! none stays in the budget.
+
+use bytes::Bytes;
+use grus_mailbox::{Dropped, Inbox, Port, Weigh};
+use grus_protocol::error::{ErrorCode, ErrorReply};
+use grus_protocol::frame::{FrameHead, encode};
+use grus_protocol::message::{FetchReply, FetchedBatch, ProduceReply};
+use serde::Serialize;
+
+use crate::connection::output::Output;
+use crate::error::QueueError;
+use crate::topic_queue::{Fetched, Receipt};
+
+/// How long a client should wait before it asks again when its queue is being rebuilt.
+const REBUILT_RETRY_AFTER_MS: u32 = 20;
+
+/// What the writer of a connection is handed.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// Bytes of the request this ends, if it ends one.
+    pub request_bytes: Option<u32>,
+    /// What to write.
+    pub content: Content,
+    /// Whether the connection is closed behind it.
+    pub close_after: bool,
+}
+
+impl Weigh for Outgoing {}
+
+/// What to write.
+#[derive(Debug)]
+pub enum Content {
+    /// Nothing: the request wanted no reply.
+    Nothing,
+    /// Bytes that are ready.
+    Encoded(Bytes),
+    /// A receipt.
+    Produced(FrameHead, Receipt),
+    /// Batches.
+    Fetched(FrameHead, Fetched),
+    /// An error.
+    Error(FrameHead, Box<ErrorReply>),
+}
+
+impl Content {
+    /// The error this is, if it is one.
+    #[must_use]
+    pub fn error_code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Error(_, error) => Some(error.code),
+            _ => None,
+        }
+    }
+
+    /// Appends the frame to `output`.
+    pub fn write_into(self, output: &mut Output) {
+        match self {
+            Self::Nothing => {}
+            Self::Encoded(bytes) => output.push(bytes),
+            Self::Produced(head, receipt) => {
+                let header = ProduceReply {
+                    base_offset: receipt.base_offset,
+                    term: receipt.term,
+                    stored: receipt.stored,
+                    durability: receipt.durability,
+                    duplicate: receipt.duplicate,
+                };
+                write_frame(output, head, &header, 0);
+            }
+            Self::Fetched(head, fetched) => write_fetched(output, head, fetched),
+            Self::Error(head, error) => {
+                write_frame(output, head.error_reply(), &*error, 0);
+            }
+        }
+    }
+}
+
+fn write_fetched(output: &mut Output, head: FrameHead, fetched: Fetched) {
+    let body_bytes = fetched.batches.iter().map(|batch| batch.bytes.len()).sum();
+    let batches = fetched.batches.iter().map(|batch| FetchedBatch {
+        base_offset: batch.base_offset,
+        term: batch.term,
+        stored: batch.stored,
+        length: u32::try_from(batch.bytes.len()).expect("a batch has at most 4 GiB"),
+    });
+    let header = FetchReply {
+        log_start: fetched.log_start,
+        end_offset: fetched.end_offset,
+        batches: batches.collect(),
+    };
+    if write_frame(output, head, &header, body_bytes) {
+        for batch in fetched.batches {
+            output.push(batch.bytes);
+        }
+    }
+}
+
+/// Appends a reply's head and header; an error instead when it cannot be encoded. Says whether
+/// the body is to follow.
+fn write_frame(
+    output: &mut Output,
+    request: FrameHead,
+    header: &impl Serialize,
+    body_bytes: usize,
+) -> bool {
+    let head = if request.is_error() { request } else { request.reply() };
+    let Err(failure) = output.encode(|buffer| encode(head, header, body_bytes, buffer)) else {
+        return true;
+    };
+    let error = ErrorReply::new(ErrorCode::Internal, failure.to_string());
+    let written = output.encode(|buffer| encode(request.error_reply(), &error, 0, buffer));
+    assert!(written.is_ok(), "an error reply always encodes");
+    false
+}
+
+/// Answers one request, once.
+#[derive(Debug)]
+pub struct ReplyTo {
+    head: FrameHead,
+    request_bytes: u32,
+    writer: Option<Inbox<Outgoing>>,
+}
+
+impl ReplyTo {
+    /// The way back for the request with `head`, which took `request_bytes` of the budget.
+    #[must_use]
+    pub fn new(head: FrameHead, request_bytes: u32, writer: Inbox<Outgoing>) -> Self {
+        Self { head, request_bytes, writer: Some(writer) }
+    }
+
+    /// Answers with a header and no body.
+    pub fn header(self, header: &impl Serialize) {
+        let mut output = Output::new();
+        let written = output.encode(|buffer| encode(self.head.reply(), header, 0, buffer));
+        match written {
+            Ok(()) => self.send(Content::Encoded(output.into_bytes()), false),
+            Err(error) => self.error(ErrorReply::new(ErrorCode::Internal, error.to_string())),
+        }
+    }
+
+    /// Answers with a header, or with an error.
+    pub fn result<T: Serialize>(self, result: Result<T, ErrorReply>) {
+        match result {
+            Ok(header) => self.header(&header),
+            Err(error) => self.error(error),
+        }
+    }
+
+    /// Answers with an error; the connection is closed behind it if its code says so.
+    pub fn error(self, error: ErrorReply) {
+        let close_after = error.code.closes_connection();
+        let head = self.head;
+        self.send(Content::Error(head, Box::new(error)), close_after);
+    }
+
+    /// A port for a queue's answer to a Produce.
+    #[must_use]
+    pub fn produced(self) -> Port<Result<Receipt, QueueError>> {
+        self.queue_port(Content::Produced)
+    }
+
+    /// A port for a queue's answer to a Fetch.
+    #[must_use]
+    pub fn fetched(self) -> Port<Result<Fetched, QueueError>> {
+        self.queue_port(Content::Fetched)
+    }
+
+    /// A port for an answer that becomes a header.
+    #[must_use]
+    pub fn port<T: Send + 'static, H: Serialize>(
+        self,
+        answer: impl FnOnce(T) -> Result<H, ErrorReply> + Send + 'static,
+    ) -> Port<T> {
+        Port::call(move |answered: Result<T, Dropped>| {
+            if let Ok(value) = answered {
+                self.result(answer(value));
+            }
+        })
+    }
+
+    fn queue_port<T: Send + 'static>(
+        self,
+        content: fn(FrameHead, T) -> Content,
+    ) -> Port<Result<T, QueueError>> {
+        Port::call(move |answered: Result<Result<T, QueueError>, Dropped>| match answered {
+            Ok(Ok(value)) => {
+                let head = self.head;
+                self.send(content(head, value), false);
+            }
+            Ok(Err(error)) => self.error(error.to_reply()),
+            Err(Dropped) => drop(self),
+        })
+    }
+
+    fn send(mut self, content: Content, close_after: bool) {
+        self.put(content, close_after);
+    }
+
+    fn put(&mut self, content: Content, close_after: bool) {
+        let Some(writer) = self.writer.take() else { return };
+        let unwanted = self.head.wants_no_reply();
+        let outgoing = Outgoing {
+            request_bytes: Some(self.request_bytes),
+            content: if unwanted { Content::Nothing } else { content },
+            close_after,
+        };
+        if let Err(refused) = writer.try_put(outgoing)
+            && refused.is_full()
+        {
+            // No panic here: it would be that of the actor that answers.
+            tracing::error!("a bug: more replies than the budget lets in requests");
+        }
+    }
+}
+
+impl Drop for ReplyTo {
+    fn drop(&mut self) {
+        if self.writer.is_none() {
+            return; // answered
+        }
+        let error = ErrorReply::new(ErrorCode::Unavailable, "the queue is being rebuilt")
+            .with_retry_after_ms(REBUILT_RETRY_AFTER_MS);
+        let head = self.head;
+        self.put(Content::Error(head, Box::new(error)), false);
+    }
+}

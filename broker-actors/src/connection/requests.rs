@@ -1,0 +1,129 @@
+//! From a frame to a typed request, behind the gate of Hello. Pure.
+
+use bytes::Bytes;
+use grus_protocol::error::{ErrorCode, ErrorReply};
+use grus_protocol::frame::{Frame, FrameKind, HeaderError};
+use grus_protocol::message::{
+    AlterTopic, CreateTopic, DeleteTopic, DescribeTopic, Fetch, Hello, InitProducer, ListOffsets,
+    ListTopics, Metadata, Ping, Produce,
+};
+use grus_protocol::opcode::Opcode;
+
+/// A request whose header was read.
+#[derive(Debug)]
+pub enum Request {
+    /// Opens the connection.
+    Hello(Hello),
+    /// Asks for a sign of life.
+    Ping,
+    /// Asks for routes.
+    Metadata(Metadata),
+    /// Asks for a producer's identity.
+    InitProducer(InitProducer),
+    /// Stores the batch in the bytes.
+    Produce(Produce, Bytes),
+    /// Reads.
+    Fetch(Fetch),
+    /// Asks for an offset.
+    ListOffsets(ListOffsets),
+    /// Makes a topic.
+    CreateTopic(CreateTopic),
+    /// Changes a topic.
+    AlterTopic(AlterTopic),
+    /// Removes a topic.
+    DeleteTopic(DeleteTopic),
+    /// Describes a topic.
+    DescribeTopic(DescribeTopic),
+    /// Lists topics.
+    ListTopics(ListTopics),
+}
+
+/// Reads the header of a request. `greeted` says whether Hello was accepted on this connection.
+///
+/// # Errors
+/// What to answer; [`ErrorCode::HelloRequired`] closes the connection.
+pub fn read_request(frame: Frame, greeted: bool) -> Result<Request, ErrorReply> {
+    let opcode = frame.head.opcode;
+    if greeted == (opcode == Opcode::Hello) {
+        return Err(if greeted {
+            ErrorReply::new(ErrorCode::InvalidRequest, "hello was said before")
+        } else {
+            let text = format!("the first request must be Hello, not {opcode}");
+            ErrorReply::new(ErrorCode::HelloRequired, text)
+        });
+    }
+    if opcode != Opcode::Produce && !frame.body.is_empty() {
+        let text = format!("{opcode} has no body, but {} bytes came", frame.body.len());
+        return Err(ErrorReply::new(ErrorCode::MalformedFrame, text));
+    }
+    decode(frame).map_err(|error| error.to_reply())
+}
+
+fn decode(frame: Frame) -> Result<Request, HeaderError> {
+    Ok(match frame.head.opcode {
+        Opcode::Hello => Request::Hello(frame.header()?),
+        Opcode::Ping => {
+            frame.header::<Ping>()?;
+            Request::Ping
+        }
+        Opcode::Metadata => Request::Metadata(frame.header()?),
+        Opcode::InitProducer => Request::InitProducer(frame.header()?),
+        Opcode::Produce => Request::Produce(frame.header()?, frame.body),
+        Opcode::Fetch => Request::Fetch(frame.header()?),
+        Opcode::ListOffsets => Request::ListOffsets(frame.header()?),
+        Opcode::CreateTopic => Request::CreateTopic(frame.header()?),
+        Opcode::AlterTopic => Request::AlterTopic(frame.header()?),
+        Opcode::DeleteTopic => Request::DeleteTopic(frame.header()?),
+        Opcode::DescribeTopic => Request::DescribeTopic(frame.header()?),
+        Opcode::ListTopics => Request::ListTopics(frame.header()?),
+    })
+}
+
+/// Whether a frame asks something; what a client sends besides (replies, pushes) is ignored.
+#[must_use]
+pub fn is_request(frame: &Frame) -> bool {
+    frame.head.kind == FrameKind::Request
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use grus_protocol::frame::{FrameHead, decode as decode_frame, encode};
+    use grus_protocol::limits::FrameLimits;
+    use serde::Serialize;
+
+    use super::*;
+
+    fn frame(opcode: Opcode, header: &impl Serialize, body: &[u8]) -> Frame {
+        let mut buffer = BytesMut::new();
+        encode(FrameHead::request(opcode, 7), header, body.len(), &mut buffer).unwrap();
+        buffer.extend_from_slice(body);
+        decode_frame(&mut buffer, &FrameLimits::REQUESTS).unwrap().unwrap()
+    }
+
+    fn code(frame: Frame, greeted: bool) -> ErrorCode {
+        read_request(frame, greeted).unwrap_err().code
+    }
+
+    #[test]
+    fn hello_comes_first_and_once() {
+        let hello = Hello::new("c", "s");
+        let read = read_request(frame(Opcode::Hello, &hello, b""), false);
+        assert!(matches!(read, Ok(Request::Hello(read)) if read == hello));
+        assert_eq!(code(frame(Opcode::Hello, &hello, b""), true), ErrorCode::InvalidRequest);
+        assert_eq!(code(frame(Opcode::Ping, &Ping {}, b""), false), ErrorCode::HelloRequired);
+        assert!(read_request(frame(Opcode::Ping, &Ping {}, b""), true).is_ok());
+    }
+
+    #[test]
+    fn a_header_of_another_shape_is_a_typed_error() {
+        assert_eq!(code(frame(Opcode::Fetch, &("x", 1), b""), true), ErrorCode::MalformedHeader);
+        let bad_name = ("../x", 0_u64, 0_u32, 0_u32);
+        assert_eq!(code(frame(Opcode::Produce, &bad_name, b"b"), true), ErrorCode::InvalidName);
+    }
+
+    #[test]
+    fn a_body_where_none_belongs_is_refused() {
+        assert_eq!(code(frame(Opcode::Ping, &Ping {}, b"x"), true), ErrorCode::MalformedFrame);
+    }
+}

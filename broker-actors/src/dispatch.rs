@@ -1,0 +1,282 @@
+//! From a request to the actor that serves it. The reader of a connection calls this for each
+//! request in the order of arrival, and waits here where a queue has no room: that order, and that
+//! wait, are what keeps the batches of a queue in order and a fast producer in bounds.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use grus_mailbox::{Clock, Inbox, reply};
+use grus_protocol::batch::RecordBatch;
+use grus_protocol::error::{ErrorCode, ErrorReply};
+use grus_protocol::ids::{BrokerAddress, TopicId};
+use grus_protocol::limits::{BatchLimits, FrameLimits};
+use grus_protocol::message::{
+    DescribeTopic, DescribeTopicReply, Fetch, Hello, HelloReply, ListAt, ListOffsets,
+    ListOffsetsReply, ListTopics, ListTopicsReply, Metadata, MetadataReply, PingReply, Produce,
+    TopicMetadata,
+};
+use grus_protocol::names::TopicName;
+use tokio::sync::watch;
+
+use crate::connection::replies::ReplyTo;
+use crate::connection::requests::Request;
+use crate::metrics::EdgeMetrics;
+use crate::registry_link::LinkRequest;
+use crate::registry_link::routes::{Routes, TopicRoute, unknown_topic};
+use crate::socket::Gate;
+use crate::statuses::describe;
+use crate::topic_queue::{self, At, ListedOffset, QueueAsk};
+
+/// How long a client waits before it repeats what was refused for want of room.
+const RETRY_AFTER_MS: u32 = 20;
+/// How long a produce without a time of its own may wait for room.
+const PRODUCE_WAIT: Duration = Duration::from_secs(30);
+/// Program and version, for people.
+pub const SOFTWARE: &str = concat!("grus-broker ", env!("CARGO_PKG_VERSION"));
+
+/// What every connection of a broker is served from. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// How clients reach this broker.
+    pub address: BrokerAddress,
+    /// Where HTTP is served, to tell those who ask at the wrong port.
+    pub http_address: Arc<str>,
+    /// What a frame may be.
+    pub frame_limits: FrameLimits,
+    /// What a batch may be.
+    pub batch_limits: BatchLimits,
+    /// Most bytes of one fetch.
+    pub fetch_bytes_max: u32,
+    /// Longest wait of one fetch, in milliseconds.
+    pub fetch_wait_ms_max: u32,
+    /// How long a connection may be idle, in milliseconds.
+    pub idle_ms_max: u32,
+    /// The routes, as they change.
+    pub routes: watch::Receiver<Arc<Routes>>,
+    /// Whoever changes them.
+    pub link: Inbox<LinkRequest>,
+    /// The clock.
+    pub clock: Clock,
+    /// The counters.
+    pub metrics: EdgeMetrics,
+}
+
+/// Serves the requests of one connection.
+pub struct Dispatcher {
+    service: Service,
+    routes: Arc<Routes>,
+}
+
+impl Dispatcher {
+    /// Serves one connection from `service`.
+    #[must_use]
+    pub fn new(service: Service) -> Self {
+        let routes = Arc::clone(&service.routes.borrow());
+        Self { service, routes }
+    }
+
+    /// Where HTTP is served.
+    #[must_use]
+    pub fn http_address(&self) -> &str {
+        &self.service.http_address
+    }
+
+    /// Hands one request on, or answers it.
+    pub async fn dispatch(&mut self, request: Request, reply: ReplyTo, gate: &Rc<Gate>) {
+        match request {
+            Request::Produce(produce, body) => self.produce(produce, body, reply).await,
+            Request::Fetch(fetch) => self.fetch(&fetch, reply).await,
+            Request::ListOffsets(ask) => self.list_offsets(&ask, reply).await,
+            Request::Ping => reply.header(&PingReply { time: self.service.clock.now() }),
+            Request::Hello(hello) => self.hello(&hello, reply, gate),
+            Request::Metadata(ask) => reply.header(&self.metadata(ask).await),
+            Request::ListTopics(ask) => self.list_topics(&ask, reply),
+            Request::DescribeTopic(ask) => self.describe_topic(&ask, reply),
+            Request::InitProducer(ask) => {
+                self.link(reply, |reply| LinkRequest::InitProducer { ask, reply });
+            }
+            Request::CreateTopic(ask) => {
+                self.link(reply, |reply| LinkRequest::Create { ask, reply });
+            }
+            Request::AlterTopic(ask) => {
+                self.link(reply, |reply| LinkRequest::Alter { ask, reply });
+            }
+            Request::DeleteTopic(ask) => {
+                self.link(reply, |reply| LinkRequest::Delete { ask, reply });
+            }
+        }
+    }
+
+    fn hello(&mut self, hello: &Hello, reply: ReplyTo, gate: &Rc<Gate>) {
+        let version = match hello.judge() {
+            Ok(version) => version,
+            Err(error) => return reply.error(error), // it may try again
+        };
+        let service = &self.service;
+        let mut header = HelloReply::new(
+            hello,
+            version,
+            service.address.id,
+            &service.frame_limits,
+            &service.batch_limits,
+        );
+        header.idle_ms_max = service.idle_ms_max;
+        header.time = service.clock.now();
+        SOFTWARE.clone_into(&mut header.software);
+        gate.greet();
+        reply.header(&header);
+    }
+
+    /// The topic of that name, made first if it does not exist and may be made.
+    async fn topic(
+        &mut self,
+        name: &TopicName,
+        may_create: bool,
+    ) -> Result<Arc<TopicRoute>, ErrorReply> {
+        if self.service.routes.has_changed().unwrap_or(false) {
+            self.routes = Arc::clone(&self.service.routes.borrow_and_update());
+        }
+        if let Some(topic) = self.routes.get(name) {
+            return Ok(Arc::clone(topic));
+        }
+        if !may_create {
+            return Err(unknown_topic(name));
+        }
+        let (port, answer) = reply::port();
+        let resolve = LinkRequest::Resolve { name: name.clone(), reply: port };
+        if self.service.link.put(resolve).await.is_err() {
+            return Err(stopping());
+        }
+        answer.await.unwrap_or_else(|_dropped| Err(unavailable("the topic is being made")))
+    }
+
+    async fn produce(&mut self, ask: Produce, body: bytes::Bytes, reply: ReplyTo) {
+        let may_create = ask.topic_id == TopicId::UNKNOWN && !ask.topic.is_system();
+        let topic = match self.topic(&ask.topic, may_create).await {
+            Ok(topic) => topic,
+            Err(error) => return reply.error(error),
+        };
+        let handle = match topic.queue(ask.topic_id, ask.queue) {
+            Ok(handle) => handle,
+            Err(error) => return reply.error(error),
+        };
+        let batch = match RecordBatch::check(body, &self.service.batch_limits) {
+            Ok(batch) => batch,
+            Err(error) => return reply.error(error.to_reply()),
+        };
+        self.service.metrics.batch_taken(batch.count(), batch.len_bytes());
+        let message = topic_queue::Produce { batch, reply: reply.produced() };
+        let Err(refused) = handle.produce.try_put(message) else { return };
+        if !refused.is_full() {
+            return; // its port is dropped and says that the queue is not there now
+        }
+        let wait = match ask.timeout_ms {
+            0 => PRODUCE_WAIT,
+            ms => Duration::from_millis(u64::from(ms)).min(PRODUCE_WAIT),
+        };
+        // Too late or stopped: the message is dropped, and its port answers.
+        let _ = tokio::time::timeout(wait, handle.produce.put(refused.into_message())).await;
+    }
+
+    async fn fetch(&mut self, ask: &Fetch, reply: ReplyTo) {
+        let topic = match self.topic(&ask.topic, false).await {
+            Ok(topic) => topic,
+            Err(error) => return reply.error(error),
+        };
+        let handle = match topic.queue(ask.topic_id, ask.queue) {
+            Ok(handle) => handle,
+            Err(error) => return reply.error(error),
+        };
+        let message = topic_queue::Fetch {
+            offset: ask.offset,
+            last_term: ask.last_term,
+            bytes_max: ask.bytes_max.min(self.service.fetch_bytes_max),
+            wait_ms: ask.wait_ms.min(self.service.fetch_wait_ms_max),
+            reply: reply.fetched(),
+        };
+        let _ = handle.fetch.try_put(message); // refused: its port is dropped, which answers
+    }
+
+    async fn list_offsets(&mut self, ask: &ListOffsets, reply: ReplyTo) {
+        let topic = match self.topic(&ask.topic, false).await {
+            Ok(topic) => topic,
+            Err(error) => return reply.error(error),
+        };
+        let handle = match topic.queue(ask.topic_id, ask.queue) {
+            Ok(handle) => handle,
+            Err(error) => return reply.error(error),
+        };
+        let at = match ask.at {
+            ListAt::First => At::First,
+            ListAt::Last => At::Last,
+            ListAt::Time(time) => At::Time(time),
+        };
+        let port = reply.port(|listed: Result<ListedOffset, crate::error::QueueError>| {
+            let listed = listed.map_err(|error| error.to_reply())?;
+            Ok(ListOffsetsReply {
+                offset: listed.offset,
+                log_start: listed.log_start,
+                end_offset: listed.end_offset,
+            })
+        });
+        let _ = handle.ask.try_put(QueueAsk::ListOffset { at, reply: port }); // as for a fetch
+    }
+
+    async fn metadata(&mut self, ask: Metadata) -> MetadataReply {
+        let mut topics = Vec::with_capacity(ask.topics.len());
+        for name in ask.topics {
+            let may_create = ask.auto_create && !name.is_system();
+            topics.push(match self.topic(&name, may_create).await {
+                Ok(topic) => topic.metadata(self.service.address.id),
+                Err(error) => TopicMetadata::failed(name, error),
+            });
+        }
+        let routes = Arc::clone(&self.service.routes.borrow());
+        if topics.is_empty() {
+            topics.extend(routes.topics().map(|topic| topic.metadata(self.service.address.id)));
+        }
+        MetadataReply {
+            brokers: vec![self.service.address.clone()],
+            topics,
+            version: routes.version,
+        }
+    }
+
+    fn list_topics(&self, ask: &ListTopics, reply: ReplyTo) {
+        let routes = self.service.routes.borrow();
+        let (topics, more) = routes.page(ask.after.as_ref(), ask.topics_max, ask.include_system);
+        drop(routes);
+        reply.header(&ListTopicsReply { topics, more });
+    }
+
+    fn describe_topic(&self, ask: &DescribeTopic, reply: ReplyTo) {
+        let topic = self.service.routes.borrow().get(&ask.name).cloned();
+        let Some(topic) = topic else { return reply.error(unknown_topic(&ask.name)) };
+        let broker = self.service.address.id;
+        // Ends with its answers, which come or are dropped; counted in the budget until then.
+        tokio::task::spawn_local(async move {
+            let description: Result<DescribeTopicReply, ErrorReply> =
+                Ok(describe(&topic, broker).await);
+            reply.result(description);
+        });
+    }
+
+    /// Asks the registry link; `request` is given the port for its answer.
+    fn link<T: serde::Serialize + Send + 'static>(
+        &self,
+        reply: ReplyTo,
+        request: impl FnOnce(reply::Port<Result<T, ErrorReply>>) -> LinkRequest,
+    ) {
+        let port = reply.port(|answer| answer);
+        let _ = self.service.link.try_put(request(port)); // refused: its port is dropped
+    }
+}
+
+fn stopping() -> ErrorReply {
+    ErrorReply::new(ErrorCode::ShuttingDown, "the broker is stopping")
+}
+
+fn unavailable(text: &str) -> ErrorReply {
+    ErrorReply::new(ErrorCode::Unavailable, text).with_retry_after_ms(RETRY_AFTER_MS)
+}

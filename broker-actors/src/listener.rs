@@ -1,0 +1,274 @@
+//! Listener: the door for clients.
+//!
+//! ```text
+//! socket --accept--> [Listener] --starts--> Connection (on a core arbiter, in turn)
+//!                         ^------ Left ---------'
+//! ```
+//!
+//! * Owns: the listening socket, and the handles of all connections.
+//! * Lives on: core arbiter 0.
+//! * Inbox: [`Accepted`] from its own accept loop, [`Arrived`] and [`Left`] about connections,
+//!   [`StopAccepting`] from the one who stops the broker.
+//! * Talks to: Connection, to stop it.
+//! * Stops: first of all ([`StopAccepting`]), and for good when its connections have ended.
+//! * If it panics: it is rebuilt on the same socket; open connections stay.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpStream};
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use grus_mailbox::{
+    ActorSpec, Credit, Host, HostHandle, Inbox, Place, Port, Receive, Resident, Room, Weigh,
+};
+use grus_protocol::error::{ErrorCode, ErrorReply};
+use grus_protocol::frame::{FrameHead, encode};
+use grus_protocol::opcode::Opcode;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use crate::config::ConnectionConfig;
+use crate::connection::{Connection, StopReading};
+use crate::dispatch::Service;
+
+/// Sockets accepted and not yet placed.
+const ACCEPTED_MAX: u32 = 64;
+/// How long nothing is accepted after the system has run out of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A socket was accepted.
+#[derive(Debug)]
+struct Accepted {
+    stream: TcpStream,
+    peer: SocketAddr,
+}
+
+impl Weigh for Accepted {}
+
+/// A connection has started, or could not.
+#[derive(Debug)]
+struct Arrived {
+    number: u64,
+    handle: Option<HostHandle<Connection>>,
+}
+
+impl Weigh for Arrived {}
+
+/// A connection is over.
+#[derive(Debug)]
+struct Left {
+    number: u64,
+}
+
+impl Weigh for Left {}
+
+/// Accepts no more connections, and has those that are open read no more requests.
+#[derive(Debug)]
+pub struct StopAccepting {
+    /// Told when that is so.
+    pub reply: Port<()>,
+}
+
+impl Weigh for StopAccepting {}
+
+/// Tells the listener that a connection is over, however it ends.
+struct Guard {
+    number: u64,
+    to: Inbox<Left>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.to.try_put(Left { number: self.number }); // the listener may be gone
+    }
+}
+
+/// What a listener is started with.
+pub struct ListenerParts {
+    /// Where connections live.
+    pub cores: Vec<Place>,
+    /// What they are served from.
+    pub service: Service,
+    /// Their limits.
+    pub connection: ConnectionConfig,
+    /// Most of them.
+    pub connections_max: u32,
+}
+
+/// What outlives a panic of the listener.
+struct Estate {
+    parts: ListenerParts,
+    /// The accept loop's socket; taken when no more is accepted.
+    socket: RefCell<Option<std::net::TcpListener>>,
+    /// Open connections; those that are being started have no handle yet.
+    connections: RefCell<BTreeMap<u64, Option<HostHandle<Connection>>>>,
+    next_number: Cell<u64>,
+}
+
+/// See the module documentation.
+pub struct Listener {
+    estate: Rc<Estate>,
+    left: Option<Inbox<Left>>,
+    /// The accept loop ends when this is dropped.
+    accepting: Option<oneshot::Sender<()>>,
+    draining: bool,
+}
+
+impl Listener {
+    /// Starts the listener of a bound, non-blocking `socket` at `place`. `None` when the place has
+    /// stopped.
+    pub async fn start(
+        place: &Place,
+        socket: std::net::TcpListener,
+        parts: ListenerParts,
+    ) -> Option<HostHandle<Self>> {
+        let home = place.clone();
+        let start = move || async move {
+            let estate = Rc::new(Estate {
+                parts,
+                socket: RefCell::new(Some(socket)),
+                connections: RefCell::default(),
+                next_number: Cell::new(0),
+            });
+            Host::spawn_local(&home, ActorSpec::new("Listener", "tcp"), move || Self {
+                estate: Rc::clone(&estate),
+                left: None,
+                accepting: None,
+                draining: false,
+            })
+        };
+        place.run(start).await.ok()
+    }
+
+    fn refuse(&self, mut stream: TcpStream, peer: SocketAddr) {
+        self.estate.parts.service.metrics.refused();
+        tracing::warn!(%peer, "too many connections, one refused");
+        let error = ErrorReply::new(ErrorCode::TooManyConnections, "too many connections");
+        let head = FrameHead::request(Opcode::Hello, 0).error_reply();
+        let mut frame = BytesMut::new();
+        if encode(head, &error, 0, &mut frame).is_ok() && stream.set_nonblocking(true).is_ok() {
+            let _ = stream.write(&frame); // as far as the peer takes it
+        }
+    }
+}
+
+/// Accepts until it is told to stop.
+async fn accept_loop(
+    socket: std::net::TcpListener,
+    accepted: Inbox<Accepted>,
+    stopped: oneshot::Receiver<()>,
+) {
+    let accepting = async {
+        let listener = match TcpListener::from_std(socket) {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(%error, "cannot accept connections"),
+        };
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    let Ok(stream) = stream.into_std() else { continue };
+                    if accepted.put(Accepted { stream, peer }).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "connection not accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = accepting => {}
+        _dropped = stopped => {}
+    }
+}
+
+impl Resident for Listener {
+    fn started(&mut self, room: &mut Room<'_, Self>) {
+        self.left = Some(room.inbox(self.estate.parts.connections_max.saturating_add(1)));
+        let socket = self.estate.socket.borrow().as_ref().map(std::net::TcpListener::try_clone);
+        let Some(Ok(socket)) = socket else { return };
+        let accepted = room.inbox(ACCEPTED_MAX);
+        let (keep, stopped) = oneshot::channel();
+        self.accepting = Some(keep);
+        room.spawn(accept_loop(socket, accepted, stopped));
+    }
+
+    fn stopping(&mut self, room: &mut Room<'_, Self>) {
+        self.accepting = None;
+        self.estate.socket.replace(None);
+        let connections = self.estate.connections.borrow();
+        for handle in connections.values().flatten() {
+            drop(handle.stop()); // it says so by leaving
+        }
+        if !connections.is_empty() {
+            self.draining = true;
+            room.linger();
+        }
+    }
+}
+
+impl Receive<Accepted> for Listener {
+    fn receive(&mut self, accepted: Accepted, credit: Credit, room: &mut Room<'_, Self>) {
+        let Accepted { stream, peer } = accepted;
+        let parts = &self.estate.parts;
+        let open = self.estate.connections.borrow().len();
+        let Some(left) = self.left.clone() else { return };
+        if open >= parts.connections_max as usize {
+            return self.refuse(stream, peer);
+        }
+        let number = self.estate.next_number.replace(self.estate.next_number.get() + 1);
+        self.estate.connections.borrow_mut().insert(number, None);
+        let core = usize::try_from(number).unwrap_or(0) % parts.cores.len();
+        let place = parts.cores[core].clone();
+        let (service, config) = (parts.service.clone(), parts.connection.clone());
+        let guard = Guard { number, to: left };
+        let home = place.clone();
+        let start =
+            move || async move { Connection::start(&home, (stream, peer), service, config, guard) };
+        let started = place.run(start);
+        room.spawn_into(async move {
+            let _until_placed = credit;
+            let handle = started.await.ok().and_then(Result::ok);
+            Arrived { number, handle }
+        });
+    }
+}
+
+impl Receive<Arrived> for Listener {
+    fn receive(&mut self, arrived: Arrived, _: Credit, _: &mut Room<'_, Self>) {
+        let mut connections = self.estate.connections.borrow_mut();
+        let Some(place) = connections.get_mut(&arrived.number) else { return }; // it has left
+        if self.draining
+            && let Some(handle) = &arrived.handle
+        {
+            drop(handle.stop());
+        }
+        *place = arrived.handle;
+    }
+}
+
+impl Receive<Left> for Listener {
+    fn receive(&mut self, left: Left, _: Credit, room: &mut Room<'_, Self>) {
+        let mut connections = self.estate.connections.borrow_mut();
+        connections.remove(&left.number);
+        if self.draining && connections.is_empty() {
+            room.stop();
+        }
+    }
+}
+
+impl Receive<StopAccepting> for Listener {
+    fn receive(&mut self, stop: StopAccepting, _: Credit, _: &mut Room<'_, Self>) {
+        self.accepting = None;
+        self.estate.socket.replace(None);
+        for handle in self.estate.connections.borrow().values().flatten() {
+            let _ = handle.inbox(1).try_put(StopReading); // it may have ended
+        }
+        stop.reply.send(());
+    }
+}

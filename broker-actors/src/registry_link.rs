@@ -1,0 +1,471 @@
+//! RegistryLink: what this broker knows of the routes, and the way to change them.
+//!
+//! ```text
+//! Connection --LinkRequest--> [RegistryLink] --RegistryRequest--> registry
+//!     ^  routes (snapshot)          |  ^------RoutingChanged---------'
+//!     '-----------------------------|--OpenTopic, DropTopic--> Shard
+//! ```
+//!
+//! * Owns: the published routes, and who waits for a topic to be opened ([`ledger`]).
+//! * Lives on: core arbiter 0.
+//! * Inbox: [`LinkRequest`] from connections, `RoutingChanged` from the registry, [`Heard`] from
+//!   its own reply ports, [`Tick`] each second.
+//! * Talks to: the registry, Shard.
+//! * Stops: after the connections, before the registry.
+//! * If it panics: it is rebuilt from the registry's table and opens all topics again, which
+//!   changes nothing; those who waited are told to ask again. The routes stay published.
+
+pub mod ledger;
+pub mod policy;
+pub mod routes;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use grus_mailbox::{
+    ActorSpec, Credit, Drained, Dropped, Host, HostHandle, Inbox, Place, Port, Receive, Resident,
+    Room, Tick, Weigh,
+};
+use grus_protocol::error::ErrorReply;
+use grus_protocol::ids::{ShardId, TopicId};
+use grus_protocol::message::{
+    AlterTopic, AlterTopicReply, CreateTopic, CreateTopicReply, DeleteTopic, DeleteTopicReply,
+    InitProducer, InitProducerReply, TopicSettings,
+};
+use grus_protocol::names::TopicName;
+use grus_registry::{
+    RegistryError, RegistryHandle, RegistryRequest, RoutingChanged, TopicCreated, TopicRoutes,
+    Watch,
+};
+use tokio::sync::watch;
+
+use crate::commands::TopicConfig;
+use crate::error::QueueError;
+use crate::shard::{InitializedProducer, ShardHandle, ShardRequest, TopicOpened};
+use ledger::{Action, Ledger};
+pub use policy::TopicPolicy;
+use routes::{Routes, TopicRoute, unknown_topic};
+
+/// Requests of connections that may be under way.
+pub const REQUESTS_MAX: u32 = 4_096;
+/// Answers on their way back: one for each request, and those of the shards.
+const HEARD_MAX: u32 = 65_536;
+const TICK: Duration = Duration::from_secs(1);
+/// How long a client waits before it repeats what was refused for want of room.
+const RETRY_AFTER_MS: u32 = 50;
+
+type Answer<T> = Port<Result<T, ErrorReply>>;
+
+/// What a connection asks for.
+#[derive(Debug)]
+pub enum LinkRequest {
+    /// The topic of that name, which is made if policy allows.
+    Resolve {
+        /// The name.
+        name: TopicName,
+        /// Gets the topic.
+        reply: Answer<Arc<TopicRoute>>,
+    },
+    /// Makes a topic.
+    Create {
+        /// What the client asked for.
+        ask: CreateTopic,
+        /// Gets the answer.
+        reply: Answer<CreateTopicReply>,
+    },
+    /// Changes a topic.
+    Alter {
+        /// What the client asked for.
+        ask: AlterTopic,
+        /// Gets the answer.
+        reply: Answer<AlterTopicReply>,
+    },
+    /// Removes a topic.
+    Delete {
+        /// What the client asked for.
+        ask: DeleteTopic,
+        /// Gets the answer.
+        reply: Answer<DeleteTopicReply>,
+    },
+    /// Gives a producer its identity.
+    InitProducer {
+        /// What the client asked for.
+        ask: InitProducer,
+        /// Gets the answer.
+        reply: Answer<InitProducerReply>,
+    },
+}
+
+impl Weigh for LinkRequest {}
+
+/// One that asked for a topic by name; its credit is held until it is told.
+type Resolving = (Answer<Arc<TopicRoute>>, Credit);
+
+/// Who waits for a topic to be open.
+#[derive(Debug)]
+pub enum Waiter {
+    /// Those that asked for it by name.
+    Resolve(TopicName),
+    /// The one that made it, or found it there.
+    Create(Answer<CreateTopicReply>, bool, Credit),
+    /// The one that changed it.
+    Alter(Answer<AlterTopicReply>, Credit),
+}
+
+/// An answer that came back to this actor.
+#[derive(Debug)]
+pub enum Heard {
+    /// The registry made a topic, or had it.
+    Created(Waiter, Result<TopicCreated, RegistryError>),
+    /// The registry changed a topic.
+    Altered(Waiter, Result<Arc<TopicRoutes>, RegistryError>),
+    /// The registry removed a topic.
+    Deleted(TopicName, Answer<DeleteTopicReply>, Credit, Result<TopicId, RegistryError>),
+    /// A shard opened a topic, or could not.
+    Opened(ShardId, TopicId, Result<TopicOpened, QueueError>),
+    /// A shard forgot a topic, or could not.
+    Forgotten(ShardId, TopicId, bool),
+    /// A shard listed what its log knows.
+    Listed(ShardId, Vec<TopicId>),
+}
+
+impl Weigh for Heard {}
+
+/// What RegistryLink is started with.
+#[derive(Clone)]
+pub struct LinkParts {
+    /// The registry.
+    pub registry: RegistryHandle,
+    /// The shards of this broker.
+    pub shards: Vec<ShardHandle>,
+    /// The policy.
+    pub policy: TopicPolicy,
+    /// Where the routes are published.
+    pub published: Arc<watch::Sender<Arc<Routes>>>,
+    /// Becomes true once all topics were asked for after the start.
+    pub settled: Arc<watch::Sender<bool>>,
+}
+
+/// See the module documentation.
+pub struct RegistryLink {
+    parts: LinkParts,
+    ledger: Ledger<Waiter>,
+    resolving: BTreeMap<TopicName, Vec<Resolving>>,
+    heard: Option<Inbox<Heard>>,
+    has_table: bool,
+    /// What shards listed before the first table came.
+    listed_early: Vec<(ShardId, Vec<TopicId>)>,
+    unpublished: bool,
+}
+
+impl RegistryLink {
+    /// Starts the link at `place`.
+    #[must_use]
+    pub fn start(place: &Place, parts: LinkParts) -> HostHandle<Self> {
+        Host::spawn(place, ActorSpec::new("RegistryLink", "broker"), move || Self {
+            parts: parts.clone(),
+            ledger: Ledger::new(Routes::clone(&parts.published.borrow())),
+            resolving: BTreeMap::new(),
+            heard: None,
+            has_table: false,
+            listed_early: Vec::new(),
+            unpublished: false,
+        })
+    }
+}
+
+impl RegistryLink {
+    /// The port for an answer that this actor hears as `heard`; one that is dropped is heard as
+    /// what `lost` makes of it.
+    fn port<T: Send + 'static>(
+        &self,
+        room: &Room<'_, Self>,
+        heard: impl FnOnce(Result<T, Dropped>) -> Heard + Send + 'static,
+    ) -> Port<T> {
+        let inbox = self.heard.clone().unwrap_or_else(|| room.inbox(HEARD_MAX));
+        Port::call(move |answer| {
+            let _ = inbox.try_put(heard(answer)); // this actor has stopped
+        })
+    }
+
+    fn resolve(
+        &mut self,
+        name: TopicName,
+        reply: Answer<Arc<TopicRoute>>,
+        credit: Credit,
+        room: &mut Room<'_, Self>,
+    ) {
+        let known = self.ledger.in_table(&name).cloned();
+        if known.is_none() && (!self.parts.policy.auto_create || name.is_system()) {
+            return reply.send(Err(unknown_topic(&name)));
+        }
+        let waiting = self.resolving.entry(name.clone()).or_default();
+        waiting.push((reply, credit));
+        if waiting.len() > 1 {
+            return; // on its way
+        }
+        if let Some(topic) = known {
+            let actions = self.ledger.wait_for(topic, Waiter::Resolve(name));
+            return self.carry_out(actions, room);
+        }
+        let settings = self.parts.policy.settings.clone();
+        self.create_in_registry(name.clone(), settings, true, Waiter::Resolve(name), room);
+    }
+
+    fn create(
+        &mut self,
+        ask: CreateTopic,
+        reply: Answer<CreateTopicReply>,
+        credit: Credit,
+        room: &mut Room<'_, Self>,
+    ) {
+        if let Err(error) = self.parts.policy.check(&ask) {
+            return reply.send(Err(error));
+        }
+        let waiter = Waiter::Create(reply, true, credit);
+        self.create_in_registry(ask.name, ask.settings, ask.if_not_exists, waiter, room);
+    }
+
+    fn create_in_registry(
+        &mut self,
+        name: TopicName,
+        settings: TopicSettings,
+        if_not_exists: bool,
+        waiter: Waiter,
+        room: &mut Room<'_, Self>,
+    ) {
+        let port = self.port(room, move |answer: Result<_, Dropped>| {
+            Heard::Created(waiter, answer.unwrap_or(Err(RegistryError::Busy)))
+        });
+        let request = RegistryRequest::CreateTopic { name, settings, if_not_exists, reply: port };
+        let _ = self.parts.registry.ask.try_put(request); // refused: heard as busy
+    }
+
+    fn alter(
+        &mut self,
+        ask: AlterTopic,
+        reply: Answer<AlterTopicReply>,
+        credit: Credit,
+        room: &mut Room<'_, Self>,
+    ) {
+        if ask.queues.is_some_and(|queues| queues > self.parts.policy.queues_max) {
+            return reply.send(Err(self.parts.policy.too_many_queues()));
+        }
+        let waiter = Waiter::Alter(reply, credit);
+        let port = self.port(room, move |answer: Result<_, Dropped>| {
+            Heard::Altered(waiter, answer.unwrap_or(Err(RegistryError::Busy)))
+        });
+        let request = RegistryRequest::AlterTopic {
+            name: ask.name,
+            id: ask.topic_id,
+            queues: ask.queues,
+            retention_ms: ask.retention_ms,
+            retention_bytes: ask.retention_bytes,
+            reply: port,
+        };
+        let _ = self.parts.registry.ask.try_put(request); // as above
+    }
+
+    fn delete(
+        &mut self,
+        ask: DeleteTopic,
+        reply: Answer<DeleteTopicReply>,
+        credit: Credit,
+        room: &mut Room<'_, Self>,
+    ) {
+        let name = ask.name.clone();
+        let port = self.port(room, move |answer: Result<_, Dropped>| {
+            Heard::Deleted(name, reply, credit, answer.unwrap_or(Err(RegistryError::Busy)))
+        });
+        let request =
+            RegistryRequest::DeleteTopic { name: ask.name, id: ask.topic_id, reply: port };
+        let _ = self.parts.registry.ask.try_put(request); // as above
+    }
+
+    /// Identities are given by the first shard alone, which is a persisted one.
+    fn init_producer(&self, ask: InitProducer, reply: Answer<InitProducerReply>, credit: Credit) {
+        let Some(shard) = self.parts.shards.first() else { return };
+        let port = Port::call(move |answer: Result<Result<InitializedProducer, _>, Dropped>| {
+            let _until_answered = credit;
+            match answer {
+                Ok(Ok(given)) => reply.send(Ok(InitProducerReply {
+                    producer_id: given.producer,
+                    producer_epoch: given.epoch,
+                })),
+                Ok(Err(error)) => reply.send(Err(QueueError::to_reply(&error))),
+                Err(Dropped) => drop(reply),
+            }
+        });
+        let _ = shard.inbox.try_put(ShardRequest::InitProducer { name: ask.name, reply: port });
+    }
+
+    /// Does what the ledger says.
+    fn carry_out(&mut self, actions: Vec<Action<Waiter>>, room: &mut Room<'_, Self>) {
+        for action in actions {
+            match action {
+                Action::Open(shard, config) => {
+                    let id = config.topic;
+                    let port = self.port(room, move |answer: Result<_, Dropped>| {
+                        let result = answer.unwrap_or(Err(QueueError::Unavailable));
+                        Heard::Opened(shard, id, result)
+                    });
+                    self.ask_shard(shard, ShardRequest::OpenTopic { config, reply: port });
+                }
+                Action::Drop(shard, topic) => {
+                    let port = self.port(room, move |answer: Result<Result<(), _>, Dropped>| {
+                        Heard::Forgotten(shard, topic, matches!(answer, Ok(Ok(()))))
+                    });
+                    self.ask_shard(shard, ShardRequest::DropTopic { topic, reply: port });
+                }
+                Action::Publish => {
+                    self.unpublished = true;
+                    room.notify_drained();
+                }
+                Action::Answer(waiter, answer) => {
+                    self.publish(); // whoever is told finds the topic on any connection
+                    self.answer(waiter, answer);
+                }
+            }
+        }
+        if self.has_table && self.ledger.is_settled() {
+            self.publish();
+            self.parts.settled.send_if_modified(|settled| !std::mem::replace(settled, true));
+        }
+    }
+
+    /// Asks a shard; a request that finds no room comes back as a dropped port.
+    fn ask_shard(&self, id: ShardId, request: ShardRequest) {
+        let Some(shard) = self.parts.shards.iter().find(|shard| shard.shard == id) else {
+            return tracing::error!(shard = %id, "the registry names a shard that is not here");
+        };
+        let _ = shard.inbox.try_put(request);
+    }
+
+    fn publish(&mut self) {
+        if std::mem::take(&mut self.unpublished) {
+            self.parts.published.send_replace(Arc::new(self.ledger.routes().clone()));
+        }
+    }
+
+    fn answer(&mut self, waiter: Waiter, answer: Result<Arc<TopicRoute>, ErrorReply>) {
+        match waiter {
+            Waiter::Resolve(name) => {
+                for (reply, _credit) in self.resolving.remove(&name).unwrap_or_default() {
+                    reply.send(answer.clone());
+                }
+            }
+            Waiter::Create(reply, created, _credit) => {
+                reply.send(answer.map(|route| CreateTopicReply {
+                    id: route.id,
+                    settings: route.settings.clone(),
+                    created,
+                }));
+            }
+            Waiter::Alter(reply, _credit) => {
+                reply.send(answer.map(|route| AlterTopicReply {
+                    id: route.id,
+                    settings: route.settings.clone(),
+                }));
+            }
+        }
+    }
+}
+
+fn refused(error: &RegistryError) -> ErrorReply {
+    let reply = ErrorReply::new(error.code(), error.to_string());
+    if reply.retriable { reply.with_retry_after_ms(RETRY_AFTER_MS) } else { reply }
+}
+
+impl Resident for RegistryLink {
+    fn started(&mut self, room: &mut Room<'_, Self>) {
+        self.heard = Some(room.inbox(HEARD_MAX));
+        let watch = Watch { to: room.inbox(2) };
+        if self.parts.registry.watch.try_put(watch).is_err() {
+            tracing::error!("the registry takes no watch");
+        }
+        for shard in &self.parts.shards {
+            let id = shard.shard;
+            let port = self.port(room, move |answer: Result<Vec<TopicConfig>, Dropped>| {
+                let listed = answer.unwrap_or_default();
+                Heard::Listed(id, listed.iter().map(|config| config.topic).collect())
+            });
+            let _ = shard.inbox.try_put(ShardRequest::ListTopics { reply: port });
+        }
+        room.tick_every(TICK);
+    }
+}
+
+impl Receive<LinkRequest> for RegistryLink {
+    fn receive(&mut self, request: LinkRequest, credit: Credit, room: &mut Room<'_, Self>) {
+        match request {
+            LinkRequest::Resolve { name, reply } => self.resolve(name, reply, credit, room),
+            LinkRequest::Create { ask, reply } => self.create(ask, reply, credit, room),
+            LinkRequest::Alter { ask, reply } => self.alter(ask, reply, credit, room),
+            LinkRequest::Delete { ask, reply } => self.delete(ask, reply, credit, room),
+            LinkRequest::InitProducer { ask, reply } => self.init_producer(ask, reply, credit),
+        }
+    }
+}
+
+impl Receive<RoutingChanged> for RegistryLink {
+    fn receive(&mut self, changed: RoutingChanged, _: Credit, room: &mut Room<'_, Self>) {
+        self.has_table = true;
+        let actions = self.ledger.table_changed(changed.table);
+        self.unpublished = true;
+        self.carry_out(actions, room);
+        for (shard, ids) in std::mem::take(&mut self.listed_early) {
+            let actions = self.ledger.shard_lists(shard, &ids);
+            self.carry_out(actions, room);
+        }
+        room.notify_drained();
+    }
+}
+
+impl Receive<Heard> for RegistryLink {
+    fn receive(&mut self, heard: Heard, _: Credit, room: &mut Room<'_, Self>) {
+        let actions = match heard {
+            Heard::Created(Waiter::Create(reply, _, credit), Ok(made)) => {
+                let waiter = Waiter::Create(reply, made.created, credit);
+                self.ledger.wait_for(made.topic, waiter)
+            }
+            Heard::Created(waiter, Ok(made)) => self.ledger.wait_for(made.topic, waiter),
+            Heard::Altered(waiter, Ok(topic)) => self.ledger.wait_for(topic, waiter),
+            Heard::Created(waiter, Err(error)) | Heard::Altered(waiter, Err(error)) => {
+                return self.answer(waiter, Err(refused(&error)));
+            }
+            Heard::Deleted(name, reply, _credit, Ok(id)) => {
+                let actions = self.ledger.topic_deleted(&name, id);
+                self.carry_out(actions, room);
+                self.publish();
+                return reply.send(Ok(DeleteTopicReply { id }));
+            }
+            Heard::Deleted(_, reply, _credit, Err(error)) => {
+                return reply.send(Err(refused(&error)));
+            }
+            Heard::Opened(shard, id, result) => {
+                self.ledger.opened(shard, id, result.map(|opened| opened.queues))
+            }
+            Heard::Forgotten(shard, id, done) => {
+                self.ledger.dropped(shard, id, done);
+                return;
+            }
+            Heard::Listed(shard, ids) if self.has_table => self.ledger.shard_lists(shard, &ids),
+            Heard::Listed(shard, ids) => return self.listed_early.push((shard, ids)),
+        };
+        self.carry_out(actions, room);
+    }
+}
+
+impl Receive<Drained> for RegistryLink {
+    fn receive(&mut self, Drained: Drained, _: Credit, _: &mut Room<'_, Self>) {
+        self.publish();
+    }
+}
+
+impl Receive<Tick> for RegistryLink {
+    fn receive(&mut self, _: Tick, _: Credit, room: &mut Room<'_, Self>) {
+        let actions = self.ledger.tick();
+        self.carry_out(actions, room);
+    }
+}

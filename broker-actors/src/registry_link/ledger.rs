@@ -1,0 +1,344 @@
+//! What the registry wants open, what the shards have opened, and who waits for it. Pure.
+//!
+//! The registry's table is what should be, the published routes are what is. The ledger compares
+//! the two and says what to ask the shards; a topic is published once all its shards have opened
+//! it. What fails is asked again at the next tick.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use grus_protocol::error::{ErrorCode, ErrorReply};
+use grus_protocol::ids::{QueueId, ShardId, TopicId};
+use grus_protocol::names::TopicName;
+use grus_registry::{RoutingTable, TopicRoutes};
+
+use crate::commands::TopicConfig;
+use crate::error::QueueError;
+use crate::registry_link::routes::{QueuePlace, Routes, TopicRoute};
+use crate::topic_queue::QueueHandle;
+
+/// Most topics asked for at once.
+const OPENING_MAX: usize = 32;
+
+/// What the shell carries out.
+#[derive(Debug)]
+pub enum Action<W> {
+    /// Ask a shard to open a topic; answer with [`Ledger::opened`].
+    Open(ShardId, TopicConfig),
+    /// Ask a shard to forget a topic; answer with [`Ledger::dropped`].
+    Drop(ShardId, TopicId),
+    /// The routes have changed.
+    Publish,
+    /// Tell one who waited for a topic.
+    Answer(W, Result<Arc<TopicRoute>, ErrorReply>),
+}
+
+/// See the module documentation. `W` is whoever waits.
+#[derive(Debug)]
+pub struct Ledger<W> {
+    table: Arc<RoutingTable>,
+    /// What is published.
+    routes: Routes,
+    /// What each published topic was opened as.
+    opened: BTreeMap<TopicId, Arc<TopicRoutes>>,
+    /// The newest shape of each topic that is to be opened.
+    wanted: BTreeMap<TopicId, Arc<TopicRoutes>>,
+    opening: BTreeMap<TopicId, Opening>,
+    failed: BTreeSet<TopicId>,
+    /// Deleted here, though the table may not say so yet. Their ids never come back.
+    deleted: BTreeSet<TopicId>,
+    drops: BTreeSet<(ShardId, TopicId)>,
+    waiting: Vec<(W, Arc<TopicRoutes>)>,
+}
+
+#[derive(Debug)]
+struct Opening {
+    topic: Arc<TopicRoutes>,
+    missing: BTreeSet<ShardId>,
+    handles: BTreeMap<QueueId, Arc<QueueHandle>>,
+    refused: Option<QueueError>,
+}
+
+impl<W> Default for Ledger<W> {
+    fn default() -> Self {
+        Self::new(Routes::default())
+    }
+}
+
+impl<W> Ledger<W> {
+    /// Begins with what is published; all of it is opened again, which changes nothing.
+    #[must_use]
+    pub fn new(routes: Routes) -> Self {
+        Self {
+            table: Arc::default(),
+            routes,
+            opened: BTreeMap::new(),
+            wanted: BTreeMap::new(),
+            opening: BTreeMap::new(),
+            failed: BTreeSet::new(),
+            deleted: BTreeSet::new(),
+            drops: BTreeSet::new(),
+            waiting: Vec::new(),
+        }
+    }
+
+    /// What is published.
+    #[must_use]
+    pub fn routes(&self) -> &Routes {
+        &self.routes
+    }
+
+    /// What the registry says of a topic.
+    #[must_use]
+    pub fn in_table(&self, name: &TopicName) -> Option<&Arc<TopicRoutes>> {
+        self.table.topics.get(name).filter(|topic| !self.deleted.contains(&topic.id))
+    }
+
+    /// Whether nothing is left to open that has not failed.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.wanted.is_empty() && self.opening.is_empty()
+    }
+
+    /// The registry's table is `table` now.
+    pub fn table_changed(&mut self, table: Arc<RoutingTable>) -> Vec<Action<W>> {
+        let mut actions = Vec::new();
+        let names: Vec<_> =
+            self.routes.topics().map(|topic| (topic.name.clone(), topic.id)).collect();
+        let live = |name: &TopicName, id| table.topics.get(name).is_some_and(|at| at.id == id);
+        for (name, id) in names {
+            if !live(&name, id) {
+                self.forget(&name, id, &mut actions);
+            }
+        }
+        let ids: BTreeSet<_> = table.topics.values().map(|topic| topic.id).collect();
+        self.deleted.retain(|id| ids.contains(id));
+        self.table = table;
+        let topics: Vec<_> = self.table.topics.values().cloned().collect();
+        for topic in topics {
+            self.want(&topic);
+        }
+        self.routes.version = self.routes.version.max(self.table.version);
+        self.go_on(&mut actions);
+        actions
+    }
+
+    /// Has `waiter` told once `topic` is open, or cannot be opened now.
+    pub fn wait_for(&mut self, topic: Arc<TopicRoutes>, waiter: W) -> Vec<Action<W>> {
+        if let Some(route) = self.open_route(&topic) {
+            return vec![Action::Answer(waiter, Ok(route))];
+        }
+        let mut actions = Vec::new();
+        self.want(&topic);
+        self.waiting.push((waiter, topic));
+        self.go_on(&mut actions);
+        actions
+    }
+
+    /// A shard has opened its queues of a topic, or could not.
+    pub fn opened(
+        &mut self,
+        shard: ShardId,
+        id: TopicId,
+        result: Result<Vec<Arc<QueueHandle>>, QueueError>,
+    ) -> Vec<Action<W>> {
+        let mut actions = Vec::new();
+        let Some(opening) = self.opening.get_mut(&id) else { return actions };
+        if !opening.missing.remove(&shard) {
+            return actions;
+        }
+        match result {
+            Ok(handles) => {
+                opening.handles.extend(handles.into_iter().map(|queue| (queue.key.queue, queue)));
+            }
+            Err(error) => opening.refused = Some(error),
+        }
+        if opening.missing.is_empty()
+            && let Some(opening) = self.opening.remove(&id)
+        {
+            self.finish(opening, &mut actions);
+        }
+        self.go_on(&mut actions);
+        actions
+    }
+
+    /// The topic was deleted in the registry.
+    pub fn topic_deleted(&mut self, name: &TopicName, id: TopicId) -> Vec<Action<W>> {
+        let mut actions = Vec::new();
+        self.deleted.insert(id);
+        self.forget(name, id, &mut actions);
+        self.go_on(&mut actions);
+        actions
+    }
+
+    /// A shard's own log knows these topics. Those that the registry does not know were deleted
+    /// while the shard could not be told. A registry without any topic is not believed: it may
+    /// have lost its data, and then the shards' messages are all there is.
+    pub fn shard_lists(&mut self, shard: ShardId, ids: &[TopicId]) -> Vec<Action<W>> {
+        let known: BTreeSet<_> = self.table.topics.values().map(|topic| topic.id).collect();
+        if known.is_empty() {
+            return Vec::new();
+        }
+        let orphans = ids.iter().filter(|id| !known.contains(id));
+        orphans
+            .map(|id| {
+                self.drops.insert((shard, *id));
+                Action::Drop(shard, *id)
+            })
+            .collect()
+    }
+
+    /// A shard has forgotten a topic, or could not.
+    pub fn dropped(&mut self, shard: ShardId, id: TopicId, done: bool) {
+        if done {
+            self.drops.remove(&(shard, id));
+        }
+    }
+
+    /// Some time has passed: what failed is asked again.
+    pub fn tick(&mut self) -> Vec<Action<W>> {
+        let mut actions: Vec<_> =
+            self.drops.iter().map(|(shard, id)| Action::Drop(*shard, *id)).collect();
+        let failed = std::mem::take(&mut self.failed);
+        let again: Vec<_> = failed.iter().filter_map(|id| self.table.by_id(*id).cloned()).collect();
+        for topic in again {
+            self.want(&topic);
+        }
+        self.go_on(&mut actions);
+        actions
+    }
+
+    fn open_route(&self, topic: &Arc<TopicRoutes>) -> Option<Arc<TopicRoute>> {
+        let opened = self.opened.get(&topic.id)?;
+        let covers = opened.queues.len() >= topic.queues.len() && **opened == **topic;
+        covers.then(|| self.routes.get(&topic.name).cloned()).flatten()
+    }
+
+    fn want(&mut self, topic: &Arc<TopicRoutes>) {
+        let known = self.opened.get(&topic.id).is_some_and(|opened| **opened == **topic);
+        let under_way = self.opening.get(&topic.id).is_some_and(|at| *at.topic == **topic);
+        if !known && !under_way && !self.deleted.contains(&topic.id) {
+            self.wanted.insert(topic.id, Arc::clone(topic));
+        }
+    }
+
+    /// Begins to open what is wanted, as much as may be under way.
+    fn go_on(&mut self, actions: &mut Vec<Action<W>>) {
+        while self.opening.len() < OPENING_MAX {
+            // An older shape of the same topic may be under way: one after the other.
+            let next = self.wanted.keys().find(|id| !self.opening.contains_key(id)).copied();
+            let Some(topic) = next.and_then(|id| self.wanted.remove(&id)) else { break };
+            if self.deleted.contains(&topic.id) {
+                self.answer_waiting(&topic, &Err(gone(&topic)), actions);
+            } else {
+                self.begin(&topic, actions);
+            }
+        }
+    }
+
+    fn begin(&mut self, topic: &Arc<TopicRoutes>, actions: &mut Vec<Action<W>>) {
+        let shards: BTreeSet<_> =
+            topic.queues.iter().filter_map(|spans| spans.last()).map(|span| span.shard).collect();
+        for shard in &shards {
+            actions.push(Action::Open(*shard, config_for(topic, *shard)));
+        }
+        let opening = Opening {
+            topic: Arc::clone(topic),
+            missing: shards,
+            handles: BTreeMap::new(),
+            refused: None,
+        };
+        self.opening.insert(topic.id, opening);
+    }
+
+    fn finish(&mut self, opening: Opening, actions: &mut Vec<Action<W>>) {
+        let topic = opening.topic;
+        if self.deleted.contains(&topic.id) {
+            self.answer_waiting(&topic, &Err(gone(&topic)), actions);
+            self.drop_in_shards(&topic, actions);
+            return;
+        }
+        if let Some(error) = opening.refused {
+            tracing::warn!(topic = %topic.name, %error, "topic cannot be opened now");
+            self.failed.insert(topic.id);
+            self.answer_waiting(&topic, &Err(error.to_reply()), actions);
+            return;
+        }
+        let places = (0..).zip(&topic.queues).filter_map(|(queue, spans)| {
+            let shard = spans.last()?.shard;
+            Some(QueuePlace { shard, handle: opening.handles.get(&QueueId(queue)).cloned() })
+        });
+        self.routes.put(TopicRoute {
+            name: topic.name.clone(),
+            id: topic.id,
+            settings: topic.settings.clone(),
+            created: topic.created,
+            queues: places.collect(),
+        });
+        self.routes.version += 1;
+        self.opened.insert(topic.id, Arc::clone(&topic));
+        actions.push(Action::Publish);
+        if let Some(route) = self.routes.get(&topic.name).cloned() {
+            self.answer_waiting(&topic, &Ok(route), actions);
+        }
+    }
+
+    /// Tells all who wait for this shape of the topic or an earlier one.
+    fn answer_waiting(
+        &mut self,
+        topic: &Arc<TopicRoutes>,
+        answer: &Result<Arc<TopicRoute>, ErrorReply>,
+        actions: &mut Vec<Action<W>>,
+    ) {
+        let waiting = std::mem::take(&mut self.waiting);
+        for (waiter, wanted) in waiting {
+            if wanted.id == topic.id
+                && (answer.is_err() || wanted.queues.len() <= topic.queues.len())
+            {
+                actions.push(Action::Answer(waiter, answer.clone()));
+            } else {
+                self.waiting.push((waiter, wanted));
+            }
+        }
+    }
+
+    fn forget(&mut self, name: &TopicName, id: TopicId, actions: &mut Vec<Action<W>>) {
+        self.failed.remove(&id);
+        if self.routes.get(name).is_some_and(|route| route.id == id) {
+            self.routes.remove(name);
+            self.routes.version += 1;
+            actions.push(Action::Publish);
+        }
+        if let Some(topic) = self.opened.remove(&id) {
+            self.drop_in_shards(&topic, actions);
+        }
+    }
+
+    fn drop_in_shards(&mut self, topic: &TopicRoutes, actions: &mut Vec<Action<W>>) {
+        let spans = topic.queues.iter().flatten();
+        let shards: BTreeSet<_> = spans.map(|span| span.shard).collect();
+        for shard in shards {
+            self.drops.insert((shard, topic.id));
+            actions.push(Action::Drop(shard, topic.id));
+        }
+    }
+}
+
+fn config_for(topic: &TopicRoutes, shard: ShardId) -> TopicConfig {
+    TopicConfig {
+        topic: topic.id,
+        name: topic.name.clone(),
+        queues: topic.queues_on(shard),
+        durability: topic.settings.durability,
+        retention_ms: topic.settings.retention_ms,
+        retention_bytes: topic.settings.retention_bytes,
+        kind: topic.settings.kind.number(),
+    }
+}
+
+fn gone(topic: &TopicRoutes) -> ErrorReply {
+    ErrorReply::new(ErrorCode::UnknownTopic, format!("topic {} was deleted", topic.name))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,210 @@
+//! The routes as connections see them: a snapshot, replaced as a whole. Pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use grus_protocol::error::{ErrorCode, ErrorReply};
+use grus_protocol::ids::{BrokerId, QueueId, ShardId, TimestampMs, TopicId};
+use grus_protocol::message::{QueueRoute, TopicMetadata, TopicSettings, TopicSummary};
+use grus_protocol::names::TopicName;
+
+use crate::topic_queue::QueueHandle;
+
+/// Most topics of one page of a listing.
+pub const LIST_TOPICS_MAX: usize = 1_000;
+/// How long a client waits before it asks again for a topic that is being opened.
+const OPENING_RETRY_AFTER_MS: u32 = 20;
+
+/// All topics this broker knows, at one instant.
+#[derive(Debug, Clone, Default)]
+pub struct Routes {
+    /// Grows with every change.
+    pub version: u64,
+    topics: BTreeMap<TopicName, Arc<TopicRoute>>,
+}
+
+/// One topic.
+#[derive(Debug, Clone)]
+pub struct TopicRoute {
+    /// Its name.
+    pub name: TopicName,
+    /// Its incarnation.
+    pub id: TopicId,
+    /// How it is kept.
+    pub settings: TopicSettings,
+    /// When it was made.
+    pub created: TimestampMs,
+    /// Its queues, by number.
+    pub queues: Vec<QueuePlace>,
+}
+
+/// Where one queue is served.
+#[derive(Debug, Clone)]
+pub struct QueuePlace {
+    /// The shard that holds it.
+    pub shard: ShardId,
+    /// The way to it; none while its shard has not opened it.
+    pub handle: Option<Arc<QueueHandle>>,
+}
+
+impl Routes {
+    /// Puts a topic in, or in place of what bore its name.
+    pub fn put(&mut self, topic: TopicRoute) {
+        self.topics.insert(topic.name.clone(), Arc::new(topic));
+    }
+
+    /// Takes a topic out.
+    pub fn remove(&mut self, name: &TopicName) -> Option<Arc<TopicRoute>> {
+        self.topics.remove(name)
+    }
+
+    /// The topic of that name.
+    #[must_use]
+    pub fn get(&self, name: &TopicName) -> Option<&Arc<TopicRoute>> {
+        self.topics.get(name)
+    }
+
+    /// All topics, in order of their names.
+    pub fn topics(&self) -> impl Iterator<Item = &Arc<TopicRoute>> {
+        self.topics.values()
+    }
+
+    /// How many topics there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.topics.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.topics.is_empty()
+    }
+
+    /// A page of the listing, and whether there is more.
+    #[must_use]
+    pub fn page(
+        &self,
+        after: Option<&TopicName>,
+        topics_max: u32,
+        include_system: bool,
+    ) -> (Vec<TopicSummary>, bool) {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let wanted = match topics_max {
+            0 => LIST_TOPICS_MAX,
+            some => LIST_TOPICS_MAX.min(some as usize),
+        };
+        let from = after.map_or(Unbounded, Excluded);
+        let mut listed = self
+            .topics
+            .range::<TopicName, _>((from, Unbounded))
+            .map(|(_, topic)| topic)
+            .filter(|topic| include_system || !topic.name.is_system());
+        let page = listed.by_ref().take(wanted).map(|topic| topic.summary()).collect();
+        (page, listed.next().is_some())
+    }
+}
+
+impl TopicRoute {
+    /// The queue of that number, if the topic is still of that incarnation (0: whichever).
+    ///
+    /// # Errors
+    /// What to answer.
+    pub fn queue(&self, id: TopicId, queue: QueueId) -> Result<&Arc<QueueHandle>, ErrorReply> {
+        self.check_incarnation(id)?;
+        let Some(place) = self.queues.get(queue.0 as usize) else {
+            let text = format!("{} has {} queues, no queue {queue}", self.name, self.queues.len());
+            return Err(ErrorReply::new(ErrorCode::UnknownQueue, text));
+        };
+        place.handle.as_ref().ok_or_else(|| {
+            ErrorReply::new(ErrorCode::Unavailable, "the queue is being opened")
+                .with_retry_after_ms(OPENING_RETRY_AFTER_MS)
+        })
+    }
+
+    /// Whether the topic is still of the incarnation `id` (0: whichever).
+    ///
+    /// # Errors
+    /// [`ErrorCode::StaleTopic`].
+    pub fn check_incarnation(&self, id: TopicId) -> Result<(), ErrorReply> {
+        if id == TopicId::UNKNOWN || id == self.id {
+            return Ok(());
+        }
+        let text = format!("{} was deleted and made again", self.name);
+        Err(ErrorReply::new(ErrorCode::StaleTopic, text))
+    }
+
+    /// The topic in a metadata reply, all its queues led by `broker`.
+    #[must_use]
+    pub fn metadata(&self, broker: BrokerId) -> TopicMetadata {
+        let queue = |(number, place): (usize, &QueuePlace)| QueueRoute {
+            queue: QueueId(u32::try_from(number).unwrap_or(u32::MAX)),
+            shard: place.shard,
+            leader_broker: place.handle.as_ref().map(|_| broker),
+        };
+        TopicMetadata {
+            name: self.name.clone(),
+            error: None,
+            id: self.id,
+            durability: self.settings.durability,
+            kind: self.settings.kind,
+            queues: self.queues.iter().enumerate().map(queue).collect(),
+        }
+    }
+
+    fn summary(&self) -> TopicSummary {
+        TopicSummary { name: self.name.clone(), id: self.id, settings: self.settings.clone() }
+    }
+}
+
+/// There is no such topic.
+#[must_use]
+pub fn unknown_topic(name: &TopicName) -> ErrorReply {
+    ErrorReply::new(ErrorCode::UnknownTopic, format!("there is no topic {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topic(name: TopicName, id: u64) -> TopicRoute {
+        TopicRoute {
+            name,
+            id: TopicId(id),
+            settings: TopicSettings::default(),
+            created: TimestampMs(1),
+            queues: vec![QueuePlace { shard: ShardId(0), handle: None }],
+        }
+    }
+
+    fn user(name: &str) -> TopicName {
+        TopicName::try_from(name).unwrap()
+    }
+
+    #[test]
+    fn pages_follow_one_another_in_order_of_names() {
+        let mut routes = Routes::default();
+        for name in ["c", "a", "b"] {
+            routes.put(topic(user(name), 1));
+        }
+        routes.put(topic(TopicName::system("DLQ", "g").unwrap(), 1));
+        let names = |page: &[TopicSummary]| -> Vec<String> {
+            page.iter().map(|topic| topic.name.to_string()).collect()
+        };
+        let (page, more) = routes.page(None, 2, false);
+        assert_eq!((names(&page), more), (vec!["a".into(), "b".into()], true));
+        let (page, more) = routes.page(Some(&user("b")), 2, false);
+        assert_eq!((names(&page), more), (vec!["c".into()], false));
+        let (page, more) = routes.page(None, 0, true);
+        assert_eq!((page.len(), more), (4, false));
+    }
+
+    #[test]
+    fn an_old_incarnation_and_a_missing_queue_are_typed() {
+        let topic = topic(user("a"), 7);
+        let code = |id, queue| topic.queue(TopicId(id), QueueId(queue)).unwrap_err().code;
+        assert_eq!(code(6, 0), ErrorCode::StaleTopic);
+        assert_eq!(code(7, 1), ErrorCode::UnknownQueue);
+        assert_eq!(code(0, 0), ErrorCode::Unavailable, "its shard has not opened it");
+    }
+}

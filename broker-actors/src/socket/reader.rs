@@ -1,0 +1,202 @@
+//! The reading half of a connection: bytes into one buffer, frames out of it without a copy.
+
+use std::io::{self, ErrorKind};
+use std::rc::Rc;
+
+use bytes::{BufMut, BytesMut};
+use grus_mailbox::Inbox;
+use grus_protocol::frame::{FrameError, bytes_missing, decode};
+use grus_protocol::limits::FrameLimits;
+use tokio::net::tcp::OwnedReadHalf;
+
+use crate::connection::foreign::Foreign;
+use crate::connection::replies::{Content, Outgoing, ReplyTo};
+use crate::connection::requests::{is_request, read_request};
+use crate::dispatch::Dispatcher;
+use crate::metrics::EdgeMetrics;
+use crate::socket::Gate;
+
+/// Bytes of room made for a read at first, and after a quiet time.
+const READ_BYTES_MIN: usize = 16 * 1024;
+/// Most bytes of room made for a read, but for a frame that is larger.
+const READ_BYTES_MAX: usize = 512 * 1024;
+/// Bytes from which on a frame is read into a buffer of its own.
+const LARGE_BYTES: usize = 128 * 1024;
+/// Room below which a read is not worth its system call.
+const SPARE_BYTES_MIN: usize = 8 * 1024;
+
+/// Why a connection is not read any further.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadEnd {
+    /// It was told to stop.
+    Stopped,
+    /// The peer said it sends no more.
+    PeerDone,
+    /// The peer is gone.
+    PeerGone(ErrorKind),
+    /// The peer speaks something else.
+    Foreign(Foreign),
+    /// The peer broke the protocol in a way that leaves no next frame to find; it was told.
+    Broken(String),
+}
+
+/// Reads requests and hands them on, in the order in which they arrive.
+pub struct Reader {
+    stream: OwnedReadHalf,
+    buffer: BytesMut,
+    room_bytes: usize,
+    last_frame_bytes: usize,
+    limits: FrameLimits,
+    gate: Rc<Gate>,
+    replies: Inbox<Outgoing>,
+    dispatcher: Dispatcher,
+    metrics: EdgeMetrics,
+}
+
+impl Reader {
+    /// The reading half of a connection.
+    pub fn new(
+        stream: OwnedReadHalf,
+        limits: FrameLimits,
+        gate: Rc<Gate>,
+        replies: Inbox<Outgoing>,
+        dispatcher: Dispatcher,
+        metrics: EdgeMetrics,
+    ) -> Self {
+        Self {
+            stream,
+            buffer: BytesMut::new(),
+            room_bytes: READ_BYTES_MIN,
+            last_frame_bytes: 0,
+            limits,
+            gate,
+            replies,
+            dispatcher,
+            metrics,
+        }
+    }
+
+    /// Runs until there is nothing more to read.
+    pub async fn run(mut self) -> ReadEnd {
+        loop {
+            self.gate.wait_for_room().await;
+            if let Err(end) = self.read_some().await {
+                return end;
+            }
+            if let Err(end) = self.take_frames().await {
+                return end;
+            }
+        }
+    }
+
+    /// Reads what is there, waiting for something.
+    async fn read_some(&mut self) -> Result<(), ReadEnd> {
+        loop {
+            tokio::select! {
+                ready = self.stream.readable() => ready.map_err(|error| gone(&error))?,
+                () = self.gate.hushed(), if self.buffer.is_empty() => {
+                    self.buffer = BytesMut::new();
+                    self.room_bytes = READ_BYTES_MIN;
+                    self.last_frame_bytes = 0;
+                    continue;
+                }
+            }
+            let room = self.make_room();
+            match self.stream.try_read_buf(&mut (&mut self.buffer).limit(room)) {
+                Ok(0) => return Err(ReadEnd::PeerDone),
+                Ok(read) => {
+                    self.metrics.bytes_read(read as u64);
+                    if read == room && room >= self.room_bytes {
+                        self.room_bytes = (self.room_bytes * 2).min(READ_BYTES_MAX);
+                    }
+                    return Ok(());
+                }
+                Err(error) if is_transient(&error) => {}
+                Err(error) => return Err(gone(&error)),
+            }
+        }
+    }
+
+    /// Makes room for the next read and says how much of it to fill. A large frame is read up to
+    /// its end and no further, so that the next one begins a buffer of its own uncopied.
+    fn make_room(&mut self) -> usize {
+        let missing = bytes_missing(&self.buffer, &self.limits);
+        let (room, spare_min) = if self.buffer.is_empty() && self.last_frame_bytes > LARGE_BYTES {
+            (self.last_frame_bytes, self.last_frame_bytes) // most likely another such one
+        } else if missing > LARGE_BYTES {
+            // Its length is a stranger's claim: room is made as its bytes come in.
+            let room = missing.min(READ_BYTES_MAX.max(self.buffer.len()));
+            (room, room)
+        } else {
+            (self.room_bytes, SPARE_BYTES_MIN.max(missing))
+        };
+        if self.buffer.capacity() - self.buffer.len() < spare_min {
+            self.buffer.reserve(room.max(spare_min));
+        }
+        room.min(self.buffer.capacity() - self.buffer.len())
+    }
+
+    /// Hands on every whole frame in the buffer.
+    async fn take_frames(&mut self) -> Result<(), ReadEnd> {
+        if !self.gate.is_greeted()
+            && let Some(foreign) = Foreign::recognise(&self.buffer)
+        {
+            self.say_and_close(foreign.answer(self.dispatcher.http_address()));
+            return Err(ReadEnd::Foreign(foreign));
+        }
+        loop {
+            self.gate.wait_for_room().await;
+            let before = self.buffer.len();
+            let decoded = decode(&mut self.buffer, &self.limits);
+            let bytes = u32::try_from(before - self.buffer.len()).unwrap_or(u32::MAX);
+            match decoded {
+                Ok(None) => return Ok(()),
+                Ok(Some(frame)) if !is_request(&frame) => self.gate.frame_ignored(),
+                Ok(Some(frame)) => {
+                    self.last_frame_bytes = before - self.buffer.len();
+                    self.gate.request_taken(bytes);
+                    self.metrics.request(frame.head.opcode);
+                    let reply = ReplyTo::new(frame.head, bytes, self.replies.clone());
+                    match read_request(frame, self.gate.is_greeted()) {
+                        Ok(request) => self.dispatcher.dispatch(request, reply, &self.gate).await,
+                        Err(error) => reply.error(error),
+                    }
+                }
+                Err(error) => self.refuse(&error)?,
+            }
+        }
+    }
+
+    /// Answers a frame that cannot be read; goes on behind it where that is possible.
+    fn refuse(&mut self, error: &FrameError) -> Result<(), ReadEnd> {
+        self.metrics.frame_refused();
+        let mut bytes = BytesMut::new();
+        error.put_reply(&mut bytes);
+        let closing = error.is_fatal();
+        self.gate.request_taken(0);
+        let refused = Outgoing {
+            request_bytes: Some(0),
+            content: Content::Encoded(bytes.freeze()),
+            close_after: closing,
+        };
+        let _ = self.replies.try_put(refused); // nobody is there when the writer has ended
+        if closing { Err(ReadEnd::Broken(error.to_string())) } else { Ok(()) }
+    }
+
+    fn say_and_close(&self, bytes: Vec<u8>) {
+        let last = Outgoing {
+            request_bytes: None,
+            content: Content::Encoded(bytes.into()),
+            close_after: true,
+        };
+        let _ = self.replies.try_put(last); // nobody is there when the writer has ended
+    }
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+fn gone(error: &io::Error) -> ReadEnd {
+    ReadEnd::PeerGone(error.kind())
+}

@@ -1,0 +1,161 @@
+//! A door with nobody behind it: a real listener on loopback, whose queues and registry link are
+//! outlets that a test empties by hand.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod client;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+pub use client::{Client, batch};
+use grus_broker::config::ConnectionConfig;
+use grus_broker::dispatch::Service;
+use grus_broker::listener::{Listener, ListenerParts};
+use grus_broker::metrics::EdgeMetrics;
+use grus_broker::registry_link::LinkRequest;
+use grus_broker::registry_link::routes::{QueuePlace, Routes, TopicRoute};
+use grus_broker::topic_queue::{Fetch, Produce, QueueAsk, QueueHandle};
+use grus_mailbox::{Clock, FatalPort, HostHandle, Outlet, Place, Process, outlet};
+use grus_protocol::ids::{
+    BrokerAddress, BrokerId, Durability, QueueId, QueueKey, ShardId, TimestampMs, TopicId,
+};
+use grus_protocol::message::TopicSettings;
+use grus_protocol::names::TopicName;
+use grus_protocol::{BatchLimits, FrameLimits};
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+
+/// The one topic there is.
+pub const TOPIC: &str = "orders";
+/// Its incarnation.
+pub const TOPIC_ID: TopicId = TopicId(77);
+
+/// A listener and what stands behind it.
+pub struct Door {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What arrives for queue 0.
+    pub produce: Outlet<Produce>,
+    /// What arrives for queue 0.
+    pub fetch: Outlet<Fetch>,
+    /// What arrives for queue 0.
+    pub ask: Outlet<QueueAsk>,
+    /// What arrives for the registry link.
+    pub link: Outlet<LinkRequest>,
+    /// The routes, to change them.
+    pub routes: watch::Sender<Arc<Routes>>,
+    /// The counters.
+    pub metrics: EdgeMetrics,
+    /// The listener.
+    pub listener: HostHandle<Listener>,
+    /// The process.
+    pub process: Process,
+}
+
+/// What a door is opened with.
+pub struct DoorConfig {
+    /// Limits of a connection.
+    pub connection: ConnectionConfig,
+    /// Most connections.
+    pub connections_max: u32,
+    /// Bytes of batches that the queue has room for.
+    pub produce_bytes: u32,
+    /// The clock.
+    pub clock: Clock,
+}
+
+impl Default for DoorConfig {
+    fn default() -> Self {
+        Self {
+            connection: grus_broker::config::BrokerConfig::default().connection,
+            connections_max: 100,
+            produce_bytes: 1 << 24,
+            clock: Clock::system(),
+        }
+    }
+}
+
+impl Door {
+    /// Opens a door on a free port.
+    pub async fn open(config: DoorConfig) -> Self {
+        let process = Process::new(config.clock, FatalPort::channel().0);
+        let place = Place::here("test", &process);
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let address = socket.local_addr().unwrap();
+        let (to_produce, produce) = outlet(config.produce_bytes);
+        let (to_fetch, fetch) = outlet(1_000);
+        let (to_ask, ask) = outlet(1_000);
+        let (to_link, link) = outlet(1_000);
+        let handle = QueueHandle {
+            key: QueueKey { topic: TOPIC_ID, queue: QueueId(0) },
+            topic: topic(),
+            shard: ShardId(0),
+            durability: Durability::Persisted,
+            produce: to_produce,
+            fetch: to_fetch,
+            ask: to_ask,
+        };
+        let (routes, routes_seen) = watch::channel(Arc::new(routes_with(handle)));
+        let metrics = EdgeMetrics::new(&mut Registry::default());
+        let service = Service {
+            address: BrokerAddress { id: BrokerId(9), host: "127.0.0.1".into(), port: 6086 },
+            http_address: "127.0.0.1:7654".into(),
+            frame_limits: FrameLimits::REQUESTS,
+            batch_limits: BatchLimits::PRODUCE,
+            fetch_bytes_max: 1 << 22,
+            fetch_wait_ms_max: 60_000,
+            idle_ms_max: 120_000,
+            routes: routes_seen,
+            link: to_link,
+            clock: config.clock,
+            metrics: metrics.clone(),
+        };
+        let parts = ListenerParts {
+            cores: vec![place.clone()],
+            service,
+            connection: config.connection,
+            connections_max: config.connections_max,
+        };
+        let listener = Listener::start(&place, socket, parts).await.unwrap();
+        Self { address, produce, fetch, ask, link, routes, metrics, listener, process }
+    }
+
+    /// A client that has said hello.
+    pub async fn client(&self) -> Client {
+        Client::greeted(self.address).await
+    }
+
+    /// A client that has said nothing yet.
+    pub async fn stranger(&self) -> Client {
+        Client::stranger(self.address).await
+    }
+}
+
+fn routes_with(handle: QueueHandle) -> Routes {
+    let mut routes = Routes::default();
+    routes.put(TopicRoute {
+        name: topic(),
+        id: TOPIC_ID,
+        settings: TopicSettings { queues: 1, ..TopicSettings::default() },
+        created: TimestampMs(1),
+        queues: vec![QueuePlace { shard: ShardId(0), handle: Some(Arc::new(handle)) }],
+    });
+    routes
+}
+
+/// The topic's name.
+pub fn topic() -> TopicName {
+    TopicName::try_from(TOPIC).unwrap()
+}
+
+/// A Produce for queue 0.
+pub fn produce() -> grus_protocol::message::Produce {
+    grus_protocol::message::Produce {
+        topic: topic(),
+        topic_id: TopicId::UNKNOWN,
+        queue: QueueId(0),
+        timeout_ms: 0,
+    }
+}
