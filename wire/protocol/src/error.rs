@@ -115,7 +115,7 @@ error_codes! {
     InvalidSettings = 45, final;
     /// Another broker leads this queue.
     NotLeader = 46, retry;
-    /// A limit on the number of topics or queues is reached.
+    /// A limit on the number of topics, queues or producers is reached.
     TooManyTopics = 47, final;
 
     /// The body is not a record batch, or its counts, lengths or times contradict its records.
