@@ -1,6 +1,7 @@
 //! What a member answers to the other members.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use grus_log::Disk;
@@ -13,9 +14,12 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeader
 use crate::group::{Group, InstantOf};
 use crate::machine::StateMachine;
 use crate::peers::ask;
-use crate::shared::Types;
+use crate::shared::{ENTRY_OVERHEAD_BYTES, Types};
 use crate::types::{Committed, Member, NodeId, RaftEntry, RaftVote, log_id_parts};
 use crate::wire::{Reply, Request, Shape, VoteRequest};
+
+/// How long an append waits here for the next segment.
+const ROOM_WAIT: Duration = Duration::from_millis(50);
 
 type Snapshot = openraft::Snapshot<Committed, NodeId, Member, crate::snapshot::SnapshotData>;
 
@@ -89,11 +93,26 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         may
     }
 
-    async fn on_append(&self, rpc: AppendEntriesRequest<Types<S, RT>>) -> Reply {
-        if !self.may_follow(&rpc.vote) || !self.has_room_for(&rpc.entries) {
+    /// Takes as many of the entries as there is room for: openraft must never wait for room in the
+    /// middle of them, for it answers nobody then, not even a candidate.
+    async fn on_append(&self, mut rpc: AppendEntriesRequest<Types<S, RT>>) -> Reply {
+        if !self.may_follow(&rpc.vote) {
             return Reply::Refused;
         }
+        let sent = rpc.entries.len();
+        let mut fit = self.fit(&rpc.entries);
+        if fit == 0 && sent > 0 {
+            self.request_room();
+            let _ = RT::timeout(ROOM_WAIT, self.inner.shared.next_job_done()).await;
+            fit = self.fit(&rpc.entries);
+            if fit == 0 {
+                return Reply::Refused;
+            }
+        }
+        rpc.entries.truncate(fit);
+        let last = rpc.entries.last().map(|entry| entry.log_id);
         match self.inner.raft.append_entries(rpc).await {
+            Ok(AppendEntriesResponse::Success) if fit < sent => Reply::PartlyAppended(last),
             Ok(AppendEntriesResponse::Success) => Reply::Appended,
             Ok(AppendEntriesResponse::PartialSuccess(id)) => Reply::PartlyAppended(id),
             Ok(AppendEntriesResponse::Conflict) => Reply::Conflict,
@@ -102,14 +121,18 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         }
     }
 
-    /// A full disk refuses entries here, so that openraft never waits in the middle of them.
-    fn has_room_for(&self, entries: &[RaftEntry]) -> bool {
+    /// How many of the entries the log has room for, from the first on.
+    fn fit(&self, entries: &[RaftEntry]) -> usize {
         let length = |entry: &RaftEntry| -> u64 {
             let shape = Shape::of(&entry.payload);
             shape.slices().iter().map(|part| part.len() as u64).sum()
         };
-        let bytes: u64 = entries.iter().map(length).sum();
-        bytes == 0 || self.inner.shared.has_room(bytes)
+        let mut bytes = 0;
+        let fits = |entry: &&RaftEntry| {
+            bytes += length(entry) + ENTRY_OVERHEAD_BYTES;
+            self.inner.shared.has_room(bytes)
+        };
+        entries.iter().take_while(fits).count()
     }
 
     async fn on_vote(&self, request: VoteRequest, pre: bool) -> Reply {

@@ -30,8 +30,8 @@ use crate::machine::{IndexSink, StateMachine};
 use crate::payload::Command;
 use crate::snapshot::SnapshotData;
 use crate::types::{
-    LogId, Outcome, Payload, RaftEntry, SnapshotMeta, StoredMembership, TypeConfig, log_id,
-    log_id_parts,
+    LogId, Outcome, Payload, RaftEntry, SnapshotMeta, StoredMembership, TypeConfig, entry_id,
+    log_id, log_id_parts,
 };
 use crate::wire::Shape;
 
@@ -401,14 +401,15 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Shared<S, D, RT> {
         Ok(Some((meta, data)))
     }
 
-    /// Replaces state and log start by a snapshot from the leader.
+    /// Replaces state and log start by a snapshot from the leader: the state first, so that one
+    /// that cannot be read leaves the log as it is; then the log, durably.
     pub(crate) async fn install(
         &self,
         meta: &SnapshotMeta,
         data: SnapshotData,
     ) -> std::io::Result<()> {
         let Some(id) = meta.last_log_id else { return Ok(()) };
-        let (term, index) = log_id_parts(&id);
+        let EntryId { term, index } = entry_id(&id);
         let checkpoint = CheckpointData {
             index,
             term,
@@ -417,20 +418,20 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Shared<S, D, RT> {
             parts: data.to_parts(),
             digest: data.digest,
         };
-        if self.log.borrow().last().is_none_or(|last| last.index < index) {
-            self.flushes.borrow_mut().clear();
-        }
-        let ticket = self.log.borrow_mut().install(checkpoint);
-        self.wait(ticket).await?;
         let membership = meta.last_membership.clone();
         let restored = {
             let mut machine = self.machine.borrow_mut();
             self.applied.borrow_mut().restore(id, membership, data, &mut *machine)
         };
-        restored.map_err(|fault| self.fail(fault))
+        restored.map_err(|fault| self.fail(fault))?;
+        if self.log.borrow().last().is_none_or(|last| last.index < index) {
+            self.flushes.borrow_mut().clear();
+        }
+        let ticket = self.log.borrow_mut().install(checkpoint);
+        self.wait(ticket).await
     }
 
-    /// A digest of a wait that ends when the next job is done.
+    /// Ends when the next job is done.
     pub(crate) fn next_job_done(&self) -> impl Future<Output = ()> + '_ {
         self.job_done.notified().map(|()| ())
     }

@@ -129,7 +129,7 @@ async fn send_until_cut(
 
 #[test]
 fn what_was_acknowledged_survives_every_power_cut() {
-    for_seeds("what_was_acknowledged_survives_every_power_cut", 6, |seed| {
+    for_seeds("what_was_acknowledged_survives_every_power_cut", 2, |seed| {
         let disk = SimDisk::new(seed);
         let mut rng = Seeded::new(seed);
         let mut receipts: Vec<Placed> = Vec::new();

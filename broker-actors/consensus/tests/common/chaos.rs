@@ -18,7 +18,7 @@ pub struct Mishaps {
 impl Mishaps {
     /// Everything a `persisted` shard must survive.
     pub fn persisted() -> Self {
-        Self { steps: 40, power_cuts_at_once: 3, trims: true, network: true }
+        Self { steps: 60, power_cuts_at_once: 3, trims: true, network: true }
     }
 
     /// What a `replicated` shard must survive: a minority without power.
@@ -37,6 +37,54 @@ pub async fn run(cluster: &mut Cluster, mishaps: Mishaps) {
     }
     cluster.settle(120_000).await;
     everyone_leads_and_reads(cluster).await;
+}
+
+/// Power goes at one step after the other while segments end, checkpoints are taken, the log is
+/// trimmed, and a member that was away installs what it missed.
+pub async fn cuts_around_seals(cluster: &mut Cluster, rounds: u64) {
+    for round in 0..rounds {
+        let nodes = cluster.nodes();
+        let node = nodes[usize::try_from(round % nodes.len() as u64).unwrap()];
+        let away = round % 4 == 3;
+        if away {
+            cluster.kill(node).await;
+        }
+        for _ in 0..4 {
+            fill_one_segment(cluster).await;
+            trim(cluster);
+        }
+        if away {
+            cluster.start_member(node).await;
+        }
+        let steps = cluster.members[&node].disk.steps() + 1 + round * 3 + cluster.rng.below(3);
+        cluster.members[&node].disk.cut_at_step(steps);
+        cluster.trace.line(format!("round {round}: member {node} loses its power at {steps}"));
+        for _ in 0..2 {
+            fill_one_segment(cluster).await;
+            trim(cluster);
+        }
+        if cluster.members[&node].running.is_none() {
+            cluster.start_member(node).await;
+            // Recovery is cut short as well.
+            let steps = cluster.members[&node].disk.steps() + 1 + round;
+            cluster.members[&node].disk.cut_at_step(steps);
+        }
+        cluster.run(1_500).await;
+        if cluster.members[&node].running.is_none() {
+            cluster.start_member(node).await;
+        }
+        cluster.run(1_500).await;
+    }
+    cluster.settle(120_000).await;
+    everyone_leads_and_reads(cluster).await;
+}
+
+async fn fill_one_segment(cluster: &mut Cluster) {
+    for _ in 0..3 {
+        let leader = cluster.wait_leader(60_000).await;
+        cluster.send(leader, 24);
+        cluster.run(60).await;
+    }
 }
 
 /// Every member leads in turn, and has every message that was acknowledged and not trimmed away.
@@ -71,33 +119,33 @@ async fn step(cluster: &mut Cluster, mishaps: Mishaps) {
     let chance = cluster.rng.below(100);
     let node = pick(cluster);
     match chance {
-        0..45 => {
+        0..40 => {
             let target = cluster.leader().unwrap_or(node);
-            let count = 1 + cluster.rng.below(12);
+            let count = 1 + cluster.rng.below(40);
             cluster.send(target, count);
         }
-        45..52 if cluster.members[&node].running.is_some() => cluster.kill(node).await,
-        52..60 if may_cut(cluster, mishaps) => {
+        40..46 if cluster.members[&node].running.is_some() => cluster.kill(node).await,
+        46..52 if may_cut(cluster, mishaps) => {
             if cluster.members[&node].running.is_some() {
                 cluster.cut_power(node).await;
             }
         }
-        60..68 if may_cut(cluster, mishaps) => {
-            let steps = cluster.members[&node].disk.steps() + 1 + cluster.rng.below(60);
+        52..58 if may_cut(cluster, mishaps) => {
+            let steps = cluster.members[&node].disk.steps() + 1 + cluster.rng.below(150);
             cluster.members[&node].disk.cut_at_step(steps);
             cluster.doomed.insert(node);
             cluster.trace.line(format!("member {node} will lose its power at step {steps}"));
         }
-        68..74 if mishaps.network => {
+        58..63 if mishaps.network => {
             cluster.trace.line(format!("member {node} is cut off"));
             cluster.net.isolate(node, cluster.others(node));
         }
-        74..78 if mishaps.network => {
+        63..67 if mishaps.network => {
             let loss = cluster.rng.below(200);
             cluster.net.trouble(loss, 1 + loss / 2);
         }
-        78..84 => cluster.net.heal(),
-        84..90 if mishaps.trims => trim(cluster),
+        67..73 => cluster.net.heal(),
+        73..80 if mishaps.trims => trim(cluster),
         _ => start_one(cluster).await,
     }
 }

@@ -111,7 +111,9 @@ impl Checks {
         let purged = log.purged().map(|purged| purged.index);
         let checked = self.receipts_checked.entry((node, status.term)).or_default();
         for receipt in &receipts[*checked..] {
-            if purged.is_some_and(|purged| receipt.index <= purged) {
+            // A leader that was cut off knows nothing of those after it.
+            let later = receipt.term > status.term;
+            if later || purged.is_some_and(|purged| receipt.index <= purged) {
                 continue;
             }
             let Receipt { id, index, term, .. } = receipt;

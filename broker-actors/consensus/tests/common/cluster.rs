@@ -36,6 +36,7 @@ pub struct Cluster {
     /// Members whose disk will lose its power at a step to come.
     pub doomed: BTreeSet<NodeId>,
     next_id: u64,
+    views: Vec<(NodeId, u64, Option<NodeId>)>,
 }
 
 impl Cluster {
@@ -52,6 +53,7 @@ impl Cluster {
             checks: Checks::default(),
             doomed: BTreeSet::new(),
             next_id: 0,
+            views: Vec::new(),
             setup,
         };
         for node in cluster.nodes() {
@@ -126,9 +128,24 @@ impl Cluster {
     }
 
     pub fn check(&mut self) {
+        self.note_leaders();
         let found = self.checks.all(&self.members, &self.receipts.borrow());
         if let Err(what) = found {
             panic!("{what}\n{}", self.trace.tail(60));
+        }
+    }
+
+    /// Puts every change of leaders into the trace.
+    fn note_leaders(&mut self) {
+        let alive = self.members.values().filter(|member| member.is_alive());
+        let view = |member: &Member| {
+            let status = member.group()?.status();
+            Some((member.node, status.term, status.leader))
+        };
+        let now: Vec<_> = alive.filter_map(view).collect();
+        if now != self.views {
+            self.trace.line(format!("(member, term, leader): {now:?}"));
+            self.views = now;
         }
     }
 
@@ -153,16 +170,18 @@ impl Cluster {
             let id = self.next_id;
             self.next_id += 1;
             let queue = u32::try_from(self.rng.below(3)).unwrap();
-            let bytes = usize::try_from(16 + self.rng.below(2000)).unwrap();
+            let bytes = usize::try_from(16 + self.rng.below(4000)).unwrap();
             let answer = group.propose(&[machine::append(queue, id, bytes)]);
             let receipts = Rc::clone(&self.receipts);
             let disk = self.members[&node].disk.clone();
+            let trace = self.trace.clone();
             tokio::task::spawn_local(async move {
                 let Ok(reply) = answer.await else { return };
                 // A receipt counts when it left before the power did.
                 if !disk.is_off() {
                     let [placed] = reply.replies[..] else { panic!("one item, one answer") };
                     let (index, term) = (reply.index, reply.term);
+                    trace.line(format!("receipt: message {id} is entry {term}-{index}"));
                     receipts.borrow_mut().push(Receipt { id, index, term, placed });
                 }
             });

@@ -1,0 +1,70 @@
+//! Each ordering rule removed by itself must make its story end badly: a rule that can go without
+//! being missed is either not needed or not tested.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+
+use common::{scenarios, simulate};
+use grus_consensus::Sabotage;
+
+/// Runs a story with the rule in place, and without it for some seeds: one of these must fail.
+fn needs_its_rule<Story: Future<Output = ()>>(
+    sabotage: Sabotage,
+    story: impl Fn(u64, Sabotage) -> Story,
+) {
+    // The panics of the second part are what is wanted; they need not be printed.
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if std::env::var_os("GRUS_SIM_TRACE").is_some() {
+                usual(panic);
+            }
+        }));
+    });
+    let ends_well = |seed, sabotage| {
+        let run = || simulate(seed, story(seed, sabotage));
+        catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("").to_owned()
+        })
+    };
+    assert_eq!(ends_well(1, Sabotage::default()), Ok(()), "fails with all rules in place");
+    let missed = (1..=6).find_map(|seed| ends_well(seed, sabotage).err());
+    let missed = missed.expect("nobody misses the rule");
+    eprintln!("without it: {}", missed.lines().next().unwrap_or_default());
+}
+
+#[test]
+fn completions_must_wait_for_their_sync() {
+    let sabotage = Sabotage { complete_early: true, ..Sabotage::default() };
+    needs_its_rule(sabotage, scenarios::power_goes_behind_a_receipt);
+}
+
+#[test]
+fn votes_must_wait_for_their_sync() {
+    let sabotage = Sabotage { vote_unsynced: true, ..Sabotage::default() };
+    needs_its_rule(sabotage, scenarios::power_goes_behind_a_vote);
+}
+
+#[test]
+fn a_restarted_leader_must_be_elected_again() {
+    let sabotage = Sabotage { leader_restore: true, ..Sabotage::default() };
+    needs_its_rule(sabotage, scenarios::a_leader_comes_back_without_its_tail);
+}
+
+#[test]
+fn the_snapshot_must_be_the_purge_point() {
+    let sabotage = Sabotage { newest_snapshot: true, ..Sabotage::default() };
+    needs_its_rule(sabotage, scenarios::an_empty_member_joins_behind_a_trim);
+}
+
+#[test]
+fn a_member_without_memory_must_not_vote() {
+    let sabotage = Sabotage { trust_amnesiacs: true, ..Sabotage::default() };
+    needs_its_rule(sabotage, scenarios::a_voter_loses_its_memory);
+}

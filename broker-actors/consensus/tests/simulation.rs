@@ -1,0 +1,135 @@
+//! Three members in simulation: whatever happens to processes, powers and network, nothing that
+//! was acknowledged is lost, no two members differ, and everything comes right again.
+//!
+//! `GRUS_SIM_SEEDS=n` runs n seeds of each test, `GRUS_SIM_SEED=s` one, `GRUS_SIM_TRACE=1` prints
+//! what happens.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::chaos::{self, Mishaps};
+use common::cluster::Cluster;
+use common::{for_seeds, scenarios, simulate};
+use grus_consensus::Sabotage;
+use grus_protocol::ids::Durability;
+
+async fn three(seed: u64, durability: Durability) -> Cluster {
+    scenarios::three(seed, durability, Sabotage::default()).await
+}
+
+#[test]
+fn a_killed_leader_is_replaced_and_nothing_is_lost() {
+    for_seeds("a_killed_leader_is_replaced_and_nothing_is_lost", 2, |seed| {
+        simulate(seed, async move {
+            let mut cluster = three(seed, Durability::Persisted).await;
+            for _ in 0..3 {
+                let leader = cluster.leader().unwrap();
+                cluster.send(leader, 20);
+                cluster.run(15).await;
+                let killed_at = cluster.trace.now_ms();
+                cluster.kill(leader).await;
+                let next = cluster.wait_leader(10_000).await;
+                let took_ms = cluster.trace.now_ms() - killed_at;
+                assert!(took_ms < 3_000, "failover took {took_ms} ms");
+                assert_ne!(next, leader);
+                cluster.start_member(leader).await;
+                cluster.run(2_000).await;
+            }
+            cluster.settle(60_000).await;
+            chaos::everyone_leads_and_reads(&mut cluster).await;
+        });
+    });
+}
+
+#[test]
+fn the_tail_of_a_leader_that_was_cut_off_is_truncated() {
+    for_seeds("the_tail_of_a_leader_that_was_cut_off_is_truncated", 2, |seed| {
+        simulate(seed, async move {
+            let mut cluster = three(seed, Durability::Persisted).await;
+            let old = cluster.leader().unwrap();
+            cluster.send(old, 5);
+            cluster.run(200).await;
+            cluster.net.isolate(old, cluster.others(old));
+            cluster.send(old, 30);
+            cluster.run(5_000).await;
+            let status = cluster.group(old).status();
+            assert!(status.is_leader, "a leader that is cut off believes that it leads");
+            assert!(status.lease_left.is_zero(), "but it knows that it has no lease");
+            let lost = status.last.unwrap();
+            let new = cluster.leader().unwrap();
+            assert_ne!(new, old);
+            cluster.send(new, 3);
+            cluster.run(300).await;
+            cluster.net.heal();
+            cluster.run(3_000).await;
+            let last = cluster.group(old).status().last.unwrap();
+            assert!(last < lost, "entries {last}..={lost} were not truncated");
+            cluster.settle(60_000).await;
+            chaos::everyone_leads_and_reads(&mut cluster).await;
+        });
+    });
+}
+
+#[test]
+fn each_story_ends_well() {
+    for_seeds("each_story_ends_well", 1, |seed| {
+        let all_rules = Sabotage::default();
+        simulate(seed, scenarios::power_goes_behind_a_receipt(seed, all_rules));
+        simulate(seed, scenarios::power_goes_behind_a_vote(seed, all_rules));
+        simulate(seed, scenarios::a_leader_comes_back_without_its_tail(seed, all_rules));
+        simulate(seed, scenarios::an_empty_member_joins_behind_a_trim(seed, all_rules));
+        simulate(seed, scenarios::a_voter_loses_its_memory(seed, all_rules));
+    });
+}
+
+#[test]
+fn mishaps_of_every_kind_on_a_persisted_shard() {
+    for_seeds("mishaps_of_every_kind_on_a_persisted_shard", 8, |seed| {
+        simulate(seed, async move {
+            let mut cluster = three(seed, Durability::Persisted).await;
+            chaos::run(&mut cluster, Mishaps::persisted()).await;
+        });
+    });
+}
+
+#[test]
+fn power_cuts_around_seals_trims_and_installs() {
+    for_seeds("power_cuts_around_seals_trims_and_installs", 1, |seed| {
+        simulate(seed, async move {
+            let mut cluster = three(seed, Durability::Persisted).await;
+            chaos::cuts_around_seals(&mut cluster, 10).await;
+        });
+    });
+}
+
+#[test]
+fn mishaps_of_a_minority_on_a_replicated_shard() {
+    for_seeds("mishaps_of_a_minority_on_a_replicated_shard", 5, |seed| {
+        simulate(seed, async move {
+            let mut cluster = three(seed, Durability::Replicated).await;
+            chaos::run(&mut cluster, Mishaps::replicated()).await;
+        });
+    });
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let trace = |seed| {
+        let run = std::thread::spawn(move || {
+            simulate(seed, async move {
+                let mut cluster = three(seed, Durability::Persisted).await;
+                chaos::run(&mut cluster, Mishaps::persisted()).await;
+                cluster.trace.lines()
+            })
+        });
+        run.join().unwrap()
+    };
+    let (first, second) = (trace(77), trace(77));
+    assert!(first.len() > 40, "nothing happened");
+    for (nth, (one, two)) in first.iter().zip(&second).enumerate() {
+        assert_eq!(one, two, "the runs part at line {nth}");
+    }
+    assert_eq!(first.len(), second.len());
+    assert_ne!(first, trace(78), "the seed decides nothing");
+}
