@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::disk::{Disk, DiskFile};
 use crate::footer::Footer;
+use crate::log::Warmth;
 use crate::maker::{MakeError, Maker, Step};
 use crate::publish::{Publication, PublishError};
 use crate::region::Region;
@@ -48,6 +49,8 @@ pub(crate) enum Work<D: Disk> {
     Make(Maker<D>),
     /// Syncs segments in order, then makes footers and a checkpoint appear.
     Publish { files: Vec<Arc<D::File>>, publication: Publication },
+    /// Brings pages in ahead of the stores to them.
+    Warm(Warmth<D::File>),
     /// Takes files away whose entries are purged.
     Remove { paths: Vec<PathBuf>, unmap: Vec<Region> },
 }
@@ -58,6 +61,7 @@ pub(crate) enum Outcome<D: Disk> {
     Made(Result<Step<D>, JobFailure>),
     /// The publication comes back when the disk was full.
     Published(Result<Vec<Footer>, (JobFailure, Publication)>),
+    Warmed(Result<(), JobFailure>),
     Removed(Result<(), JobFailure>),
 }
 
@@ -92,6 +96,7 @@ impl<D: Disk> Job<D> {
                 });
                 Outcome::Published(published.map_err(|failure| (failure, publication)))
             }
+            Work::Warm(warmth) => Outcome::Warmed(warm(&warmth)),
             Work::Remove { paths, unmap } => {
                 drop(unmap);
                 Outcome::Removed(remove(&disk, &folder, &paths))
@@ -125,6 +130,16 @@ fn commit<D: Disk>(
             .map_err(|error| JobFailure::Fatal("writing a vote or mark".into(), error))?;
     }
     Ok(())
+}
+
+fn warm<F: DiskFile>(warmth: &Warmth<F>) -> Result<(), JobFailure> {
+    let Some(file) = &warmth.file else {
+        let _ = warmth.region.fault_in_for_reading(warmth.range.clone());
+        return Ok(());
+    };
+    // Without it the stores take longer, nothing else.
+    let _ = warmth.region.fault_in_for_writing(warmth.range.clone());
+    file.sync().map_err(|error| JobFailure::Fatal("syncing a new segment".into(), error))
 }
 
 fn remove<D: Disk>(

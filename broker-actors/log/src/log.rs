@@ -34,9 +34,11 @@ mod open;
 mod read;
 mod recover;
 mod scrub;
+mod warm;
 
 pub use open::Recovered;
 pub use scrub::{Scrub, ScrubDone};
+pub(crate) use warm::Warmth;
 
 use checkpoints::{CheckpointEntry, Publishing};
 use jobs::Flight;

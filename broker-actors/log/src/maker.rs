@@ -1,18 +1,14 @@
 //! Makes the next segment ready, a step at a time, so that syncs can go in between.
 
 use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::LogConfig;
 use crate::disk::{Disk, DiskFile};
-use crate::layout::{FileName, SegmentHead, TEMPORARY_SUFFIX};
+use crate::layout::{FileName, SEGMENT_HEAD_BYTES, SegmentHead, TEMPORARY_SUFFIX};
 use crate::region::Region;
 use crate::switches::OrderRule;
-
-/// How much is faulted in at a time: a few milliseconds.
-const FAULT_IN_STEP_BYTES: usize = 4 * 1024 * 1024;
 
 /// A segment ready to be written to.
 #[derive(Debug)]
@@ -21,6 +17,10 @@ pub(crate) struct Spare<F> {
     pub path: PathBuf,
     pub file: Arc<F>,
     pub region: Region,
+    /// Its blocks have been written before.
+    pub recycled: bool,
+    /// Pages up to here are in memory and their blocks written: see `log/warm.rs`.
+    pub warmed_to: u32,
 }
 
 /// Where the file comes from.
@@ -37,8 +37,7 @@ pub(crate) enum Origin {
 #[derive(Debug)]
 enum Stage<F> {
     Create(Origin),
-    FaultIn { file: F, region: Region, at: usize, published: bool },
-    Publish { file: F, region: Region },
+    Publish { file: F, region: Region, recycled: bool },
 }
 
 /// A segment in the making.
@@ -119,36 +118,29 @@ impl<D: Disk> Maker<D> {
 
     fn run(mut self, disk: &D) -> Result<Step<D>, MakeError> {
         let (sequence, path) = (self.sequence, self.path());
-        let ready = |file, region| Spare { sequence, path, file: Arc::new(file), region };
-        self.stage = match self.stage {
+        let warmed_to = SEGMENT_HEAD_BYTES;
+        let ready = |file, region, recycled| {
+            let file = Arc::new(file);
+            Step::Ready(Spare { sequence, path, file, region, recycled, warmed_to })
+        };
+        let origin = match self.stage {
             Stage::Create(Origin::Ready(path)) => {
                 let file = disk.open(&path).map_err(MakeError::Refused)?;
                 let region = map(&file, self.length).map_err(MakeError::Refused)?;
-                Stage::FaultIn { file, region, at: 0, published: true }
+                return Ok(ready(file, region, false));
             }
-            Stage::Create(origin) => {
-                let temporary = self
-                    .folder
-                    .join(format!("{}{TEMPORARY_SUFFIX}", FileName::Segment(self.sequence)));
-                let (file, region) = create(disk, &temporary, &origin, self.sequence, self.length)
-                    .map_err(MakeError::Refused)?;
-                Stage::FaultIn { file, region, at: 0, published: false }
-            }
-            Stage::FaultIn { file, region, at, published } => {
-                let range = next_range(at, region.len());
-                region.fault_in_for_writing(range.clone()).map_err(MakeError::Refused)?;
-                match (range.end < region.len(), published) {
-                    (true, _) => Stage::FaultIn { file, region, at: range.end, published },
-                    (false, false) => Stage::Publish { file, region },
-                    (false, true) => return Ok(Step::Ready(ready(file, region))),
-                }
-            }
-            Stage::Publish { file, region } => {
+            Stage::Publish { file, region, recycled } => {
                 self.stage = Stage::Create(Origin::New);
                 self.publish(disk, &file)?;
-                return Ok(Step::Ready(ready(file, region)));
+                return Ok(ready(file, region, recycled));
             }
+            Stage::Create(origin) => origin,
         };
+        self.stage = Stage::Create(Origin::New);
+        let (file, region) = create(disk, &self.temporary_path(), &origin, sequence, self.length)
+            .map_err(MakeError::Refused)?;
+        let recycled = matches!(origin, Origin::Recycled(_));
+        self.stage = Stage::Publish { file, region, recycled };
         Ok(Step::More(self))
     }
 
@@ -162,10 +154,6 @@ impl<D: Disk> Maker<D> {
         }
         Ok(())
     }
-}
-
-fn next_range(at: usize, length: usize) -> Range<usize> {
-    at..(at + FAULT_IN_STEP_BYTES).min(length)
 }
 
 fn map<F: DiskFile>(file: &F, length: u32) -> io::Result<Region> {

@@ -61,6 +61,10 @@ pub(crate) struct Segment<F> {
     pub file: Option<Arc<F>>,
     /// Stored to since its last sync began.
     pub dirty: bool,
+    /// Its blocks had been written in an older life.
+    pub recycled: bool,
+    /// Pages up to here are warm.
+    pub warmed_to: u32,
     /// Where entries must end.
     pub limit: u32,
     /// Where the next entry goes.
@@ -97,6 +101,8 @@ impl<F> Segment<F> {
             whole,
             file,
             dirty: false,
+            recycled: false,
+            warmed_to: SEGMENT_HEAD_BYTES,
             limit,
             end: SEGMENT_HEAD_BYTES,
             closed: None,

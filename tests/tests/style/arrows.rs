@@ -35,7 +35,8 @@ pub fn check(crates: &Crates) -> Vec<String> {
     for (name, dependencies) in crates {
         for dependency in dependencies {
             let inner = dependency.starts_with("grus-");
-            if inner && !allowed(name, dependency) {
+            // Its own tests may name a crate to turn one of its features on.
+            if inner && dependency != name && !allowed(name, dependency) {
                 found.push(format!("{name} -> {dependency}"));
             }
             if dependency.starts_with("openraft") && name != CONSENSUS {

@@ -91,13 +91,15 @@ impl<D: Disk> Log<D> {
         }
         let spare = self.room.spares.pop_front().expect("room was checked");
         self.newest_sequence = spare.sequence;
-        let segment = Segment::new(
+        let mut segment = Segment::new(
             spare.sequence,
             spare.path,
             spare.region,
             Some(spare.file),
             self.leaving.give_back.clone(),
         );
+        segment.recycled = spare.recycled;
+        segment.warmed_to = spare.warmed_to;
         self.segments.push_back(segment.for_config(&self.config));
     }
 

@@ -33,6 +33,10 @@ pub(super) enum Flight {
         target: Option<Mark>,
         done: PublishDone,
     },
+    Warm {
+        sequence: u64,
+        warmed_to: u32,
+    },
     Remove,
 }
 
@@ -59,17 +63,33 @@ impl<D: Disk> Log<D> {
             let work = self.publish()?;
             return Some(Job { disk: self.disk.clone(), folder: self.folder.clone(), work });
         }
-        let needs_room = self.room.spares.is_empty() && self.may_make();
-        // A commit and a step towards the next segment take turns when room is short.
-        let make_first = needs_room && std::mem::take(&mut self.made_way);
-        let remove_first = self.config.skips(OrderRule::FloorBeforeRemove);
-        let removal = if remove_first { self.remove() } else { None };
-        let work = if make_first && removal.is_none() { Some(self.make()) } else { removal };
-        let work = work.or_else(|| self.commit());
-        let work = work.or_else(|| self.may_make().then(|| self.make()));
-        let work = work.or_else(|| self.publish()).or_else(|| self.remove())?;
+        let work = self.choose()?;
         self.made_way = matches!(work, Work::Commit { .. });
         Some(Job { disk: self.disk.clone(), folder: self.folder.clone(), work })
+    }
+
+    /// A commit goes first, but takes turns with whatever the next commits would have to wait for.
+    fn choose(&mut self) -> Option<Work<D>> {
+        if self.config.skips(OrderRule::FloorBeforeRemove)
+            && let Some(work) = self.remove()
+        {
+            return Some(work);
+        }
+        if std::mem::take(&mut self.made_way) {
+            if self.room.spares.is_empty() && self.may_make() {
+                return Some(self.make());
+            }
+            if self.runs_cold()
+                && let Some(work) = self.warm()
+            {
+                return Some(work);
+            }
+        }
+        self.commit()
+            .or_else(|| self.may_make().then(|| self.make()))
+            .or_else(|| self.publish())
+            .or_else(|| self.remove())
+            .or_else(|| self.warm())
     }
 
     /// Asks for a sync of what is written, as `replicated` logs do each second.
@@ -199,6 +219,10 @@ impl<D: Disk> Log<D> {
             (Outcome::Made(made), Flight::Make) => self.made(made, &mut progress)?,
             (Outcome::Published(result), Flight::Publish { target, done }) => {
                 self.published(result, target, done, &mut progress)?;
+            }
+            (Outcome::Warmed(result), Flight::Warm { sequence, warmed_to }) => {
+                result.map_err(JobFailure::fatal)?;
+                self.warmed(sequence, warmed_to);
             }
             (Outcome::Removed(result), Flight::Remove) => match result {
                 // The next open takes away what could not be taken away now.
