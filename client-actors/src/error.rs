@@ -227,6 +227,20 @@ pub enum ReadError {
     Closed,
 }
 
+impl ReadError {
+    /// The queue it is about, unless it is about all of them.
+    pub fn queue(&self) -> Option<QueueId> {
+        match self {
+            Self::OffsetOutOfRange { queue, .. }
+            | Self::Diverged { queue, .. }
+            | Self::Damaged { queue, .. }
+            | Self::UnknownQueue { queue, .. }
+            | Self::Refused { queue, .. } => Some(*queue),
+            Self::Topic { .. } | Self::Closed => None,
+        }
+    }
+}
+
 /// Why a client could not be started, or a request of it failed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]

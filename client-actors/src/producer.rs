@@ -36,12 +36,16 @@ pub(crate) mod choice;
 pub(crate) mod flushes;
 pub(crate) mod lane;
 #[cfg(test)]
+mod lane_cases;
+#[cfg(test)]
 mod lane_model;
 pub(crate) mod outcome;
 pub(crate) mod parts;
 pub(crate) mod payload;
 mod slot;
 pub(crate) mod state;
+#[cfg(test)]
+mod state_model;
 
 pub(crate) use choice::Pick;
 pub use flushes::Flushed;

@@ -30,6 +30,8 @@ use crate::router::{FindRoute, LinkHandle, Routed, reply_of, unavailable};
 
 pub(crate) mod cursor;
 pub(crate) mod state;
+#[cfg(test)]
+mod state_model;
 
 pub(crate) use cursor::Item;
 

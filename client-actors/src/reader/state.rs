@@ -334,6 +334,7 @@ impl ReaderState {
             stays
         });
         self.buffer_bytes -= freed;
+        self.failed.retain(|error| error.queue() != Some(queue));
         if let Some(cursor) = self.cursor(queue) {
             cursor.seek(start);
             return cursor.seeks;
