@@ -57,7 +57,7 @@ async fn work<D: Disk>(bench: &Bench<D>, round: u32, said: &mut Said) {
 #[actix::test]
 async fn what_was_answered_survives_power_cuts_at_any_step() {
     let mut cuts = 0;
-    for seed in 0..10_u64 {
+    for seed in 0..6_u64 {
         let folder = tempfile::tempdir().unwrap();
         let disk = SimDisk::new(seed);
         let mut said = Said::default();
@@ -86,7 +86,7 @@ async fn what_was_answered_survives_power_cuts_at_any_step() {
             check(&disk, folder.path(), &mut said, seed, round).await;
         }
     }
-    assert!(cuts > 25, "only {cuts} cuts: the steps are too far apart");
+    assert!(cuts > 12, "only {cuts} cuts: the steps are too far apart");
 }
 
 async fn check(disk: &SimDisk, dir: &std::path::Path, said: &mut Said, seed: u64, round: u32) {
@@ -118,16 +118,16 @@ async fn the_log_does_not_grow_for_ever_and_its_checkpoint_is_enough() {
     bench.register(&[0]).await;
     let kept = bench.create("kept", 3).await.unwrap().topic;
     let (mut written, mut largest) = (0, 0);
-    for number in 0..1_500 {
+    for number in 0..1_200 {
         let topic = bench.create("again", 1 + number % 7).await.unwrap();
         bench.delete("again").await.unwrap();
         assert_ne!(topic.topic.id, kept.id);
         written += 300;
         largest = largest.max(disk.used_bytes());
     }
-    assert!(written > 6 * (64 << 10), "the test writes too little to seal segments");
-    assert!(largest < 512 << 10, "{largest} of {written} bytes for one topic");
-    let version = bench.told(3_002).await.version;
+    assert!(written > 5 * (64 << 10), "the test writes too little to seal segments");
+    assert!(largest < 448 << 10, "{largest} of {written} bytes for one topic");
+    let version = bench.told(2_402).await.version;
     bench.stop().await;
 
     let mut bench = Bench::start_on(small(folder.path()), disk).await.unwrap();
