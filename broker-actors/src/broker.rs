@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use grus_log::RealDisk;
+use grus_log::{RealDisk, Report};
 use grus_mailbox::{HostHandle, Places, Process, Shutdown, StageReport, outlet, reply};
 use grus_protocol::ids::{BrokerAddress, ShardId};
 use grus_registry::{
@@ -96,6 +96,7 @@ pub struct Addresses {
 /// A running broker. Stop it: dropped, it leaves its threads running.
 pub struct Broker {
     addresses: Addresses,
+    routes: watch::Receiver<Arc<Routes>>,
     process: Process,
     running: Running,
 }
@@ -140,7 +141,7 @@ impl Broker {
             listener: None,
         };
         match running.bring_up(&config, sockets, &process).await {
-            Ok(()) => Ok(Self { addresses, process, running }),
+            Ok(routes) => Ok(Self { addresses, routes, process, running }),
             Err(error) => {
                 running.stop().await;
                 Err(error)
@@ -158,6 +159,12 @@ impl Broker {
     #[must_use]
     pub fn process(&self) -> &Process {
         &self.process
+    }
+
+    /// The topics it serves now, and the way to their queues.
+    #[must_use]
+    pub fn routes(&self) -> Arc<Routes> {
+        Arc::clone(&self.routes.borrow())
     }
 
     /// Its data folder, absolute.
@@ -212,7 +219,7 @@ impl Running {
         config: &BrokerConfig,
         sockets: Sockets,
         process: &Process,
-    ) -> Result<(), StartError> {
+    ) -> Result<watch::Receiver<Arc<Routes>>, StartError> {
         let address = advertised(config, self.folder.broker(), sockets.addresses.listen);
         let registry = self.start_registry().await?;
         let table = table_now(&registry).await?;
@@ -263,7 +270,7 @@ impl Running {
             let parts = HttpParts {
                 broker: self.folder.broker(),
                 process: process.clone(),
-                routes,
+                routes: routes.clone(),
                 shards: handles,
                 metrics,
                 registry: Arc::new(registry),
@@ -272,7 +279,8 @@ impl Running {
             };
             self.http = Some(start_http(config, socket, parts)?);
         }
-        self.open_door(config, sockets.listen, service).await
+        self.open_door(config, sockets.listen, service).await?;
+        Ok(routes)
     }
 
     async fn start_registry(&mut self) -> Result<RegistryHandle, StartError> {
@@ -312,7 +320,10 @@ impl Running {
         let mut failed = None;
         for started in join_all(starting).await {
             match started {
-                Ok(shard) => self.shards.push(shard),
+                Ok(shard) => {
+                    log_report(shard.handle().shard, shard.report());
+                    self.shards.push(shard);
+                }
                 Err(error) => failed = Some(error),
             }
         }
@@ -418,6 +429,19 @@ async fn register(
     registry.ask.try_put(request).map_err(|_| gone())?;
     answer.await.map_err(|_| gone())??;
     Ok(())
+}
+
+/// Says what recovery found in a shard's log.
+fn log_report(shard: ShardId, report: &Report) {
+    if let Some(torn) = &report.torn {
+        tracing::info!(%shard, ?torn, "a write was under way when the broker ended; it was cut");
+    }
+    for range in &report.damage {
+        tracing::error!(%shard, %range, "damage; all else is served");
+    }
+    for note in &report.notes {
+        tracing::warn!(%shard, note, "repaired");
+    }
 }
 
 /// How clients reach this broker: as configured, or where it listens.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServerHandle, ServiceRequest, ServiceResponse};
+use actix_web::error::InternalError;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::uri::Authority;
@@ -79,6 +80,10 @@ impl HttpServer {
         let server = Server::new(move || {
             App::new()
                 .app_data(web::Data::new(parts.clone()))
+                .app_data(web::QueryConfig::default().error_handler(|problem, _| {
+                    let answer = error(StatusCode::BAD_REQUEST, problem.to_string());
+                    InternalError::from_response(problem, answer).into()
+                }))
                 .wrap(from_fn(check_host))
                 .route("/", web::get().to(index))
                 .route("/health", web::get().to(health))

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use client::{Client, batch};
 use grus_broker::config::BrokerConfig;
+use grus_broker::topic_queue::QueueAsk;
 use grus_broker::{Broker, StartError};
 use grus_mailbox::{Clock, FatalPort, Process};
 use grus_protocol::ids::{Durability, Offset, QueueId, Term, TopicId};
@@ -216,6 +217,54 @@ async fn a_reader_waits_for_news_and_asks_for_places() {
     }
     let beyond = writer.call(&fetch("t", 0, 9, 0)).await.unwrap_err();
     assert_eq!(beyond.code, ErrorCode::OffsetOutOfRange);
+    broker.stop().await;
+}
+
+#[actix::test]
+async fn a_stop_tells_those_who_wait_and_is_done_in_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = start(folder.path()).await;
+    let mut reader = client(&broker).await;
+    let _: ProduceReply = reader.call_with(&produce("t", 0), &batch(&[b"x"])).await.unwrap();
+    reader.ask(9, &fetch("t", 0, 1, 60_000)).await;
+    let mut stuck = client(&broker).await; // never reads what it asks for
+    for n in 0..200 {
+        stuck.ask(n, &fetch("t", 0, 0, 0)).await;
+    }
+    let begun = tokio::time::Instant::now();
+    broker.stop().await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let answer = reader.frame().await.expect("an answer before the end");
+    assert_eq!(answer.head.correlation, 9);
+    assert!(reader.frame().await.is_none());
+}
+
+#[actix::test]
+async fn a_queue_that_panics_serves_again_and_its_neighbours_notice_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = start(folder.path()).await;
+    let mut client = client(&broker).await;
+    for queue in [0, 1] {
+        let _: ProduceReply =
+            client.call_with(&produce("t", queue), &batch(&[b"x"])).await.unwrap();
+    }
+    for round in 1..=3_u64 {
+        let topic = broker.routes().get(&name("t")).cloned().unwrap();
+        let queue = topic.queue(topic.id, QueueId(0)).unwrap();
+        queue.ask.try_put(QueueAsk::Panic).unwrap();
+        let neighbour: ProduceReply =
+            client.call_with(&produce("t", 1), &batch(&[b"y"])).await.unwrap();
+        assert_eq!(neighbour.base_offset, Offset(round));
+        let again = loop {
+            match client.call_with(&produce("t", 0), &batch(&[b"z"])).await {
+                Ok(receipt) => break receipt,
+                Err(error) => assert!(error.retriable, "{error:?}"),
+            }
+        };
+        assert_eq!(again.base_offset, Offset(round), "nothing lost, nothing twice");
+        assert_eq!(broker.process().census.restarts_total(), round);
+    }
+    assert_eq!(bodies(&mut client, "t", 0, 0).await, [&b"x"[..], b"z", b"z", b"z"]);
     broker.stop().await;
 }
 
