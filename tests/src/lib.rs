@@ -1,1 +1,16 @@
-//! Whatever crosses a crate or a process.
+//! Whatever crosses a crate or a process: the harness that the tests in `tests/` are written with.
+//!
+//! * [`broker`] is a broker as a process: started, waited for, killed, started again.
+//! * [`program`] runs `grus` with arguments and hands back what it printed.
+//! * [`process`] is what both stand on: a child whose lines are events and whose log is shown on failure.
+//! * [`trace`] reads what strace wrote and judges the order of syncs and receipts.
+
+pub mod broker;
+pub mod http;
+pub mod ports;
+pub mod process;
+pub mod program;
+pub mod random;
+pub mod trace;
+pub mod usage;
+pub mod watch;

@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::io;
 
+use clap::error::ErrorKind;
+
 /// Why a command ends.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -52,6 +54,9 @@ impl Failure {
 
 /// The one line that clap's complaint about a command line becomes.
 pub fn usage(error: &clap::Error) -> Failure {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return Failure::Told("a command is missing; see grus --help".to_owned());
+    }
     let text = error.to_string();
     let said: Vec<&str> = text
         .lines()

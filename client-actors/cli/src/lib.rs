@@ -1,8 +1,68 @@
 //! grus: the one binary. Tools, and the broker and registry daemons.
+//!
+//! * [`args`] is what may be written on the command line; [`failure`] how a command fails.
+//! * [`lines`], [`message`] and [`units`] are logic: plain values, no I/O.
+//! * [`broker`], [`topic`], [`produce`], [`consume`] and [`quickstart`] are the commands.
 
 pub mod args;
+pub mod broker;
+pub mod consume;
 pub mod failure;
+pub mod input;
 pub mod lines;
 pub mod message;
 pub mod output;
+pub mod produce;
+pub mod quickstart;
+pub mod session;
+pub mod topic;
 pub mod units;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+use crate::failure::Failure;
+
+/// Runs the command line this process was started with.
+pub fn main() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => {
+            let json = cli.common.json;
+            ended(run(cli), json)
+        }
+        Err(error) if error.use_stderr() => {
+            let json = std::env::args_os().any(|word| word == "--json");
+            ended(Err(failure::usage(&error)), json)
+        }
+        Err(help) => {
+            let _ = help.print(); // its reader may have left
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let common = cli.common;
+    match cli.command {
+        Command::Broker(args) => broker::run(args),
+        Command::Topic(command) => session::block_on(topic::run(&common, &command)),
+        Command::Produce(args) => session::block_on(produce::run(&common, &args)),
+        Command::Consume(args) => session::block_on(consume::run(&common, &args)),
+        Command::Quickstart(args) => session::block_on(quickstart::run(&common, &args)),
+    }
+}
+
+fn ended(result: Result<(), Failure>, json: bool) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Some(line) = failure.line(json) {
+                let _ = writeln!(std::io::stderr(), "{line}"); // nobody may be left to read it
+            }
+            ExitCode::from(failure.code())
+        }
+    }
+}

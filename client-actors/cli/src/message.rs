@@ -2,7 +2,6 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -15,31 +14,31 @@ pub const LINE_END: &str = "grus-line-end";
 pub const LINE_END_NONE: &str = "none";
 
 /// A header: its name, and its value, which may be any bytes.
-pub type Header = (String, Bytes);
+pub type Header<'a> = (&'a str, &'a [u8]);
 
 /// A message that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Read {
+pub struct Read<'a> {
     /// Topic.
-    pub topic: String,
+    pub topic: &'a str,
     /// Queue within the topic.
     pub queue: u32,
     /// Offset within the queue.
     pub offset: u64,
     /// Id, given by the sender.
     pub id: String,
-    /// Keys.
-    pub keys: Vec<String>,
+    /// Keys, which may be any bytes.
+    pub keys: Vec<&'a [u8]>,
     /// Tag.
-    pub tag: Option<String>,
+    pub tag: Option<&'a str>,
     /// Headers, in order; a name may repeat.
-    pub headers: Vec<Header>,
+    pub headers: Vec<Header<'a>>,
     /// When the sender made it, in milliseconds since 1970.
     pub born_ms: u64,
     /// When the broker stored it, in milliseconds since 1970.
     pub stored_ms: u64,
     /// Body.
-    pub body: Bytes,
+    pub body: &'a [u8],
 }
 
 /// The JSON object of a message.
@@ -49,9 +48,9 @@ struct ReadJson<'a> {
     queue: u32,
     offset: u64,
     id: &'a str,
-    key: Option<&'a str>,
+    key: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    keys: Option<&'a [String]>,
+    keys: Option<Vec<Value>>,
     tag: Option<&'a str>,
     headers: Value,
     born: String,
@@ -62,47 +61,50 @@ struct ReadJson<'a> {
     body_base64: Option<String>,
 }
 
-impl Read {
+impl Read<'_> {
     /// Adds the message as `consume` prints it: the body and, unless the sender's last line had none,
     /// a line feed.
     pub fn write_plain(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.body);
+        out.extend_from_slice(self.body);
         if self.is_terminated() {
             out.push(b'\n');
         }
     }
 
     /// Adds the message as one line of JSON. A body that is UTF-8 stands in `body`, any other in
-    /// `body_base64`; the same holds for a header's value, which then is `{"base64": ...}`.
+    /// `body_base64`; a key or a header's value that is not UTF-8 is `{"base64": ...}`.
     pub fn write_json(&self, out: &mut Vec<u8>) {
-        let text = std::str::from_utf8(&self.body).ok();
+        let text = std::str::from_utf8(self.body).ok();
+        let keys: Vec<Value> = self.keys.iter().map(|key| value_json(key)).collect();
         let json = ReadJson {
-            topic: &self.topic,
+            topic: self.topic,
             queue: self.queue,
             offset: self.offset,
             id: &self.id,
-            key: self.keys.first().map(String::as_str),
-            keys: (self.keys.len() > 1).then_some(self.keys.as_slice()),
-            tag: self.tag.as_deref(),
+            key: keys.first().cloned(),
+            keys: (keys.len() > 1).then_some(keys),
+            tag: self.tag,
             headers: headers_json(&self.headers),
             born: units::rfc3339(self.born_ms),
             stored: units::rfc3339(self.stored_ms),
             body: text,
-            body_base64: text.is_none().then(|| STANDARD.encode(&self.body)),
+            body_base64: text.is_none().then(|| STANDARD.encode(self.body)),
         };
         push_json(&json, out);
     }
 
     /// Whether a line feed followed the body where it was read from.
     fn is_terminated(&self) -> bool {
-        !self.headers.iter().any(|(name, value)| name == LINE_END && value == LINE_END_NONE)
+        !self
+            .headers
+            .iter()
+            .any(|(name, value)| *name == LINE_END && *value == LINE_END_NONE.as_bytes())
     }
 }
 
 /// The header that says that a line was not terminated, if it was not.
-pub fn line_end_header(line: &Line) -> Option<Header> {
-    let marked = || (LINE_END.to_owned(), Bytes::from_static(LINE_END_NONE.as_bytes()));
-    (!line.terminated).then(marked)
+pub fn line_end_header(line: &Line) -> Option<Header<'static>> {
+    (!line.terminated).then_some((LINE_END, LINE_END_NONE.as_bytes()))
 }
 
 /// The bytes that `consume --json` printed one object about: the inverse of [`Read::write_json`] with
@@ -133,13 +135,13 @@ pub fn push_json(value: &impl Serialize, out: &mut Vec<u8>) {
 }
 
 /// Headers as an object; a name that repeats has an array.
-fn headers_json(headers: &[Header]) -> Value {
+fn headers_json(headers: &[Header<'_>]) -> Value {
     let mut object = Map::new();
     for (name, value) in headers {
         let value = value_json(value);
-        match object.get_mut(name) {
+        match object.get_mut(*name) {
             None => {
-                object.insert(name.clone(), value);
+                object.insert((*name).to_owned(), value);
             }
             Some(Value::Array(values)) => values.push(value),
             Some(first) => *first = Value::Array(vec![first.take(), value]),
@@ -157,11 +159,13 @@ fn value_json(value: &[u8]) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
-    fn read(body: &'static [u8]) -> Read {
+    fn read(body: &'static [u8]) -> Read<'static> {
         Read {
-            topic: "t".to_owned(),
+            topic: "t",
             queue: 2,
             offset: 17,
             id: "0193".to_owned(),
@@ -170,11 +174,11 @@ mod tests {
             headers: vec![],
             born_ms: 1_000,
             stored_ms: 2_000,
-            body: Bytes::from_static(body),
+            body,
         }
     }
 
-    fn json(message: &Read) -> Value {
+    fn json(message: &Read<'_>) -> Value {
         let mut out = Vec::new();
         message.write_json(&mut out);
         assert_eq!(out.iter().position(|byte| *byte == b'\n'), Some(out.len() - 1), "one line");
@@ -201,14 +205,10 @@ mod tests {
     #[test]
     fn json_has_the_fields_that_are_documented() {
         let mut message = read(b"hello");
-        message.keys = vec!["k".to_owned()];
-        message.tag = Some("red".to_owned());
-        message.headers = vec![
-            ("a".to_owned(), Bytes::from_static(b"1")),
-            ("b".to_owned(), Bytes::from_static(b"\xff")),
-            ("a".to_owned(), Bytes::from_static(b"2")),
-            ("a".to_owned(), Bytes::from_static(b"3")),
-        ];
+        message.keys = vec![b"k"];
+        message.tag = Some("red");
+        message.headers =
+            vec![("a", &b"1"[..]), ("b", &b"\xff"[..]), ("a", &b"2"[..]), ("a", &b"3"[..])];
         let expected = serde_json::json!({
             "topic": "t", "queue": 2, "offset": 17, "id": "0193", "key": "k", "tag": "red",
             "headers": { "a": ["1", "2", "3"], "b": { "base64": "/w==" } },
@@ -216,7 +216,7 @@ mod tests {
             "body": "hello",
         });
         assert_eq!(json(&message), expected);
-        message.keys.push("l".to_owned());
+        message.keys.push(b"l");
         assert_eq!(json(&message)["keys"], serde_json::json!(["k", "l"]));
         assert_eq!(json(&read(b"\xff"))["body_base64"], "/w==");
         assert!(json(&read(b"x")).get("key").unwrap().is_null());

@@ -1,0 +1,178 @@
+//! `grus topic`: makes, lists, describes, changes and removes topics.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use grus_client::{Client, TopicChange};
+use grus_protocol::ids::Durability;
+use grus_protocol::message::{DescribeTopicReply, TopicSettings};
+use serde_json::{Value, json};
+
+use crate::args::{Common, DurabilityArg, RetentionArgs, TopicCommand};
+use crate::failure::Failure;
+use crate::message::push_json;
+use crate::output::Output;
+use crate::{session, units};
+
+/// What is told: lines for people, and the same as JSON, one object a line.
+struct Told {
+    lines: Vec<String>,
+    objects: Vec<Value>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Told: no broker, or why the broker refused.
+pub async fn run(common: &Common, command: &TopicCommand) -> Result<(), Failure> {
+    let client = session::connect(common, Some(common.timeout())).await?;
+    let told = match command {
+        TopicCommand::Create { name, queues, durability, retention } => {
+            create(&client, name, *queues, *durability, *retention).await?
+        }
+        TopicCommand::List => list(&client).await?,
+        TopicCommand::Describe { name } => {
+            let topic = client.describe_topic(name).await.map_err(|error| failed(name, error))?;
+            described(&topic)
+        }
+        TopicCommand::Alter { name, queues, retention } => {
+            alter(&client, name, *queues, *retention).await?
+        }
+        TopicCommand::Delete { name } => {
+            client.delete_topic(name).await.map_err(|error| failed(name, error))?;
+            let object = json!({ "topic": name, "deleted": true });
+            Told { lines: vec![format!("topic {name} is deleted")], objects: vec![object] }
+        }
+    };
+    let mut output = Output::standard();
+    if common.json {
+        told.objects.iter().try_for_each(|object| output.add(|out| push_json(object, out)))?;
+    } else {
+        told.lines.iter().try_for_each(|line| output.line(line))?;
+    }
+    output.flush()?;
+    client.close().await;
+    Ok(())
+}
+
+fn failed(name: &str, error: impl Display) -> Failure {
+    Failure::because(format!("topic {name}"), error)
+}
+
+async fn create(
+    client: &Client,
+    name: &str,
+    queues: Option<u32>,
+    durability: Option<DurabilityArg>,
+    retention: RetentionArgs,
+) -> Result<Told, Failure> {
+    let mut settings = TopicSettings::default();
+    settings.queues = queues.unwrap_or(settings.queues);
+    settings.durability = match durability {
+        None | Some(DurabilityArg::Persisted) => Durability::Persisted,
+        Some(DurabilityArg::Replicated) => Durability::Replicated,
+    };
+    settings.retention_ms = retention.retention.map_or(settings.retention_ms, whole_ms);
+    settings.retention_bytes = retention.retention_bytes.unwrap_or(settings.retention_bytes);
+    let made = client.create_topic(name, settings).await.map_err(|error| failed(name, error))?;
+    Ok(settled(name, made.id.0, &made.settings))
+}
+
+async fn alter(
+    client: &Client,
+    name: &str,
+    queues: Option<u32>,
+    retention: RetentionArgs,
+) -> Result<Told, Failure> {
+    let retention_ms = retention.retention.map(whole_ms);
+    let retention_bytes = retention.retention_bytes;
+    if queues.is_none() && retention_ms.is_none() && retention_bytes.is_none() {
+        return Err(failed(
+            name,
+            "nothing to alter: say --queues, --retention or --retention-bytes",
+        ));
+    }
+    let change = TopicChange { queues, retention_ms, retention_bytes };
+    let altered = client.alter_topic(name, change).await.map_err(|error| failed(name, error))?;
+    Ok(settled(name, altered.id.0, &altered.settings))
+}
+
+async fn list(client: &Client) -> Result<Told, Failure> {
+    let topics = client.list_topics().await.map_err(|error| Failure::because("topics", error))?;
+    let width = topics.iter().map(|topic| topic.name.as_str().len()).max().unwrap_or(0);
+    let line = |name: &str, settings: &TopicSettings| {
+        format!("{name:<width$}  {:>5} queues  {}", settings.queues, settings.durability)
+    };
+    let lines = topics.iter().map(|topic| line(topic.name.as_str(), &topic.settings)).collect();
+    let object = |name: &str, id, settings| settings_json(name, id, settings);
+    let objects = topics
+        .iter()
+        .map(|topic| object(topic.name.as_str(), topic.id.0, &topic.settings))
+        .collect();
+    Ok(Told { lines, objects })
+}
+
+fn settled(name: &str, id: u64, settings: &TopicSettings) -> Told {
+    Told {
+        lines: vec![settings_line(name, settings)],
+        objects: vec![settings_json(name, id, settings)],
+    }
+}
+
+fn described(topic: &DescribeTopicReply) -> Told {
+    let name = topic.name.as_str();
+    let mut object = settings_json(name, topic.id.0, &topic.settings);
+    let mut lines = vec![settings_line(name, &topic.settings)];
+    let mut queues = Vec::new();
+    for queue in &topic.queues {
+        let (first, end) = (queue.log_start.0, queue.end_offset.0);
+        lines.push(format!(
+            "  queue {}: {} messages, offsets from {first} to before {end}, {}, shard {}",
+            queue.queue,
+            units::grouped(end - first),
+            units::readable(queue.bytes),
+            queue.shard,
+        ));
+        queues.push(json!({
+            "queue": queue.queue.0,
+            "shard": queue.shard.0,
+            "leader": queue.leader_broker.map(|broker| broker.0),
+            "first_offset": first,
+            "end_offset": end,
+            "flushed_offset": queue.flushed_offset.0,
+            "bytes": queue.bytes,
+            "last_stored": (queue.last_stored.0 > 0).then(|| units::rfc3339(queue.last_stored.0)),
+        }));
+    }
+    object["created"] = Value::from(units::rfc3339(topic.created.0));
+    object["queue_list"] = Value::from(queues);
+    Told { lines, objects: vec![object] }
+}
+
+fn settings_line(name: &str, settings: &TopicSettings) -> String {
+    let kept = match settings.retention_ms {
+        0 => "kept for ever".to_owned(),
+        ms => format!("kept {}", humantime::format_duration(Duration::from_millis(ms))),
+    };
+    let bytes = match settings.retention_bytes {
+        0 => String::new(),
+        bytes => format!(", at most {} a queue", units::readable(bytes)),
+    };
+    format!("topic {name}: {} queues, {}, {kept}{bytes}", settings.queues, settings.durability)
+}
+
+fn settings_json(name: &str, id: u64, settings: &TopicSettings) -> Value {
+    json!({
+        "topic": name,
+        "id": format!("{id:016x}"),
+        "kind": settings.kind.to_string(),
+        "queues": settings.queues,
+        "durability": settings.durability.to_string(),
+        "retention_ms": settings.retention_ms,
+        "retention_bytes": settings.retention_bytes,
+    })
+}
+
+fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

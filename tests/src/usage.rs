@@ -1,0 +1,54 @@
+//! What a process has used, from /proc.
+
+use std::fs;
+
+/// Clock ticks a second; 100 on every Linux that Rust runs on (`getconf CLK_TCK`).
+const TICKS_PER_SECOND: u64 = 100;
+
+/// Processor time used so far, in milliseconds (proc(5), stat fields 14 and 15).
+pub fn cpu_ms(pid: u32) -> u64 {
+    let text = read(pid, "stat");
+    let after_name = text.rsplit_once(')').expect("a name in brackets").1;
+    let fields: Vec<&str> = after_name.split_whitespace().collect();
+    let ticks = |at: usize| fields[at].parse::<u64>().expect("a number of ticks");
+    (ticks(11) + ticks(12)) * 1_000 / TICKS_PER_SECOND
+}
+
+/// Bytes that reached the storage layer, and calls that write, so far (proc(5), io).
+pub fn writes(pid: u32) -> (u64, u64) {
+    let text = read(pid, "io");
+    (field(&text, "write_bytes:"), field(&text, "syscw:"))
+}
+
+/// Greatest resident memory so far, in KiB (proc(5), status).
+pub fn peak_memory_kib(pid: u32) -> u64 {
+    field(&read(pid, "status"), "VmHWM:")
+}
+
+/// Resident memory now, in KiB (proc(5), status).
+pub fn memory_kib(pid: u32) -> u64 {
+    field(&read(pid, "status"), "VmRSS:")
+}
+
+/// Resident memory now that is no file's, in KiB (proc(5), status).
+pub fn anonymous_memory_kib(pid: u32) -> u64 {
+    field(&read(pid, "status"), "RssAnon:")
+}
+
+fn read(pid: u32, what: &str) -> String {
+    let path = format!("/proc/{pid}/{what}");
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn field(text: &str, name: &str) -> u64 {
+    let line = text.lines().find(|line| line.starts_with(name));
+    let word = line.and_then(|line| line.split_whitespace().nth(1));
+    word.and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("no {name} in {text}"))
+}
+
+#[test]
+fn a_process_sees_its_own_usage() {
+    let own = std::process::id();
+    assert!(peak_memory_kib(own) > 0);
+    let _ = (cpu_ms(own), writes(own));
+}

@@ -1,0 +1,103 @@
+//! A full disk: producers are told, readers are served, and it heals.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use grus_tests::broker::Home;
+use grus_tests::watch::Watch;
+use rustix::process::Signal;
+
+use crate::{create, kept, read_all};
+
+/// A small file system of its own. Dropped, it is unmounted.
+struct SmallDisk {
+    folder: tempfile::TempDir,
+}
+
+impl SmallDisk {
+    /// Mounted with room for `mib` MiB, or why not.
+    fn mount(mib: u32) -> Result<Self, String> {
+        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let size = format!("size={mib}m");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(folder.path())
+            .output();
+        match mounted {
+            Ok(done) if done.status.success() => Ok(Self { folder }),
+            Ok(done) => Err(String::from_utf8_lossy(&done.stderr).trim().to_owned()),
+            Err(error) => Err(format!("mount: {error}")),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Takes all the room that is left; the file that holds it.
+    fn fill(&self) -> PathBuf {
+        let ballast = self.path().join("ballast");
+        let block = vec![0_u8; 64 * 1024];
+        let mut file = fs::File::create(&ballast).expect("a new file");
+        while std::io::Write::write_all(&mut file, &block).is_ok() {}
+        ballast
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.path()).output(); // shown by df if it fails
+    }
+}
+
+#[test]
+fn producers_are_told_readers_are_served_and_it_heals() {
+    let disk = match SmallDisk::mount(256) {
+        Ok(disk) => disk,
+        Err(why) => {
+            println!("skipped: a small tmpfs cannot be mounted here ({why})");
+            return;
+        }
+    };
+    let home = Home::at(&disk.path().join("data"))
+        .with("GRUS__LOG__SEGMENT_BYTES", "4MiB")
+        .with("GRUS__LOG__FIRST_SEGMENT_BYTES", "4MiB");
+    let mut broker = home.start();
+    create(&home, "t", 1);
+    home.grus_fed(&["produce", "t"], b"first\n").ok();
+    let ballast = disk.fill();
+    // More than the segments that were allocated ahead can hold.
+    let line = [vec![b'x'; 64 * 1024 - 1], vec![b'\n']].concat();
+    let refused =
+        home.grus_fed(&["produce", "t", "--timeout", "3s"], &line.repeat(1_024)).refused();
+    let told = refused.to_lowercase();
+    assert!(
+        told.contains("full") || told.contains("storage") || told.contains("space"),
+        "{refused}"
+    );
+    assert!(broker.process.ended().is_none(), "it lives: {}", broker.process.log());
+
+    let stored = kept(&home, "t");
+    let read = read_all(&home, "t");
+    assert_eq!((read.len() as u64, read[0].body.as_deref()), (stored, Some("first")));
+    let line = home.grus_fed(&["produce", "t", "--timeout", "1s"], &line.repeat(1_024)).refused();
+    println!("while it is full: {line}");
+
+    fs::remove_file(ballast).expect("the ballast goes");
+    let watch = Watch::start();
+    while !home.grus_fed(&["produce", "t", "--timeout", "5s"], b"healed\n").status.success() {
+        assert!(
+            watch.elapsed() < Duration::from_secs(30),
+            "it does not heal: {}",
+            broker.process.log()
+        );
+    }
+    let healed = read_all(&home, "t");
+    assert_eq!(healed.last().and_then(|message| message.body.as_deref()), Some("healed"));
+    broker.end(Signal::TERM);
+    let broker = home.start();
+    assert_eq!(read_all(&home, "t"), healed, "and after a restart all of it is there");
+    broker.end(Signal::TERM);
+}

@@ -1,0 +1,43 @@
+//! A broker that nobody uses costs next to nothing.
+
+use std::time::Duration;
+
+use grus_tests::broker::Home;
+use grus_tests::usage;
+use grus_tests::watch::Watch;
+
+use crate::{create, numbered};
+
+const WATCHED: Duration = Duration::from_secs(5);
+
+#[test]
+fn an_idle_broker_takes_no_processor_and_writes_nothing() {
+    let home = Home::new();
+    let mut broker = home.start();
+    create(&home, "t", 4);
+    home.grus_fed(&["produce", "t"], numbered("line", 1_000).as_bytes()).ok();
+    home.grus(&["topic", "create", "soon", "--durability", "replicated"]).ok();
+    home.grus_fed(&["produce", "soon"], numbered("line", 1_000).as_bytes()).ok();
+    let _reader = home.grus_running(&["consume", "t", "--from", "last"]);
+    // What `replicated` still owes the disk, and sled's own flush, are written within this time.
+    quiet(&mut broker, Duration::from_secs(3));
+    let pid = broker.process.pid();
+    let (cpu_before, (bytes_before, _)) = (usage::cpu_ms(pid), usage::writes(pid));
+    let watch = Watch::start();
+    quiet(&mut broker, WATCHED);
+    let took_ms = u64::try_from(watch.elapsed().as_millis()).expect("some seconds");
+    let cpu_ms = usage::cpu_ms(pid) - cpu_before;
+    let written = usage::writes(pid).0 - bytes_before;
+    println!("idle: {cpu_ms} ms of processor in {took_ms} ms, {written} bytes written");
+    assert!(cpu_ms * 100 <= took_ms, "{cpu_ms} ms of {took_ms} ms");
+    assert_eq!(written, 0, "an idle broker writes nothing");
+}
+
+/// Lets time pass, which is what is measured here; a broker that ends meanwhile fails.
+fn quiet(broker: &mut grus_tests::broker::Broker, time: Duration) {
+    let watch = Watch::start();
+    while !watch.left(time).is_zero() {
+        broker.process.next_line(watch.left(time));
+        assert!(broker.process.ended().is_none(), "the broker ended: {}", broker.process.log());
+    }
+}

@@ -1,0 +1,69 @@
+//! strace on a real broker: no receipt leaves before the sync that covers it has returned.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::Write;
+use std::process::Command;
+use std::time::Duration;
+
+use grus_tests::broker::Home;
+use grus_tests::trace::{self, STRACE};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::create;
+
+/// Messages sent one by one.
+const SENDS: usize = 1_000;
+
+/// Whether strace is here and may trace; why not otherwise. With `CI=true` it must.
+fn unusable() -> Option<String> {
+    let tried = Command::new(STRACE[0]).args(["-f", "-o", "/dev/null", "true"]).output();
+    let why = match tried {
+        Ok(done) if done.status.success() => return None,
+        Ok(done) => String::from_utf8_lossy(&done.stderr).trim().to_owned(),
+        Err(error) => format!("strace: {error}"),
+    };
+    let set = |name: &str| std::env::var_os(name).is_some();
+    assert!(!set("CI") || set("GRUS_TEST_WITHOUT_STRACE"), "strace is needed in CI: {why}");
+    Some(why)
+}
+
+#[test]
+fn no_receipt_leaves_before_its_sync() {
+    if let Some(why) = unusable() {
+        println!("skipped: {why}");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let written = folder.path().join("trace");
+    let mut home = Home::new();
+    home.wrapper =
+        STRACE.iter().map(OsString::from).chain([written.clone().into_os_string()]).collect();
+    let mut broker = home.start();
+    create(&home, "t", 1);
+    let mut sender = home.grus_running(&["produce", "t", "--json", "--timeout", "60s"]);
+    let mut input = sender.take_input();
+    for number in 0..SENDS {
+        writeln!(input, "message {number}").expect("an open pipe");
+        let receipt = sender.next_line(Duration::from_mins(1));
+        assert!(receipt.is_some(), "receipt {number}: {}", sender.log());
+    }
+    drop(input);
+    assert!(sender.wait(Duration::from_secs(20)).success());
+    let traced = traced_pid(&broker.process.log());
+    kill_process(traced, Signal::TERM).expect("the traced broker runs");
+    assert!(broker.process.wait(Duration::from_secs(30)).success(), "{}", broker.process.log());
+
+    let verdict = trace::judge(&fs::read_to_string(&written).expect("a trace"), "/shards/");
+    println!("{} receipts, {} syncs", verdict.receipts, verdict.syncs);
+    assert!(verdict.early.is_empty(), "{:#?}", verdict.early);
+    assert_eq!(verdict.receipts, SENDS, "each receipt was seen");
+}
+
+/// The broker's own process id, from its ready line; the process started is strace.
+fn traced_pid(log: &str) -> Pid {
+    let ready = log.lines().find(|line| line.contains(" ready ")).expect("a ready line");
+    let pid =
+        ready.split_whitespace().find_map(|word| word.strip_prefix("pid=")).expect("pid= in it");
+    Pid::from_raw(pid.parse().expect("a number")).expect("not zero")
+}
