@@ -68,7 +68,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> RaftStateMachine<Types<S, RT>>
                 responder.send(outcome);
             }
         }
-        self.shared.keeper.notify_one();
+        self.shared.call_keeper_if_due();
         Ok(())
     }
 

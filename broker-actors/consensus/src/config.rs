@@ -27,6 +27,13 @@ pub struct Timings {
     pub election_ms_max: u64,
 }
 
+impl Timings {
+    /// A group of one has nobody to speak to: it elects itself at its start and then only wakes to
+    /// look around.
+    pub const ALONE: Self =
+        Self { heartbeat_ms: 20_000, election_ms_min: 60_000, election_ms_max: 120_000 };
+}
+
 impl Default for Timings {
     fn default() -> Self {
         Self { heartbeat_ms: 150, election_ms_min: 500, election_ms_max: 1000 }
@@ -77,7 +84,7 @@ pub struct GroupConfig {
 }
 
 impl GroupConfig {
-    /// A group of one, with default timings and feature level 0.
+    /// A group of one, with [`Timings::ALONE`] and feature level 0.
     pub fn single(
         shard: ShardId,
         node: NodeId,
@@ -91,7 +98,7 @@ impl GroupConfig {
             members: vec![(node, String::new())],
             durability,
             feature_level_max: 0,
-            timings: Timings::default(),
+            timings: Timings::ALONE,
             clock,
             fatal,
             sabotage: Sabotage::default(),

@@ -90,6 +90,8 @@ pub(crate) struct Inner<S: StateMachine, D: Disk, RT: AsyncRuntime> {
     pub(crate) started: InstantOf<RT>,
     pub(crate) leadership: watch::Sender<Leadership>,
     pub(crate) stopped: Cell<bool>,
+    /// The term in which this leader has asked for a successor.
+    pub(crate) handed_over: Cell<Option<u64>>,
     /// A Seal entry is under way.
     pub(crate) sealing: Cell<bool>,
     /// A snapshot promotion is under way.
@@ -114,9 +116,9 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         jobs: impl JobPort<D>,
         peers: impl Peers,
     ) -> Result<Self, StartError> {
+        let single = config.members.len() == 1 && config.members[0].0 == config.node;
         let raft_config = Arc::new(config.raft()?);
         let applied = restore(&log, &recovered.checkpoints, &machine)?;
-        let single = config.members.len() == 1 && config.members[0].0 == config.node;
         let hold = if single { Duration::ZERO } else { config.election_timeout() };
         let amnesiac = !single && !config.sabotage.trust_amnesiacs && recovered.volatile;
         let ballot = Ballot::new(hold, amnesiac);
@@ -143,6 +145,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             started,
             leadership: watch::Sender::new(Leadership::default()),
             stopped: Cell::new(false),
+            handed_over: Cell::new(None),
             sealing: Cell::new(false),
             promoting: Cell::new(false),
             rejoining: RefCell::new(None),
@@ -232,13 +235,19 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
     /// What the group is doing right now.
     pub fn status(&self) -> Status {
         let shared = &self.inner.shared;
-        let metrics = self.inner.raft.metrics().borrow_watched().clone();
+        let watched = self.inner.raft.metrics();
+        let metrics = watched.borrow_watched();
         let is_leader = metrics.state == ServerState::Leader;
         let applied = shared.applied.borrow().last;
         let ready =
             is_leader && applied.is_some_and(|id| log_id_parts(&id).0 == metrics.current_term);
-        let single = metrics.membership_config.voter_ids().eq([shared.config.node]);
-        let lease_left = match (ready, single) {
+        let node = shared.config.node;
+        let mut voters = metrics.membership_config.voter_ids();
+        // A successor that was asked for may be elected inside the lease, so there is none.
+        let handed_over = self.inner.handed_over.get() == Some(metrics.current_term)
+            || !voters.any(|voter| voter == node);
+        let alone = metrics.membership_config.voter_ids().eq([node]);
+        let lease_left = match (ready && !handed_over, alone) {
             (false, _) => Duration::ZERO,
             (true, true) => Duration::MAX,
             (true, false) => {
@@ -254,7 +263,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             ready,
             lease_left,
             last: log.last().map(|id| id.index),
-            committed: metrics.local_committed.map(|id| log_id_parts(&id).1),
+            committed: metrics.local_committed.as_ref().map(|id| log_id_parts(id).1),
             applied: applied.map(|id| log_id_parts(&id).1),
             durable: log.durable_index(),
             purged: log.purged().map(|id| id.index),

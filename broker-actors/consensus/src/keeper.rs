@@ -82,7 +82,8 @@ fn core_stopped<S: StateMachine, D: Disk, RT: AsyncRuntime>(inner: &Inner<S, D, 
     inner.shared.keeper.notify_one();
 }
 
-/// Asks openraft's core each second whether it lives: after a panic its metrics still say so.
+/// Each second: asks openraft's core whether it lives, for after a panic its metrics still say so;
+/// syncs what was acknowledged before its sync; tries a full disk again.
 fn probe<S: StateMachine, D: Disk, RT: AsyncRuntime>(group: &Group<S, D, RT>) {
     let weak = Rc::downgrade(&group.inner);
     let raft = group.inner.raft.clone();
@@ -94,6 +95,7 @@ fn probe<S: StateMachine, D: Disk, RT: AsyncRuntime>(group: &Group<S, D, RT>) {
             if inner.stopped.get() || inner.shared.fault().is_some() {
                 return;
             }
+            inner.shared.look_at_disk();
             match answer {
                 Ok(Ok(())) => {}
                 Ok(Err(_fatal)) => core_stopped(&inner),
@@ -119,7 +121,6 @@ fn pass<S: StateMachine, D: Disk, RT: AsyncRuntime>(
     let may_vote = election_rights(&group);
     seal_if_due(&group);
     promote_if_due(&group);
-    group.inner.shared.look_at_disk();
     Some(if may_vote { PASS_SLOW } else { PASS_FAST })
 }
 

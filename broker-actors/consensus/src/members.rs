@@ -11,6 +11,7 @@ use openraft::errors::{ClientWriteError, RaftError};
 use thiserror::Error;
 
 use crate::ballot::Standing;
+use crate::config::Timings;
 use crate::fault::Fault;
 use crate::group::{Group, ProposeError};
 use crate::machine::StateMachine;
@@ -46,11 +47,17 @@ pub enum ChangeError {
 }
 
 impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
-    /// Adds a member that receives the log and does not vote.
+    /// Adds a member that receives the log and does not vote. A group that was started alone
+    /// ([`Timings::ALONE`](crate::Timings::ALONE)) must be started again with the timings of a
+    /// cluster first: its heartbeats are far too rare for followers.
     ///
     /// # Errors
     /// [`ChangeError`].
     pub async fn add_learner(&self, node: NodeId, address: &str) -> Result<(), ChangeError> {
+        if self.inner.shared.config.timings == Timings::ALONE {
+            let reason = "the group runs with the timings of a group of one".to_owned();
+            return Err(ChangeError::Refused(reason));
+        }
         let added = self.inner.raft.add_learner(node, Member::new(address), false).await;
         added.map(|_| ()).map_err(|error| self.change_error(error))
     }
@@ -104,11 +111,13 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         changed.map(|_| ()).map_err(|error| self.change_error(error))
     }
 
-    /// Hands leadership to another voter that has all entries.
+    /// Hands leadership to another voter that has all entries. From here on this leader has no
+    /// lease in its term, whatever comes of it: the successor may be elected at any moment.
     ///
     /// # Errors
     /// [`ProposeError`] when this replica has stopped.
     pub async fn transfer_leader(&self, to: NodeId) -> Result<(), ProposeError> {
+        self.inner.handed_over.set(Some(self.status().term));
         let asked = self.inner.raft.trigger().transfer_leader(to).await;
         asked.map_err(|_fatal| self.stop_reason())
     }

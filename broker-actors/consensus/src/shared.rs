@@ -64,6 +64,8 @@ pub(crate) struct Shared<S: StateMachine, D: Disk, RT: AsyncRuntime> {
     waiting_for_room: Cell<u32>,
     /// Appends may be acknowledged by the class of the shard.
     early: Cell<bool>,
+    /// Something was applied that the keeper should look at.
+    attention: Cell<bool>,
     fault: RefCell<Option<Fault>>,
 }
 
@@ -91,6 +93,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Shared<S, D, RT> {
             job_done: Notify::new(),
             waiting_for_room: Cell::new(0),
             early: Cell::new(false),
+            attention: Cell::new(false),
             fault: RefCell::new(None),
         }
     }
@@ -350,10 +353,23 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Shared<S, D, RT> {
         }));
         let result = result.unwrap_or_else(|panic| Err(Fault::panic(index, &*panic)));
         let (outcome, sealed) = result.map_err(|fault| self.fail(fault))?;
+        if sealed.is_some() || matches!(outcome, Outcome::Nothing) {
+            self.attention.set(true); // a new term, new members, or a checkpoint
+        }
         if let Some(sealed) = sealed {
             self.checkpoint(sealed)?;
         }
         Ok(outcome)
+    }
+
+    /// Wakes the keeper when what was applied gives it something to do; most entries do not.
+    pub(crate) fn call_keeper_if_due(&self) {
+        let log = self.log.borrow();
+        let trim = self.applied.borrow().own.trim.map(|point| point.index);
+        let due = log.should_seal() || trim > log.purged().map(|purged| purged.index);
+        if self.attention.take() || due {
+            self.keeper.notify_one();
+        }
     }
 
     fn checkpoint(&self, sealed: SealedState) -> std::io::Result<()> {

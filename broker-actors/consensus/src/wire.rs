@@ -148,18 +148,18 @@ fn decode_vote(r: &mut Reader) -> Result<VoteRequest, CodecError> {
 }
 
 /// The log's view of an entry's payload.
-pub(crate) enum Shape {
+pub(crate) enum Shape<'a> {
     Blank,
     Membership(Bytes),
-    Command(Command),
+    Command(&'a Command),
 }
 
-impl Shape {
-    pub(crate) fn of(payload: &Payload) -> Self {
+impl<'a> Shape<'a> {
+    pub(crate) fn of(payload: &'a Payload) -> Self {
         match payload {
             Payload::Blank => Shape::Blank,
             Payload::Membership(membership) => Shape::Membership(encode_membership(membership)),
-            Payload::Normal(command) => Shape::Command(command.clone()),
+            Payload::Normal(command) => Shape::Command(command),
         }
     }
 

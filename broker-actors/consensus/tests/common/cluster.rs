@@ -209,7 +209,9 @@ impl Cluster {
     pub async fn settle(&mut self, ms: u64) {
         self.trace.line("all is mended");
         self.net.heal();
+        self.doomed.clear();
         for node in self.nodes() {
+            self.members[&node].disk.cut_at_step(u64::MAX);
             if self.members[&node].running.is_none() {
                 self.start_member(node).await;
             }
