@@ -30,8 +30,6 @@ pub(crate) enum Origin {
     New,
     /// A file whose entries are all purged and no longer read by anyone.
     Recycled(PathBuf),
-    /// A segment made before the last stop and never written to.
-    Ready(PathBuf),
 }
 
 #[derive(Debug)]
@@ -124,11 +122,6 @@ impl<D: Disk> Maker<D> {
             Step::Ready(Spare { sequence, path, file, region, recycled, warmed_to })
         };
         let origin = match self.stage {
-            Stage::Create(Origin::Ready(path)) => {
-                let file = disk.open(&path).map_err(MakeError::Refused)?;
-                let region = map(&file, self.length).map_err(MakeError::Refused)?;
-                return Ok(ready(file, region, false));
-            }
             Stage::Publish { file, region, recycled } => {
                 self.stage = Stage::Create(Origin::New);
                 self.publish(disk, &file)?;
@@ -156,11 +149,6 @@ impl<D: Disk> Maker<D> {
     }
 }
 
-fn map<F: DiskFile>(file: &F, length: u32) -> io::Result<Region> {
-    file.allocate(u64::from(length))?;
-    file.map(length as usize)
-}
-
 fn create<D: Disk>(
     disk: &D,
     temporary: &Path,
@@ -173,7 +161,7 @@ fn create<D: Disk>(
             disk.rename(old, temporary)?;
             disk.open(temporary)?
         }
-        Origin::New | Origin::Ready(_) => disk.create(temporary)?,
+        Origin::New => disk.create(temporary)?,
     };
     file.allocate(u64::from(length))?;
     let recycled = matches!(origin, Origin::Recycled(_));

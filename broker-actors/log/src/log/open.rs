@@ -9,11 +9,11 @@ use super::recover::{Opening, check_format};
 use super::{Leaving, Log, Room, Wanted};
 use crate::checkpoint::CheckpointData;
 use crate::config::LogConfig;
-use crate::disk::{Disk, DiskFile, LockError};
+use crate::disk::{Disk, LockError};
 use crate::entry::{EntryKind, Place};
 use crate::error::OpenError;
 use crate::layout::{FileName, LOCK_NAME, NOTES_NAME, SEGMENT_HEAD_BYTES, VOTE_NAME};
-use crate::maker::{MakeError, Maker, Origin};
+use crate::maker::MakeError;
 use crate::notes::{ACCEPTED_RANGES_MAX, Notes};
 use crate::report::Report;
 use crate::segment::{FreeMapping, Previous, Segment};
@@ -125,23 +125,13 @@ impl<D: Disk> Log<D> {
         self.renew_previous();
         self.leave_purged();
         self.drop_old_checkpoints(self.notes.floor);
-        let mut maker = None;
+        // Not used again: a cut may have left payloads there whose headers it took, and a file that
+        // is not marked as recycled must hold zeros behind its entries.
         for sequence in &outcome.unused {
             let path = self.folder.join(FileName::Segment(*sequence).to_string());
-            if maker.is_none() && *sequence > self.last_sequence() {
-                let length = self.disk.open(&path).and_then(|file| file.length()).unwrap_or(0);
-                let wanted = self.config.next_segment_bytes(self.stats().bytes);
-                if length == u64::from(wanted) {
-                    maker = Some(Maker::new(&self.folder, *sequence, wanted, Origin::Ready(path)));
-                    continue;
-                }
-            }
             self.leaving.remove.push(path);
         }
-        let maker = match maker {
-            Some(maker) => maker,
-            None => self.new_maker(),
-        };
+        let maker = self.new_maker();
         match maker.finish(&self.disk) {
             Ok(spare) => self.room.spares.push_back(spare),
             Err(MakeError::Refused(error)) => {
@@ -153,10 +143,6 @@ impl<D: Disk> Log<D> {
             }
         }
         Ok(())
-    }
-
-    fn last_sequence(&self) -> u64 {
-        self.segments.back().map_or(0, |segment| segment.sequence)
     }
 }
 
