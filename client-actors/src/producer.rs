@@ -29,7 +29,7 @@ use crate::config::{ProducerConfig, millis};
 use crate::error::{Refusal, SendError};
 use crate::link::{ANSWERS_MAX, Call, LinkChanged, LinkState, Subscribe, encode};
 use crate::receipt::{BatchReceipt, Receipt};
-use crate::route::LinkId;
+use crate::route::{ASK_MS_MAX, LinkId};
 use crate::router::{Ask, FindRoute, LinkHandle, Routed, reply_of, unavailable};
 
 pub(crate) mod choice;
@@ -196,15 +196,17 @@ impl ProducerActor {
 
     fn ask(&mut self, need: Need, room: &Room<'_, Self>) {
         let Some(own) = &self.own else { return };
+        let now_ms = room.clock().monotonic_ms();
+        let deadline_ms = now_ms + ASK_MS_MAX;
         match need {
             Need::Route => {
                 let find = FindRoute {
                     topic: self.config.topic.clone(),
                     auto_create: self.config.auto_create,
+                    deadline_ms,
                     to: own.routes.clone(),
                 };
                 if self.router.find.try_put(find).is_err() {
-                    let now_ms = room.clock().monotonic_ms();
                     self.state.route(Err(unavailable("client is busy or closed")), now_ms);
                 }
             }
@@ -215,7 +217,7 @@ impl ProducerActor {
                 });
                 let frame = encode(&InitProducer { name: None }, 0);
                 // A port that is dropped answers, too.
-                let _ = self.router.ask.try_put(Ask { frame, deadline_ms: u64::MAX, answer });
+                let _ = self.router.ask.try_put(Ask { frame, deadline_ms, answer });
             }
         }
     }

@@ -25,7 +25,7 @@ use crate::config::{ReaderConfig, StartAt, millis};
 use crate::error::ReadError;
 use crate::link::{ANSWERS_MAX, Call, LinkChanged, LinkState, Subscribe, encode};
 use crate::producer::RouterDoors;
-use crate::route::LinkId;
+use crate::route::{ASK_MS_MAX, LinkId};
 use crate::router::{FindRoute, LinkHandle, Routed, reply_of, unavailable};
 
 pub(crate) mod cursor;
@@ -121,7 +121,13 @@ impl ReaderActor {
     fn find_route(&mut self, now_ms: u64) {
         let Some(own) = &self.own else { return };
         let (topic, to) = (self.config.topic.clone(), own.routes.clone());
-        if self.router.find.try_put(FindRoute { topic, auto_create: false, to }).is_err() {
+        let deadline_ms = now_ms + ASK_MS_MAX;
+        if self
+            .router
+            .find
+            .try_put(FindRoute { topic, auto_create: false, deadline_ms, to })
+            .is_err()
+        {
             self.state.route(Err(unavailable("client is busy or closed")), now_ms);
         }
     }

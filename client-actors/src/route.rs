@@ -22,9 +22,13 @@ pub(crate) enum Ask {
     Rest,
     /// To be asked for once it is this late.
     NotBefore(u64),
-    /// Asked for.
-    Awaited,
+    /// Asked for when it was this late.
+    Awaited(u64),
 }
+
+/// An answer that has not come after so long is not waited for any longer.
+pub(crate) const ASK_MS_MAX: u64 = 10_000;
+const SLACK_MS: u64 = 1_000;
 
 impl Ask {
     /// It is needed.
@@ -36,9 +40,14 @@ impl Ask {
 
     /// Whether to ask now; if so, the answer is awaited from here on.
     pub(crate) fn poll(&mut self, now_ms: u64) -> bool {
-        let due = matches!(*self, Self::NotBefore(at_ms) if at_ms <= now_ms);
+        let due = match *self {
+            Self::Rest => false,
+            Self::NotBefore(at_ms) => at_ms <= now_ms,
+            // By then the router has given up what it could not send; this one was lost.
+            Self::Awaited(since_ms) => now_ms.saturating_sub(since_ms) > ASK_MS_MAX + SLACK_MS,
+        };
         if due {
-            *self = Self::Awaited;
+            *self = Self::Awaited(now_ms);
         }
         due
     }
@@ -56,6 +65,7 @@ mod tests {
         assert!(ask.poll(5));
         ask.want();
         assert!(!ask.poll(5), "its answer is awaited");
+        assert!(!ask.poll(ASK_MS_MAX) && ask.poll(ASK_MS_MAX + 2_000), "but not for ever");
         ask = Ask::NotBefore(9);
         ask.want();
         assert!(!ask.poll(8) && ask.poll(9));

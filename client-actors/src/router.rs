@@ -57,6 +57,8 @@ impl Weigh for Ask {}
 pub(crate) struct FindRoute {
     pub(crate) topic: TopicName,
     pub(crate) auto_create: bool,
+    /// On the clock of the process; after it the question comes back unanswered.
+    pub(crate) deadline_ms: u64,
     pub(crate) to: Inbox<Routed>,
 }
 
@@ -290,13 +292,13 @@ impl Receive<Ask> for Router {
 
 impl Receive<FindRoute> for Router {
     fn receive(&mut self, find: FindRoute, credit: Credit, _: &mut Room<'_, Self>) {
-        let FindRoute { topic, auto_create, to } = find;
+        let FindRoute { topic, auto_create, deadline_ms, to } = find;
         let metadata = Metadata { topics: vec![topic.clone()], auto_create };
         let Some(own) = self.own.as_ref().map(|own| own.metadata.clone()) else { return };
         let answer = Port::call(move |answer| {
             let _ = own.try_put(MetadataAnswered { topic, to, answer });
         });
-        let ask = Ask { frame: encode(&metadata, 0), deadline_ms: u64::MAX, answer };
+        let ask = Ask { frame: encode(&metadata, 0), deadline_ms, answer };
         self.ask(ask, credit);
     }
 }
