@@ -269,6 +269,8 @@ impl<D: Disk> ShardActor<D> {
             waiting_bytes: self.gather.waiting_bytes(),
             segments: stats.segments,
             log_bytes: stats.bytes,
+            damaged_entries: stats.damaged_entries,
+            unchecked_segments: stats.unchecked_segments,
         }
     }
 
@@ -362,6 +364,7 @@ impl<D: Disk> Receive<Tick> for ShardActor<D> {
             self.depart(room);
         }
         if self.stage == Stage::Serving {
+            self.check_old_entries();
             self.keep_up(msg, room);
         }
     }

@@ -5,7 +5,7 @@
 //!
 //! * Owns: nothing of its own; the log is shared with consensus.
 //! * Lives on: its shard's core arbiter.
-//! * Inbox: [`JobFinished`], as many as Flush may have on their way.
+//! * Inbox: [`JobFinished`], as many as Flush may have on their way; [`Checked`], of one.
 //! * Talks to: consensus, which completes what is durable now, in log order.
 //! * Stops: after consensus.
 //! * If it panics: the process ends; recovery is a restart.
@@ -14,7 +14,7 @@ use std::cell::OnceCell;
 use std::rc::Rc;
 
 use grus_consensus::Group;
-use grus_log::{Disk, JobDone};
+use grus_log::{Disk, JobDone, ScrubDone};
 use grus_mailbox::{Credit, Inbox, Receive, Resident, Room, Weigh};
 
 use crate::shard::RoomAgain;
@@ -28,6 +28,16 @@ pub(crate) struct JobFinished<D: Disk> {
 }
 
 impl<D: Disk> Weigh for JobFinished<D> {}
+
+/// Entries that nobody in this process had read were checked.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    pub(crate) done: ScrubDone,
+    /// Of the Reader's inbox: the next check waits for it.
+    pub(crate) credit: Credit,
+}
+
+impl Weigh for Checked {}
 
 /// Consensus has started: what came back before is handed to it now.
 #[derive(Debug)]
@@ -96,6 +106,16 @@ impl<D: Disk> Receive<JobFinished<D>> for Storage<D> {
             // Full: one is waiting already.
             let _ = shard.try_put(RoomAgain);
         }
+    }
+}
+
+impl<D: Disk> Receive<Checked> for Storage<D> {
+    fn receive(&mut self, msg: Checked, _credit: Credit, _room: &mut Room<'_, Self>) {
+        let damage = self.ground.log.borrow_mut().complete_scrub(msg.done);
+        for range in damage {
+            tracing::error!(shard = self.ground.shard.0, %range, "stored entries are damaged");
+        }
+        drop(msg.credit);
     }
 }
 

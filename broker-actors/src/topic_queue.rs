@@ -3,14 +3,14 @@
 //! ```text
 //! Connection --Produce--> [TopicQueue] --Propose (reply port inside)--> Shard --Receipt--> Connection
 //! Connection --Fetch----> [TopicQueue] <--Applied-- state machine
-//!                             '--ReadCold--> Reader, for what is not in memory
+//!                             '--ReadCold--> Reader --Warmed--> back, for what is not in memory
 //! ```
 //!
 //! * Owns: the fetches parked on the queue. All else it reads from the shard's state and index,
 //!   so a rebuilt one knows everything that was applied.
 //! * Lives on: its shard's core arbiter.
-//! * Inbox: [`Produce`] in bytes, [`Fetch`] and [`QueueAsk`] in messages, [`Applied`] and
-//!   [`Expire`] of one each.
+//! * Inbox: [`Produce`] in bytes, [`Fetch`], [`Warmed`] and [`QueueAsk`] in messages, [`Applied`]
+//!   and [`Expire`] of one each.
 //! * Talks to: Shard, Reader.
 //! * Stops: with its shard, or when its topic is dropped; parked fetches are answered.
 //! * If it panics: it is rebuilt in place. Batches that were handed on get their receipts, as the
@@ -26,7 +26,7 @@ pub mod search;
 use std::cell::Cell;
 use std::rc::Rc;
 
-use grus_log::Disk;
+use grus_log::{Disk, FaultIn};
 use grus_mailbox::{Credit, Inbox, PutError, Receive, Resident, Room, Weigh};
 use grus_protocol::ids::QueueKey;
 use grus_protocol::names::TopicName;
@@ -44,7 +44,7 @@ use crate::shard::ground::Ground;
 use crate::shard::{Propose, Waiter};
 use fetch_plan::{Bounds, FetchPlan};
 use parking::Parking;
-use reading::QueueReading;
+use reading::{Batches, QueueReading};
 
 /// The queue has changed: more batches, a new start, or its topic is gone. At most one waits.
 #[derive(Debug, Clone, Copy)]
@@ -61,10 +61,22 @@ pub(crate) struct Expire {
 impl Weigh for Expire {}
 
 /// A fetch and what it holds.
-struct Asked {
-    fetch: Fetch,
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) fetch: Fetch,
+    /// Of the queue's inbox of fetches.
     credit: Credit,
 }
+
+/// What a fetch wants was brought into memory.
+#[derive(Debug)]
+pub(crate) struct Warmed {
+    pub(crate) asked: Asked,
+    /// How many batches could be read.
+    pub(crate) batches_max: usize,
+}
+
+impl Weigh for Warmed {}
 
 /// What a TopicQueue is built from, at first and after a panic.
 pub(crate) struct TopicQueueParts<D: Disk> {
@@ -81,12 +93,14 @@ pub(crate) struct TopicQueueParts<D: Disk> {
 pub(crate) struct TopicQueue<D: Disk> {
     parts: Rc<TopicQueueParts<D>>,
     parking: Parking<Asked>,
+    /// Where the Reader sends fetches back.
+    warmed: Option<Inbox<Warmed>>,
 }
 
 impl<D: Disk> TopicQueue<D> {
     pub(crate) fn new(parts: Rc<TopicQueueParts<D>>) -> Self {
         parts.has_parked.set(false);
-        Self { parts, parking: Parking::new(FETCHES_MAX as usize) }
+        Self { parts, parking: Parking::new(FETCHES_MAX as usize), warmed: None }
     }
 
     fn reading(&self) -> Option<QueueReading<'_, D>> {
@@ -101,8 +115,10 @@ impl<D: Disk> TopicQueue<D> {
         };
         match found {
             Err(error) => asked.fetch.reply.send(Err(error)),
+            Ok(Look::Found(fetched)) => asked.fetch.reply.send(Ok(fetched)),
+            Ok(Look::Cold(fault_in)) => self.read_cold(asked, fault_in),
             Ok(Look::AtEnd(bounds)) if deadline_ms <= now_ms => {
-                asked.fetch.reply.send(Ok(nothing_in(bounds)));
+                asked.fetch.reply.send(Ok(fetched(bounds, Vec::new())));
             }
             Ok(Look::AtEnd(_)) => {
                 if let Err(asked) = self.parking.park(deadline_ms, asked) {
@@ -110,23 +126,32 @@ impl<D: Disk> TopicQueue<D> {
                     asked.fetch.reply.send(Err(error));
                 }
             }
-            Ok(Look::Found { fetched, cold: false }) => asked.fetch.reply.send(Ok(fetched)),
-            Ok(Look::Found { fetched, cold: true }) => self.read_cold(asked, fetched),
         }
     }
 
-    /// Has the Reader bring the batches into memory, and answer.
-    fn read_cold(&self, asked: Asked, fetched: Fetched) {
-        let Asked { fetch, credit } = asked;
-        let read = ReadCold { fetched, reply: fetch.reply, credit };
-        match self.parts.reader.try_put(read) {
+    /// Has the Reader bring the batches into memory, and the fetch come back.
+    fn read_cold(&self, asked: Asked, fault_in: FaultIn) {
+        let Some(queue) = self.warmed.clone() else { return };
+        match self.parts.reader.try_put(ReadCold { fault_in, asked, queue }) {
             Ok(()) => {}
             Err(PutError::Full(read)) => {
                 let error = QueueError::Overloaded { retry_after_ms: OVERLOADED_RETRY_MS };
-                read.reply.send(Err(error));
+                read.asked.fetch.reply.send(Err(error));
             }
-            Err(PutError::Stopped(read)) => read.reply.send(Err(QueueError::Stopping)),
+            Err(PutError::Stopped(read)) => read.asked.fetch.reply.send(Err(QueueError::Stopping)),
         }
+    }
+
+    /// Answers a fetch whose batches were brought in.
+    fn serve_warmed(&self, fetch: &Fetch, batches_max: usize) -> Result<Fetched, QueueError> {
+        let reading = self.reading().ok_or(QueueError::UnknownQueue)?;
+        let Bounds { log_start, end_offset } = reading.bounds();
+        if fetch.offset < log_start {
+            return Err(QueueError::OffsetOutOfRange { log_start, end_offset });
+        }
+        let bytes_max = fetch.bytes_max.min(FETCH_BYTES_MAX);
+        let batches = reading.warmed_batches(fetch.offset, bytes_max, batches_max)?;
+        Ok(fetched(reading.bounds(), batches))
     }
 
     fn status(&self) -> Result<QueueStatus, QueueError> {
@@ -158,7 +183,8 @@ impl<D: Disk> TopicQueue<D> {
 
 /// What there is for a fetch.
 enum Look {
-    Found { fetched: Fetched, cold: bool },
+    Found(Fetched),
+    Cold(FaultIn),
     AtEnd(Bounds),
 }
 
@@ -174,19 +200,25 @@ fn look<D: Disk>(reading: &QueueReading<'_, D>, fetch: &Fetch) -> Result<Look, Q
             Err(QueueError::Diverged { term, end_offset, log_start })
         }
         FetchPlan::Read => {
-            let (batches, cold) =
-                reading.batches(fetch.offset, fetch.bytes_max.min(FETCH_BYTES_MAX))?;
-            Ok(Look::Found { fetched: Fetched { log_start, end_offset, batches }, cold })
+            let bytes_max = fetch.bytes_max.min(FETCH_BYTES_MAX);
+            Ok(match reading.batches(fetch.offset, bytes_max)? {
+                Batches::Warm(batches) => Look::Found(fetched(bounds, batches)),
+                Batches::Cold(fault_in) => Look::Cold(fault_in),
+            })
         }
     }
 }
 
-const fn nothing_in(bounds: Bounds) -> Fetched {
+const fn fetched(bounds: Bounds, batches: Vec<FetchedBatch>) -> Fetched {
     let Bounds { log_start, end_offset } = bounds;
-    Fetched { log_start, end_offset, batches: Vec::new() }
+    Fetched { log_start, end_offset, batches }
 }
 
 impl<D: Disk> Resident for TopicQueue<D> {
+    fn started(&mut self, room: &mut Room<'_, Self>) {
+        self.warmed = Some(room.inbox(FETCHES_MAX));
+    }
+
     fn stopping(&mut self, _room: &mut Room<'_, Self>) {
         let gone = self.reading().is_none();
         for (_, asked) in self.parking.take_all() {
@@ -224,6 +256,15 @@ impl<D: Disk> Receive<Fetch> for TopicQueue<D> {
         let wait_ms = msg.wait_ms.min(FETCH_WAIT_MS_MAX);
         self.serve(Asked { fetch: msg, credit }, now_ms + u64::from(wait_ms), now_ms);
         self.parts.has_parked.set(!self.parking.is_empty());
+    }
+}
+
+impl<D: Disk> Receive<Warmed> for TopicQueue<D> {
+    fn receive(&mut self, msg: Warmed, _credit: Credit, _room: &mut Room<'_, Self>) {
+        let Asked { fetch, credit } = msg.asked;
+        let result = self.serve_warmed(&fetch, msg.batches_max);
+        fetch.reply.send(result);
+        drop(credit);
     }
 }
 

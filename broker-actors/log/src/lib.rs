@@ -39,7 +39,7 @@ pub use error::{AppendError, CheckpointError, CheckpointReadError, Fatal, OpenEr
 pub use index::{Position, Run};
 pub use job::{Job, JobDone, Progress, Ticket};
 pub use layout::{FORMAT_VERSION, SEGMENT_HEAD_BYTES};
-pub use log::{Log, LogStats, Recovered, Scrub, ScrubDone};
+pub use log::{FaultIn, Log, LogStats, Recovered, Scrub, ScrubDone};
 pub use region::{Region, StoreWatch};
 pub use report::{DamagedRange, Report, TornTail};
 pub use seeded::Seeded;

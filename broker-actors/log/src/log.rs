@@ -29,6 +29,7 @@ use crate::slots::{SlotFile, SlotWrite};
 
 mod append;
 mod checkpoints;
+mod fault_in;
 mod jobs;
 mod open;
 mod read;
@@ -36,6 +37,7 @@ mod recover;
 mod scrub;
 mod warm;
 
+pub use fault_in::FaultIn;
 pub use open::Recovered;
 pub use scrub::{Scrub, ScrubDone};
 pub(crate) use warm::Warmth;
@@ -138,6 +140,8 @@ pub struct LogStats {
     pub last_index: Option<u64>,
     /// Entries known to be damaged.
     pub damaged_entries: u64,
+    /// Segments of earlier lives whose entries were not all checked yet ([`Log::next_scrub`]).
+    pub unchecked_segments: u64,
     /// The last attempt to allocate a segment found the disk full.
     pub disk_full: bool,
 }
@@ -245,6 +249,7 @@ impl<D: Disk> Log<D> {
             unsynced_bytes: self.unsynced_bytes,
             first_index: self.first_index(),
             last_index: self.last_entry().map(|id| id.index),
+            unchecked_segments: self.segments.iter().filter(|s| !s.checked).count() as u64,
             damaged_entries: self.segments.iter().map(|s| s.table.damaged.len() as u64).sum(),
             disk_full: self.room.disk_full,
         }

@@ -244,6 +244,11 @@ impl<F> Segment<F> {
         self.close_slot = slot;
     }
 
+    /// Whether this process wrote the entry, or has checked all of it.
+    pub(crate) fn is_checked(&self, index: u64) -> bool {
+        self.checked || self.checked_to.is_some_and(|checked_to| index <= checked_to)
+    }
+
     pub(crate) fn header_at(&self, offset: EntryOffset) -> Option<EntryHeader> {
         if offset < SEGMENT_HEAD_BYTES {
             return None;

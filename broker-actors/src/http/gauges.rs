@@ -80,6 +80,9 @@ fn register_shards(registry: &mut Registry, shards: &[ShardStatus]) {
     });
     each("grus_shard_segments", "Segments of the shard's log", |shard| shard.segments);
     each("grus_shard_log_bytes", "Bytes of the shard's log on disk", |shard| shard.log_bytes);
+    each("grus_shard_damaged_entries", "Entries known to be damaged", |shard| {
+        shard.damaged_entries
+    });
     each("grus_shard_applied_index", "Log index of the last entry applied", |shard| {
         shard.applied_index.unwrap_or(0)
     });
@@ -158,6 +161,8 @@ mod tests {
             waiting_bytes: 0,
             segments: 1,
             log_bytes: 100,
+            damaged_entries: 0,
+            unchecked_segments: 0,
         }
     }
 

@@ -92,6 +92,10 @@ pub struct ShardStatus {
     pub segments: u64,
     /// Bytes of the log on disk.
     pub log_bytes: u64,
+    /// Entries of the log that are known to be damaged.
+    pub damaged_entries: u64,
+    /// Segments of earlier lives whose entries were not all checked yet.
+    pub unchecked_segments: u64,
 }
 
 /// A shard as the rest of the broker sees it.

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use grus_consensus::{Fault, Group, GroupConfig, NoPeers, ProposeError, StartError};
+use grus_consensus::{Fault, Group, GroupConfig, NoPeers, ProposeError, StartError, Timings};
 use grus_log::{Disk, Log, LogConfig, OpenError, RealDisk, Recovered, Report};
 use grus_mailbox::{ActorSpec, Dropped, Fatal, FatalReason, Host, HostHandle, Place};
 use grus_protocol::ids::{BrokerId, Durability, ShardId};
@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::gather::{Gather, GatherLimits};
 use super::ground::{ChangedPorts, Ground, ShardMachine};
 use super::queues::{QueueMaker, Queues};
-use super::upkeep::Upkeep;
+use super::upkeep::{Checking, Upkeep};
 use super::{
     PROPOSED_BYTES_MAX, Propose, QueueTable, REQUESTS_MAX, RoomAgain, ShardActor, ShardHandle,
     Stage,
@@ -26,6 +26,10 @@ use crate::storage::{ConsensusStarted, Storage, StorageLinks};
 
 /// How often retention looks for what is due, in milliseconds.
 pub const RETENTION_CHECK_MS: u64 = 10_000;
+
+/// Nobody waits for the heartbeats of a group of one: seldom ones cost an idle broker nothing.
+const TIMINGS_ALONE: Timings =
+    Timings { heartbeat_ms: 1_500, election_ms_min: 5_000, election_ms_max: 10_000 };
 
 /// Where a shard's actors live.
 #[derive(Debug, Clone)]
@@ -74,6 +78,21 @@ pub enum ShardStartError {
     /// Its log cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// Entries that have to be applied again are damaged. Nothing is cut; only the operator may
+    /// give them up, by the log's setting `accept_loss`.
+    #[error(
+        "log entry {index} in {} must be applied again and is damaged ({damage}); nothing was \
+         changed: bring the file back from a copy, or start with accept_loss to do without it",
+        folder.display()
+    )]
+    Damaged {
+        /// The first such entry.
+        index: u64,
+        /// The shard's folder.
+        folder: PathBuf,
+        /// All damaged ranges.
+        damage: String,
+    },
     /// What was recovered cannot be used.
     #[error(transparent)]
     Consensus(#[from] StartError),
@@ -182,7 +201,10 @@ async fn build<D: Disk>(
     match start_group(places, &settings, &ground, &recovered, &workers, &links).await {
         Err(error) => {
             workers.stop().await;
-            Err(error)
+            let Some(index) = recovered.damaged_to_apply() else { return Err(error) };
+            let ranges = recovered.report.damage.iter().map(ToString::to_string);
+            let damage = ranges.collect::<Vec<_>>().join("; ");
+            Err(ShardStartError::Damaged { index, folder: settings.folder, damage })
         }
         Ok(group) => {
             let (actor, handle) = open(places, &settings, group, &ground, &workers, changed);
@@ -219,7 +241,7 @@ async fn start_group<D: Disk>(
     let process = places.core.process();
     let (clock, fatal) = (process.clock, process.fatal.clone());
     let actor = format!("Consensus shard-{}", settings.shard);
-    let config = GroupConfig::single(
+    let mut config = GroupConfig::single(
         settings.shard,
         settings.broker.0,
         settings.log.durability,
@@ -232,6 +254,7 @@ async fn start_group<D: Disk>(
             fatal.report(Fatal { actor: actor.clone(), reason, detail: fault.to_string() });
         }),
     );
+    config.timings = TIMINGS_ALONE;
     let jobs = FlushPort {
         flush: workers.flush.inbox(JOBS_MAX),
         storage: workers.storage.inbox(JOBS_MAX),
@@ -275,6 +298,7 @@ fn open<D: Disk>(
     };
     let item_bytes_max =
         ground.log.borrow().entry_bytes_max().saturating_sub(super::ENTRY_HEADER_BYTES);
+    let checking = Checking { reader: workers.reader.inbox(1), storage: workers.storage.inbox(1) };
     let mut living = Queues::new(maker, table);
     living.follow_state();
     *built.borrow_mut() = Some(ShardActor {
@@ -283,7 +307,7 @@ fn open<D: Disk>(
         queues: living,
         gather: Gather::new(fitting(settings.gather, item_bytes_max)),
         item_bytes_max,
-        upkeep: Upkeep::new(settings.retention_check_ms),
+        upkeep: Upkeep::new(settings.retention_check_ms, checking),
         stage: Stage::Serving,
     });
     let handle = ShardHandle {

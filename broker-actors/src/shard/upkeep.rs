@@ -1,12 +1,14 @@
-//! What a shard does by the clock: retention, one sweep at a time.
+//! What a shard does by the clock: retention, one sweep at a time, and a look at old entries.
 
 use grus_log::{Disk, Log};
-use grus_mailbox::{Credit, Room, Tick, Weigh};
+use grus_mailbox::{Credit, Inbox, Room, Tick, Weigh};
 use grus_protocol::ids::{Offset, QueueKey};
 
 use super::{Propose, ShardActor, Waiter};
 use crate::commands::Command;
+use crate::reader::CheckEntries;
 use crate::retention::{RunFacts, RunSource, Step, Sweep};
+use crate::storage::Checked;
 
 /// The log was trimmed, or there was nothing to trim.
 #[derive(Debug)]
@@ -16,9 +18,22 @@ pub(super) struct TrimDone {
 
 impl Weigh for TrimDone {}
 
+/// Bytes of old entries checked per tick, so that a start with much data disturbs nobody.
+const CHECKED_BYTES_PER_TICK: u32 = 4 * 1024 * 1024;
+
+/// Where old entries are checked.
+#[derive(Debug)]
+pub(super) struct Checking {
+    /// The Reader.
+    pub(super) reader: Inbox<CheckEntries>,
+    /// Whom it tells.
+    pub(super) storage: Inbox<Checked>,
+}
+
 /// Where retention stands.
 #[derive(Debug)]
 pub(super) struct Upkeep {
+    checking: Checking,
     every_ms: u64,
     next_sweep_ms: u64,
     sweep: Option<Sweep>,
@@ -33,8 +48,9 @@ pub(super) struct Upkeep {
 
 impl Upkeep {
     /// Sweeps once in `every_ms`.
-    pub(super) const fn new(every_ms: u64) -> Self {
+    pub(super) const fn new(every_ms: u64, checking: Checking) -> Self {
         Self {
+            checking,
             every_ms,
             next_sweep_ms: 0,
             sweep: None,
@@ -104,6 +120,19 @@ impl<D: Disk> RunSource for LogRuns<'_, D> {
 }
 
 impl<D: Disk> ShardActor<D> {
+    /// Has the next old entries checked, once the last ones are.
+    pub(super) fn check_old_entries(&self) {
+        let Checking { reader, storage } = &self.upkeep.checking;
+        if reader.free() == 0 {
+            return;
+        }
+        let scrub = self.ground.log.borrow().next_scrub(CHECKED_BYTES_PER_TICK);
+        if let Some(scrub) = scrub {
+            // Stopped: the shard is stopping, too.
+            let _ = reader.try_put(CheckEntries { scrub, storage: storage.clone() });
+        }
+    }
+
     /// Goes on with retention; only a leader that is ready decides what goes.
     pub(super) fn keep_up(&mut self, tick: Tick, room: &mut Room<'_, Self>) {
         let status = self.group.status();

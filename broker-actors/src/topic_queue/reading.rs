@@ -1,7 +1,6 @@
 //! Reading a queue: its numbers from the state, its batches from index and log.
 
-use bytes::Bytes;
-use grus_log::{Disk, Log, Run};
+use grus_log::{Disk, FaultIn, Log, Run};
 use grus_protocol::ids::{Durability, Offset, QueueKey, Term, TimestampMs};
 
 use super::FetchedBatch;
@@ -78,37 +77,44 @@ impl<'a, D: Disk> QueueReading<'a, D> {
         first_reached(self.bounds(), |offset| self.batch_at(offset), |run| reached(run))
     }
 
-    /// Batches from the one that holds `offset` on: at least one, then as fit `bytes_max`. True
-    /// if some of them are not in memory.
+    /// Batches from the one that holds `offset` on: at least one, then as fit `bytes_max`. Those
+    /// that are not in memory end the answer; if the first is not, it says how to bring them in.
     ///
     /// # Errors
     /// When the first of them is damaged. Damage behind it ends the answer; the next one names it.
-    pub fn batches(
+    pub fn batches(&self, offset: Offset, bytes_max: u32) -> Result<Batches, QueueError> {
+        let log = self.ground.log.borrow();
+        let found = Found::look(&log, self.key, offset, self.numbers.next_offset, bytes_max, None);
+        if !found.batches.is_empty() {
+            return Ok(Batches::Warm(found.batches));
+        }
+        if found.is_cold {
+            let runs = log.runs(self.key, offset, u64::from(bytes_max));
+            let fault_in = log.fault_in(&runs[..runs.len().min(FETCH_BATCHES_MAX)]);
+            return Ok(Batches::Cold(fault_in));
+        }
+        drop(log);
+        Err(self.damage_at(offset))
+    }
+
+    /// The same once they were brought in: at most `batches_max`, which could be read.
+    ///
+    /// # Errors
+    /// When the first of them is damaged or could not be read.
+    pub fn warmed_batches(
         &self,
         offset: Offset,
         bytes_max: u32,
-    ) -> Result<(Vec<FetchedBatch>, bool), QueueError> {
+        batches_max: usize,
+    ) -> Result<Vec<FetchedBatch>, QueueError> {
         let log = self.ground.log.borrow();
-        let mut found = Found {
-            batches: Vec::new(),
-            cold: false,
-            next: offset,
-            bytes_left: bytes_max,
-            looked_at: 0,
-        };
-        while found.next < self.numbers.next_offset {
-            // Small steps: a queue of tiny batches has a hundred thousand of them in a few MiB.
-            let step = u64::from(found.bytes_left.min(FETCH_STEP_BYTES));
-            let runs = log.runs(self.key, found.next, step);
-            if runs.is_empty() || !runs.into_iter().all(|run| found.take(&log, &run)) {
-                break;
-            }
-        }
+        let (end, warmed) = (self.numbers.next_offset, Some(batches_max));
+        let found = Found::look(&log, self.key, offset, end, bytes_max, warmed);
         drop(log);
         if found.batches.is_empty() {
             return Err(self.damage_at(offset));
         }
-        Ok((found.batches, found.cold))
+        Ok(found.batches)
     }
 
     /// Names the damage that keeps the record at `offset` from being read.
@@ -122,35 +128,67 @@ impl<'a, D: Disk> QueueReading<'a, D> {
     }
 }
 
+/// Batches for a reader.
+pub enum Batches {
+    /// In memory.
+    Warm(Vec<FetchedBatch>),
+    /// On the disk: to be brought in on a thread that may wait.
+    Cold(FaultIn),
+}
+
 /// What a fetch has gathered so far.
 struct Found {
     batches: Vec<FetchedBatch>,
-    cold: bool,
+    /// The next batch is not in memory.
+    is_cold: bool,
     next: Offset,
     bytes_left: u32,
-    /// Page of memory up to which it is known what is there.
-    looked_at: usize,
+    /// Batches brought in before; none are asked about then.
+    warmed: Option<usize>,
+    /// Entry and page of the last run that was found in memory.
+    looked_at: Option<(u64, usize)>,
 }
 
 impl Found {
-    /// Notes whether a batch is in memory; asks the kernel once per page, not once per batch.
-    fn look_at<D: Disk>(&mut self, log: &Log<D>, run: &Run, bytes: &Bytes) {
-        let page_of = |byte: usize| byte / PAGE_BYTES;
-        let first = bytes.as_ptr().addr();
-        let (page, last_page) = (page_of(first), page_of(first + bytes.len().saturating_sub(1)));
-        let is_known = page == last_page && page == self.looked_at;
-        self.looked_at = last_page;
-        self.cold = self.cold || (!is_known && !log.is_resident(run));
+    fn look<D: Disk>(
+        log: &Log<D>,
+        key: QueueKey,
+        offset: Offset,
+        end: Offset,
+        bytes_max: u32,
+        warmed: Option<usize>,
+    ) -> Self {
+        let mut found = Self {
+            batches: Vec::new(),
+            is_cold: false,
+            next: offset,
+            bytes_left: bytes_max,
+            warmed,
+            looked_at: None,
+        };
+        while found.next < end {
+            // Small steps: a queue of tiny batches has a hundred thousand of them in a few MiB.
+            let step = u64::from(found.bytes_left.min(FETCH_STEP_BYTES));
+            let runs = log.runs(key, found.next, step);
+            if runs.is_empty() || !runs.into_iter().all(|run| found.take(log, &run)) {
+                break;
+            }
+        }
+        found
     }
 
-    /// Takes the next batch; false if it does not follow, does not fit, or cannot be read.
+    /// Takes the next batch; false if it does not follow, does not fit, or cannot be read now.
     fn take<D: Disk>(&mut self, log: &Log<D>, run: &Run) -> bool {
-        let full = run.length > self.bytes_left || self.batches.len() == FETCH_BATCHES_MAX;
-        if run.base > self.next || (full && !self.batches.is_empty()) {
+        let count_max = self.warmed.unwrap_or(FETCH_BATCHES_MAX).min(FETCH_BATCHES_MAX);
+        let is_full = run.length > self.bytes_left && !self.batches.is_empty();
+        if run.base > self.next || is_full || self.batches.len() >= count_max {
+            return false;
+        }
+        if !self.is_in_memory(log, run) {
+            self.is_cold = true;
             return false;
         }
         let Ok(bytes) = log.slice(run) else { return false };
-        self.look_at(log, run, &bytes);
         self.bytes_left = self.bytes_left.saturating_sub(run.length);
         self.next = extent(run).end;
         self.batches.push(FetchedBatch {
@@ -160,6 +198,21 @@ impl Found {
             stored: run.stored,
             bytes,
         });
+        true
+    }
+
+    /// Asks the kernel once per page, not once per batch.
+    fn is_in_memory<D: Disk>(&mut self, log: &Log<D>, run: &Run) -> bool {
+        if self.warmed.is_some() {
+            return true;
+        }
+        let (first, last) = (run.at.byte as usize, (run.at.byte + run.length) as usize);
+        let (page, last_page) = (first / PAGE_BYTES, last / PAGE_BYTES);
+        let is_known = page == last_page && self.looked_at == Some((run.at.index, page));
+        if !is_known && !log.is_resident(run) {
+            return false;
+        }
+        self.looked_at = Some((run.at.index, last_page));
         true
     }
 }

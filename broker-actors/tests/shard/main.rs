@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bench;
+mod cold;
 mod full_disk;
 mod produce;
 mod recovery;

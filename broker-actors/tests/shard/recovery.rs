@@ -320,3 +320,35 @@ async fn a_flipped_bit_costs_the_batch_it_hits_and_no_other() {
     }
     assert!(hit >= 20, "{hit} of 24 flips hit a batch");
 }
+
+#[actix::test]
+async fn damage_in_what_must_be_applied_again_is_named_and_only_the_operator_gives_it_up() {
+    let disk = SimDisk::new(1);
+    let settings = settings("/data/0".into(), Durability::Persisted);
+    let bench = Bench::start(disk.clone(), settings.clone()).await;
+    bench.open(topic(1, 1)).await.unwrap();
+    let queue = bench.queue(1, 0);
+    for number in 0..10_u8 {
+        queue.produce(batch(&[&vec![number; 7_000]])).await.unwrap();
+    }
+    bench.stop().await;
+    let mut files = disk.files();
+    files.retain(|(path, _)| path.to_string_lossy().contains("segment-"));
+    disk.flip_bit(&files[0].0, 40_000 * 8);
+
+    for _ in 0..2 {
+        let refused = Bench::try_start(disk.clone(), settings.clone()).await;
+        let refused = refused.map(|_| ()).unwrap_err();
+        let text = refused.to_string();
+        assert!(matches!(refused, ShardStartError::Damaged { .. }), "{text}");
+        assert!(text.contains("segment-") && text.contains("accept_loss"), "{text}");
+    }
+    let mut accepting = settings.clone();
+    accepting.log.accept_loss = true;
+    let bench = Bench::start(disk.clone(), accepting).await;
+    assert_eq!(bench.queue(1, 0).bodies().await.len(), 9);
+    let (disk, _) = bench.stop().await;
+    let bench = Bench::start(disk, settings).await; // what was given up once stays given up
+    assert_eq!(bench.queue(1, 0).bodies().await.len(), 9);
+    bench.stop().await;
+}

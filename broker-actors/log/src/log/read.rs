@@ -74,7 +74,7 @@ impl<D: Disk> Log<D> {
         if header.id != id {
             return None;
         }
-        if !segment.checked && self.last_checked.get() != Some(id.index) {
+        if !segment.is_checked(id.index) && self.last_checked.get() != Some(id.index) {
             if crc32c::crc32c(&payload) != header.payload_crc {
                 return None;
             }
@@ -116,17 +116,6 @@ impl<D: Disk> Log<D> {
             return Err(ReadError::Corrupt { index: run.at.index });
         }
         Ok(entry.payload.slice(start..end))
-    }
-
-    /// Whether reading a run will not wait for the disk.
-    pub fn is_resident(&self, run: &Run) -> bool {
-        let Some(segment) = self.segment_of(run.at.index) else { return true };
-        if segment.is_open() {
-            return true;
-        }
-        let Some(offset) = segment.table.offset_of(run.at.index) else { return true };
-        let start = offset as usize + crate::entry::ENTRY_HEADER_BYTES + run.at.byte as usize;
-        segment.region().is_resident(start..start + run.length as usize)
     }
 
     /// The first offset of a queue that is still there; `None` when it has no batch.

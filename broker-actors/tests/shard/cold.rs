@@ -1,0 +1,56 @@
+//! Old messages that are not in memory: read by the Reader's thread, and checked in the background.
+
+use std::fs::File;
+use std::path::Path;
+
+use grus_log::RealDisk;
+use grus_protocol::ids::Durability;
+use rustix::fs::{Advice, fadvise};
+
+use crate::bench::{Bench, Queue, batch, settings, topic};
+
+/// Has the kernel forget what it holds of the files in `folder`, where the file system can.
+fn forget_pages(folder: &Path) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            let file = File::open(path).unwrap();
+            file.sync_all().unwrap();
+            fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+        }
+    }
+}
+
+#[actix::test]
+async fn what_is_not_in_memory_is_read_as_it_was_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = settings(folder.path().join("0"), Durability::Persisted);
+    settings.log.segment_bytes = 1024 * 1024;
+    settings.log.first_segment_bytes = 1024 * 1024;
+    let bench = Bench::start(RealDisk, settings.clone()).await;
+    bench.open(topic(1, 2)).await.unwrap();
+    let mut sent = [Vec::new(), Vec::new()];
+    for number in 0..120_u8 {
+        let batch = batch(&[&vec![number; 50_000], &[number]]);
+        let queue = u32::from(number % 2);
+        let receipt = bench.queue(1, queue).produce(batch.clone()).await.unwrap();
+        sent[queue as usize].push((receipt.base_offset.0, batch.into_bytes()));
+    }
+    bench.stop().await;
+    let bench = Bench::start(RealDisk, settings).await;
+    forget_pages(&bench.settings.folder); // now that recovery has read what it needs
+    for queue in 0..2 {
+        assert_eq!(bench.queue(1, queue).read_all().await, sent[queue as usize]);
+    }
+    let actors = bench.places.process().census.snapshot();
+    let reader = actors.into_iter().find(|actor| actor.kind == "Reader").unwrap();
+    println!("the Reader was asked {} times", reader.handled);
+    // Segments of earlier lives are checked one piece per tick until all are.
+    while bench.status().await.unchecked_segments > 0 {
+        tokio::task::yield_now().await;
+    }
+    for queue in 0..2 {
+        assert_eq!(bench.queue(1, queue).read_all().await, sent[queue as usize]);
+    }
+    bench.stop().await;
+}
