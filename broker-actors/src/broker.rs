@@ -454,6 +454,9 @@ fn advertised(
         let host = host.trim_start_matches('[').trim_end_matches(']');
         Some((host.to_owned(), port.parse().ok()?))
     });
+    if configured.is_none() && listen.ip().is_unspecified() {
+        tracing::warn!("listen.advertised_address is not set: clients elsewhere are misled");
+    }
     let (host, port) = configured.unwrap_or_else(|| (listen.ip().to_string(), listen.port()));
     BrokerAddress { id, host, port }
 }

@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write as _};
 use std::path::PathBuf;
 
 use grus_mailbox::{Process, System};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -93,6 +94,7 @@ impl Broker {
     /// # Errors
     /// [`RunError`] when it could not start.
     pub fn run(config: BrokerConfig) -> Result<(), RunError> {
+        raise_descriptor_limit();
         System::new().block_on(async {
             let mut signals = Signals::listen()?;
             let broker = Broker::start(config, Process::system()).await?;
@@ -115,6 +117,19 @@ impl Broker {
             }
             Ok(())
         })
+    }
+}
+
+/// Lets the process have as many descriptors as it may: each connection and each file of a log
+/// takes one, and shells often allow 1,024 only.
+fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
     }
 }
 

@@ -222,8 +222,11 @@ impl Drop for ReplyTo {
         if self.writer.is_none() {
             return; // answered
         }
-        let error = ErrorReply::new(ErrorCode::Unavailable, "the queue is being rebuilt")
-            .with_retry_after_ms(REBUILT_RETRY_AFTER_MS);
+        let error = ErrorReply::new(
+            ErrorCode::Unavailable,
+            "the queue did not answer: it has no room, or is being rebuilt",
+        )
+        .with_retry_after_ms(REBUILT_RETRY_AFTER_MS);
         let head = self.head;
         self.put(Content::Error(head, Box::new(error)), false);
     }
