@@ -455,3 +455,29 @@ async fn linger_lets_a_batch_fill_and_a_flush_does_not_wait_for_it() {
     assert!(first.await.is_ok() && second.await.is_ok());
     assert_eq!(broker.state().queue("orders", 0).batches.len(), 1);
 }
+
+#[test]
+fn inside_an_actix_system_the_client_lives_in_that_system() {
+    actix_rt::System::new().block_on(async {
+        let broker = FakeBroker::start().await;
+        broker.topic("orders", 1);
+        let (client, producer) = producer(&broker, quick()).await;
+        let receipt = producer.send(Message::new("1")).await.unwrap();
+        assert_eq!(receipt.offset, Offset(0));
+        client.close().await;
+    });
+}
+
+#[tokio::test]
+async fn what_was_taken_is_sent_even_when_all_handles_are_dropped() {
+    let broker = FakeBroker::start().await;
+    broker.topic("orders", 1);
+    let (client, producer) = producer(&broker, quick()).await;
+    let clone = client.clone();
+    let pending = producer.enqueue(Message::new("1")).await.unwrap();
+    drop(producer);
+    pending.await.unwrap();
+    drop(client);
+    clone.close().await;
+    assert_eq!(numbers(&broker.state().queue("orders", 0).bodies()), [1]);
+}

@@ -251,12 +251,14 @@ impl World {
             ] {
                 self.step(step);
             }
-        }
-        for (number, queue) in (0..).zip(&self.queues) {
-            if queue.end > queue.log_start {
-                assert_eq!(self.next.get(&number), Some(&queue.end), "queue {number} stands still");
+            let is_read = |(number, queue): (u32, &Queue)| {
+                queue.end == queue.log_start || self.next.get(&number) == Some(&queue.end)
+            };
+            if (0..).zip(&self.queues).all(is_read) {
+                return;
             }
         }
+        panic!("the reader stands still: {:?}", self.state);
     }
 }
 
