@@ -158,17 +158,10 @@ impl<B, M> Lane<B, M> {
     }
 
     /// The connection is gone, and with it the answers to all that was sent.
-    pub(crate) fn link_down(&mut self, out: &mut Vec<Outcome<M>>) {
+    pub(crate) fn link_down(&mut self) {
         self.up = false;
-        for slot in &mut self.window {
-            if slot.state == SlotState::Sent {
-                slot.unanswered += 1;
-                if slot.unanswered > self.settings.retries {
-                    slot.time_out(self.last_refusal.as_ref(), out);
-                }
-            }
-            slot.unsend();
-        }
+        // Not an attempt that failed: a broker may be restarted often within a message's time.
+        self.window.iter_mut().for_each(Slot::unsend);
         self.tidy();
     }
 

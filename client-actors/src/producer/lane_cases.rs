@@ -71,12 +71,27 @@ fn after_a_reconnect_all_that_is_unanswered_leaves_at_once_in_order_under_the_sa
     let before = sent(&mut lane, 0);
     let mut out = Vec::new();
     lane.stored(0, receipt(), &mut out);
-    lane.link_down(&mut out);
+    lane.link_down();
     assert_eq!(sent(&mut lane, 5), [], "there is no connection");
     lane.link_up();
     let mut again = before[1..].to_vec();
     again.push((5, 10, 1));
     assert_eq!(sent(&mut lane, 5), again);
+    assert_eq!(results(out), [(0, Ok(()))]);
+}
+
+#[test]
+fn lost_connections_do_not_count_as_attempts_within_a_messages_time() {
+    let mut lane = lane(1);
+    let mut out = Vec::new();
+    for now_ms in 0..100 {
+        assert_eq!(sent(&mut lane, now_ms), [(0, 0, 1)], "sent again after {now_ms} losses");
+        lane.link_down();
+        lane.link_up();
+    }
+    assert!(out.is_empty());
+    sent(&mut lane, 100);
+    lane.stored(0, receipt(), &mut out);
     assert_eq!(results(out), [(0, Ok(()))]);
 }
 
@@ -119,7 +134,7 @@ fn what_nobody_awaits_is_not_sent_again_and_its_sequences_are_not_used_again() {
     let mut lane = lane(2);
     sent(&mut lane, 0);
     let mut out = Vec::new();
-    lane.link_down(&mut out);
+    lane.link_down();
     lane.expire(3_000, &mut out);
     let timeout = Err(SendError::Timeout { maybe_stored: true, cause: None });
     assert_eq!(results(out), [(0, timeout.clone()), (1, timeout)]);
@@ -136,7 +151,7 @@ fn what_timed_out_is_sent_again_while_one_behind_it_is_awaited() {
     lane.push(Batch { payload: 1, members: 1, records: 1, deadline_ms: 5_000 });
     sent(&mut lane, 0);
     let mut out = Vec::new();
-    lane.link_down(&mut out);
+    lane.link_down();
     lane.expire(3_000, &mut out);
     assert_eq!(out.len(), 1);
     lane.link_up();

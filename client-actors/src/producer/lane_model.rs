@@ -218,9 +218,7 @@ impl World {
                 self.is_up = false;
                 self.stray.extend(self.pipe.drain(..));
                 self.replies.clear();
-                let mut out = Vec::new();
-                self.lane.link_down(&mut out);
-                self.hear(out);
+                self.lane.link_down();
             }
             Step::Connect if !self.is_up => {
                 self.is_up = true;

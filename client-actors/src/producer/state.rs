@@ -286,7 +286,7 @@ impl<P, F> ProducerState<P, F> {
         self.up.retain(|up| *up != link);
         for queue in 0..self.queues() {
             if self.lanes[queue as usize].link == Some(link) {
-                self.with_lane(QueueId(queue), Lane::link_down);
+                self.with_lane(QueueId(queue), |lane, _| lane.link_down());
             }
         }
     }
@@ -369,7 +369,7 @@ impl<P, F> ProducerState<P, F> {
             }
             if self.lanes[queue as usize].link != link {
                 self.lanes[queue as usize].link = link;
-                self.with_lane(QueueId(queue), Lane::link_down);
+                self.with_lane(QueueId(queue), |lane, _| lane.link_down());
                 if link.is_some_and(|link| self.up.contains(&link)) {
                     self.lanes[queue as usize].lane.link_up();
                 }
