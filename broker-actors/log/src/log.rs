@@ -91,6 +91,15 @@ struct Room<D: Disk> {
     disk_full: bool,
     /// Somebody needs room: try again.
     retry: bool,
+    /// The same for a checkpoint that was refused: a segment that is refused must not use it up.
+    retry_publish: bool,
+}
+
+impl<D: Disk> Room<D> {
+    fn try_again(&mut self) {
+        self.retry = true;
+        self.retry_publish = true;
+    }
 }
 
 /// What the next commit is to do.

@@ -193,3 +193,21 @@ fn contents(folder: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     files.sort();
     files
 }
+
+#[test]
+fn what_follows_an_installed_snapshot_is_not_durable_because_a_longer_log_once_was() {
+    let disk = SimDisk::new(9);
+    let (mut log, _) = Log::open(&disk, Path::new("/log"), config()).unwrap();
+    for index in 0..16 {
+        append(&mut log, EntryKind::Normal, 5, index);
+    }
+    run(&mut log);
+    assert_eq!(log.durable_index(), Some(15));
+    log.install(checkpoint(8, 4, true));
+    run(&mut log);
+    assert_eq!((log.last(), log.durable_index()), (Some(EntryId { term: 4, index: 8 }), Some(8)));
+    append(&mut log, EntryKind::Normal, 6, 9);
+    assert_eq!(log.durable_index(), Some(8), "entry 9 is not synced yet");
+    run(&mut log);
+    assert_eq!(log.durable_index(), Some(9));
+}

@@ -54,7 +54,7 @@ impl<D: Disk> Log<D> {
             let stride = stride_of(entry.payload_bytes());
             if stride > room {
                 let Some(spare) = spares.next() else {
-                    self.room.retry = true;
+                    self.room.try_again();
                     let full = self.room.disk_full;
                     return Err(if full { AppendError::DiskFull } else { AppendError::NoRoom });
                 };
@@ -190,7 +190,8 @@ impl<D: Disk> Log<D> {
             }
         }
         if self.last_entry().is_none_or(|last| last.index <= purged.index) {
-            self.synced = self.synced.max(Some(purged));
+            // By index, whatever the terms: a snapshot may take the place of entries of a later term.
+            self.synced = Some(purged);
             if let Some(flight) = &mut self.flight {
                 flight.clamp(Some(purged));
             }

@@ -192,7 +192,9 @@ impl<D: Disk> Log<D> {
     }
 
     pub(super) fn publish(&mut self) -> Option<Work<D>> {
-        if self.room.disk_full && !std::mem::take(&mut self.room.retry) {
+        if self.publishing.is_empty()
+            || (self.room.disk_full && !std::mem::take(&mut self.room.retry_publish))
+        {
             return None;
         }
         let Publishing { publication, done } = self.publishing.pop_front()?;
@@ -231,6 +233,9 @@ impl<D: Disk> Log<D> {
             }
             Err((failure, _)) => return Err(failure.fatal()),
         };
+        if !self.room.spares.is_empty() {
+            self.room.disk_full = false;
+        }
         self.synced_to(target, progress);
         for footer in footers {
             if let Some(segment) = self.segments.iter_mut().find(|s| s.sequence == footer.sequence)

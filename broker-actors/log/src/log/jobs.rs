@@ -13,6 +13,8 @@ use crate::switches::OrderRule;
 
 /// Spare segments kept ready.
 const SPARES_WANTED: usize = 1;
+/// Files, and mappings, taken away by one job: commits wait meanwhile.
+const REMOVED_AT_ONCE: usize = 4;
 
 /// The job that is out.
 #[derive(Debug)]
@@ -84,6 +86,10 @@ impl<D: Disk> Log<D> {
             {
                 return Some(work);
             }
+            // A log that is never idle needs its checkpoints too, and the room of what is purged.
+            if let Some(work) = self.publish().or_else(|| self.remove()) {
+                return Some(work);
+            }
         }
         self.commit()
             .or_else(|| self.may_make().then(|| self.make()))
@@ -99,7 +105,7 @@ impl<D: Disk> Log<D> {
 
     /// Asks for another try at what a full disk refused.
     pub fn request_room(&mut self) {
-        self.room.retry = true;
+        self.room.try_again();
     }
 
     fn commit(&mut self) -> Option<Work<D>> {
@@ -167,8 +173,11 @@ impl<D: Disk> Log<D> {
     }
 
     fn remove(&mut self) -> Option<Work<D>> {
-        let (paths, unmap) =
-            (std::mem::take(&mut self.leaving.remove), std::mem::take(&mut self.leaving.unmap));
+        let leaving = &mut self.leaving;
+        let paths = leaving.remove.len().min(REMOVED_AT_ONCE);
+        let paths: Vec<_> = leaving.remove.drain(..paths).collect();
+        let unmap = leaving.unmap.len().min(REMOVED_AT_ONCE);
+        let unmap: Vec<_> = leaving.unmap.drain(..unmap).collect();
         if paths.is_empty() && unmap.is_empty() {
             return None;
         }
@@ -228,7 +237,8 @@ impl<D: Disk> Log<D> {
                 // The next open takes away what could not be taken away now.
                 Err(JobFailure::Refused(error)) => tracing::warn!(%error, "old segments stay"),
                 Err(failure) => return Err(failure.fatal()),
-                Ok(()) => self.room.retry |= self.room.disk_full,
+                Ok(()) if self.room.disk_full => self.room.try_again(),
+                Ok(()) => {}
             },
             (outcome, flight) => unreachable!("{outcome:?} is not the result of {flight:?}"),
         }

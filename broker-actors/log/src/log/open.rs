@@ -149,7 +149,14 @@ impl<D: Disk> Log<D> {
 impl<D: Disk> Room<D> {
     fn new(next_sequence: u64) -> Self {
         let spares = VecDeque::new();
-        Self { spares, maker: None, next_sequence, disk_full: false, retry: false }
+        Self {
+            spares,
+            maker: None,
+            next_sequence,
+            disk_full: false,
+            retry: false,
+            retry_publish: false,
+        }
     }
 }
 

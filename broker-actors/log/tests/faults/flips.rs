@@ -111,7 +111,7 @@ fn one_flipped_bit_is_found_and_named_and_costs_one_entry_at_most() {
         let built = build(seed);
         let segments: Vec<_> = built.places.iter().map(|(_, path, _)| path).collect();
         let segments = segments.iter().collect::<std::collections::BTreeSet<_>>().len();
-        assert!(segments >= 4, "seed {seed}: {segments} segments");
+        assert!(segments >= 3, "seed {seed}: {segments} segments");
         let mut random = Seeded::new(seed);
         for round in 0..50 {
             let files = built.disk.files();

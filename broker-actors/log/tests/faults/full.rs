@@ -134,3 +134,60 @@ fn a_failed_sync_is_fatal_and_acknowledges_nothing() {
         assert!(log.durable_index() >= durable);
     }
 }
+
+/// Appends while each job is out, as many pipelined producers do: the log is never idle.
+#[test]
+fn a_log_that_is_never_idle_still_gets_checkpoints_and_lets_purged_files_go() {
+    let disk = SimDisk::new(7);
+    let (mut log, _) = Log::open(&disk, Path::new("/log"), config()).unwrap();
+    let mut seals = Vec::new();
+    let mut purged = 0;
+    for _ in 0..20_000 {
+        let kind = if log.should_seal() { EntryKind::Seal } else { EntryKind::Normal };
+        if let (Ok(index), EntryKind::Seal) = (append(&mut log, kind), kind) {
+            let id = EntryId { term: 1, index };
+            log.checkpoint(checkpoint(id, seals.is_empty())).unwrap();
+            seals.push(id);
+        }
+        let Some(job) = log.next_job() else { continue };
+        let _ = append(&mut log, EntryKind::Normal);
+        log.complete(job.run()).unwrap();
+        let newest = log.newest_checkpoint();
+        if log.floor() < newest {
+            log.set_floor(newest.unwrap());
+            log.purge(newest.unwrap());
+            purged += 1;
+        }
+        if seals.len() >= 40 {
+            break;
+        }
+    }
+    assert_eq!(seals.len(), 40);
+    assert!(purged >= 20, "{purged} checkpoints became durable");
+    let files = disk.files();
+    let names = files.iter().map(|(path, _)| path.to_string_lossy());
+    let segments = names.filter(|name| name.contains("segment-")).count();
+    assert!(segments <= 10, "{segments} segments are still there");
+    check(&log);
+}
+
+#[test]
+fn a_checkpoint_that_found_the_disk_full_is_written_later_and_the_disk_counts_as_healed() {
+    let disk = SimDisk::new(8);
+    let (mut log, _) = Log::open(&disk, Path::new("/log"), config()).unwrap();
+    while !log.should_seal() {
+        append(&mut log, EntryKind::Normal).unwrap();
+        work(&mut log);
+    }
+    let index = append(&mut log, EntryKind::Seal).unwrap();
+    work(&mut log);
+    disk.set_capacity_bytes(disk.used_bytes());
+    log.checkpoint(checkpoint(EntryId { term: 1, index }, true)).unwrap();
+    work(&mut log);
+    assert!(log.is_disk_full() && log.newest_checkpoint().is_none());
+    disk.set_capacity_bytes(u64::MAX);
+    log.request_room();
+    work(&mut log);
+    assert_eq!(log.newest_checkpoint().map(|id| id.index), Some(index));
+    assert!(!log.is_disk_full(), "there is a spare segment, and the checkpoint is written");
+}
