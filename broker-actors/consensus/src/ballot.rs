@@ -79,14 +79,25 @@ impl Ballot {
         self.sound_at = None;
     }
 
-    /// Whether a read index is still to be asked for.
-    pub(crate) fn wants_read_index(&self) -> bool {
-        self.standing != Standing::Sound && self.rejoined.is_some() && self.sound_at.is_none()
+    /// The only voter of its group: there is nobody it could have promised anything.
+    pub(crate) fn alone(&mut self) {
+        self.hold = Duration::ZERO;
+        self.standing = Standing::Sound;
     }
 
-    /// A read index taken by the leader after we rejoined.
+    /// Whether a read index is still to be asked for.
+    pub(crate) fn wants_read_index(&self) -> bool {
+        let follows = match self.standing {
+            Standing::Sound => false,
+            Standing::Amnesiac => self.rejoined.is_some(),
+            Standing::Reunited => true,
+        };
+        follows && self.sound_at.is_none()
+    }
+
+    /// A read index taken by the leader after we rejoined, or after all voters elected it.
     pub(crate) fn read_index(&mut self, leader: &RaftVote, index: u64) {
-        if self.rejoined.as_ref() == Some(leader) {
+        if self.standing == Standing::Reunited || self.rejoined.as_ref() == Some(leader) {
             self.sound_at = Some(index);
         }
     }
@@ -170,6 +181,10 @@ mod tests {
         assert!(!ballot.voters([Some(Standing::Amnesiac), Some(Standing::Sound)]));
         assert!(!ballot.may_vote(LATER));
         assert!(ballot.voters([Some(Standing::Amnesiac), Some(Standing::Reunited)]));
-        assert!(ballot.may_vote(LATER));
+        assert!(ballot.may_vote(LATER) && ballot.may_follow(&vote(9)));
+        assert!(ballot.wants_read_index());
+        ballot.read_index(&vote(9), 7);
+        assert!(!ballot.durable(Some(6)) && ballot.durable(Some(7)));
+        assert_eq!(ballot.standing(), Standing::Sound);
     }
 }

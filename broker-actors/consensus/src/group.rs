@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use crate::applier::Applier;
 use crate::apply::Applied;
 use crate::ballot::Ballot;
-use crate::config::{GroupConfig, LEASE_DRIFT};
+use crate::config::{GroupConfig, LEASE_DRIFT, Timings};
 use crate::fault::{Fault, StartError};
 use crate::jobs::JobPort;
 use crate::keeper;
@@ -116,12 +116,10 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         jobs: impl JobPort<D>,
         peers: impl Peers,
     ) -> Result<Self, StartError> {
-        let single = config.members.len() == 1 && config.members[0].0 == config.node;
         let raft_config = Arc::new(config.raft()?);
         let applied = restore(&log, &recovered.checkpoints, &machine)?;
-        let hold = if single { Duration::ZERO } else { config.election_timeout() };
-        let amnesiac = !single && !config.sabotage.trust_amnesiacs && recovered.volatile;
-        let ballot = Ballot::new(hold, amnesiac);
+        let amnesiac = recovered.volatile && !config.sabotage.trust_amnesiacs;
+        let ballot = Ballot::new(config.election_timeout(), amnesiac);
         let node = config.node;
         let peers: Rc<dyn Peers> = Rc::new(peers);
         let shared = Rc::new(Shared::new(config, log, machine, Box::new(jobs), applied, ballot));
@@ -151,8 +149,30 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             rejoining: RefCell::new(None),
         };
         let group = Self { inner: Rc::new(inner) };
+        group.settle_alone().await?;
         keeper::spawn(&group);
         Ok(group)
+    }
+
+    /// The only voter need not withhold anything. What counts is the membership that the log
+    /// holds; the configuration only when there is none yet.
+    async fn settle_alone(&self) -> Result<(), StartError> {
+        let config = &self.inner.shared.config;
+        let voters = self.inner.raft.with_raft_state(|state| {
+            state.membership_state.effective().voter_ids().collect::<Vec<_>>()
+        });
+        let mut voters = voters.await.map_err(|error| Fault::Raft(error.to_string()))?;
+        if voters.is_empty() {
+            voters.extend(config.members.iter().map(|(id, _)| *id));
+        }
+        if voters == [config.node] {
+            self.inner.shared.ballot.borrow_mut().alone();
+        } else if config.timings == Timings::ALONE {
+            let count = voters.len();
+            let what = format!("{count} voters with the timings of a group of one");
+            return Err(StartError::Config(what));
+        }
+        Ok(())
     }
 
     /// Proposes items as one entry. The entry takes its place in the log's order now, at the
@@ -320,10 +340,12 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         self.inner.shared.applied.borrow().own.level
     }
 
-    /// Stops taking part. Entries under way may or may not be applied. The log stays open.
+    /// Stops taking part. Entries under way may or may not be applied. The log stays open; jobs
+    /// that still come out of it (a last sync) should be run before it is dropped.
     pub async fn stop(&self) {
         self.inner.stopped.set(true);
         let _ = self.inner.raft.shutdown().await; // a core that panicked has stopped as well
+        self.inner.shared.forget_nothing();
         self.inner.shared.keeper.notify_one();
         self.inner.leadership.send_modify(|now| {
             now.ready = false;

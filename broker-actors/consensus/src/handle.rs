@@ -73,7 +73,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             Request::ReadIndex => self.on_read_index().await,
             Request::Standing => Reply::Standing {
                 standing: self.inner.shared.ballot.borrow().standing().code(),
-                durable: self.inner.shared.log.borrow().durable_index(),
+                durable: self.inner.shared.log.borrow().synced_index(),
             },
         }
     }
@@ -162,7 +162,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         }
     }
 
-    async fn on_read_index(&self) -> Reply {
+    pub(crate) async fn on_read_index(&self) -> Reply {
         match self.inner.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
             Ok((read, _applied)) => Reply::ReadIndex { index: log_id_parts(read.log_id()).1 },
             Err(_not_leader) => Reply::Refused,

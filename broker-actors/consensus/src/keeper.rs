@@ -20,7 +20,7 @@ use crate::own::{self, SealPoint};
 use crate::payload;
 use crate::peers::ask;
 use crate::status::Leadership;
-use crate::types::to_log_id;
+use crate::types::{RaftVote, to_log_id};
 use crate::wire::{Reply, Request};
 
 /// How often everything is looked at while elections are held back, and in general.
@@ -188,18 +188,30 @@ async fn ask_read_index<S: StateMachine, D: Disk, RT: AsyncRuntime>(group: Group
     let inner = &group.inner;
     let metrics = inner.raft.metrics().borrow_watched().clone();
     let Some(leader) = metrics.current_leader else { return };
+    let vote = metrics.vote;
+    if leader == inner.shared.config.node {
+        let reply = group.on_read_index().await;
+        take_read_index(&group, &vote, &reply);
+        return;
+    }
     let member = metrics.membership_config.get_node(&leader);
     let address = member.map_or(String::new(), |member| member.addr.clone());
     let limit = inner.shared.config.election_timeout();
-    let vote = metrics.vote;
     let reply = ask::<RT>(&inner.peers, (leader, &address), &Request::ReadIndex, limit).await;
-    if let Ok(Reply::ReadIndex { index }) = reply {
-        let mut ballot = inner.shared.ballot.borrow_mut();
-        ballot.read_index(&vote, index);
-        ballot.durable(inner.shared.log.borrow().durable_index());
-        drop(ballot);
-        inner.shared.mark_sound();
-        inner.shared.keeper.notify_one();
+    if let Ok(reply) = reply {
+        take_read_index(&group, &vote, &reply);
+    }
+}
+
+fn take_read_index<S: StateMachine, D: Disk, RT: AsyncRuntime>(
+    group: &Group<S, D, RT>,
+    leader: &RaftVote,
+    reply: &Reply,
+) {
+    let shared = &group.inner.shared;
+    if let Reply::ReadIndex { index } = reply {
+        shared.ballot.borrow_mut().read_index(leader, *index);
+        shared.log_has_grown();
     }
 }
 

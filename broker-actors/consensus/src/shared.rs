@@ -154,12 +154,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Shared<S, D, RT> {
                 let _ = waiter.send(()); // whoever asked may be gone
             }
         }
-        let durable = self.log.borrow().durable_index();
-        let sound = self.ballot.borrow_mut().durable(durable);
-        if sound {
-            self.log.borrow_mut().heal_volatile();
-            self.keeper.notify_one();
-        }
+        self.log_has_grown();
         self.job_done.notify_waiters();
     }
 
@@ -186,6 +181,18 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Shared<S, D, RT> {
         if self.wait(ticket).await.is_ok() {
             self.early.set(true);
             self.complete_flushes();
+        }
+    }
+
+    /// A clean stop: everything is synced, then the mark that it may not be goes.
+    pub(crate) fn forget_nothing(&self) {
+        let sound = self.ballot.borrow().standing() == Standing::Sound;
+        if self.early.get() && sound && self.fault.borrow().is_none() {
+            let mut log = self.log.borrow_mut();
+            log.request_sync();
+            log.clear_volatile();
+            drop(log);
+            self.pump();
         }
     }
 
@@ -299,10 +306,15 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Shared<S, D, RT> {
         self.pump();
     }
 
-    /// After an amnesiac has become sound: from now on it counts as having seen this kernel.
-    pub(crate) fn mark_sound(&self) {
-        if self.ballot.borrow().standing() == Standing::Sound {
+    /// The durable log may have reached the read index that makes an amnesiac sound: from then on
+    /// it counts as having seen this kernel.
+    pub(crate) fn log_has_grown(&self) {
+        let durable = self.log.borrow().synced_index();
+        let sound = self.ballot.borrow_mut().durable(durable);
+        if sound {
+            tracing::info!(shard = self.config.shard.0, "has caught up with what it forgot");
             self.log.borrow_mut().heal_volatile();
+            self.keeper.notify_one();
             self.pump();
         }
     }

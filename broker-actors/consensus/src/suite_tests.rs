@@ -10,7 +10,8 @@ use std::rc::Rc;
 use futures_util::Stream;
 use grus_log::{CheckpointData, Disk, Log, LogConfig, Part, RealDisk, SimDisk};
 use grus_protocol::ids::{Durability, ShardId, TimestampMs};
-use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::entry::RaftEntry as _;
+use openraft::storage::{EntryResponder, IOFlushed, RaftLogStorage as _, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{OptionalSend, RaftSnapshotBuilder, StorageError};
 use openraft_rt_tokio::TokioRuntime;
@@ -26,7 +27,7 @@ use crate::machine::{ApplyContext, IndexSink, Item, RestoreError, StateMachine};
 use crate::own::OWN_KEY;
 use crate::shared::{Shared, Types};
 use crate::snapshot::SnapshotData;
-use crate::types::{LogId, SnapshotMeta, StoredMembership, log_id_parts};
+use crate::types::{LogId, RaftEntry, SnapshotMeta, StoredMembership, log_id, log_id_parts};
 
 /// A machine without state: the suite cannot make items for it.
 #[derive(Debug, Default)]
@@ -180,6 +181,33 @@ fn on_paused_time(test: impl Future<Output = Result<(), StorageError<C>>>) {
 fn openrafts_suite_passes_on_a_simulated_disk() {
     let stores = Stores(|| ((), SimDisk::new(5), PathBuf::from("log")));
     on_paused_time(Suite::test_all(stores));
+}
+
+#[test]
+fn the_saved_commit_position_is_believed_as_far_as_the_log_proves_it() {
+    let stores = Stores(|| ((), SimDisk::new(6), PathBuf::from("log")));
+    on_paused_time(async move {
+        let ((), mut store, machine) = stores.build().await?;
+        let blank = |term, index| RaftEntry::new_blank(log_id(term, index));
+        let entries = [blank(1, 0), blank(1, 1), blank(3, 2), blank(3, 3)];
+        machine.shared.append(entries, IOFlushed::noop()).await.unwrap();
+        for (saved, believed) in [
+            ((3, 3), Some((3, 3))),
+            ((1, 1), Some((1, 1))),
+            // The tail was lost, but what is left is a prefix of that leader's log.
+            ((3, 9), Some((3, 3))),
+            // A later leader committed entries of which nothing is left here: these are not they.
+            ((4, 9), None),
+            ((4, 3), None),
+            ((2, 1), None),
+        ] {
+            store.save_committed(Some(log_id(saved.0, saved.1))).await.unwrap();
+            let read = store.read_committed().await.unwrap();
+            let want = believed.map(|(term, index)| log_id(term, index));
+            assert_eq!(read, want, "saved {saved:?}");
+        }
+        Ok(())
+    });
 }
 
 #[test]

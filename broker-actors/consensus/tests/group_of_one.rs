@@ -329,3 +329,32 @@ fn a_damaged_entry_found_while_starting_is_named() {
         assert!(named, "{refused}: {:?}", fault.borrow());
     });
 }
+
+#[test]
+fn a_clean_stop_takes_back_the_mark_that_entries_may_not_be_synced() {
+    let lost_after = |clean: bool| {
+        let disk = SimDisk::new(12);
+        simulate(12, async {
+            let log_config = LogConfig { durability: Durability::Replicated, ..log_config() };
+            let (log, recovered) = Log::open(&disk, Path::new("shard"), log_config).unwrap();
+            let fault = Rc::default();
+            let mut config = config(&fault, &Rc::default());
+            config.durability = Durability::Replicated;
+            let log = Rc::new(RefCell::new(log));
+            let machine = Rc::default();
+            let group = Group::start(config, log, &recovered, machine, InlineJobs, NoPeers);
+            let group: One = group.await.unwrap();
+            group.ready().await.unwrap();
+            group.propose(&[machine::append(1, 0, 10)]).await.unwrap();
+            if clean {
+                group.stop().await;
+            }
+        });
+        disk.power_on();
+        let log_config = LogConfig { durability: Durability::Replicated, ..log_config() };
+        let (log, recovered) = Log::open(&disk, Path::new("shard"), log_config).unwrap();
+        (recovered.volatile, log.last().map(|last| last.index))
+    };
+    assert_eq!(lost_after(true), (false, Some(2)));
+    assert!(lost_after(false).0);
+}

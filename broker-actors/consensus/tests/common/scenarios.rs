@@ -179,4 +179,9 @@ pub async fn a_voter_loses_its_memory(seed: u64, sabotage: Sabotage) {
         cluster.cut_power(node).await;
     }
     mend_and_read(&mut cluster).await;
+    cluster.run(3_000).await;
+    for node in cluster.nodes() {
+        let standing = cluster.group(node).status().standing;
+        assert_eq!(standing, Standing::Sound, "member {node} never recovers from what it lost");
+    }
 }
