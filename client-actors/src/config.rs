@@ -98,9 +98,9 @@ pub struct ProducerConfig {
     pub queue_choice: QueueChoice,
     /// How long an attempt may stay unanswered. Default: 3 s.
     pub send_timeout: Duration,
-    /// How often a batch is sent again after an attempt that was not answered. Default: 2. A
-    /// message fails at the latest `send_timeout * (retries + 1)` after it was taken; within that
-    /// time, refusals that ask for patience and lost connections are overcome.
+    /// How often a batch is sent again after an attempt that was not answered in time. Default:
+    /// 2. A message fails at the latest `send_timeout * (retries + 1)` after it was taken; within
+    /// that time, refusals that ask for patience and lost connections are overcome, however many.
     pub retries: u32,
     /// How long a message may wait for others to fill its batch. Default: 0, which still lets a
     /// batch grow while an earlier one of its queue is under way.

@@ -6,7 +6,7 @@
 //!
 //! All of them go on by themselves when the broker is restarted, and wait for one that is not up
 //! yet. They are actors on a thread of the client's own, and are used as plain async from any
-//! tokio runtime, or inside an actix system.
+//! tokio runtime that has its timer enabled, or inside an actix system.
 //!
 //! ```no_run
 //! use grus_client::{Client, ClientConfig, Message, ProducerConfig, ReaderConfig, StartAt};

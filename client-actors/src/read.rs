@@ -104,15 +104,15 @@ impl DeliveredBatch {
         self.len() == 0
     }
 
-    /// The messages, borrowed: their offsets and their records.
+    /// The messages, borrowed: their offsets and their records. They end early, before
+    /// [`DeliveredBatch::len`], at a record that cannot be decoded; no broker stores one.
     pub fn views(&self) -> impl Iterator<Item = (Offset, RecordView<'_>)> {
         let offsets = self.base_offset.0..;
-        // A broken record ends the batch; its checksum was right, so its producer is to blame.
         let sound = self.batch.views().map_while(Result::ok);
         offsets.map(Offset).zip(sound).skip(self.skip as usize)
     }
 
-    /// The messages, each to keep.
+    /// The messages, each to keep. They end early as [`DeliveredBatch::views`] do.
     pub fn messages(&self) -> impl Iterator<Item = Delivered> {
         let offsets = self.base_offset.0..;
         let sound = self.batch.records().map_while(Result::ok);
@@ -154,6 +154,8 @@ pub struct Reader {
     pending: Option<Answer<Result<Vec<Item>, ReadError>>>,
     batches: VecDeque<Item>,
     messages: VecDeque<Delivered>,
+    /// Told after `messages`.
+    damage: Option<ReadError>,
     sought: HashMap<QueueId, u32>,
 }
 
@@ -176,6 +178,7 @@ impl Reader {
             pending: None,
             batches: VecDeque::new(),
             messages: VecDeque::new(),
+            damage: None,
             sought: HashMap::new(),
         }
     }
@@ -200,8 +203,7 @@ impl Reader {
             if let Some(message) = self.messages.pop_front() {
                 return Ok(message);
             }
-            let batch = self.next_stored_batch().await?;
-            self.messages.extend(batch.messages());
+            self.read_messages().await?;
         }
     }
 
@@ -210,16 +212,25 @@ impl Reader {
     /// # Errors
     /// As [`Reader::next`].
     pub async fn next_batch(&mut self) -> Result<Vec<Delivered>, ReadError> {
-        loop {
-            if !self.messages.is_empty() {
-                return Ok(self.messages.drain(..).collect());
-            }
-            let batch = self.next_stored_batch().await?;
-            let messages: Vec<_> = batch.messages().collect();
-            if !messages.is_empty() {
-                return Ok(messages);
-            }
+        while self.messages.is_empty() {
+            self.read_messages().await?;
         }
+        Ok(self.messages.drain(..).collect())
+    }
+
+    async fn read_messages(&mut self) -> Result<(), ReadError> {
+        if let Some(damage) = self.damage.take() {
+            return Err(damage);
+        }
+        let batch = self.next_stored_batch().await?;
+        self.messages.extend(batch.messages());
+        if self.messages.len() < batch.len() {
+            let at = batch.base_offset.0 + u64::from(batch.skip) + self.messages.len() as u64;
+            let (queue, at) = (batch.queue, Offset(at));
+            let reason = "a record cannot be decoded; the rest of its batch is left out".into();
+            self.damage = Some(ReadError::Damaged { queue, at, reason });
+        }
+        Ok(())
     }
 
     /// The next batch as it is stored; waits for one. The fastest way to read. Messages that

@@ -7,7 +7,8 @@ mod fake;
 use std::time::Duration;
 
 use fake::FakeBroker;
-use grus_client::protocol::Term;
+use grus_client::protocol::batch::BATCH_HEADER_BYTES;
+use grus_client::protocol::{ProducerEpoch, ProducerId, RecordBatch, Sequence, Term};
 use grus_client::{
     Client, ClientConfig, ErrorCode, Message, MissingTopic, Offset, OutOfRange, Producer,
     ProducerConfig, QueueId, Queues, ReadError, Reader, ReaderConfig, StartAt, TimestampMs,
@@ -292,6 +293,28 @@ async fn what_was_never_committed_is_a_typed_error_and_a_later_term_is_none() {
     assert_eq!(diverged, ReadError::Diverged { queue: QueueId(0), asked: Offset(6), agreed });
     reader.seek(QueueId(0), StartAt::First).await.unwrap();
     assert_eq!(take(&mut reader, 9).await, (0..9).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_decoded_is_named_and_the_rest_is_read() {
+    let broker = FakeBroker::start().await;
+    broker.topic("orders", 1);
+    let client = client(&broker).await;
+    send(&producer(&client), 0..6).await;
+    {
+        let mut state = broker.state();
+        let kept = &mut state.queue("orders", 0).batches[0];
+        let mut bytes = kept.batch.bytes().to_vec();
+        let record_bytes = (bytes.len() - BATCH_HEADER_BYTES) / 3;
+        bytes[BATCH_HEADER_BYTES + record_bytes] = 0x7f; // the length of the second record
+        let broken = RecordBatch::from_log(bytes.into()).unwrap();
+        kept.batch = broken.restamped(ProducerId(1), ProducerEpoch(0), Sequence(0));
+    }
+    let mut reader = reader(&client, StartAt::First);
+    assert_eq!(next(&mut reader).await, 0);
+    let damage = within(reader.next()).await.unwrap_err();
+    assert!(matches!(damage, ReadError::Damaged { at: Offset(1), .. }), "{damage}");
+    assert_eq!(take(&mut reader, 3).await, [3, 4, 5]);
 }
 
 #[tokio::test]

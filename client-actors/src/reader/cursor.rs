@@ -1,5 +1,6 @@
 //! How far a reader has come in one queue, and what it asks for next. No clock, no I/O.
 
+use grus_protocol::batch::Compression;
 use grus_protocol::{Offset, QueueId, RecordBatch, Term, TimestampMs};
 
 use crate::backoff::Backoff;
@@ -173,6 +174,10 @@ impl Cursor {
             }
             if let Err(error) = batch.verify_checksum() {
                 return Err((items, error.to_string()));
+            }
+            let compression = batch.header().attributes.compression_number();
+            if compression != Compression::None as u8 {
+                return Err((items, format!("compression {compression} is not known here")));
             }
             let skip = u32::try_from(next.0 - base_offset.0).unwrap_or(u32::MAX);
             let (queue, seeks) = (self.queue, self.seeks);
