@@ -3,7 +3,7 @@
 //! `cargo run --release -p grus-broker --example shard_speed -- FOLDER [persisted|replicated]
 //! [body bytes] [records per batch] [batches in flight] [entries in flight] [seconds]`
 //!
-//! Prints one line: settings, MB/s and messages/s produced, receipts' p50 and p99, MB/s fetched.
+//! Prints one line: time to start, settings, MB/s and messages/s produced, receipts' p50 and p99, MB/s fetched.
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -111,7 +111,9 @@ async fn run(options: Options) -> Result<(), Anything> {
     let folder = options.folder.clone();
     let mut settings = ShardSettings::new(ShardId(0), BrokerId(1), folder, options.durability);
     settings.gather.in_flight_max = options.entries_in_flight;
+    let begin_ns = clock.monotonic_ns();
     let shard = start(at, settings).await?;
+    let start_ms = (clock.monotonic_ns() - begin_ns) / 1_000_000;
     let config = TopicConfig {
         topic: TopicId(1),
         name: TopicName::try_from("speed")?,
@@ -137,7 +139,7 @@ async fn run(options: Options) -> Result<(), Anything> {
     let megabytes = |bytes: u64, ns: u64| bytes * 1000 / ns.max(1);
     let messages = waits.len() as u64 * options.records as u64;
     println!(
-        "{:?} body {} B x {}, {} batches and {} entries in flight: {} MB/s, {} messages/s, p50 {} us, \
+        "start {start_ms} ms; {:?} body {} B x {}, {} batches and {} entries in flight: {} MB/s, {} messages/s, p50 {} us, \
          p99 {} us; fetch {} MB/s",
         options.durability,
         options.body_bytes,

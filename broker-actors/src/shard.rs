@@ -28,6 +28,7 @@ use grus_consensus::{AppliedReply, Group, NewItem, ProposeError};
 use grus_log::Disk;
 use grus_mailbox::{Credit, Drained, Receive, Resident, Room, Tick, Weigh};
 use grus_protocol::ids::{Durability, Term};
+use tokio::sync::watch;
 
 pub use crate::commands::TopicConfig;
 pub use crate::machine::InitializedProducer;
@@ -44,6 +45,16 @@ use ground::{Ground, ShardMachine};
 use queues::Queues;
 use upkeep::{TrimDone, Upkeep};
 use waiter::Rest;
+
+/// Where the queues of a shard are looked up; told of each change.
+pub type QueueTableWatch = watch::Receiver<QueueTable>;
+/// Where changes of that table are told.
+pub(crate) type QueueTableSender = watch::Sender<QueueTable>;
+
+/// An empty table.
+fn queue_table() -> (QueueTableSender, QueueTableWatch) {
+    watch::channel(QueueTable::default())
+}
 
 /// Bytes that may wait to be proposed or be under way, over all queues of the shard.
 pub const PROPOSED_BYTES_MAX: u32 = 64 * 1024 * 1024;

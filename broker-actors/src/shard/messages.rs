@@ -6,8 +6,8 @@ use std::sync::Arc;
 use grus_mailbox::{Inbox, Port, Weigh};
 use grus_protocol::ids::{Durability, QueueKey, ShardId, Term, TopicId};
 use grus_protocol::names::ProducerName;
-use tokio::sync::watch;
 
+use super::QueueTableWatch;
 use crate::commands::TopicConfig;
 use crate::error::QueueError;
 use crate::machine::InitializedProducer;
@@ -108,7 +108,7 @@ pub struct ShardHandle {
     /// Takes requests.
     pub inbox: Inbox<ShardRequest>,
     /// The queues that live here.
-    pub queues: watch::Receiver<QueueTable>,
+    pub queues: QueueTableWatch,
 }
 
 impl ShardHandle {

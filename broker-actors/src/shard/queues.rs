@@ -9,10 +9,9 @@ use grus_log::Disk;
 use grus_mailbox::{ActorSpec, Host, HostHandle, Inbox, Place, Stopped};
 use grus_protocol::ids::{QueueId, QueueKey, TopicId};
 use grus_protocol::names::TopicName;
-use tokio::sync::watch;
 
 use super::ground::{ChangedPorts, Ground};
-use super::{Propose, QueueTable};
+use super::{Propose, QueueTableSender};
 use crate::reader::ReadCold;
 use crate::topic_queue::{
     ASKS_MAX, Applied, Expire, FETCHES_MAX, PRODUCE_BYTES_MAX, QueueHandle, TopicQueue,
@@ -39,11 +38,11 @@ struct Living<D: Disk> {
 pub(super) struct Queues<D: Disk> {
     maker: QueueMaker<D>,
     living: BTreeMap<QueueKey, Living<D>>,
-    table: watch::Sender<QueueTable>,
+    table: QueueTableSender,
 }
 
 impl<D: Disk> Queues<D> {
-    pub(super) const fn new(maker: QueueMaker<D>, table: watch::Sender<QueueTable>) -> Self {
+    pub(super) const fn new(maker: QueueMaker<D>, table: QueueTableSender) -> Self {
         Self { maker, living: BTreeMap::new(), table }
     }
 

@@ -4,21 +4,20 @@ use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use grus_consensus::{Fault, Group, GroupConfig, NoPeers, ProposeError, StartError, Timings};
+use grus_consensus::{Fault, Group, GroupConfig, NoPeers, ProposeError, StartError};
 use grus_log::{Disk, Log, LogConfig, OpenError, RealDisk, Recovered, Report};
 use grus_mailbox::{ActorSpec, Dropped, Fatal, FatalReason, Host, HostHandle, Place};
 use grus_protocol::ids::{BrokerId, Durability, ShardId};
 use grus_protocol::limits::BATCH_BYTES_MAX;
 use thiserror::Error;
-use tokio::sync::watch;
 
 use super::gather::{Gather, GatherLimits};
 use super::ground::{ChangedPorts, Ground, ShardMachine};
 use super::queues::{QueueMaker, Queues};
 use super::upkeep::{Checking, Upkeep};
 use super::{
-    PROPOSED_BYTES_MAX, Propose, QueueTable, REQUESTS_MAX, RoomAgain, ShardActor, ShardHandle,
-    Stage,
+    PROPOSED_BYTES_MAX, Propose, REQUESTS_MAX, RoomAgain, ShardActor, ShardHandle, Stage,
+    queue_table,
 };
 use crate::flush::{Flush, FlushPort, JOBS_MAX};
 use crate::reader::{COLD_READS_MAX, Reader};
@@ -26,10 +25,6 @@ use crate::storage::{ConsensusStarted, Storage, StorageLinks};
 
 /// How often retention looks for what is due, in milliseconds.
 pub const RETENTION_CHECK_MS: u64 = 10_000;
-
-/// Nobody waits for the heartbeats of a group of one: seldom ones cost an idle broker nothing.
-const TIMINGS_ALONE: Timings =
-    Timings { heartbeat_ms: 1_500, election_ms_min: 5_000, election_ms_max: 10_000 };
 
 /// Where a shard's actors live.
 #[derive(Debug, Clone)]
@@ -241,7 +236,7 @@ async fn start_group<D: Disk>(
     let process = places.core.process();
     let (clock, fatal) = (process.clock, process.fatal.clone());
     let actor = format!("Consensus shard-{}", settings.shard);
-    let mut config = GroupConfig::single(
+    let config = GroupConfig::single(
         settings.shard,
         settings.broker.0,
         settings.log.durability,
@@ -254,7 +249,6 @@ async fn start_group<D: Disk>(
             fatal.report(Fatal { actor: actor.clone(), reason, detail: fault.to_string() });
         }),
     );
-    config.timings = TIMINGS_ALONE;
     let jobs = FlushPort {
         flush: workers.flush.inbox(JOBS_MAX),
         storage: workers.storage.inbox(JOBS_MAX),
@@ -288,7 +282,7 @@ fn open<D: Disk>(
     let host = Host::spawn_local(&places.core, spec, move || {
         factory.borrow_mut().take().expect("a shard is built once")
     });
-    let (table, queues) = watch::channel(QueueTable::default());
+    let (table, queues) = queue_table();
     let maker = QueueMaker {
         place: places.core.clone(),
         ground: Rc::clone(ground),
