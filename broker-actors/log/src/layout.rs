@@ -27,6 +27,9 @@ pub(crate) const FORMAT_NAME: &str = "FORMAT";
 pub(crate) const VOTE_NAME: &str = "vote";
 pub(crate) const NOTES_NAME: &str = "notes";
 pub(crate) const CONTROL_NAME: &str = "control";
+/// Room for a first small segment, should the disk be full at a start.
+pub(crate) const RESERVE_NAME: &str = "reserve";
+pub(crate) const RESERVE_BYTES: u32 = 64 * 1024;
 pub(crate) const TEMPORARY_SUFFIX: &str = ".tmp";
 
 /// What a name in the folder stands for.

@@ -23,6 +23,13 @@ pub(crate) struct Spare<F> {
     pub warmed_to: u32,
 }
 
+impl<F> Spare<F> {
+    /// Bytes for entries.
+    pub(crate) fn room(&self) -> usize {
+        self.region.len().saturating_sub(SEGMENT_HEAD_BYTES as usize)
+    }
+}
+
 /// Where the file comes from.
 #[derive(Debug)]
 pub(crate) enum Origin {

@@ -315,6 +315,14 @@ impl Walk {
                 Verdict::Damaged => Gap::Stray,
             };
         }
+        if unknown.is_none() && !self.follows(kept, header) {
+            // Written behind a snapshot that was never installed in the end.
+            let place = Place { sequence: kept.sequence, offset };
+            return match self.judge(place, false, false) {
+                Verdict::Torn => Gap::Torn,
+                Verdict::Damaged => Gap::Stray,
+            };
+        }
         let end_before = self.out.kept.last().filter(|_| starts_segment).map(Kept::end_place);
         let Some(missing) = self.approach(index, starts_segment) else { return Gap::Settled };
         let place = Place { sequence: kept.sequence, offset: kept.end };
@@ -325,6 +333,16 @@ impl Walk {
         let (from, until) = unknown.unwrap_or((kept.end, kept.end));
         self.name_missing(kept, missing, Some(header), from..until);
         Gap::Settled
+    }
+
+    /// Whether the entry before `header`, where it is known, is the one that `header` was written behind.
+    fn follows(&self, kept: &Kept, header: &EntryHeader) -> bool {
+        let Some(before) = header.id.index.checked_sub(1) else { return true };
+        let tables = self.out.kept.iter().chain([kept]).rev().map(|kept| &kept.table);
+        let known = tables.filter(|table| !table.damaged.contains_key(&before));
+        let purged = self.evidence.purged.filter(|purged| purged.index == before);
+        let term = { known }.find_map(|table| table.term_of(before));
+        term.or(purged.map(|purged| purged.term)).is_none_or(|term| term == header.previous_term)
     }
 
     fn take_entry(
@@ -425,3 +443,6 @@ impl Walk {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -211,3 +211,19 @@ fn what_follows_an_installed_snapshot_is_not_durable_because_a_longer_log_once_w
     run(&mut log);
     assert_eq!(log.durable_index(), Some(9));
 }
+
+#[test]
+fn an_idle_log_writes_nothing() {
+    let disk = SimDisk::new(1);
+    let (mut log, _) = Log::open(&disk, Path::new("/log"), config()).unwrap();
+    append(&mut log, EntryKind::Normal, 1, 0);
+    run(&mut log);
+    let steps = disk.steps();
+    for _ in 0..10 {
+        log.request_sync();
+        log.save_committed(Some(EntryId { term: 1, index: 0 }));
+        assert!(log.next_job().is_none());
+    }
+    // The first note of what is committed is a store into the control page, nothing else.
+    assert_eq!(disk.steps(), steps + 1);
+}

@@ -299,6 +299,9 @@ impl DiskFile for SimFile {
             let from = usize::try_from(offset).expect("a small file").min(have);
             let until = usize::try_from(offset + length).expect("a small file").min(have);
             state.write(inode, from, &vec![0; until - from]);
+            if until == have {
+                state.inode_mut(inode).released = have - from;
+            }
             Ok(())
         })
     }

@@ -7,7 +7,7 @@ use crate::disk::Disk;
 use crate::entry::{EntryId, EntryKind, NewEntry, stride_of};
 use crate::error::AppendError;
 use crate::job::Ticket;
-use crate::layout::SEGMENT_HEAD_BYTES;
+use crate::maker::Spare;
 use crate::segment::{Previous, Segment};
 use crate::switches::OrderRule;
 
@@ -53,12 +53,13 @@ impl<D: Disk> Log<D> {
         for entry in entries {
             let stride = stride_of(entry.payload_bytes());
             if stride > room {
-                let Some(spare) = spares.next() else {
+                let rooms = spares.by_ref().map(Spare::room);
+                let Some(next) = { rooms }.find(|room| stride <= *room) else {
                     self.room.try_again();
                     let full = self.room.disk_full;
                     return Err(if full { AppendError::DiskFull } else { AppendError::NoRoom });
                 };
-                room = spare.region.len() - SEGMENT_HEAD_BYTES as usize;
+                room = next;
             }
             room = if entry.kind == EntryKind::Seal { 0 } else { room - stride };
         }
@@ -68,7 +69,7 @@ impl<D: Disk> Log<D> {
     fn place(&mut self, entry: &NewEntry<'_>) {
         let stride = stride_of(entry.payload_bytes());
         if self.segments.back().is_none_or(|segment| segment.room() < stride) {
-            self.roll();
+            self.roll(stride);
         }
         let (previous, mark) = (self.previous, self.mark);
         let segment = self.segments.back_mut().expect("rolled when there was none");
@@ -82,14 +83,18 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Goes on in the spare segment, which is there.
-    fn roll(&mut self) {
+    /// Goes on in the next spare segment that has room for `stride` bytes.
+    fn roll(&mut self, stride: usize) {
         if let Some(segment) = self.segments.back_mut()
             && segment.is_open()
         {
             segment.close();
         }
-        let spare = self.room.spares.pop_front().expect("room was checked");
+        let mut spare = self.room.spares.pop_front().expect("room was checked");
+        while spare.room() < stride {
+            self.leaving.remove.push(spare.path);
+            spare = self.room.spares.pop_front().expect("room was checked");
+        }
         self.newest_sequence = spare.sequence;
         let mut segment = Segment::new(
             spare.sequence,
@@ -106,9 +111,8 @@ impl<D: Disk> Log<D> {
     /// Bytes that an append may take now without [`AppendError::NoRoom`]. An entry takes its payload
     /// and 64 to 71 bytes.
     pub fn room_bytes(&self) -> u64 {
-        let head = SEGMENT_HEAD_BYTES as usize;
         let active = self.segments.back().map_or(0, Segment::room);
-        let spare: usize = self.room.spares.iter().map(|spare| spare.region.len() - head).sum();
+        let spare: usize = self.room.spares.iter().map(Spare::room).max().unwrap_or(0);
         let wasted = stride_of(self.config.entry_bytes_max);
         active.max(spare).max((active + spare).saturating_sub(wasted)) as u64
     }

@@ -144,8 +144,11 @@ impl<D: Disk> Log<D> {
     }
 
     fn may_make(&self) -> bool {
+        // One of a start on a full disk is smaller than a segment ought to be.
+        let whole = self.config.first_segment_bytes as usize;
+        let spares = self.room.spares.iter().filter(|spare| spare.region.len() >= whole).count();
         self.room.maker.is_some()
-            || (self.room.spares.len() < SPARES_WANTED && (!self.room.disk_full || self.room.retry))
+            || (spares < SPARES_WANTED && (!self.room.disk_full || self.room.retry))
     }
 
     fn make(&mut self) -> Work<D> {

@@ -9,15 +9,20 @@ use super::recover::{Opening, check_format};
 use super::{Leaving, Log, Room, Wanted};
 use crate::checkpoint::CheckpointData;
 use crate::config::LogConfig;
-use crate::disk::{Disk, LockError};
+use crate::disk::{Disk, LockError, is_full};
 use crate::entry::{EntryKind, Place};
 use crate::error::OpenError;
-use crate::layout::{FileName, LOCK_NAME, NOTES_NAME, SEGMENT_HEAD_BYTES, VOTE_NAME};
-use crate::maker::MakeError;
+use crate::layout::{
+    LOCK_NAME, NOTES_NAME, RESERVE_BYTES, RESERVE_NAME, SEGMENT_HEAD_BYTES, VOTE_NAME,
+};
+use crate::maker::{MakeError, Maker, Origin};
 use crate::notes::{ACCEPTED_RANGES_MAX, Notes};
 use crate::report::Report;
 use crate::segment::{FreeMapping, Previous, Segment};
-use crate::walk::{Evidence, Outcome};
+use crate::walk::Evidence;
+
+/// The smallest segment that a start on a full disk makes do with: the reserve and what goes with it.
+const LEAST_BYTES: u32 = RESERVE_BYTES / 2;
 
 /// What a log that was opened starts from.
 #[derive(Debug, Clone, Default)]
@@ -68,7 +73,8 @@ impl<D: Disk> Log<D> {
         let mut found = opening.segments(&names)?;
         let evidence = Evidence {
             mark: control.state().mark,
-            kernel_survived: notes.boot_id == disk.boot_id(),
+            // Where the kernel does not name its runs, each start counts as one behind a power cut.
+            kernel_survived: notes.boot_id == disk.boot_id() && notes.boot_id != [0; 16],
             purged: notes.purged,
             void_through: notes.void_through,
         };
@@ -80,6 +86,7 @@ impl<D: Disk> Log<D> {
         let applied = data.last().map(|data| data.index);
         let (segments, index) = opening.keep(&mut outcome, &mut found, applied, &give_back)?;
         opening.settle(&outcome, &found, &names)?;
+        opening.reserve();
         if note_start(&mut notes, disk, &config, &opening.report) {
             let write = notes_file.replace(notes.encode());
             write.run(disk).map_err(OpenError::io(&folder.join(NOTES_NAME)))?;
@@ -112,37 +119,54 @@ impl<D: Disk> Log<D> {
             notes_file,
             config,
         };
-        log.start(&outcome)?;
+        log.start()?;
         let volatile = log.notes.lost_kernel;
         Ok((log, Recovered { checkpoints: data, volatile, report: opening.report }))
     }
 
     /// The last steps of opening: the mark, and a segment to go on in.
-    fn start(&mut self, outcome: &Outcome) -> Result<(), OpenError> {
+    fn start(&mut self) -> Result<(), OpenError> {
         if let Some(mark) = self.end_mark() {
             self.store_mark(mark);
         }
         self.renew_previous();
         self.leave_purged();
         self.drop_old_checkpoints(self.notes.floor);
-        // Not used again: a cut may have left payloads there whose headers it took, and a file that
-        // is not marked as recycled must hold zeros behind its entries.
-        for sequence in &outcome.unused {
-            let path = self.folder.join(FileName::Segment(*sequence).to_string());
-            self.leaving.remove.push(path);
-        }
-        let maker = self.new_maker();
-        match maker.finish(&self.disk) {
-            Ok(spare) => self.room.spares.push_back(spare),
-            Err(MakeError::Refused(error)) => {
-                tracing::warn!(%error, folder = %self.folder.display(), "no new segment");
-                self.room.disk_full = true;
+        self.make_first_segment()
+    }
+
+    /// A segment to go on in. On a full disk a small one will do: a leader needs room for its first
+    /// entries, or nothing could ever be purged.
+    fn make_first_segment(&mut self) -> Result<(), OpenError> {
+        let mut length = self.config.next_segment_bytes(self.stats().bytes);
+        loop {
+            let sequence = self.room.next_sequence;
+            self.room.next_sequence += 1;
+            let maker = Maker::new(&self.folder, sequence, length, Origin::New);
+            match maker.for_config(&self.config).finish(&self.disk) {
+                Ok(spare) => self.room.spares.push_back(spare),
+                Err(MakeError::Refused(error)) if is_full(&error) && length > LEAST_BYTES => {
+                    length = (length / 4).max(LEAST_BYTES);
+                    continue;
+                }
+                // The reserve is for this.
+                Err(MakeError::Refused(error)) if is_full(&error) && self.free_reserve() => {
+                    continue;
+                }
+                Err(MakeError::Refused(error)) => {
+                    tracing::warn!(%error, folder = %self.folder.display(), "no new segment");
+                    self.room.disk_full = true;
+                }
+                Err(MakeError::Fatal(source)) => {
+                    return Err(OpenError::Io { path: self.folder.clone(), source });
+                }
             }
-            Err(MakeError::Fatal(source)) => {
-                return Err(OpenError::Io { path: self.folder.clone(), source });
-            }
+            return Ok(());
         }
-        Ok(())
+    }
+
+    fn free_reserve(&self) -> bool {
+        self.disk.remove(&self.folder.join(RESERVE_NAME)).is_ok()
     }
 }
 
@@ -198,7 +222,7 @@ fn claim<D: Disk>(disk: &D, folder: &Path) -> Result<D::Lock, OpenError> {
 /// Notes this run of the kernel, and what the operator accepts. Whether anything changed.
 fn note_start<D: Disk>(notes: &mut Notes, disk: &D, config: &LogConfig, report: &Report) -> bool {
     let before = notes.clone();
-    if notes.boot_id != disk.boot_id() {
+    if notes.boot_id != disk.boot_id() || notes.boot_id == [0; 16] {
         notes.lost_kernel |= notes.volatile;
         notes.boot_id = disk.boot_id();
     }

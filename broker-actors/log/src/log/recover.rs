@@ -14,8 +14,8 @@ use crate::error::OpenError;
 use crate::footer::{Footer, FooterRuns};
 use crate::index::LogIndex;
 use crate::layout::{
-    CONTROL_NAME, Close, FORMAT_NAME, FORMAT_VERSION, FileName, NOTES_NAME, SEGMENT_HEAD_BYTES,
-    TEMPORARY_SUFFIX, VOTE_NAME,
+    CONTROL_NAME, Close, FORMAT_NAME, FORMAT_VERSION, FileName, NOTES_NAME, RESERVE_BYTES,
+    RESERVE_NAME, SEGMENT_HEAD_BYTES, TEMPORARY_SUFFIX, VOTE_NAME,
 };
 use crate::publish::{BlobKind, read_blob};
 use crate::region::Region;
@@ -125,6 +125,19 @@ impl<'a, D: Disk> Opening<'a, D> {
             self.disk.sync_folder(self.folder)
         };
         make().map_err(io)
+    }
+
+    /// Sets a little room aside, so that a start on a full disk can go on to purge. As good as can be.
+    pub(super) fn reserve(&self) {
+        let path = self.folder.join(RESERVE_NAME);
+        if self.disk.open(&path).is_ok() {
+            return;
+        }
+        let allocate = |file: D::File| file.allocate(u64::from(RESERVE_BYTES));
+        if self.disk.create(&path).and_then(allocate).is_err() {
+            // On a full disk there is none until there is room again.
+            let _ = self.disk.remove(&path);
+        }
     }
 
     pub(super) fn slots(&mut self, name: &str) -> Result<SlotFile, OpenError> {
@@ -378,6 +391,10 @@ impl<'a, D: Disk> Opening<'a, D> {
         gone.extend(names.temporary.iter().cloned());
         let dropped = outcome.dropped.iter().filter(|sequence| found.contains_key(sequence));
         gone.extend(dropped.map(|sequence| self.path(FileName::Segment(*sequence))));
+        // Nor is one used again that was never written to: a cut may have left payloads there whose
+        // headers it took, and a file that is not marked as recycled must hold zeros.
+        let unused = outcome.unused.iter().map(|sequence| FileName::Segment(*sequence));
+        gone.extend(unused.map(|name| self.path(name)));
         let orphans = names.footers.iter().filter(|sequence| !names.segments.contains(sequence));
         gone.extend(orphans.map(|sequence| self.path(FileName::Footer(*sequence))));
         for path in &gone {

@@ -14,8 +14,8 @@ fn seeds(default: u64) -> std::ops::Range<u64> {
 
 #[test]
 fn cuts_lose_nothing_that_was_acknowledged() {
-    let (mut appended, mut sealed, mut truncated, mut purged, mut voted, mut cuts) =
-        (0, 0, 0, 0, 0, 0);
+    let (mut appended, mut sealed, mut truncated, mut purged) = (0, 0, 0, 0);
+    let (mut installed, mut voted, mut cuts) = (0, 0, 0);
     for seed in seeds(4) {
         let harness = torture(seed, 40, None).unwrap_or_else(|error| {
             panic!("{error}\nagain: GRUS_SEED={seed} cargo test -p grus-log --test faults cuts")
@@ -24,14 +24,18 @@ fn cuts_lose_nothing_that_was_acknowledged() {
         sealed += harness.seals;
         truncated += harness.truncations;
         purged += harness.purges;
+        installed += harness.installs;
         voted += harness.votes;
         cuts += harness.cuts;
     }
     println!(
-        "{appended} appends, {sealed} seals, {truncated} truncations, {purged} purges, {voted} votes, {cuts} cuts"
+        "{appended} appends, {sealed} seals, {truncated} truncations, {purged} purges, {installed} installs, {voted} votes, {cuts} cuts"
     );
     if std::env::var("GRUS_SEED").is_err() {
         assert!(appended >= 2_000 && sealed >= 6, "too little was tried");
-        assert!(truncated > 20 && purged > 5 && voted > 100, "too little was tried");
+        assert!(
+            truncated > 20 && purged > 5 && installed > 5 && voted > 100,
+            "too little was tried"
+        );
     }
 }

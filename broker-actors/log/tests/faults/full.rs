@@ -66,6 +66,16 @@ fn fills_and_heals<D: Disk>(disk: &D, folder: &Path) {
     assert!(recovered.report.damage.is_empty());
     assert_eq!(log.last(), Some(last), "a full disk starts, and serves readers");
     check(&log);
+    // A new leader's first entry has room, or nothing could ever be purged.
+    log.append(&[NewEntry {
+        kind: EntryKind::Blank,
+        term: 2,
+        index: last.index + 1,
+        payload: &[],
+    }])
+    .unwrap();
+    work(&mut log);
+    log.truncate_after(Some(last.index));
     let held: Vec<EntryId> = log.checkpoints().collect();
     let floor = held[held.len() - 1];
     log.set_floor(floor);

@@ -22,6 +22,7 @@ enum Promise {
     Vote(u64, Option<EntryId>),
     Purge(EntryId),
     Floor,
+    Install(EntryId),
 }
 
 /// A log, its model, and the chances taken.
@@ -36,12 +37,15 @@ pub struct Harness {
     promises: BTreeMap<Ticket, Promise>,
     checkpointed: Option<u64>,
     checkpoints_taken: u64,
+    /// What must still be there if the snapshot that is being installed does not make it.
+    before_install: Option<Box<Model>>,
     /// Slices somebody still reads, and what they must say.
     held: Vec<(Bytes, EntryId)>,
     pub seals: u64,
     pub truncations: u64,
     pub purges: u64,
     pub votes: u64,
+    pub installs: u64,
     pub cuts: u64,
 }
 
@@ -63,11 +67,13 @@ impl Harness {
             promises: BTreeMap::new(),
             checkpointed: None,
             checkpoints_taken: 0,
+            before_install: None,
             held: Vec::new(),
             seals: 0,
             truncations: 0,
             purges: 0,
             votes: 0,
+            installs: 0,
             cuts: 0,
         };
         let (log, _) = harness.open().expect("a new disk opens");
@@ -100,6 +106,7 @@ impl Harness {
             92..=93 => self.purge(),
             94..=96 => self.hold(),
             97 => self.log().request_sync(),
+            98 => self.install(),
             _ => self.check_held()?,
         }
         Ok(!self.disk.is_off())
@@ -184,6 +191,10 @@ impl Harness {
                     self.model.durable = self.model.durable.max(stands.map(|last| last.index));
                 }
                 Some(Promise::Purge(id)) => {
+                    self.model.purged_durable = self.model.purged_durable.max(Some(id));
+                }
+                Some(Promise::Install(id)) => {
+                    self.before_install = None;
                     self.model.purged_durable = self.model.purged_durable.max(Some(id));
                 }
                 Some(Promise::Floor) | None => {}
@@ -276,6 +287,37 @@ impl Harness {
         self.purges += 1;
     }
 
+    /// A leader sends its snapshot: beyond this log, or somewhere behind what is applied here, where
+    /// it may agree with the log or not.
+    fn install(&mut self) {
+        let Some(last) = self.model.last() else { return };
+        if self.before_install.is_some() || self.random.below(3) > 0 {
+            return;
+        }
+        let from = self.model.committed.map_or(0, |committed| committed + 1);
+        let index = from + self.random.below(last.index.saturating_sub(from) + 20);
+        let held = self.model.term_of(index).filter(|_| self.random.below(2) == 0);
+        self.model.term += 1;
+        let id = EntryId { term: held.unwrap_or(self.model.term), index };
+        self.model.term += 1;
+        self.before_install = Some(Box::new(self.model.clone()));
+        let ticket = self.log().install(checkpoint(id, true));
+        self.promises.insert(ticket, Promise::Install(id));
+        let model = &mut self.model;
+        if held.is_some() {
+            model.live.retain(|held, _| *held > index);
+        } else {
+            model.live.clear();
+        }
+        model.purged_written = Some(id);
+        model.committed = Some(index);
+        // Not durable yet, but nothing behind it is acknowledged before it is.
+        model.durable = model.durable.filter(|_| held.is_some()).max(Some(index));
+        self.checkpointed = Some(index);
+        self.checkpoints_taken = 1;
+        self.installs += 1;
+    }
+
     /// Somebody starts to read an applied entry, slowly.
     fn hold(&mut self) {
         let Some(first) = self.model.live.first_key_value().map(|(index, _)| *index) else {
@@ -305,7 +347,6 @@ impl Harness {
     pub fn cut_and_recover(&mut self) -> Result<(), String> {
         self.check_held()?;
         self.job = None;
-        self.promises.clear();
         let kill = !self.disk.is_off() && self.random.below(4) == 0;
         self.log = None;
         if kill {
@@ -337,6 +378,8 @@ impl Harness {
             return fail(format!("recovered {before:?}, and after another cut {after:?}"));
         }
         self.adopt(&mut log, &recovered);
+        self.before_install = None;
+        self.promises.clear();
         self.held.clear();
         self.log = Some(log);
         Ok(())
@@ -349,7 +392,9 @@ impl Harness {
         recovered: &Recovered,
         kill: bool,
     ) -> Result<(Vec<EntryId>, Vec<u8>), String> {
-        let model = &self.model;
+        // A snapshot on its way is there with all that comes with it, or not at all.
+        let missed = self.before_install.as_deref().filter(|_| log.purged() != self.installing());
+        let model = missed.unwrap_or(&self.model);
         if !recovered.report.damage.is_empty() {
             return fail(format!("damage where only power was cut: {:?}", recovered.report));
         }
@@ -396,6 +441,13 @@ impl Harness {
         }
         check_checkpoints(model, log, recovered)?;
         Ok((entries, vote.to_vec()))
+    }
+
+    fn installing(&self) -> Option<EntryId> {
+        self.promises.values().find_map(|promise| match promise {
+            Promise::Install(id) => Some(*id),
+            _ => None,
+        })
     }
 
     /// Goes on from what came back: all of it is durable now.

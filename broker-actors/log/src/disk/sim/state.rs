@@ -24,6 +24,8 @@ pub(super) struct Inode {
     /// What is on the medium.
     pub(super) durable: Vec<u8>,
     dirty: Sectors,
+    /// Bytes given back at the end.
+    pub(super) released: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -134,7 +136,7 @@ impl State {
             cut_at: None,
             off: false,
             life: 0,
-            boots: 0,
+            boots: 1,
             capacity: u64::MAX,
             fail_sync_in: 0,
         }
@@ -144,7 +146,7 @@ impl State {
         let inodes = self.inodes.iter().map(|(number, inode)| {
             let cache = Cache::Heap(inode.content().to_vec());
             let (durable, dirty) = (inode.durable.clone(), inode.dirty.clone());
-            (*number, Inode { cache, durable, dirty })
+            (*number, Inode { cache, durable, dirty, released: inode.released })
         });
         Self {
             random: self.random.clone(),
@@ -212,22 +214,28 @@ impl State {
         let inode = self.next_inode;
         self.next_inode += 1;
         let empty = Cache::Heap(Vec::new());
-        let made = Inode { cache: empty, durable: Vec::new(), dirty: Sectors::new() };
+        let made = Inode { cache: empty, durable: Vec::new(), dirty: Sectors::new(), released: 0 };
         self.inodes.insert(inode, made);
         inode
     }
 
     pub(super) fn used(&self) -> u64 {
-        self.names.values().map(|inode| self.inode(*inode).length() as u64).sum()
+        let allocated = |inode: &Inode| (inode.length() - inode.released) as u64;
+        self.names.values().map(|inode| allocated(self.inode(*inode))).sum()
     }
 
     pub(super) fn grow(&mut self, inode: u64, length: usize) -> io::Result<()> {
         let have = self.inode(inode).length();
-        if length <= have {
+        let missing = length.saturating_sub(have) + self.inode(inode).released;
+        if length < have || missing == 0 {
             return Ok(());
         }
-        if self.used() + (length - have) as u64 > self.capacity {
+        if self.used() + missing as u64 > self.capacity {
             return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.inode_mut(inode).released = 0;
+        if length == have {
+            return Ok(());
         }
         match &mut self.inode_mut(inode).cache {
             Cache::Heap(content) => content.resize(length, 0),

@@ -1,0 +1,181 @@
+//! The recovery decision table of docs/STORAGE.md, line by line.
+
+use super::*;
+
+const HEAD: u32 = SEGMENT_HEAD_BYTES;
+
+fn header(sequence: u64, term: u64, index: u64, previous_term: u64) -> EntryHeader {
+    EntryHeader {
+        kind: EntryKind::Normal as u8,
+        previous_kind: EntryKind::Normal as u8,
+        sequence,
+        // With its header 100 bytes, padded to 104.
+        length: 36,
+        payload_crc: 0,
+        id: EntryId { term, index },
+        previous_term,
+        mark: Place::default(),
+    }
+}
+
+fn whole(nth: u32, header: EntryHeader) -> Found {
+    let offset = HEAD + nth * 104;
+    Found::Entry { offset, header, payload_whole: true, looks_unwritten: false }
+}
+
+fn broken(nth: u32, header: EntryHeader, looks_unwritten: bool) -> Found {
+    let offset = HEAD + nth * 104;
+    Found::Entry { offset, header, payload_whole: false, looks_unwritten }
+}
+
+fn unknown(from: u32, until: u32, looks_unwritten: bool) -> Found {
+    Found::Unknown { from: HEAD + from * 104, until: HEAD + until * 104, looks_unwritten }
+}
+
+fn scanned(sequence: u64, found: Vec<Found>) -> Source {
+    Source::Scanned(SegmentScan {
+        sequence,
+        found,
+        close: None,
+        mark: Place::default(),
+        head_damaged: false,
+        recycled: false,
+    })
+}
+
+fn marked(sequence: u64, nth: u32, last: EntryId) -> Evidence {
+    let place = Place { sequence, offset: HEAD + nth * 104 };
+    Evidence { mark: Some(Mark { place, last }), ..Evidence::default() }
+}
+
+fn entry(term: u64, index: u64) -> EntryId {
+    EntryId { term, index }
+}
+
+/// Indexes kept, and those of them that are damaged.
+fn stands(outcome: &Outcome) -> (Vec<u64>, Vec<u64>) {
+    let indexes = |kept: &Kept| {
+        let first = kept.table.first_index().unwrap_or(1);
+        first..=kept.table.last_index().unwrap_or(0)
+    };
+    let all = outcome.kept.iter().flat_map(indexes).collect();
+    let damaged = outcome.kept.iter().flat_map(|kept| kept.table.damaged.keys().copied()).collect();
+    (all, damaged)
+}
+
+#[test]
+fn a_bad_end_above_the_mark_is_torn_and_goes() {
+    let found = vec![whole(0, header(1, 1, 0, 0)), broken(1, header(1, 1, 1, 1), false)];
+    let outcome = walk(vec![scanned(1, found)], marked(1, 1, entry(1, 0)));
+    assert_eq!(stands(&outcome), (vec![0], vec![]));
+    assert_eq!(outcome.torn.unwrap().offset, HEAD + 104);
+}
+
+#[test]
+fn the_same_end_below_the_mark_is_damage_and_stays() {
+    let found = vec![whole(0, header(1, 1, 0, 0)), broken(1, header(1, 1, 1, 1), true)];
+    let outcome = walk(vec![scanned(1, found)], marked(1, 2, entry(1, 1)));
+    assert_eq!(stands(&outcome), (vec![0, 1], vec![1]));
+    assert_eq!(outcome.torn, None);
+    assert_eq!(outcome.damage[0].first_index, 1);
+}
+
+#[test]
+fn a_later_header_vouches_for_a_bad_entry_before_it() {
+    let voucher =
+        EntryHeader { mark: Place { sequence: 1, offset: HEAD + 208 }, ..header(1, 1, 2, 1) };
+    let bad = broken(1, header(1, 1, 1, 1), true);
+    let found = vec![whole(0, header(1, 1, 0, 0)), bad, whole(2, voucher)];
+    let mut source = scanned(1, found);
+    let Source::Scanned(scan) = &mut source else { unreachable!() };
+    scan.mark = voucher.mark;
+    let outcome = walk(vec![source], Evidence::default());
+    assert_eq!(stands(&outcome), (vec![0, 1, 2], vec![1]));
+}
+
+#[test]
+fn above_the_mark_a_missing_sector_is_torn_and_a_turned_bit_is_damage() {
+    let source = |looks_unwritten, recycled| {
+        let bad = broken(1, header(1, 1, 1, 1), looks_unwritten);
+        let mut source =
+            scanned(1, vec![whole(0, header(1, 1, 0, 0)), bad, whole(2, header(1, 1, 2, 1))]);
+        let Source::Scanned(scan) = &mut source else { unreachable!() };
+        scan.recycled = recycled;
+        source
+    };
+    let after_cut = Evidence::default();
+    assert!(walk(vec![source(true, false)], after_cut).torn.is_some());
+    assert!(walk(vec![source(false, false)], after_cut).torn.is_none());
+    assert!(walk(vec![source(false, true)], after_cut).torn.is_some(), "may be an older life");
+    let after_kill = Evidence { kernel_survived: true, ..after_cut };
+    assert!(walk(vec![source(true, true)], after_kill).torn.is_none(), "kills lose no sectors");
+}
+
+#[test]
+fn a_destroyed_header_leaves_no_hole_and_its_follower_names_it() {
+    let follower = EntryHeader { previous_kind: 1, ..header(1, 7, 2, 5) };
+    let found = vec![whole(0, header(1, 1, 0, 0)), unknown(1, 2, false), whole(2, follower)];
+    let outcome = walk(vec![scanned(1, found)], Evidence::default());
+    assert_eq!(stands(&outcome), (vec![0, 1, 2], vec![1]));
+    let damaged = outcome.kept[0].table.damaged[&1];
+    assert_eq!((damaged.term, damaged.kind), (5, Some(EntryKind::Membership)));
+}
+
+#[test]
+fn durable_entries_lost_at_the_end_keep_their_identity_by_the_mark() {
+    let found = vec![whole(0, header(1, 1, 0, 0)), unknown(1, 3, true)];
+    let outcome = walk(vec![scanned(1, found)], marked(1, 3, entry(4, 2)));
+    assert_eq!(stands(&outcome), (vec![0, 1, 2], vec![1, 2]));
+    assert_eq!(outcome.term_of(2), Some(4));
+    assert_eq!(outcome.kept[0].end, HEAD + 312);
+}
+
+#[test]
+fn a_newer_segment_wins_over_what_was_truncated() {
+    let old = vec![
+        whole(0, header(1, 1, 0, 0)),
+        whole(1, header(1, 1, 1, 1)),
+        whole(2, header(1, 1, 2, 1)),
+    ];
+    let new = vec![whole(0, header(3, 2, 1, 1))];
+    let outcome = walk(vec![scanned(1, old), scanned(3, new)], Evidence::default());
+    assert_eq!(stands(&outcome), (vec![0, 1], vec![]));
+    assert_eq!((outcome.kept[0].end, outcome.term_of(1)), (HEAD + 104, Some(2)));
+}
+
+#[test]
+fn a_segment_written_behind_another_history_goes() {
+    let old = vec![whole(0, header(1, 1, 0, 0)), whole(1, header(1, 1, 1, 1))];
+    // Behind an entry 0 of term 9: a snapshot that was never installed.
+    let new = vec![whole(0, header(3, 9, 1, 9))];
+    let outcome = walk(vec![scanned(1, old), scanned(3, new)], Evidence::default());
+    assert_eq!(stands(&outcome), (vec![0, 1], vec![]));
+    assert_eq!((outcome.term_of(1), outcome.dropped), (Some(1), vec![3]));
+}
+
+#[test]
+fn what_a_cut_voids_is_not_read() {
+    let mut cut = scanned(1, vec![whole(0, header(1, 1, 0, 0))]);
+    let Source::Scanned(scan) = &mut cut else { unreachable!() };
+    let close = Close { cut: HEAD + 104, last: Some((entry(1, 0), 2)), void_through: 2 };
+    scan.close = Some((close, 0));
+    let void = scanned(2, vec![whole(0, header(2, 1, 50, 1))]);
+    let outcome = walk(vec![cut, void], marked(2, 1, entry(1, 50)));
+    assert_eq!(stands(&outcome), (vec![0], vec![]));
+    assert_eq!(outcome.dropped, [2]);
+}
+
+#[test]
+fn a_gap_between_segments_is_torn_above_the_mark_and_damage_below() {
+    let sources = || {
+        vec![
+            scanned(1, vec![whole(0, header(1, 1, 0, 0))]),
+            scanned(2, vec![whole(0, header(2, 1, 3, 1))]),
+        ]
+    };
+    let outcome = walk(sources(), marked(1, 1, entry(1, 0)));
+    assert_eq!(stands(&outcome), (vec![0], vec![]));
+    assert_eq!(outcome.dropped, [2]);
+    let outcome = walk(sources(), marked(2, 1, entry(1, 3)));
+    assert_eq!(stands(&outcome), (vec![0, 1, 2, 3], vec![1, 2]));
+}
