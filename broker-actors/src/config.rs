@@ -1,6 +1,6 @@
 //! The broker's configuration: defaults, then a file, then the environment, then flags.
 //!
-//! Every key stands in one table ([`keys`]), from which reading, printing and the commented
+//! Every key stands in one table (`keys`), from which reading, printing and the commented
 //! `deploy/broker.toml` are made, so the three cannot differ.
 
 mod keys;

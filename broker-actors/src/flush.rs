@@ -7,7 +7,7 @@
 //! * Owns: nothing; a job carries what it works on (fdatasync rounds, allocation, fault-ahead,
 //!   checkpoints, recycling).
 //! * Lives on: its own arbiter.
-//! * Inbox: [`RunJob`]; jobs run in the order in which the log gave them out.
+//! * Inbox: `RunJob`; jobs run in the order in which the log gave them out.
 //! * Talks to: Storage.
 //! * Stops: after the jobs that were put before.
 //! * If it panics: the process ends. A failed fsync ends it too, by way of the log's verdict on the

@@ -7,7 +7,7 @@
 //!
 //! * Owns: the listening socket, and the handles of all connections.
 //! * Lives on: core arbiter 0.
-//! * Inbox: [`Accepted`] from its own accept loop, [`Arrived`] and [`Left`] about connections,
+//! * Inbox: `Accepted` from its own accept loop, `Arrived` and `Left` about connections,
 //!   [`StopAccepting`] from the one who stops the broker.
 //! * Talks to: Connection, to stop it.
 //! * Stops: first of all ([`StopAccepting`]), and for good when its connections have ended.

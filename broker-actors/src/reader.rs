@@ -8,8 +8,8 @@
 //!
 //! * Owns: nothing; what it works on travels in the message.
 //! * Lives on: its own arbiter, which the disk may hold up. May serve several shards.
-//! * Inbox: [`ReadCold`], full means too many readers of old messages, which they are told;
-//!   [`CheckEntries`], one per shard.
+//! * Inbox: `ReadCold`, full means too many readers of old messages, which they are told;
+//!   `CheckEntries`, one per shard.
 //! * Talks to: TopicQueue, Storage.
 //! * Stops: with its shard.
 //! * If it panics: it is rebuilt; the reader concerned asks again.

@@ -8,7 +8,7 @@
 //!
 //! * Owns: what waits to be proposed and who waits for it, the queue actors, retention.
 //! * Lives on: a core arbiter, by shard, together with its consensus, Storage and queues.
-//! * Inbox: [`Propose`] in bytes, [`ShardRequest`] in messages.
+//! * Inbox: `Propose` in bytes, [`ShardRequest`] in messages.
 //! * Talks to: consensus (a proposal under way is a future of its room), TopicQueues.
 //! * Stops: its queues first, then what is under way ends, then consensus.
 //! * If it panics: the process ends; recovery is a restart.

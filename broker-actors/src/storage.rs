@@ -5,7 +5,7 @@
 //!
 //! * Owns: nothing of its own; the log is shared with consensus.
 //! * Lives on: its shard's core arbiter.
-//! * Inbox: [`JobFinished`], as many as Flush may have on their way; [`Checked`], of one.
+//! * Inbox: `JobFinished`, as many as Flush may have on their way; `Checked`, of one.
 //! * Talks to: consensus, which completes what is durable now, in log order.
 //! * Stops: after consensus.
 //! * If it panics: the process ends; recovery is a restart.

@@ -9,8 +9,8 @@
 //! * Owns: the fetches parked on the queue. All else it reads from the shard's state and index,
 //!   so a rebuilt one knows everything that was applied.
 //! * Lives on: its shard's core arbiter.
-//! * Inbox: [`Produce`] in bytes, [`Fetch`], [`Warmed`] and [`QueueAsk`] in messages, [`Applied`]
-//!   and [`Expire`] of one each.
+//! * Inbox: [`Produce`] in bytes, [`Fetch`], `Warmed` and [`QueueAsk`] in messages, `Applied`
+//!   and `Expire` of one each.
 //! * Talks to: Shard, Reader.
 //! * Stops: with its shard, or when its topic is dropped; parked fetches are answered.
 //! * If it panics: it is rebuilt in place. Batches that were handed on get their receipts, as the
