@@ -42,7 +42,7 @@ use liveness::{Liveness, Pulse};
 pub(crate) const CALL_BYTES_MAX: u32 = 32 * 1024 * 1024;
 /// Capacity of the inboxes that take answers: more than can be under way.
 pub(crate) const ANSWERS_MAX: u32 = 1 << 20;
-const TICK: Duration = Duration::from_millis(20);
+const TICK: Duration = Duration::from_millis(25);
 /// Where the correlation stands in a frame's head.
 const CORRELATION: std::ops::Range<usize> = 12..20;
 

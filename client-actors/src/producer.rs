@@ -57,7 +57,7 @@ use outcome::Stored;
 use parts::{Ended, Member, Need, Sending};
 use state::ProducerState;
 
-const TICK: Duration = Duration::from_millis(10);
+const TICK: Duration = Duration::from_millis(20);
 /// Capacity of inboxes that take the answer to one question at a time.
 const ANSWERS_FEW: u32 = 16;
 

@@ -38,7 +38,7 @@ pub(crate) use cursor::Item;
 use cursor::{Fetched, Want};
 use state::{Asking, ReaderState};
 
-const TICK: Duration = Duration::from_millis(20);
+const TICK: Duration = Duration::from_millis(50);
 
 /// Gives all that was read ahead, as soon as there is something.
 #[derive(Debug)]

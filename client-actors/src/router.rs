@@ -35,7 +35,7 @@ use crate::link::{
 };
 use crate::route::{LinkId, Route};
 
-const TICK: Duration = Duration::from_millis(20);
+const TICK: Duration = Duration::from_millis(50);
 /// Most requests that wait for a broker.
 pub(crate) const ASKS_MAX: u32 = 4_096;
 const BOOTSTRAP: LinkId = LinkId(0);
