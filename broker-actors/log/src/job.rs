@@ -44,15 +44,24 @@ pub struct JobDone<D: Disk>(pub(crate) Outcome<D>);
 #[derive(Debug)]
 pub(crate) enum Work<D: Disk> {
     /// Syncs segments in order, then writes the vote, then the notes.
-    Commit { files: Vec<Arc<D::File>>, vote: Option<SlotWrite>, notes: Option<SlotWrite> },
+    Commit { files: Vec<ToSync<D::File>>, vote: Option<SlotWrite>, notes: Option<SlotWrite> },
     /// One step towards the next segment.
     Make(Maker<D>),
     /// Syncs segments in order, then makes footers and a checkpoint appear.
-    Publish { files: Vec<Arc<D::File>>, publication: Publication },
+    Publish { files: Vec<ToSync<D::File>>, publication: Publication },
     /// Brings pages in ahead of the stores to them.
     Warm(Warmth<D::File>),
     /// Takes files away whose entries are purged.
     Remove { paths: Vec<PathBuf>, unmap: Vec<Region> },
+}
+
+/// A segment's file to sync.
+#[derive(Debug)]
+pub(crate) enum ToSync<F> {
+    /// Still open.
+    Open(Arc<F>),
+    /// Closed long ago, and truncated since.
+    Closed(PathBuf),
 }
 
 #[derive(Debug)]
@@ -86,7 +95,7 @@ impl<D: Disk> Job<D> {
                 MakeError::Fatal(error) => JobFailure::Fatal("syncing a new segment".into(), error),
             })),
             Work::Publish { files, publication } => {
-                let published = sync_all(&files).and_then(|()| {
+                let published = sync_all(&disk, &files).and_then(|()| {
                     publication.run(&disk, &folder).map_err(|error| match error {
                         PublishError::Refused(error) => JobFailure::Refused(error),
                         PublishError::Fatal(error) => {
@@ -110,20 +119,24 @@ impl<D: Disk> Job<D> {
     }
 }
 
-fn sync_all<F: DiskFile>(files: &[Arc<F>]) -> Result<(), JobFailure> {
+fn sync_all<D: Disk>(disk: &D, files: &[ToSync<D::File>]) -> Result<(), JobFailure> {
     for file in files {
-        file.sync().map_err(|error| JobFailure::Fatal("syncing a segment".into(), error))?;
+        let synced = match file {
+            ToSync::Open(file) => file.sync(),
+            ToSync::Closed(path) => disk.open(path).and_then(|file| file.sync()),
+        };
+        synced.map_err(|error| JobFailure::Fatal("syncing a segment".into(), error))?;
     }
     Ok(())
 }
 
 fn commit<D: Disk>(
     disk: &D,
-    files: &[Arc<D::File>],
+    files: &[ToSync<D::File>],
     vote: Option<&SlotWrite>,
     notes: Option<&SlotWrite>,
 ) -> Result<(), JobFailure> {
-    sync_all(files)?;
+    sync_all(disk, files)?;
     for write in [vote, notes].into_iter().flatten() {
         write
             .run(disk)

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::config::LogConfig;
 use crate::entry::{ENTRY_HEADER_BYTES, EntryHeader, NewEntry, Place, stride_of};
+use crate::job::ToSync;
 use crate::layout::{Close, SEGMENT_HEAD_BYTES};
 use crate::region::Region;
 use crate::switches::OrderRule;
@@ -242,6 +243,13 @@ impl<F> Segment<F> {
     pub(crate) fn found_closed(&mut self, close: Close, slot: usize) {
         self.closed = Some(close);
         self.close_slot = slot;
+    }
+
+    /// What to sync, when something was stored since the last time.
+    pub(crate) fn take_dirty(&mut self) -> Option<ToSync<F>> {
+        let open = |file| ToSync::Open(Arc::clone(file));
+        let closed = || ToSync::Closed(self.path.clone());
+        std::mem::take(&mut self.dirty).then(|| self.file.as_ref().map_or_else(closed, open))
     }
 
     /// Whether this process wrote the entry, or has checked all of it.

@@ -201,9 +201,8 @@ impl<D: Disk> Log<D> {
         let mut files = Vec::new();
         let skip_log = self.config.skips(OrderRule::LogBeforeCheckpoint);
         for segment in &mut self.segments {
-            if segment.dirty && !skip_log {
-                files.extend(segment.file.clone());
-                segment.dirty = false;
+            if !skip_log {
+                files.extend(segment.take_dirty());
             }
         }
         let target = if skip_log { None } else { self.end_mark() };

@@ -120,10 +120,9 @@ impl<D: Disk> Log<D> {
         let empties = self.leaving.empty.iter_mut().rev();
         let mut files = Vec::new();
         for segment in empties.chain(self.segments.iter_mut()) {
-            if segment.dirty && !skip_log {
-                files.extend(segment.file.clone());
+            if !skip_log {
+                files.extend(segment.take_dirty());
             }
-            segment.dirty &= skip_log;
         }
         let vote = wanted.vote.map(|vote| vote.unsynced_if(self.config.skips(OrderRule::SyncVote)));
         let target = (wanted.sync || !skip_log).then(|| self.end_mark()).flatten();

@@ -81,7 +81,7 @@ impl<D: Disk> Log<D> {
         let void_through = Opening::void_through(&found).max(notes.void_through);
         let mut outcome = opening.recover(&mut found, evidence);
         let newest_sequence = outcome.newest_sequence().max(void_through);
-        let (checkpoints, data) = opening.checkpoints(&names, &outcome, notes.purged)?;
+        let (checkpoints, data) = opening.checkpoints(&names, &outcome, &notes)?;
         let (give_back, given_back) = channel();
         let applied = data.last().map(|data| data.index);
         let (segments, index) = opening.keep(&mut outcome, &mut found, applied, &give_back)?;

@@ -9,7 +9,6 @@ use crate::checkpoint::CheckpointData;
 use crate::config::LogConfig;
 use crate::control::{ControlPage, Mark};
 use crate::disk::{Disk, DiskFile};
-use crate::entry::EntryId;
 use crate::error::OpenError;
 use crate::footer::{Footer, FooterRuns};
 use crate::index::LogIndex;
@@ -17,6 +16,7 @@ use crate::layout::{
     CONTROL_NAME, Close, FORMAT_NAME, FORMAT_VERSION, FileName, NOTES_NAME, RESERVE_BYTES,
     RESERVE_NAME, SEGMENT_HEAD_BYTES, TEMPORARY_SUFFIX, VOTE_NAME,
 };
+use crate::notes::Notes;
 use crate::publish::{BlobKind, read_blob};
 use crate::region::Region;
 use crate::report::Report;
@@ -268,8 +268,9 @@ impl<'a, D: Disk> Opening<'a, D> {
         &mut self,
         names: &Names,
         outcome: &Outcome,
-        purged: Option<EntryId>,
+        notes: &Notes,
     ) -> Result<(Vec<CheckpointEntry>, Vec<CheckpointData>), OpenError> {
+        let (purged, floor) = (notes.purged, notes.floor);
         let mut entries = Vec::new();
         let mut data = BTreeMap::new();
         for index in &names.checkpoints {
@@ -315,6 +316,8 @@ impl<'a, D: Disk> Opening<'a, D> {
             self.report.notes.push(what.to_owned());
         }
         let newest = chain.as_ref().and_then(|chain| chain.last().copied());
+        // The snapshot stays, also when an older one was the better start.
+        let newest = newest.max(floor.map(|floor| floor.index));
         let (keep, void) =
             entries.into_iter().partition(|entry| stands(entry) && Some(entry.id.index) <= newest);
         let void: Vec<CheckpointEntry> = void;
