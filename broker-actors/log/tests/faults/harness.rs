@@ -430,8 +430,9 @@ impl Harness {
                 ));
             }
             let known = match before {
-                Some(before) => model.was_appended(before.term, id),
-                None => model.was_ever(id),
+                // Also behind a snapshot that did not make it, where that agreed with the log.
+                Some(before) => self.model.was_appended(before.term, id),
+                None => self.model.was_ever(id),
             };
             if !known {
                 return fail(format!("entry {id} was never appended behind {before:?}"));
