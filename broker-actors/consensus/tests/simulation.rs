@@ -8,10 +8,13 @@
 
 mod common;
 
+use std::rc::Rc;
+use std::time::Duration;
+
 use common::chaos::{self, Mishaps};
 use common::cluster::Cluster;
 use common::{for_seeds, scenarios, simulate};
-use grus_consensus::Sabotage;
+use grus_consensus::{Fault, Sabotage};
 use grus_protocol::ids::Durability;
 
 async fn three(seed: u64, durability: Durability) -> Cluster {
@@ -68,6 +71,48 @@ fn the_tail_of_a_leader_that_was_cut_off_is_truncated() {
             cluster.settle(60_000).await;
             chaos::everyone_leads_and_reads(&mut cluster).await;
         });
+    });
+}
+
+#[test]
+fn a_member_whose_state_differs_stops_at_the_next_seal_and_says_where() {
+    simulate(5, async {
+        let mut cluster = three(5, Durability::Persisted).await;
+        let leader = cluster.leader().unwrap();
+        let wrong = cluster.others(leader)[0];
+        cluster.members[&wrong].running.as_ref().unwrap().machine.borrow_mut().wrong = true;
+        let fault = Rc::clone(&cluster.members[&wrong].fault);
+        for _ in 0..200 {
+            cluster.send(leader, 8);
+            tokio::time::sleep(Duration::from_millis(40)).await;
+            if fault.borrow().is_some() {
+                break;
+            }
+        }
+        let log = Rc::clone(&cluster.members[&leader].running.as_ref().unwrap().log);
+        let first_seal = log.borrow().checkpoints().map(|id| id.index).next().unwrap();
+        let fault = fault.borrow().clone();
+        let Some(Fault::Diverged { index, ours, theirs }) = fault else { panic!("{fault:?}") };
+        assert_eq!(index, first_seal);
+        assert_ne!(ours, theirs);
+        assert!(cluster.members[&leader].is_alive(), "the others serve on");
+    });
+}
+
+#[test]
+fn a_leader_that_asks_for_a_successor_has_no_lease_any_more() {
+    simulate(6, async {
+        let mut cluster = three(6, Durability::Persisted).await;
+        cluster.run(1_500).await;
+        let leader = cluster.leader().unwrap();
+        let group = cluster.group(leader);
+        assert!(!group.status().lease_left.is_zero());
+        let next = cluster.others(leader)[0];
+        group.transfer_leader(next).await.unwrap();
+        assert!(group.status().lease_left.is_zero(), "the successor may be elected already");
+        cluster.run(1_000).await;
+        assert_eq!(cluster.leader(), Some(next));
+        assert!(!cluster.group(next).status().lease_left.is_zero());
     });
 }
 
