@@ -29,8 +29,15 @@ fn an_idle_broker_takes_no_processor_and_writes_nothing() {
     let cpu_ms = usage::cpu_ms(pid) - cpu_before;
     let written = usage::writes(pid).0 - bytes_before;
     println!("idle: {cpu_ms} ms of processor in {took_ms} ms, {written} bytes written");
-    assert!(cpu_ms * 100 <= took_ms, "{cpu_ms} ms of {took_ms} ms");
+    assert!(cpu_ms * 100 <= took_ms * percent_max(), "{cpu_ms} ms of {took_ms} ms");
     assert_eq!(written, 0, "an idle broker writes nothing");
+}
+
+/// Most per cent of a core. The promise is 1 per cent, of an optimised broker (`GRUS_BIN` names one); the
+/// few wake-ups a second that there are cost several times as much without optimisation.
+fn percent_max() -> u64 {
+    let optimised = !cfg!(debug_assertions) || std::env::var_os("GRUS_BIN").is_some();
+    if optimised { 1 } else { 4 }
 }
 
 /// Lets time pass, which is what is measured here; a broker that ends meanwhile fails.
