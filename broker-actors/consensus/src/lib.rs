@@ -15,6 +15,7 @@ mod group;
 mod handle;
 mod jobs;
 mod keeper;
+mod log_sink;
 mod log_store;
 mod machine;
 mod members;

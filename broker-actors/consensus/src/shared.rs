@@ -11,9 +11,8 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use grus_log::{
     AppendError, CheckpointData, CheckpointError, Disk, EntryId, EntryKind, JobDone, Log, NewEntry,
-    ReadError, Run, Ticket,
+    ReadError, Ticket,
 };
-use grus_protocol::ids::TopicId;
 use openraft::async_runtime::AsyncRuntime;
 use openraft::entry::RaftEntry as _;
 use openraft::storage::IOFlushed;
@@ -26,7 +25,8 @@ use crate::config::GroupConfig;
 use crate::fault::Fault;
 use crate::flushes::Flushes;
 use crate::jobs::JobPort;
-use crate::machine::{IndexSink, StateMachine};
+use crate::log_sink::LogSink;
+use crate::machine::StateMachine;
 use crate::payload::Command;
 use crate::snapshot::SnapshotData;
 use crate::types::{
@@ -488,17 +488,4 @@ pub(crate) fn state_of(
     let membership = codec::decode_stored_membership(last.membership.clone())
         .map_err(|error| bad(error.to_string()))?;
     Ok((log_id(last.term, last.index), membership, data))
-}
-
-/// The index of the log, as the machine sees it.
-struct LogSink<'a, D: Disk>(&'a Rc<RefCell<Log<D>>>);
-
-impl<D: Disk> IndexSink for LogSink<'_, D> {
-    fn add(&mut self, run: Run) {
-        self.0.borrow_mut().index_add(run);
-    }
-
-    fn drop_topic(&mut self, topic: TopicId) {
-        self.0.borrow_mut().index_drop(topic);
-    }
 }
