@@ -10,6 +10,9 @@
 //! | what is shown | [`http`], [`metrics`] |
 //! | what it can be told | [`config`], [`settings`], [`data_folder`] |
 
+// An actor's head names its messages, which nobody outside can send.
+#![allow(rustdoc::private_intra_doc_links)]
+
 pub mod broker;
 mod codec;
 pub mod commands;
