@@ -31,7 +31,8 @@ use crate::machine::{AppliedReply, NewItem, StateMachine};
 use crate::own::{self, SealPoint};
 use crate::payload::{self, Command, Reserved};
 use crate::peers::{Links, Peers};
-use crate::shared::{ENTRY_OVERHEAD_BYTES, Shared, Types, state_of};
+use crate::replica::state_of;
+use crate::shared::{ENTRY_OVERHEAD_BYTES, Shared, Types};
 use crate::status::{Leadership, Status, lease_left};
 use crate::types::{Member, NodeId, Outcome, RaftVote, log_id_parts};
 

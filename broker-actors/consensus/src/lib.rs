@@ -22,6 +22,7 @@ mod members;
 mod own;
 pub mod payload;
 mod peers;
+mod replica;
 mod shared;
 mod snapshot;
 mod status;
