@@ -7,7 +7,7 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use futures_util::future::select;
-use grus_log::{Disk, EntryId};
+use grus_log::{Disk, EntryId, Log};
 use grus_protocol::ids::Durability;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::async_runtime::{AsyncRuntime, Instant as _};
@@ -282,17 +282,21 @@ async fn promote<S: StateMachine, D: Disk, RT: AsyncRuntime>(
     let log = &inner.shared.log;
     let floor = log.borrow().floor();
     if floor.is_none_or(|floor| floor.index < trim.index) {
-        // The checkpoint must be durable before it may be the only thing left of its log.
-        while log.borrow().newest_checkpoint().is_none_or(|newest| newest.index < trim.index) {
+        // A checkpoint must be durable before it may be the only thing left of its log. An older
+        // one does for now: on a full disk that of the trim may have to wait for its room.
+        let id = loop {
+            if let Some(id) = best_checkpoint(&log.borrow(), floor, trim) {
+                break id;
+            }
+            let newest = log.borrow().newest_checkpoint();
+            if newest.is_some_and(|newest| newest.index >= trim.index) {
+                return Err(format!("there is no checkpoint at {}-{}", trim.term, trim.index));
+            }
             inner.shared.next_job_done().await;
             if inner.shared.fault().is_some() {
                 return Err("replica has stopped".to_owned());
             }
-        }
-        let id = EntryId { term: trim.term, index: trim.index };
-        if !log.borrow().checkpoints().any(|held| held == id) {
-            return Err(format!("there is no checkpoint at {id}"));
-        }
+        };
         let ticket = log.borrow_mut().set_floor(id);
         inner.shared.wait(ticket).await.map_err(|error| error.to_string())?;
     }
@@ -305,4 +309,14 @@ async fn promote<S: StateMachine, D: Disk, RT: AsyncRuntime>(
     let reached = wait.metrics(|metrics| metrics.snapshot >= promoted, "snapshot promoted").await;
     reached.map_err(|error| error.to_string())?;
     inner.raft.trigger().purge_log(floor.index).await.map_err(fatal)
+}
+
+/// The newest durable checkpoint ahead of the floor and not behind the trim.
+fn best_checkpoint<D: Disk>(
+    log: &Log<D>,
+    floor: Option<EntryId>,
+    trim: SealPoint,
+) -> Option<EntryId> {
+    let held = log.checkpoints().filter(|held| held.index <= trim.index);
+    held.last().filter(|held| floor.is_none_or(|floor| floor.index < held.index))
 }

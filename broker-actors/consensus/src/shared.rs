@@ -55,6 +55,9 @@ pub(crate) struct Shared<S: StateMachine, D: Disk, RT: AsyncRuntime> {
     waiting_for_room: Cell<u32>,
     /// Appends may be acknowledged by the class of the shard.
     early: Cell<bool>,
+    /// The last membership that was appended: it is acknowledged when it is synced, whatever the
+    /// class of the shard.
+    members_at: Cell<Option<u64>>,
     /// Something was applied that the keeper should look at.
     pub(crate) attention: Cell<bool>,
     fault: RefCell<Option<Fault>>,
@@ -84,6 +87,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Shared<S, D, RT> {
             job_done: Notify::new(),
             waiting_for_room: Cell::new(0),
             early: Cell::new(false),
+            members_at: Cell::new(None),
             attention: Cell::new(false),
             fault: RefCell::new(None),
         }
@@ -131,7 +135,8 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Shared<S, D, RT> {
     }
 
     fn complete(&self, done: JobDone<D>) {
-        let progress = match self.log.borrow_mut().complete(done) {
+        let completed = self.log.borrow_mut().complete(done); // not borrowed when a fault is told
+        let progress = match completed {
             Ok(progress) => progress,
             Err(fatal) => {
                 let _ = self.fail(fatal.into());
@@ -160,10 +165,18 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Shared<S, D, RT> {
     }
 
     /// Up to where appends may be acknowledged: by the class of the shard, but before the durable
-    /// mark that this is done early is there, only what is synced.
+    /// mark that this is done early is there, only what is synced. A membership is never early: a
+    /// member that forgets it would ask the wrong voters, and could elect itself alone.
     fn acknowledged(&self) -> Option<u64> {
         let log = self.log.borrow();
-        if self.early.get() { log.durable_index() } else { log.synced_index() }
+        let synced = log.synced_index();
+        if !self.early.get() {
+            return synced;
+        }
+        match self.members_at.get() {
+            Some(at) if synced < Some(at) => log.durable_index().min(at.checked_sub(1)).max(synced),
+            _ => log.durable_index(),
+        }
     }
 
     /// Sets the durable mark that entries are acknowledged before they are synced (`replicated`).
@@ -206,6 +219,9 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Shared<S, D, RT> {
 
     /// Waits until the job behind `ticket` is done.
     pub(crate) async fn wait(&self, ticket: Ticket) -> std::io::Result<()> {
+        if self.fault.borrow().is_some() {
+            return Err(self.stopped()); // no job runs any more
+        }
         let (sender, done) = oneshot::channel();
         self.tickets.borrow_mut().insert(ticket, sender);
         self.pump();
@@ -234,6 +250,10 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Shared<S, D, RT> {
         for entry in entries {
             self.append_one(&entry).await?;
             last = Some(entry.index());
+            if matches!(entry.payload, Payload::Membership(_)) {
+                self.members_at.set(last);
+                self.log.borrow_mut().request_sync();
+            }
         }
         match last {
             Some(last) => self.flushes.borrow_mut().push(last, callback),
@@ -283,6 +303,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Shared<S, D, RT> {
     /// Cuts the log behind `after`.
     pub(crate) fn truncate(&self, after: Option<u64>) {
         self.flushes.borrow_mut().truncate(after);
+        self.members_at.set(self.members_at.get().filter(|at| Some(*at) <= after));
         self.log.borrow_mut().truncate_after(after);
         self.pump();
     }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use common::machine::{self, NEWER, PANIC, Placed, Queues, queue_key};
 use common::{Rt, for_seeds, simulate};
 use grus_consensus::{
-    Fault, Group, GroupConfig, InlineJobs, JobPort, NewItem, NoPeers, ProposeError,
+    Fault, Group, GroupConfig, InlineJobs, JobPort, NewItem, NoPeers, ProposeError, Timings,
 };
 use grus_log::Seeded;
 use grus_log::{Disk, Job, JobDone, Log, LogConfig, SimDisk};
@@ -357,4 +357,58 @@ fn a_clean_stop_takes_back_the_mark_that_entries_may_not_be_synced() {
     };
     assert_eq!(lost_after(true), (false, Some(2)));
     assert!(lost_after(false).0);
+}
+
+/// Runs jobs on the spot while it is open, else keeps them.
+#[derive(Clone, Default)]
+struct Gate {
+    closed: Rc<Cell<bool>>,
+    kept: Rc<RefCell<Vec<Job<SimDisk>>>>,
+}
+
+impl JobPort<SimDisk> for Gate {
+    fn submit(&self, job: Job<SimDisk>) -> Option<JobDone<SimDisk>> {
+        if !self.closed.get() {
+            return Some(job.run());
+        }
+        self.kept.borrow_mut().push(job);
+        None
+    }
+}
+
+#[test]
+fn a_replicated_group_acknowledges_messages_early_and_new_members_only_when_they_are_synced() {
+    simulate(12, async {
+        let log_config = LogConfig { durability: Durability::Replicated, ..log_config() };
+        let (log, recovered) =
+            Log::open(&SimDisk::new(12), Path::new("shard"), log_config).unwrap();
+        let log = Rc::new(RefCell::new(log));
+        let config = GroupConfig {
+            durability: Durability::Replicated,
+            timings: Timings::default(),
+            ..config(&Rc::default(), &Rc::default())
+        };
+        let gate = Gate::default();
+        let machine: Rc<RefCell<Queues>> = Rc::default();
+        let group: One =
+            Group::start(config, Rc::clone(&log), &recovered, machine, gate.clone(), NoPeers)
+                .await
+                .unwrap();
+        group.ready().await.unwrap();
+        gate.closed.set(true);
+        group.propose(&[machine::append(1, 0, 10)]).await.unwrap();
+        let first = log.borrow().last().unwrap().index;
+        assert!(log.borrow().synced_index() < Some(first), "early");
+
+        let wait = std::time::Duration::from_secs(1);
+        let mut adding = std::pin::pin!(group.add_learner(2, "nowhere"));
+        let added = tokio::time::timeout(wait, &mut adding).await;
+        assert!(added.is_err(), "a power cut would take a membership that was acknowledged");
+        gate.closed.set(false);
+        let kept = std::mem::take(&mut *gate.kept.borrow_mut());
+        kept.into_iter().for_each(|job| group.job_done(job.run()));
+        adding.await.unwrap();
+        assert!(log.borrow().synced_index() > Some(first));
+        group.stop().await;
+    });
 }
