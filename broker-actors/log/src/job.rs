@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::disk::{Disk, DiskFile};
 use crate::footer::Footer;
-use crate::log::Warmth;
+use crate::log::{WarmWay, Warmth};
 use crate::maker::{MakeError, Maker, Step};
 use crate::publish::{Publication, PublishError};
 use crate::region::Region;
@@ -146,12 +146,12 @@ fn commit<D: Disk>(
 }
 
 fn warm<F: DiskFile>(warmth: &Warmth<F>) -> Result<(), JobFailure> {
-    let Some(file) = &warmth.file else {
-        let _ = warmth.region.fault_in_for_reading(warmth.range.clone());
-        return Ok(());
-    };
     // Without it the stores take longer, nothing else.
-    let _ = warmth.region.fault_in_for_writing(warmth.range.clone());
+    let _ = match warmth.way {
+        WarmWay::Read => warmth.region.fault_in_for_reading(warmth.range.clone()),
+        _ => warmth.region.fault_in_for_writing(warmth.range.clone()),
+    };
+    let WarmWay::WriteAndSync(file) = &warmth.way else { return Ok(()) };
     file.sync().map_err(|error| JobFailure::Fatal("syncing a new segment".into(), error))
 }
 

@@ -40,7 +40,7 @@ mod warm;
 pub use fault_in::FaultIn;
 pub use open::Recovered;
 pub use scrub::{Scrub, ScrubDone};
-pub(crate) use warm::Warmth;
+pub(crate) use warm::{WarmWay, Warmth};
 
 use checkpoints::{CheckpointEntry, Publishing};
 use jobs::Flight;
@@ -73,6 +73,8 @@ pub struct Log<D: Disk> {
     synced: Option<EntryId>,
     mark: Place,
     unsynced_bytes: u64,
+    /// What the last commit covered.
+    last_commit_bytes: u64,
     bytes_since_seal: u64,
     leaving: Leaving<D>,
     last_checked: Cell<Option<u64>>,

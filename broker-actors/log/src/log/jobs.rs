@@ -13,6 +13,8 @@ use crate::switches::OrderRule;
 
 /// Spare segments kept ready.
 const SPARES_WANTED: usize = 1;
+/// The same under load, so that one long commit does not leave the log without room.
+const SPARES_WANTED_UNDER_LOAD: usize = 2;
 /// Files, and mappings, taken away by one job: commits wait meanwhile.
 const REMOVED_AT_ONCE: usize = 4;
 
@@ -124,6 +126,7 @@ impl<D: Disk> Log<D> {
                 files.extend(segment.take_dirty());
             }
         }
+        self.last_commit_bytes = self.unsynced_bytes;
         let vote = wanted.vote.map(|vote| vote.unsynced_if(self.config.skips(OrderRule::SyncVote)));
         let target = (wanted.sync || !skip_log).then(|| self.end_mark()).flatten();
         self.flight = Some(Flight::Commit {
@@ -146,8 +149,8 @@ impl<D: Disk> Log<D> {
         // One of a start on a full disk is smaller than a segment ought to be.
         let whole = self.config.first_segment_bytes as usize;
         let spares = self.room.spares.iter().filter(|spare| spare.region.len() >= whole).count();
-        self.room.maker.is_some()
-            || (spares < SPARES_WANTED && (!self.room.disk_full || self.room.retry))
+        let wanted = if self.is_loaded() { SPARES_WANTED_UNDER_LOAD } else { SPARES_WANTED };
+        self.room.maker.is_some() || (spares < wanted && (!self.room.disk_full || self.room.retry))
     }
 
     fn make(&mut self) -> Work<D> {

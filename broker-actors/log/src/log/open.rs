@@ -111,6 +111,7 @@ impl<D: Disk> Log<D> {
             next_ticket: 0,
             mark: Place::default(),
             unsynced_bytes: 0,
+            last_commit_bytes: 0,
             leaving: Leaving::new(give_back, given_back),
             last_checked: Cell::new(None),
             lock,

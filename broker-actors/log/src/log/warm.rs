@@ -5,6 +5,8 @@
 //! ahead, a sync of 64 KiB took 0.4 of the time (docs/STORAGE.md has the measurement). A recycled
 //! file's blocks are written already, so its pages are only read in. The flush thread does it in
 //! small steps between commits, and only a few MiB ahead, so that an idle log holds little memory.
+//! Under load, when each commit covers much, it goes farther ahead and leaves the syncs out: there
+//! a commit's own cost is the bytes, and most of what is warmed is stored to before it is written.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,18 +22,39 @@ use crate::region::Region;
 const WARM_AHEAD_BYTES: u32 = 4 * 1024 * 1024;
 /// Bytes warmed at a time: about a millisecond.
 const WARM_STEP_BYTES: u32 = 1024 * 1024;
+/// The same under load.
+const WARM_AHEAD_UNDER_LOAD_BYTES: u32 = 16 * 1024 * 1024;
+/// The same under load.
+const WARM_STEP_UNDER_LOAD_BYTES: u32 = 4 * 1024 * 1024;
+/// A commit of so much means load.
+const LOAD_BYTES: u64 = 512 * 1024;
+
+/// How a range is warmed.
+#[derive(Debug)]
+pub(crate) enum WarmWay<F> {
+    /// The file's blocks have been written in an older life.
+    Read,
+    /// They have not, and there is no time to do it ahead.
+    Write,
+    /// They have not: write them, so that small syncs are cheap.
+    WriteAndSync(Arc<F>),
+}
 
 /// A range to warm.
 #[derive(Debug)]
 pub(crate) struct Warmth<F> {
     pub sequence: u64,
     pub region: Region,
-    /// Synced behind the range, when its blocks have never been written.
-    pub file: Option<Arc<F>>,
+    pub way: WarmWay<F>,
     pub range: Range<usize>,
 }
 
 impl<D: Disk> Log<D> {
+    /// Whether commits cover so much that their own bytes are what they cost.
+    pub(super) fn is_loaded(&self) -> bool {
+        self.last_commit_bytes >= LOAD_BYTES
+    }
+
     /// Whether the next stores will soon meet cold pages, so that commits must not go first always.
     pub(super) fn runs_cold(&self) -> bool {
         let Some(segment) = self.segments.back().filter(|segment| segment.is_open()) else {
@@ -43,28 +66,42 @@ impl<D: Disk> Log<D> {
 
     /// The next range to warm, if there is one.
     pub(super) fn warm(&mut self) -> Option<Work<D>> {
-        let mut ahead = WARM_AHEAD_BYTES;
+        let busy = self.is_loaded();
+        let (mut ahead, step) = if busy {
+            (WARM_AHEAD_UNDER_LOAD_BYTES, WARM_STEP_UNDER_LOAD_BYTES)
+        } else {
+            (WARM_AHEAD_BYTES, WARM_STEP_BYTES)
+        };
+        let way = |recycled, file: Option<&Arc<D::File>>| match file {
+            _ if recycled => WarmWay::Read,
+            Some(file) if !busy => WarmWay::WriteAndSync(Arc::clone(file)),
+            _ => WarmWay::Write,
+        };
         let active = self.segments.back().filter(|segment| segment.is_open());
         let mut warmth = None;
         if let Some(segment) = active {
-            let next =
-                next_range(segment.warmed_to.max(segment.end), segment.end, ahead, segment.limit);
+            let next = next_range(
+                segment.warmed_to.max(segment.end),
+                segment.end..segment.limit,
+                ahead,
+                step,
+            );
             ahead = ahead.saturating_sub(segment.limit - segment.end);
             warmth = next.map(|range| Warmth {
                 sequence: segment.sequence,
                 region: segment.region().clone(),
-                file: segment.file.clone().filter(|_| !segment.recycled),
+                way: way(segment.recycled, segment.file.as_ref()),
                 range,
             });
         }
         if warmth.is_none() {
             let spare = self.room.spares.front()?;
             let limit = u32::try_from(spare.region.len()).expect("segments are below 4 GiB");
-            let range = next_range(spare.warmed_to, SEGMENT_HEAD_BYTES, ahead, limit)?;
+            let range = next_range(spare.warmed_to, SEGMENT_HEAD_BYTES..limit, ahead, step)?;
             warmth = Some(Warmth {
                 sequence: spare.sequence,
                 region: spare.region.clone(),
-                file: (!spare.recycled).then(|| Arc::clone(&spare.file)),
+                way: way(spare.recycled, Some(&spare.file)),
                 range,
             });
         }
@@ -84,15 +121,15 @@ impl<D: Disk> Log<D> {
     }
 }
 
-/// The step from `from` on, as long as it lies within `ahead` of `end`.
-fn next_range(from: u32, end: u32, ahead: u32, limit: u32) -> Option<Range<usize>> {
-    let until = end.saturating_add(ahead).min(limit);
+/// The step from `from` on, as long as it lies within `ahead` bytes of where `room` starts.
+fn next_range(from: u32, room: Range<u32>, ahead: u32, step: u32) -> Option<Range<usize>> {
+    let until = room.start.saturating_add(ahead).min(room.end);
     let page = 4096;
     let start = from / page * page;
     // Steps are whole: not a few pages after each small entry.
-    let step = start.saturating_add(WARM_STEP_BYTES).min(limit);
-    let is_due = from < limit && ahead > 0 && (step <= until || from == end || step == limit);
-    is_due.then_some(start as usize..step as usize)
+    let end = start.saturating_add(step).min(room.end);
+    let fits = end <= until || from == room.start || end == room.end;
+    (from < room.end && ahead > 0 && fits).then_some(start as usize..end as usize)
 }
 
 #[cfg(test)]
@@ -102,16 +139,17 @@ mod tests {
     #[test]
     fn a_few_mib_ahead_are_warmed_in_whole_steps() {
         let limit = 16 << 20;
+        let next = |from, end| next_range(from, end..limit, WARM_AHEAD_BYTES, WARM_STEP_BYTES);
         let mut from = SEGMENT_HEAD_BYTES;
         let mut steps = 0;
-        while let Some(range) = next_range(from, SEGMENT_HEAD_BYTES, WARM_AHEAD_BYTES, limit) {
+        while let Some(range) = next(from, SEGMENT_HEAD_BYTES) {
             assert_eq!(range.start, from as usize);
             from = u32::try_from(range.end).unwrap();
             steps += 1;
         }
         assert_eq!(steps, 4, "then it rests");
-        assert_eq!(next_range(from, 100_000, WARM_AHEAD_BYTES, limit), None);
-        assert!(next_range(from, 2 << 20, WARM_AHEAD_BYTES, limit).is_some());
-        assert_eq!(next_range(limit, limit - 8, WARM_AHEAD_BYTES, limit), None);
+        assert_eq!(next(from, 100_000), None);
+        assert!(next(from, 2 << 20).is_some());
+        assert_eq!(next(limit, limit - 8), None);
     }
 }
