@@ -2,7 +2,7 @@
 //!
 //! * Owns: the newest routing table, and one feeding future for each watcher.
 //! * Lives on: the registry's core arbiter.
-//! * Inbox: [`Watch`] and [`Published`], counted in messages.
+//! * Inbox: [`Watch`] and `Published`, counted in messages.
 //! * Talks to: the inboxes it was given. A slow watcher gets the newest table only, never a queue
 //!   of old ones, and holds up nobody.
 //! * Stops: at once; its watchers keep their last table.

@@ -44,7 +44,7 @@ pub struct FrameFlags(pub u16);
 impl FrameFlags {
     /// No flag.
     pub const NONE: Self = Self(0);
-    /// On a reply: it is an error, the header is an [`ErrorReply`].
+    /// On a reply: it is an error, the header is an [`ErrorReply`](crate::error::ErrorReply).
     pub const ERROR: Self = Self(1);
     /// On a request: nobody waits; it gets no reply, not even an error.
     pub const NO_REPLY: Self = Self(1 << 1);
