@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use crate::bench::BenchCommand;
 use crate::units;
 
 /// The one binary of Grus, a message broker: its tools, and the broker itself.
@@ -60,6 +61,9 @@ pub enum Command {
     Produce(ProduceArgs),
     /// Print messages, one a line
     Consume(ConsumeArgs),
+    /// Measure this machine, and a broker on it
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// See it work: send a file through a broker that is killed half way, compare what comes out
     Quickstart(QuickstartArgs),
 }

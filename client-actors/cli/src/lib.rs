@@ -5,6 +5,7 @@
 //! * [`broker`], [`topic`], [`produce`], [`consume`] and [`quickstart`] are the commands.
 
 pub mod args;
+pub mod bench;
 pub mod broker;
 pub mod consume;
 pub mod failure;
@@ -23,8 +24,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, Common};
 use crate::failure::Failure;
+use crate::output::Output;
 
 /// Runs the command line this process was started with.
 pub fn main() -> ExitCode {
@@ -51,8 +53,16 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Topic(command) => session::block_on(topic::run(&common, &command)),
         Command::Produce(args) => session::block_on(produce::run(&common, &args)),
         Command::Consume(args) => session::block_on(consume::run(&common, &args)),
+        Command::Bench(command) => session::block_on(measured(&common, &command)),
         Command::Quickstart(args) => session::block_on(quickstart::run(&common, &args)),
     }
+}
+
+async fn measured(common: &Common, command: &bench::BenchCommand) -> Result<(), Failure> {
+    let Some(figures) = bench::run(command, common).await? else { return Ok(()) };
+    let mut out = Output::standard();
+    out.line(&if common.json { figures.to_string() } else { format!("{figures:#}") })?;
+    out.flush()
 }
 
 fn ended(result: Result<(), Failure>, json: bool) -> ExitCode {

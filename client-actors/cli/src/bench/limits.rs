@@ -1,0 +1,208 @@
+//! What this machine can do at most, measured in the same run as what Grus does on it: loopback
+//! TCP between two processes, a round trip between them, writing and syncing a file.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::stopwatch::Stopwatch;
+use crate::failure::Failure;
+
+/// One write to a socket.
+const CHUNK_BYTES: usize = 256 * 1024;
+/// The peer swallows what comes.
+const SINK: u8 = b's';
+/// The peer sends back what comes, 64 bytes at a time.
+const ECHO: u8 = b'e';
+const ECHO_BYTES: usize = 64;
+/// Size of the file that is written and synced. Allocated and written before anything is timed.
+const FILE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// What was measured.
+#[derive(Debug, Clone, Serialize)]
+pub struct Limits {
+    /// Loopback TCP between two processes, one connection, 256 KiB writes.
+    pub loopback_mb_per_s: f64,
+    /// Median of a 64-byte round trip between two processes.
+    pub round_trip_us_p50: f64,
+    /// Medians of one write and one fdatasync of so many bytes, in a file that is already allocated.
+    pub write_and_sync: Vec<WriteAndSync>,
+}
+
+/// One size of [`Limits::write_and_sync`].
+#[derive(Debug, Clone, Serialize)]
+pub struct WriteAndSync {
+    /// Size of the write.
+    pub bytes: usize,
+    /// Median time of write and fdatasync together.
+    pub us_p50: f64,
+    /// The rate that follows from the median.
+    pub mb_per_s: f64,
+}
+
+/// Measures this machine, with files in `folder`, spending about `each` on every figure.
+///
+/// # Errors
+/// When the second process cannot be started or the folder cannot be written.
+pub fn measure(folder: &Path, each: Duration) -> Result<Limits, Failure> {
+    let told = |error: std::io::Error| Failure::because("cannot measure the limits", error);
+    let peer = Peer::start().map_err(told)?;
+    let loopback_mb_per_s = loopback(peer.port, each).map_err(told)?;
+    let round_trip_us_p50 = round_trip(peer.port, each).map_err(told)?;
+    drop(peer);
+    let path = folder.join(format!("grus-limits-{}", std::process::id()));
+    let synced = write_and_sync(&path, each);
+    let _ = std::fs::remove_file(&path); // a left-over file is no reason to hide the figures
+    let write_and_sync = synced.map_err(told)?;
+    Ok(Limits { loopback_mb_per_s, round_trip_us_p50, write_and_sync })
+}
+
+/// The second process: listens on a free loopback port, says which on standard output, and serves
+/// one connection after the other until standard input closes.
+///
+/// # Errors
+/// When it cannot listen.
+pub fn serve_as_peer() -> Result<(), Failure> {
+    let told = |error: std::io::Error| Failure::because("cannot serve as the peer", error);
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(told)?;
+    println!("{}", listener.local_addr().map_err(told)?.port());
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || serve(stream));
+        }
+    });
+    let mut nothing = Vec::new();
+    std::io::stdin().read_to_end(&mut nothing).map_err(told)?;
+    Ok(())
+}
+
+fn serve(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut kind = [0];
+    stream.read_exact(&mut kind)?;
+    let mut buffer = vec![0; CHUNK_BYTES];
+    if kind[0] == ECHO {
+        loop {
+            stream.read_exact(&mut buffer[..ECHO_BYTES])?;
+            stream.write_all(&buffer[..ECHO_BYTES])?;
+        }
+    }
+    let mut taken: u64 = 0;
+    loop {
+        match stream.read(&mut buffer)? {
+            0 => return stream.write_all(&taken.to_le_bytes()),
+            bytes => taken += bytes as u64,
+        }
+    }
+}
+
+struct Peer {
+    process: Child,
+    port: u16,
+}
+
+impl Peer {
+    fn start() -> std::io::Result<Self> {
+        let mut process = Command::new(std::env::current_exe()?)
+            .args(["bench", "peer"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let out = process.stdout.take().ok_or(std::io::ErrorKind::BrokenPipe)?;
+        let mut line = String::new();
+        BufReader::new(out).read_line(&mut line)?;
+        let port = line.trim().parse().map_err(|_| std::io::ErrorKind::InvalidData)?;
+        Ok(Self { process, port })
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        drop(self.process.stdin.take()); // it ends when its standard input does
+        let _ = self.process.wait();
+    }
+}
+
+fn connect(port: u16, kind: u8) -> std::io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_nodelay(true)?;
+    stream.write_all(&[kind])?;
+    Ok(stream)
+}
+
+fn loopback(port: u16, each: Duration) -> std::io::Result<f64> {
+    let mut stream = connect(port, SINK)?;
+    let chunk = vec![7; CHUNK_BYTES];
+    let mut sent: u64 = 0;
+    let watch = Stopwatch::start();
+    while watch.elapsed() < each {
+        stream.write_all(&chunk)?;
+        sent += chunk.len() as u64;
+    }
+    stream.shutdown(std::net::Shutdown::Write)?;
+    let mut taken = [0; 8];
+    stream.read_exact(&mut taken)?;
+    let seconds = watch.elapsed().as_secs_f64();
+    if u64::from_le_bytes(taken) != sent {
+        return Err(std::io::Error::other("the peer did not take all that was sent"));
+    }
+    Ok(megabytes(sent) / seconds)
+}
+
+fn round_trip(port: u16, each: Duration) -> std::io::Result<f64> {
+    let mut stream = connect(port, ECHO)?;
+    let mut bytes = [7; ECHO_BYTES];
+    let mut times = Vec::new();
+    let watch = Stopwatch::start();
+    while watch.elapsed() < each {
+        let one = Stopwatch::start();
+        stream.write_all(&bytes)?;
+        stream.read_exact(&mut bytes)?;
+        times.push(one.elapsed());
+    }
+    Ok(median_us(&mut times))
+}
+
+fn write_and_sync(path: &Path, each: Duration) -> std::io::Result<Vec<WriteAndSync>> {
+    let file = OpenOptions::new().create_new(true).write(true).open(path)?;
+    let block = vec![0xA5; 1024 * 1024];
+    for at in (0..FILE_BYTES).step_by(block.len()) {
+        file.write_all_at(&block, at)?;
+    }
+    file.sync_all()?;
+    [4 * 1024, 64 * 1024, 1024 * 1024]
+        .into_iter()
+        .map(|bytes| synced_writes(&file, &block[..bytes], each))
+        .collect()
+}
+
+fn synced_writes(file: &File, block: &[u8], each: Duration) -> std::io::Result<WriteAndSync> {
+    let mut times = Vec::new();
+    let mut at = 0;
+    let watch = Stopwatch::start();
+    while watch.elapsed() < each {
+        let one = Stopwatch::start();
+        file.write_all_at(block, at)?;
+        file.sync_data()?;
+        times.push(one.elapsed());
+        at = (at + block.len() as u64) % FILE_BYTES;
+    }
+    let us_p50 = median_us(&mut times);
+    Ok(WriteAndSync { bytes: block.len(), us_p50, mb_per_s: block.len() as f64 / us_p50 })
+}
+
+/// Bytes as decimal megabytes.
+pub fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+fn median_us(times: &mut [Duration]) -> f64 {
+    times.sort_unstable();
+    times.get(times.len() / 2).map_or(f64::NAN, |time| time.as_secs_f64() * 1e6)
+}

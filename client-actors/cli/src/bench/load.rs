@@ -1,0 +1,222 @@
+//! Load on a broker: producing, consuming, and one message at a time.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use grus_client::{Client, ClientConfig, Message, ProducerConfig, ReaderConfig, StartAt};
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::body::{self, Bodies};
+use super::stopwatch::Stopwatch;
+use crate::failure::Failure;
+
+/// What a load is made of.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// Brokers to begin with.
+    pub bootstrap: Vec<String>,
+    /// Topic; it must exist.
+    pub topic: String,
+    /// Bytes of a message's body.
+    pub body_bytes: usize,
+    /// Messages a batch.
+    pub batch: usize,
+    /// Batches on their way at once, per connection.
+    pub in_flight: usize,
+    /// Connections, each a client of its own.
+    pub connections: usize,
+    /// How long to go on.
+    pub time: Duration,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Rate {
+    /// Messages stored or read.
+    pub messages: u64,
+    /// Body bytes of these.
+    pub bytes: u64,
+    /// From the first to the last.
+    pub seconds: f64,
+    /// Body bytes, in decimal megabytes, a second.
+    pub mb_per_s: f64,
+    /// Messages a second.
+    pub messages_per_s: f64,
+    /// Time from handing a batch over to its receipt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_ms: Option<Percentiles>,
+}
+
+/// Percentiles in milliseconds.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Percentiles {
+    /// Median.
+    pub p50: f64,
+    /// 99 of 100 are at most this.
+    pub p99: f64,
+    /// 999 of 1000 are at most this.
+    pub p999: f64,
+    /// The worst.
+    pub max: f64,
+}
+
+impl Rate {
+    fn new(messages: u64, bytes: u64, elapsed: Duration, times: Option<&Histogram<u64>>) -> Self {
+        let seconds = elapsed.as_secs_f64();
+        Self {
+            messages,
+            bytes,
+            seconds,
+            mb_per_s: bytes as f64 / 1e6 / seconds,
+            messages_per_s: messages as f64 / seconds,
+            batch_ms: times.map(Percentiles::of),
+        }
+    }
+}
+
+impl Percentiles {
+    /// Of a histogram of microseconds.
+    pub fn of(times: &Histogram<u64>) -> Self {
+        let ms = |quantile| times.value_at_quantile(quantile) as f64 / 1e3;
+        Self { p50: ms(0.5), p99: ms(0.99), p999: ms(0.999), max: times.max() as f64 / 1e3 }
+    }
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 600_000_000, 3).expect("the bounds are in order")
+}
+
+fn record(times: &mut Histogram<u64>, time: Duration) {
+    times.saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1));
+}
+
+async fn connect(load: &Load) -> Result<Client, Failure> {
+    Client::connect(ClientConfig::new(&load.bootstrap))
+        .await
+        .map_err(|error| Failure::because("cannot connect", error))
+}
+
+/// Sends until the time is up, then waits for the receipts that are still out.
+///
+/// # Errors
+/// The first message that was not stored.
+pub async fn produce(load: &Load) -> Result<Rate, Failure> {
+    let mut clients = Vec::new();
+    for _ in 0..load.connections {
+        clients.push(connect(load).await?);
+    }
+    let watch = Stopwatch::start();
+    let mut lanes: FuturesUnordered<_> = clients
+        .iter()
+        .enumerate()
+        .map(|(lane, client)| lane_of(load, client, lane, watch))
+        .collect();
+    let (mut messages, mut times) = (0, histogram());
+    while let Some(lane) = lanes.next().await {
+        let (sent, taken) = lane?;
+        messages += sent;
+        times.add(&taken).expect("histograms of one shape");
+    }
+    let elapsed = watch.elapsed();
+    drop(lanes);
+    for client in clients {
+        client.close().await;
+    }
+    Ok(Rate::new(messages, messages * load.body_bytes as u64, elapsed, Some(&times)))
+}
+
+async fn lane_of(
+    load: &Load,
+    client: &Client,
+    lane: usize,
+    watch: Stopwatch,
+) -> Result<(u64, Histogram<u64>), Failure> {
+    let told = |error: &dyn std::fmt::Display| Failure::because("a message was not stored", error);
+    let config = ProducerConfig::new(&load.topic).map_err(|error| told(&error))?;
+    let producer = client.producer(config).map_err(|error| told(&error))?;
+    let bodies = Bodies::new(load.body_bytes);
+    let (mut sent, mut stored, mut times) = ((lane as u64) << 40, 0, histogram());
+    let mut out = VecDeque::new();
+    loop {
+        let going = watch.elapsed() < load.time;
+        if !going && out.is_empty() {
+            return Ok((stored, times));
+        }
+        if going && out.len() < load.in_flight {
+            let batch: Vec<Message> =
+                bodies.make(sent, load.batch).into_iter().map(Message::new).collect();
+            sent += load.batch as u64;
+            let pending = producer.enqueue_batch(batch).await.map_err(|error| told(&error))?;
+            out.push_back((Stopwatch::start(), pending));
+            continue;
+        }
+        let Some((since, pending)) = out.pop_front() else { continue };
+        pending.await.map_err(|error| told(&error))?;
+        record(&mut times, since.elapsed());
+        stored += load.batch as u64;
+    }
+}
+
+/// Reads `messages` messages from the beginning, checking each body.
+///
+/// # Errors
+/// A body that is not as it was sent, or a broker that cannot be read.
+pub async fn consume(load: &Load, messages: u64) -> Result<Rate, Failure> {
+    let mut clients = Vec::new();
+    for _ in 0..load.connections {
+        clients.push(connect(load).await?);
+    }
+    let each = messages / load.connections as u64;
+    let watch = Stopwatch::start();
+    let mut lanes: FuturesUnordered<_> =
+        clients.iter().map(|client| read_lane(load, client, each)).collect();
+    let (mut count, mut bytes) = (0, 0);
+    while let Some(lane) = lanes.next().await {
+        let (read, size) = lane?;
+        count += read;
+        bytes += size;
+    }
+    Ok(Rate::new(count, bytes, watch.elapsed(), None))
+}
+
+async fn read_lane(load: &Load, client: &Client, messages: u64) -> Result<(u64, u64), Failure> {
+    let told = |error: &dyn std::fmt::Display| Failure::because("cannot read", error);
+    let config = ReaderConfig::new(&load.topic, StartAt::First).map_err(|error| told(&error))?;
+    let mut reader = client.reader(config).map_err(|error| told(&error))?;
+    let (mut read, mut bytes) = (0, 0);
+    while read < messages {
+        for delivered in reader.next_batch().await.map_err(|error| told(&error))? {
+            if body::check(delivered.body()).is_none() {
+                let place = format!("queue {} offset {}", delivered.queue, delivered.offset);
+                return Err(Failure::because("a body is not as it was sent", place));
+            }
+            read += 1;
+            bytes += delivered.body().len() as u64;
+        }
+    }
+    Ok((read, bytes))
+}
+
+/// Sends one message after the other, each when the receipt of the one before has come.
+///
+/// # Errors
+/// The first message that was not stored.
+pub async fn one_by_one(load: &Load) -> Result<(u64, Percentiles), Failure> {
+    let told = |error: &dyn std::fmt::Display| Failure::because("a message was not stored", error);
+    let client = connect(load).await?;
+    let config = ProducerConfig::new(&load.topic).map_err(|error| told(&error))?;
+    let producer = client.producer(config).map_err(|error| told(&error))?;
+    let bodies = Bodies::new(load.body_bytes);
+    let (mut sent, mut times) = (0, histogram());
+    let watch = Stopwatch::start();
+    while watch.elapsed() < load.time {
+        let body = bodies.make(sent, 1).remove(0);
+        let one = Stopwatch::start();
+        producer.send(Message::new(body)).await.map_err(|error| told(&error))?;
+        record(&mut times, one.elapsed());
+        sent += 1;
+    }
+    Ok((sent, Percentiles::of(&times)))
+}
