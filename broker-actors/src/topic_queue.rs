@@ -23,7 +23,8 @@ pub mod parking;
 pub mod reading;
 pub mod search;
 
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use grus_log::{Disk, FaultIn};
@@ -85,9 +86,12 @@ pub(crate) struct TopicQueueParts<D: Disk> {
     pub(crate) ground: Rc<Ground<D>>,
     pub(crate) shard: Inbox<Propose>,
     pub(crate) reader: Inbox<ReadCold>,
-    /// True while fetches are parked: the shard then sends [`Expire`].
-    pub(crate) has_parked: Rc<Cell<bool>>,
+    /// Holds this queue while fetches are parked: the shard then sends [`Expire`].
+    pub(crate) waiting: Waiting,
 }
+
+/// The queues of a shard on which fetches are parked.
+pub(crate) type Waiting = Rc<RefCell<BTreeSet<QueueKey>>>;
 
 /// See the module documentation.
 pub(crate) struct TopicQueue<D: Disk> {
@@ -99,8 +103,18 @@ pub(crate) struct TopicQueue<D: Disk> {
 
 impl<D: Disk> TopicQueue<D> {
     pub(crate) fn new(parts: Rc<TopicQueueParts<D>>) -> Self {
-        parts.has_parked.set(false);
+        parts.waiting.borrow_mut().remove(&parts.key);
         Self { parts, parking: Parking::new(FETCHES_MAX as usize), warmed: None }
+    }
+
+    /// Notes whether fetches are parked.
+    fn note_parked(&self) {
+        let mut waiting = self.parts.waiting.borrow_mut();
+        if self.parking.is_empty() {
+            waiting.remove(&self.parts.key);
+        } else {
+            waiting.insert(self.parts.key);
+        }
     }
 
     fn reading(&self) -> Option<QueueReading<'_, D>> {
@@ -221,6 +235,7 @@ impl<D: Disk> Resident for TopicQueue<D> {
 
     fn stopping(&mut self, _room: &mut Room<'_, Self>) {
         let gone = self.reading().is_none();
+        self.parts.waiting.borrow_mut().remove(&self.parts.key);
         for (_, asked) in self.parking.take_all() {
             let error = if gone { QueueError::UnknownQueue } else { QueueError::Stopping };
             asked.fetch.reply.send(Err(error));
@@ -255,7 +270,7 @@ impl<D: Disk> Receive<Fetch> for TopicQueue<D> {
         let now_ms = room.clock().monotonic_ms();
         let wait_ms = msg.wait_ms.min(FETCH_WAIT_MS_MAX);
         self.serve(Asked { fetch: msg, credit }, now_ms + u64::from(wait_ms), now_ms);
-        self.parts.has_parked.set(!self.parking.is_empty());
+        self.note_parked();
     }
 }
 
@@ -290,7 +305,7 @@ impl<D: Disk> Receive<Applied> for TopicQueue<D> {
                 self.serve(asked, deadline_ms, now_ms);
             }
         }
-        self.parts.has_parked.set(!self.parking.is_empty());
+        self.note_parked();
     }
 }
 
@@ -299,6 +314,6 @@ impl<D: Disk> Receive<Expire> for TopicQueue<D> {
         for asked in self.parking.take_expired(msg.monotonic_ms) {
             self.serve(asked, msg.monotonic_ms, msg.monotonic_ms);
         }
-        self.parts.has_parked.set(!self.parking.is_empty());
+        self.note_parked();
     }
 }

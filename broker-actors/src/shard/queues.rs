@@ -1,6 +1,5 @@
 //! The queues that live in a shard: their actors, and the table that connections look them up in.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,11 +10,11 @@ use grus_protocol::ids::{QueueId, QueueKey, TopicId};
 use grus_protocol::names::TopicName;
 
 use super::ground::{ChangedPorts, Ground};
-use super::{Propose, QueueTableSender};
+use super::{Propose, QueueTable, QueueTableSender};
 use crate::reader::ReadCold;
 use crate::topic_queue::{
     ASKS_MAX, Applied, Expire, FETCHES_MAX, PRODUCE_BYTES_MAX, QueueHandle, TopicQueue,
-    TopicQueueParts,
+    TopicQueueParts, Waiting,
 };
 
 /// What a queue's actor is made of, and where it is told things.
@@ -31,7 +30,6 @@ struct Living<D: Disk> {
     host: HostHandle<TopicQueue<D>>,
     handle: Arc<QueueHandle>,
     expire: Inbox<Expire>,
-    has_parked: Rc<Cell<bool>>,
 }
 
 /// The living queues of a shard.
@@ -39,11 +37,13 @@ pub(super) struct Queues<D: Disk> {
     maker: QueueMaker<D>,
     living: BTreeMap<QueueKey, Living<D>>,
     table: QueueTableSender,
+    /// Queues on which fetches are parked; each keeps itself in it.
+    waiting: Waiting,
 }
 
 impl<D: Disk> Queues<D> {
-    pub(super) const fn new(maker: QueueMaker<D>, table: QueueTableSender) -> Self {
-        Self { maker, living: BTreeMap::new(), table }
+    pub(super) fn new(maker: QueueMaker<D>, table: QueueTableSender) -> Self {
+        Self { maker, living: BTreeMap::new(), table, waiting: Waiting::default() }
     }
 
     /// Starts what the state has and stops what it has not any more, over all topics.
@@ -57,20 +57,17 @@ impl<D: Disk> Queues<D> {
         for topic in topics {
             self.follow_topic(topic);
         }
-        self.publish();
     }
 
     /// The same for one topic; its queues.
     pub(super) fn open(&mut self, topic: TopicId) -> Vec<Arc<QueueHandle>> {
         self.follow_topic(topic);
-        self.publish();
         self.of_topic(topic).map(|living| Arc::clone(&living.handle)).collect()
     }
 
     /// Stops the queues of a topic that is gone.
     pub(super) fn close(&mut self, topic: TopicId) {
         self.follow_topic(topic);
-        self.publish();
     }
 
     fn of_topic(&self, topic: TopicId) -> impl Iterator<Item = &Living<D>> {
@@ -81,36 +78,46 @@ impl<D: Disk> Queues<D> {
 
     fn follow_topic(&mut self, topic: TopicId) {
         let config = self.maker.ground.machine.borrow().state.topic(topic).cloned();
-        let Some(config) = config else {
-            let gone: Vec<QueueKey> =
-                self.of_topic(topic).map(|living| living.handle.key).collect();
-            for key in gone {
-                self.maker.changed.borrow_mut().remove(&key);
-                if let Some(living) = self.living.remove(&key) {
-                    drop(living.host.stop()); // nobody waits: it answers its fetches and goes
-                }
-            }
-            return;
-        };
+        let Some(config) = config else { return self.close_all_of(topic) };
+        let mut opened = Vec::new();
         for queue in &config.queues {
             let key = QueueKey { topic, queue: *queue };
             if !self.living.contains_key(&key) {
                 let living = self.start(key, &config.name);
+                opened.push((key, Arc::clone(&living.handle)));
                 self.living.insert(key, living);
             }
+        }
+        if !opened.is_empty() {
+            // In place, as long as nobody holds the table itself.
+            self.table.send_modify(|table| Arc::make_mut(table).extend(opened));
+        }
+    }
+
+    fn close_all_of(&mut self, topic: TopicId) {
+        let gone: Vec<QueueKey> = self.of_topic(topic).map(|living| living.handle.key).collect();
+        for key in &gone {
+            self.maker.changed.borrow_mut().remove(key);
+            if let Some(living) = self.living.remove(key) {
+                drop(living.host.stop()); // nobody waits: it answers its fetches and goes
+            }
+        }
+        if !gone.is_empty() {
+            self.table.send_modify(|table| {
+                Arc::make_mut(table).retain(|key, _| key.topic != topic);
+            });
         }
     }
 
     fn start(&self, key: QueueKey, topic: &TopicName) -> Living<D> {
         let QueueMaker { place, ground, shard, reader, changed } = &self.maker;
-        let has_parked = Rc::new(Cell::new(false));
         let parts = Rc::new(TopicQueueParts {
             key,
             topic: topic.clone(),
             ground: Rc::clone(ground),
             shard: shard.clone(),
             reader: reader.clone(),
-            has_parked: Rc::clone(&has_parked),
+            waiting: Rc::clone(&self.waiting),
         });
         let spec = ActorSpec::new("TopicQueue", format!("{topic}/{}", key.queue));
         let host = Host::spawn_local(place, spec, move || TopicQueue::new(Rc::clone(&parts)));
@@ -125,17 +132,13 @@ impl<D: Disk> Queues<D> {
         });
         changed.borrow_mut().insert(key, host.inbox::<Applied>(1));
         let expire = host.inbox::<Expire>(1);
-        Living { host, handle, expire, has_parked }
-    }
-
-    fn publish(&self) {
-        let table = self.living.iter().map(|(key, living)| (*key, Arc::clone(&living.handle)));
-        self.table.send_replace(Arc::new(table.collect()));
+        Living { host, handle, expire }
     }
 
     /// Tells the time to queues on which someone waits.
     pub(super) fn expire(&self, monotonic_ms: u64) {
-        for living in self.living.values().filter(|living| living.has_parked.get()) {
+        let waiting = self.waiting.borrow();
+        for living in waiting.iter().filter_map(|key| self.living.get(key)) {
             // Full: one waits already, and the next tick comes soon.
             let _ = living.expire.try_put(Expire { monotonic_ms });
         }
@@ -145,7 +148,7 @@ impl<D: Disk> Queues<D> {
     pub(super) fn stop(&mut self) -> Vec<Stopped> {
         self.maker.changed.borrow_mut().clear();
         let all = std::mem::take(&mut self.living);
-        self.publish();
+        self.table.send_replace(QueueTable::default());
         all.into_values().map(|living| living.host.stop()).collect()
     }
 
