@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use grus_mailbox::{ActorSpec, Answer, Dropped, Host, HostHandle, Inbox, Place, Port, Stopped};
 use grus_mailbox::{PutError, reply};
-use grus_protocol::{BatchBuilder, TopicName};
+use grus_protocol::{BatchBuilder, NewRecord, TimestampMs, TopicName};
 
 use crate::client::{Client, random};
 use crate::config::ProducerConfig;
@@ -180,7 +180,7 @@ impl Producer {
         let weight = u32::try_from(message.weight()).unwrap_or(u32::MAX);
         let pick = message.pick();
         let mut record = message.record;
-        self.complete(&mut record);
+        self.complete(&mut record, self.core.client.core.clock.now());
         let ids = Ids::One(record.id);
         Submit { pick, load: Load::One(record), ids, weight, reply: Reply::One(port) }
     }
@@ -196,6 +196,7 @@ impl Producer {
         let (first_queue, first_order) = (first.queue, first.record.order_key.clone());
         let mut builder = BatchBuilder::new(self.core.client.core.batch_limits());
         let mut ids = Vec::with_capacity(messages.len());
+        let now = self.core.client.core.clock.now(); // once: it costs more than encoding does
         for (index, message) in messages.into_iter().enumerate() {
             let other_queue = message.queue.is_some_and(|queue| pick != Pick::Given(queue));
             let order = &message.record.order_key;
@@ -204,7 +205,7 @@ impl Producer {
                 return Err(SendError::MixedQueues { index });
             }
             let mut record = message.record;
-            self.complete(&mut record);
+            self.complete(&mut record, now);
             builder.push(&record).map_err(|reason| SendError::Invalid { index, reason })?;
             ids.push(record.id);
         }
@@ -214,9 +215,9 @@ impl Producer {
     }
 
     /// Gives the record its birth and its id, unless it has them.
-    fn complete(&self, record: &mut grus_protocol::NewRecord) {
+    fn complete(&self, record: &mut NewRecord, now: TimestampMs) {
         if record.born.0 == 0 {
-            record.born = self.core.client.core.clock.now();
+            record.born = now;
         }
         if record.id.is_nil() {
             record.id = self.core.ids.next(record.born);
