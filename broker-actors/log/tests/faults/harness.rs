@@ -228,6 +228,10 @@ impl Harness {
         let keep = cut.checked_sub(1);
         self.log().truncate_after(keep);
         self.model.truncate_after(keep);
+        // Whether the snapshot on its way makes it or not, what disagreed may be gone.
+        if let Some(before) = &mut self.before_install {
+            before.durable = before.durable.min(keep);
+        }
         self.truncations += 1;
     }
 
