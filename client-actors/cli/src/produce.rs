@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Stdout;
 use std::pin::Pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use grus_client::{
     Client, Message, PendingReceipt, Producer, ProducerConfig, QueueChoice, Receipt,
@@ -23,6 +24,9 @@ use crate::{session, units};
 
 /// Most messages whose receipts are outstanding; the client bounds their bytes.
 const OUTSTANDING_MAX: usize = 65_536;
+
+/// Longest that one attempt of several may stay unanswered.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(3);
 
 /// What all messages of a run have in common.
 struct Template {
@@ -73,7 +77,9 @@ pub async fn run(common: &Common, args: &ProduceArgs) -> Result<(), Failure> {
 fn config(common: &Common, args: &ProduceArgs) -> Result<ProducerConfig, Failure> {
     let topic = &args.topic;
     let mut config = ProducerConfig::new(topic).map_err(|error| Failure::because(topic, error))?;
-    let attempts = config.retries + 1;
+    let attempts = common.timeout().as_secs().div_ceil(ATTEMPT_LIMIT.as_secs()).clamp(1, 1_000);
+    let attempts = u32::try_from(attempts).expect("at most 1,000");
+    config.retries = attempts - 1;
     config.send_timeout = common.timeout() / attempts;
     config.queue_choice = if args.spread { QueueChoice::RoundRobin } else { QueueChoice::Sticky };
     Ok(config)
