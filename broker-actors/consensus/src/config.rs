@@ -120,6 +120,7 @@ impl GroupConfig {
             snapshot_policy: SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: u64::MAX,
             purge_batch_size: 1,
+            max_payload_entries: 300, // far below what one message may hold (wire)
             replication_lag_threshold: 5000,
             enable_pre_vote: Some(true),
             enable_leader_restore: Some(self.sabotage.leader_restore),

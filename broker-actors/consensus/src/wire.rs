@@ -213,10 +213,15 @@ fn encode_entries(mut w: Writer, entries: &[RaftEntry]) -> Vec<Bytes> {
 
 fn decode_entries(r: &mut Reader) -> Result<Vec<RaftEntry>, CodecError> {
     let count = r.count(ENTRIES_MAX)?;
-    let mut entries = Vec::with_capacity(count);
+    let mut entries: Vec<RaftEntry> = Vec::with_capacity(count);
     for _ in 0..count {
         let code = r.u8()?;
         let (term, index, crc) = (r.u64()?, r.u64()?, r.u32()?);
+        let follows =
+            entries.last().is_none_or(|last| last.log_id.index.checked_add(1) == Some(index));
+        if !follows {
+            return Err(r.invalid());
+        }
         let payload = r.bytes()?;
         if crc32c::crc32c(&payload) != crc {
             return Err(r.invalid());
@@ -362,6 +367,14 @@ mod tests {
             flipped[body + bit / 8] ^= 1 << (bit % 8);
             assert!(Request::decode(flipped.into()).is_err(), "bit {bit} got through");
         }
+    }
+
+    #[test]
+    fn entries_with_a_gap_between_them_are_refused() {
+        let Request::Append { vote, prev, commit, mut entries } = append() else { unreachable!() };
+        entries.remove(1);
+        let request = Request::Append { vote, prev, commit, entries };
+        assert!(Request::decode(gather(&request.encode())).is_err());
     }
 
     #[test]

@@ -217,6 +217,21 @@ fn a_feature_level_opens_new_kinds_and_one_too_high_stops() {
 }
 
 #[test]
+fn two_seals_under_way_at_once_stop_nobody() {
+    simulate(13, async {
+        let disk = SimDisk::new(13);
+        let one = start(&disk).await;
+        one.group.propose_seal().await.unwrap();
+        // Both carry the digest of the first seal; when the second is applied, that is not the last.
+        let (second, third) = (one.group.propose_seal(), one.group.propose_seal());
+        second.await.unwrap();
+        third.await.unwrap();
+        one.group.propose(&[machine::append(1, 0, 10)]).await.unwrap();
+        assert_eq!(*one.fault.borrow(), None);
+    });
+}
+
+#[test]
 fn a_panic_while_applying_names_its_entry() {
     simulate(6, async {
         let one = start(&SimDisk::new(6)).await;
