@@ -421,7 +421,9 @@ fn a_replicated_group_acknowledges_messages_early_and_new_members_only_when_they
         assert!(added.is_err(), "a power cut would take a membership that was acknowledged");
         gate.closed.set(false);
         let kept = std::mem::take(&mut *gate.kept.borrow_mut());
-        kept.into_iter().for_each(|job| group.job_done(job.run()));
+        for job in kept {
+            group.job_done(job.run());
+        }
         adding.await.unwrap();
         assert!(log.borrow().synced_index() > Some(first));
         group.stop().await;
