@@ -109,10 +109,6 @@ impl Kept {
         let end = SEGMENT_HEAD_BYTES;
         Self { sequence, table: EntryTable::default(), end, close, footed: false }
     }
-
-    fn end_place(&self) -> Place {
-        Place { sequence: self.sequence, offset: self.end }
-    }
 }
 
 /// Walks `sources`, ascending by sequence number.
@@ -323,10 +319,10 @@ impl Walk {
                 Verdict::Damaged => Gap::Stray,
             };
         }
-        let end_before = self.out.kept.last().filter(|_| starts_segment).map(Kept::end_place);
         let Some(missing) = self.approach(index, starts_segment) else { return Gap::Settled };
+        // Before a segment's first entry: what the segments before it lost was judged there. Their
+        // ends say nothing: a truncation moves them below the mark.
         let place = Place { sequence: kept.sequence, offset: kept.end };
-        let place = end_before.unwrap_or(place);
         if unknown.is_none() && matches!(self.judge(place, false, true), Verdict::Torn) {
             return Gap::Torn;
         }

@@ -179,3 +179,16 @@ fn a_gap_between_segments_is_torn_above_the_mark_and_damage_below() {
     let outcome = walk(sources(), marked(2, 1, entry(1, 3)));
     assert_eq!(stands(&outcome), (vec![0, 1, 2, 3], vec![1, 2]));
 }
+
+#[test]
+fn a_gap_behind_a_truncation_below_the_mark_is_torn() {
+    let mut cut = scanned(1, vec![whole(0, header(1, 1, 0, 0))]);
+    let Source::Scanned(scan) = &mut cut else { unreachable!() };
+    let close = Close { cut: HEAD + 104, last: Some((entry(1, 0), 2)), void_through: 1 };
+    scan.close = Some((close, 0));
+    // Written behind a snapshot at 3 that never became durable.
+    let ahead = scanned(2, vec![whole(0, header(2, 3, 4, 3))]);
+    let outcome = walk(vec![cut, ahead], marked(1, 3, entry(1, 2)));
+    assert_eq!(stands(&outcome), (vec![0], vec![]));
+    assert_eq!(outcome.dropped, [2]);
+}
