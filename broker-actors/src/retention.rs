@@ -16,7 +16,11 @@ use crate::machine::queue::QueueNumbers;
 /// Queues looked at in one step.
 pub const QUEUES_PER_STEP: usize = 128;
 /// Batches of one queue given up in one step.
-pub const RUNS_PER_QUEUE_MAX: usize = 1024;
+pub const RUNS_PER_QUEUE_MAX: usize = 8 * 1024;
+/// Batches looked at in one step, over all queues: a few milliseconds.
+pub const RUNS_PER_STEP_MAX: usize = 16 * 1024;
+/// Batches asked for at a time: most queues that have something due have little.
+const RUNS_AT_ONCE: usize = 64;
 
 /// What retention needs to know of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +48,16 @@ struct Due {
     retain: Option<RetainQueue>,
     /// Index of the first entry that the queue still needs after that.
     first_needed: Option<u64>,
+    /// Batches that were looked at.
+    looked_at: usize,
+    /// More may be due: the step was not allowed to look farther.
+    is_cut_short: bool,
+}
+
+impl Due {
+    const fn nothing(first_needed: Option<u64>) -> Self {
+        Self { retain: None, first_needed, looked_at: 0, is_cut_short: false }
+    }
 }
 
 fn due(
@@ -52,43 +66,53 @@ fn due(
     numbers: &QueueNumbers,
     now: TimestampMs,
     source: &impl RunSource,
+    runs_max: usize,
 ) -> Due {
     if numbers.messages() == 0 {
-        return Due { retain: None, first_needed: None };
+        return Due::nothing(None);
     }
     let by_age = |run: &RunFacts| {
         config.retention_ms > 0 && run.stored.0.saturating_add(config.retention_ms) < now.0
     };
     let mut start = numbers.visible_start;
+    let Some(first) = source.runs(queue, start, 1).first().copied() else {
+        // The index should know batches and does not: nothing of the log may go.
+        return Due::nothing(Some(0));
+    };
+    if !by_age(&first) && (config.retention_bytes == 0 || numbers.bytes <= config.retention_bytes) {
+        return Due::nothing(Some(first.index));
+    }
     let mut bytes_given_up = 0;
     let mut first_needed = None;
-    let few = source.runs(queue, start, 1);
-    if few.is_empty() {
-        // The index should know batches and does not: nothing of the log may go.
-        return Due { retain: None, first_needed: Some(0) };
-    }
-    let settled = few.first().is_none_or(|run| {
-        !by_age(run) && (config.retention_bytes == 0 || numbers.bytes <= config.retention_bytes)
-    });
-    let runs = if settled { few } else { source.runs(queue, start, RUNS_PER_QUEUE_MAX) };
-    for run in runs {
-        let over = config.retention_bytes > 0
-            && numbers.bytes.saturating_sub(bytes_given_up) > config.retention_bytes;
-        if !over && !by_age(&run) {
-            first_needed = Some(run.index);
+    let mut looked_at = 0;
+    let mut is_cut_short = true;
+    'look: while looked_at < runs_max {
+        let runs = source.runs(queue, start, RUNS_AT_ONCE.min(runs_max - looked_at));
+        if runs.is_empty() {
+            is_cut_short = false;
             break;
         }
-        start = run.end;
-        bytes_given_up += run.bytes;
-        // Should the step end here, this batch is given up but the next is not known: keep it all.
-        first_needed = Some(run.index);
+        for run in runs {
+            looked_at += 1;
+            let over = config.retention_bytes > 0
+                && numbers.bytes.saturating_sub(bytes_given_up) > config.retention_bytes;
+            // Should the step end here, this batch is given up but the next is not known: keep it.
+            first_needed = Some(run.index);
+            if !over && !by_age(&run) {
+                is_cut_short = false;
+                break 'look;
+            }
+            start = run.end;
+            bytes_given_up += run.bytes;
+        }
     }
     if start >= numbers.next_offset {
         first_needed = None;
+        is_cut_short = false;
     }
     let retain =
         (start > numbers.visible_start).then_some(RetainQueue { queue, start, bytes_given_up });
-    Due { retain, first_needed }
+    Due { retain, first_needed, looked_at, is_cut_short }
 }
 
 /// What a step found.
@@ -112,32 +136,40 @@ pub struct Sweep {
     cursor: Option<QueueKey>,
     now: TimestampMs,
     unneeded: u64,
+    is_behind: bool,
 }
 
 impl Sweep {
     /// Begins while the log is applied up to and including `applied`: entries that come later are
     /// never given up by this sweep.
     pub const fn new(now: TimestampMs, applied: u64) -> Self {
-        Self { cursor: None, now, unneeded: applied }
+        Self { cursor: None, now, unneeded: applied, is_behind: false }
+    }
+
+    /// Whether some queue has more due than was given up: the next sweep should not wait.
+    pub const fn is_behind(&self) -> bool {
+        self.is_behind
     }
 
     /// Looks at the next queues.
     pub fn step(&mut self, machine: &Machine, source: &impl RunSource) -> Step {
         let mut retain = Vec::new();
         let from = self.cursor.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut seen = 0;
-        for (queue, numbers) in machine.queues_from(from).take(QUEUES_PER_STEP) {
-            seen += 1;
+        let mut runs_left = RUNS_PER_STEP_MAX;
+        for (seen, (queue, numbers)) in machine.queues_from(from).enumerate() {
+            if seen == QUEUES_PER_STEP || runs_left == 0 {
+                return Step::More(retain);
+            }
             self.cursor = Some(queue);
             let Some(config) = machine.topic(queue.topic) else { continue };
-            let due = due(config, queue, numbers, self.now, source);
+            let runs_max = RUNS_PER_QUEUE_MAX.min(runs_left);
+            let due = due(config, queue, numbers, self.now, source, runs_max);
+            runs_left -= due.looked_at;
+            self.is_behind |= due.is_cut_short;
             retain.extend(due.retain);
             if let Some(needed) = due.first_needed {
                 self.unneeded = self.unneeded.min(needed.saturating_sub(1));
             }
-        }
-        if seen == QUEUES_PER_STEP {
-            return Step::More(retain);
         }
         Step::Last { retain, unneeded: self.unneeded }
     }
@@ -278,9 +310,17 @@ mod tests {
         for _ in 0..RUNS_PER_QUEUE_MAX + 10 {
             shard.append(1, 5);
         }
-        let unneeded = shard.sweep(100);
+        let mut sweep = Sweep::new(TimestampMs(100), shard.next_index - 1);
+        let Step::Last { retain, unneeded } = sweep.step(&shard.machine, &shard.index) else {
+            panic!("one queue takes one step");
+        };
+        assert!(sweep.is_behind(), "the next sweep must not wait: producers may be as fast");
+        shard.apply(100, Command::Retain(retain));
         assert_eq!(shard.start(1), 2 * RUNS_PER_QUEUE_MAX as u64);
         assert!(unneeded < 2 + RUNS_PER_QUEUE_MAX as u64, "the next batch is still visible");
+        let mut sweep = Sweep::new(TimestampMs(100), shard.next_index - 1);
+        assert!(matches!(sweep.step(&shard.machine, &shard.index), Step::Last { .. }));
+        assert!(!sweep.is_behind(), "what is left is less than a step may give up");
         shard.sweep(100);
         assert_eq!(shard.machine.queue(key(1, 0)).unwrap().messages(), 0);
     }

@@ -10,6 +10,9 @@ use crate::reader::CheckEntries;
 use crate::retention::{RunFacts, RunSource, Step, Sweep};
 use crate::storage::Checked;
 
+/// Bytes of batches looked up at a time.
+const RUNS_STEP_BYTES: u64 = 64 * 1024;
+
 /// The log was trimmed, or there was nothing to trim.
 #[derive(Debug)]
 pub(super) struct TrimDone {
@@ -106,16 +109,23 @@ struct LogRuns<'a, D: Disk>(&'a Log<D>);
 
 impl<D: Disk> RunSource for LogRuns<'_, D> {
     fn runs(&self, queue: QueueKey, from: Offset, runs_max: usize) -> Vec<RunFacts> {
-        // One byte asks for one run; else as many bytes as that many small batches have.
-        let bytes_max = if runs_max == 1 { 1 } else { 64 * 1024 * 1024 };
-        let runs = self.0.runs(queue, from, bytes_max).into_iter().take(runs_max);
-        runs.map(|run| RunFacts {
-            end: Offset(run.base.0 + u64::from(run.count)),
-            bytes: u64::from(run.length),
-            stored: run.stored,
-            index: run.at.index,
-        })
-        .collect()
+        let mut found: Vec<RunFacts> = Vec::new();
+        while found.len() < runs_max {
+            // One byte asks for one run; small steps, for a queue of tiny batches has very many.
+            let bytes_max = if runs_max == 1 { 1 } else { RUNS_STEP_BYTES };
+            let from = found.last().map_or(from, |last| last.end);
+            let runs = self.0.runs(queue, from, bytes_max);
+            if runs.is_empty() {
+                break;
+            }
+            found.extend(runs.into_iter().take(runs_max - found.len()).map(|run| RunFacts {
+                end: Offset(run.base.0 + u64::from(run.count)),
+                bytes: u64::from(run.length),
+                stored: run.stored,
+                index: run.at.index,
+            }));
+        }
+        found
     }
 }
 
@@ -163,6 +173,9 @@ impl<D: Disk> ShardActor<D> {
                 retain
             }
             Step::Last { retain, unneeded } => {
+                if sweep.is_behind() {
+                    self.upkeep.next_sweep_ms = 0;
+                }
                 self.upkeep.unneeded = Some(unneeded);
                 retain
             }
