@@ -132,6 +132,8 @@ pub(crate) struct ShardActor<D: Disk> {
     gather: Gather<NewItem, (Waiter, Credit)>,
     /// The largest item that fits an entry.
     item_bytes_max: usize,
+    /// Room in the log that a full disk keeps for retention.
+    reserve_bytes: u64,
     upkeep: Upkeep,
     stage: Stage,
 }
@@ -156,8 +158,10 @@ impl<D: Disk> ShardActor<D> {
     /// Sends off what may leave now.
     fn depart(&mut self, room: &mut Room<'_, Self>) {
         while self.gather.may_leave() {
-            if !self.group.has_room(self.gather.next_bytes_max() as u64) {
-                self.starve();
+            if !self.has_room() {
+                if self.starve() {
+                    continue;
+                }
                 break;
             }
             self.ground.starved.set(false);
@@ -168,15 +172,29 @@ impl<D: Disk> ShardActor<D> {
         self.go_on_stopping(room);
     }
 
-    /// The log has no room now. When the disk is full, nobody waits for better times.
-    fn starve(&mut self) {
+    /// Whether the next entry fits the log. On a full disk producers leave the last of the room to
+    /// what lets go of messages: without it the log could never be trimmed again.
+    fn has_room(&self) -> bool {
+        let is_full = self.ground.log.borrow().is_disk_full();
+        let spends = is_full && !self.gather.waits_only_for(|(waiter, _)| waiter.makes_room());
+        let reserve = if spends { self.reserve_bytes } else { 0 };
+        self.group.has_room(self.gather.next_bytes_max() as u64 + reserve)
+    }
+
+    /// The log has no room now. When the disk is full, nobody waits for better times but what lets
+    /// go of messages. True if somebody was sent away.
+    fn starve(&mut self) -> bool {
         self.ground.starved.set(true);
-        if self.ground.log.borrow().is_disk_full() {
-            for (waiter, credit) in self.gather.take_waiting() {
-                self.finish(waiter.fail(QueueError::StorageFull));
-                drop(credit);
-            }
+        if !self.ground.log.borrow().is_disk_full() {
+            return false;
         }
+        let gone = self.gather.give_up(|(waiter, _)| waiter.makes_room());
+        let somebody = !gone.is_empty();
+        for (waiter, credit) in gone {
+            self.finish(waiter.fail(QueueError::StorageFull));
+            drop(credit);
+        }
+        somebody
     }
 
     fn finish(&mut self, rest: Rest) {

@@ -116,10 +116,19 @@ impl<I, W> Gather<I, W> {
         self.under_way.remove(at).map(|(_, waiters)| waiters).unwrap_or_default()
     }
 
-    /// Gives up everything that has not left yet.
-    pub fn take_waiting(&mut self) -> Vec<W> {
-        self.waiting_bytes = 0;
-        self.waiting.drain(..).map(|pending| pending.waiter).collect()
+    /// Gives up what has not left yet, but for those that `stays` names.
+    pub fn give_up(&mut self, stays: impl Fn(&W) -> bool) -> Vec<W> {
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        let (kept, gone) = waiting.partition(|pending| stays(&pending.waiter));
+        self.waiting = kept;
+        self.waiting_bytes = self.waiting.iter().map(|pending| pending.bytes).sum();
+        let gone: VecDeque<Pending<I, W>> = gone;
+        gone.into_iter().map(|pending| pending.waiter).collect()
+    }
+
+    /// Whether all that waits is of the kind that `is` names.
+    pub fn waits_only_for(&self, is: impl Fn(&W) -> bool) -> bool {
+        self.waiting.iter().all(|pending| is(&pending.waiter))
     }
 
     /// Bytes that wait for an entry to leave.
@@ -200,9 +209,12 @@ mod tests {
 
     #[test]
     fn what_has_not_left_can_be_given_up_without_touching_what_has() {
-        let mut gather = gather_of(&[100, 5, 6]);
+        let mut gather = gather_of(&[100, 5, 6, 7]);
         assert_eq!(gather.next_entry(), Some((0, vec![0])));
-        assert_eq!(gather.take_waiting(), [1, 2]);
+        assert_eq!(gather.give_up(|waiter| *waiter == 2), [1, 3]);
+        assert!(gather.waits_only_for(|waiter| *waiter == 2));
+        assert_eq!(gather.waiting_bytes(), 6);
+        assert_eq!(gather.give_up(|_| false), [2]);
         assert_eq!(gather.waiting_bytes(), 0);
         assert!(!gather.is_idle());
         assert_eq!(gather.finished(0), [0]);

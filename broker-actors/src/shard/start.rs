@@ -26,6 +26,10 @@ use crate::storage::{ConsensusStarted, Storage, StorageLinks};
 /// How often retention looks for what is due, in milliseconds.
 pub const RETENTION_CHECK_MS: u64 = 10_000;
 
+/// This part of a first segment is what a full disk keeps for retention: 256 KiB by default, room
+/// for the starts of nine thousand queues.
+const RESERVE_PART: u64 = 64;
+
 /// Where a shard's actors live.
 #[derive(Debug, Clone)]
 pub struct ShardPlaces {
@@ -301,6 +305,7 @@ fn open<D: Disk>(
         queues: living,
         gather: Gather::new(fitting(settings.gather, item_bytes_max)),
         item_bytes_max,
+        reserve_bytes: u64::from(settings.log.first_segment_bytes) / RESERVE_PART,
         upkeep: Upkeep::new(settings.retention_check_ms, checking),
         stage: Stage::Serving,
     });

@@ -58,6 +58,11 @@ pub(crate) enum Rest {
 }
 
 impl Waiter {
+    /// Whether its item lets go of messages: on a full disk it goes before what needs room.
+    pub(crate) const fn makes_room(&self) -> bool {
+        matches!(self, Self::Retain | Self::DropTopic { .. })
+    }
+
     /// Answers with what applying the item gave.
     ///
     /// # Panics

@@ -1,8 +1,12 @@
 //! A full disk: producers are told, readers are served, and it heals.
 
-use grus_broker::error::QueueError;
+use std::time::Duration;
 
-use crate::bench::{Queue, batch, sim_bench, topic};
+use grus_broker::error::QueueError;
+use grus_log::SimDisk;
+use grus_protocol::ids::Durability;
+
+use crate::bench::{Bench, Queue, batch, settings, sim_bench, topic};
 
 #[actix::test]
 async fn producers_are_told_readers_are_served_and_it_heals_when_space_returns() {
@@ -37,5 +41,35 @@ async fn producers_are_told_readers_are_served_and_it_heals_when_space_returns()
     assert_eq!(healed.base_offset.0, stored, "what was refused was not stored");
     let bench = bench.restart().await;
     assert_eq!(bench.queue(1, 0).bodies().await.len() as u64, stored + 1);
+    bench.stop().await;
+}
+
+/// Nobody gives the disk more space here: what the shard itself holds has to go.
+#[actix::test]
+async fn a_disk_full_of_our_own_messages_is_freed_by_dropping_a_topic() {
+    let mut settings = settings("/data/0".into(), Durability::Persisted);
+    settings.retention_check_ms = 1;
+    let bench = Bench::start(SimDisk::new(9), settings).await;
+    bench.open(topic(1, 1)).await.unwrap();
+    bench.open(topic(2, 1)).await.unwrap();
+    let queue = bench.queue(1, 0);
+    bench.disk.set_capacity_bytes(bench.disk.used_bytes() + 1_000_000);
+    // The smaller the batches, the less room they leave.
+    for size in [10_000, 1_000, 100, 1] {
+        let body = vec![7; size];
+        while queue.produce(batch(&[&body])).await.is_ok() {}
+    }
+    assert!(bench.status().await.disk_full);
+
+    bench.drop_topic(1).await.expect("what lets go of messages is taken on a full disk");
+    let other = bench.queue(2, 0);
+    let tries = async {
+        while let Err(error) = other.produce(batch(&[b"again"])).await {
+            assert_eq!(error, QueueError::StorageFull);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), tries).await.expect("the log was trimmed");
+    let bench = bench.restart().await;
+    assert_eq!(bench.queue(2, 0).bodies().await.len(), 1);
     bench.stop().await;
 }
