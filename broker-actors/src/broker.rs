@@ -221,7 +221,7 @@ impl Running {
         process: &Process,
     ) -> Result<watch::Receiver<Arc<Routes>>, StartError> {
         let address = advertised(config, self.folder.broker(), sockets.addresses.listen);
-        let registry = self.start_registry().await?;
+        let registry = self.start_registry(config.log.accept_loss).await?;
         let table = table_now(&registry).await?;
         let wanted = match config.shards_per_durability {
             0 => config.core_arbiters_resolved(),
@@ -283,13 +283,14 @@ impl Running {
         Ok(routes)
     }
 
-    async fn start_registry(&mut self) -> Result<RegistryHandle, StartError> {
+    async fn start_registry(&mut self, accept_loss: bool) -> Result<RegistryHandle, StartError> {
         let places = RegistryPlaces {
             core: self.places.core(0).clone(),
             flush: self.places.open("registry-flush"),
             disk: self.places.open("registry-disk"),
         };
-        let settings = RegistrySettings::new(self.folder.registry());
+        let settings =
+            RegistrySettings { accept_loss, ..RegistrySettings::new(self.folder.registry()) };
         let registry = RegistryService::start(places, settings, RealDisk).await?;
         let handle = registry.handle().clone();
         self.registry = Some(registry);

@@ -117,6 +117,8 @@ pub struct LogSettings {
     pub segment_bytes: u64,
     /// Bytes of the first segments of an empty shard.
     pub first_segment_bytes: u64,
+    /// Whether damaged entries that have to be applied again are given up: for one start.
+    pub accept_loss: bool,
 }
 
 /// Reading.
@@ -163,7 +165,11 @@ impl Default for BrokerConfig {
                 retention_time: Duration::from_hours(7 * 24),
                 retention_bytes: 0,
             },
-            log: LogSettings { segment_bytes: 256 << 20, first_segment_bytes: 16 << 20 },
+            log: LogSettings {
+                segment_bytes: 256 << 20,
+                first_segment_bytes: 16 << 20,
+                accept_loss: false,
+            },
             fetch: FetchConfig { bytes_max: 4 << 20, wait_max: Duration::from_mins(1) },
             logging_filter: "warn,grus=info".into(),
         }

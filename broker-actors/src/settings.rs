@@ -76,6 +76,7 @@ impl BrokerConfig {
             durability,
             segment_bytes: bytes(self.log.segment_bytes),
             first_segment_bytes: bytes(self.log.first_segment_bytes),
+            accept_loss: self.log.accept_loss,
             entry_bytes_max: self.limits.batch_bytes_max as usize + ENTRY_OVERHEAD_BYTES,
             ..LogConfig::default()
         };

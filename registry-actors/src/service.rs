@@ -49,6 +49,8 @@ pub struct RegistrySettings {
     pub segment_bytes: u32,
     /// First segments of its log, in bytes. A quarter of it bounds one entry.
     pub first_segment_bytes: u32,
+    /// Whether damaged entries that have to be applied again are given up: for one start.
+    pub accept_loss: bool,
     /// How often it looks after the length of its log and its copy in sled.
     pub care_period: Duration,
 }
@@ -60,6 +62,7 @@ impl RegistrySettings {
             dir: dir.into(),
             segment_bytes: 8 << 20,
             first_segment_bytes: 1 << 20,
+            accept_loss: false,
             care_period: Duration::from_secs(5),
         }
     }
@@ -130,6 +133,7 @@ async fn build<D: Disk>(
         durability: Durability::Persisted,
         segment_bytes: settings.segment_bytes,
         first_segment_bytes: settings.first_segment_bytes,
+        accept_loss: settings.accept_loss,
         ..LogConfig::default()
     };
     let (log, recovered) = Log::open(&disk, &settings.dir.join("log"), config)?;

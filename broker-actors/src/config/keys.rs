@@ -104,6 +104,9 @@ pub(super) const KEYS: &[Key] = &[
     key!("log.segment_bytes", bytes_u64, "Bytes of a log segment.", log.segment_bytes),
     key!("log.first_segment_bytes", bytes_u64,
         "Bytes of the first segments of an empty shard.", log.first_segment_bytes),
+    key!("log.accept_loss", flag,
+        "Whether damaged entries that a start has to apply again are given up for good. Only for the one\nstart after \"... is damaged\", when no copy of the file is left: GRUS__LOG__ACCEPT_LOSS=true.",
+        log.accept_loss),
 
     key!("fetch.bytes_max", bytes_u32,
         "Most bytes of one fetch's answer; one batch is always given, however large.", fetch.bytes_max),

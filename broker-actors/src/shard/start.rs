@@ -81,7 +81,7 @@ pub enum ShardStartError {
     /// give them up, by the log's setting `accept_loss`.
     #[error(
         "log entry {index} in {} must be applied again and is damaged ({damage}); nothing was \
-         changed: bring the file back from a copy, or start with accept_loss to do without it",
+         changed: bring the file back from a copy, or start once with log.accept_loss = true to do without it",
         folder.display()
     )]
     Damaged {
@@ -195,15 +195,19 @@ async fn build<D: Disk>(
         machine: Rc::new(RefCell::new(machine)),
         starved: Cell::new(false),
     });
+    // Asked before consensus starts: what it meets while it applies, it can only end the process for.
+    if let Some(index) = recovered.damaged_to_apply()
+        && !ground.log.borrow().accepts_loss_of(index)
+    {
+        return Err(damaged(index, settings.folder, &recovered));
+    }
     let links = StorageLinks::default();
     let workers = start_workers(places, &ground, &links);
     match start_group(places, &settings, &ground, &recovered, &workers, &links).await {
         Err(error) => {
             workers.stop().await;
             let Some(index) = recovered.damaged_to_apply() else { return Err(error) };
-            let ranges = recovered.report.damage.iter().map(ToString::to_string);
-            let damage = ranges.collect::<Vec<_>>().join("; ");
-            Err(ShardStartError::Damaged { index, folder: settings.folder, damage })
+            Err(damaged(index, settings.folder, &recovered))
         }
         Ok(group) => {
             let (actor, handle) = open(places, &settings, group, &ground, &workers, changed);
@@ -227,6 +231,11 @@ fn start_workers<D: Disk>(
     let flush = Host::spawn(&places.flush, spec("Flush").never_restarts(), || Flush);
     let reader = Host::spawn(&places.reader, spec("Reader"), || Reader);
     Workers { storage, flush, reader }
+}
+
+fn damaged(index: u64, folder: PathBuf, recovered: &Recovered) -> ShardStartError {
+    let ranges = recovered.report.damage.iter().map(ToString::to_string);
+    ShardStartError::Damaged { index, folder, damage: ranges.collect::<Vec<_>>().join("; ") }
 }
 
 async fn start_group<D: Disk>(

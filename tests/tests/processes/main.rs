@@ -2,6 +2,7 @@
 
 mod actors;
 mod client;
+mod damage;
 mod disk_full;
 mod idle;
 mod kill;

@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use crate::{create, numbered, read_all};
 
 /// The last line of a broker that refused to start, which must have exit code 1.
-fn refusal(done: &Done) -> String {
+pub(crate) fn refusal(done: &Done) -> String {
     assert_eq!(done.status.code(), Some(1), "{}", done.err);
     let last = done.err.lines().last().unwrap_or_default();
     assert!(last.starts_with("grus: "), "the last line says why: {}", done.err);

@@ -62,7 +62,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// Whether the operator has given this damaged entry up.
-    fn accepts_loss_of(&self, index: u64) -> bool {
+    pub fn accepts_loss_of(&self, index: u64) -> bool {
         self.config.accept_loss || self.notes.accepted.iter().any(|range| range.contains(&index))
     }
 
