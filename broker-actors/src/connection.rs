@@ -13,6 +13,7 @@
 //!   and writes the replies that are under way.
 //! * If it panics: the socket is closed; no other connection notices.
 
+pub mod blocks;
 pub mod budget;
 pub mod foreign;
 pub mod liveness;

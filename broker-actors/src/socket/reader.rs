@@ -9,6 +9,7 @@ use grus_protocol::frame::{FrameError, bytes_missing, decode};
 use grus_protocol::limits::FrameLimits;
 use tokio::net::tcp::OwnedReadHalf;
 
+use crate::connection::blocks::Blocks;
 use crate::connection::foreign::Foreign;
 use crate::connection::replies::{Content, Outgoing, ReplyTo};
 use crate::connection::requests::{is_request, read_request};
@@ -43,7 +44,7 @@ pub enum ReadEnd {
 /// Reads requests and hands them on, in the order in which they arrive.
 pub struct Reader {
     stream: OwnedReadHalf,
-    buffer: BytesMut,
+    buffer: Blocks,
     room_bytes: usize,
     last_frame_bytes: usize,
     limits: FrameLimits,
@@ -65,7 +66,7 @@ impl Reader {
     ) -> Self {
         Self {
             stream,
-            buffer: BytesMut::new(),
+            buffer: Blocks::default(),
             room_bytes: READ_BYTES_MIN,
             last_frame_bytes: 0,
             limits,
@@ -94,15 +95,15 @@ impl Reader {
         loop {
             tokio::select! {
                 ready = self.stream.readable() => ready.map_err(|error| gone(&error))?,
-                () = self.gate.hushed(), if self.buffer.is_empty() => {
-                    self.buffer = BytesMut::new();
+                () = self.gate.hushed(), if self.buffer.bytes.is_empty() => {
+                    self.buffer.give_back();
                     self.room_bytes = READ_BYTES_MIN;
                     self.last_frame_bytes = 0;
                     continue;
                 }
             }
             let room = self.make_room();
-            match self.stream.try_read_buf(&mut (&mut self.buffer).limit(room)) {
+            match self.stream.try_read_buf(&mut (&mut self.buffer.bytes).limit(room)) {
                 Ok(0) => return Err(ReadEnd::PeerDone),
                 Ok(read) => {
                     self.metrics.bytes_read(read as u64);
@@ -120,40 +121,41 @@ impl Reader {
     /// Makes room for the next read and says how much of it to fill. A large frame is read up to
     /// its end and no further, so that the next one begins a buffer of its own uncopied.
     fn make_room(&mut self) -> usize {
-        let missing = bytes_missing(&self.buffer, &self.limits);
-        let (room, spare_min) = if self.buffer.is_empty() && self.last_frame_bytes > LARGE_BYTES {
-            (self.last_frame_bytes, self.last_frame_bytes) // most likely another such one
-        } else if missing > LARGE_BYTES {
-            // Its length is a stranger's claim: room is made as its bytes come in.
-            let room = missing.min(READ_BYTES_MAX.max(self.buffer.len()));
-            (room, room)
-        } else {
-            (self.room_bytes, SPARE_BYTES_MIN.max(missing))
-        };
-        if self.buffer.capacity() - self.buffer.len() < spare_min {
-            self.buffer.reserve(room.max(spare_min));
+        let missing = bytes_missing(&self.buffer.bytes, &self.limits);
+        let (room, spare_min) =
+            if self.buffer.bytes.is_empty() && self.last_frame_bytes > LARGE_BYTES {
+                (self.last_frame_bytes, self.last_frame_bytes) // most likely another such one
+            } else if missing > LARGE_BYTES {
+                // Its length is a stranger's claim: room is made as its bytes come in.
+                let room = missing.min(READ_BYTES_MAX.max(self.buffer.bytes.len()));
+                (room, room)
+            } else {
+                (self.room_bytes, SPARE_BYTES_MIN.max(missing))
+            };
+        if self.buffer.room() < spare_min {
+            self.buffer.make_room(room.max(spare_min));
         }
-        room.min(self.buffer.capacity() - self.buffer.len())
+        room.min(self.buffer.room())
     }
 
     /// Hands on every whole frame in the buffer.
     async fn take_frames(&mut self) -> Result<(), ReadEnd> {
         if !self.gate.is_greeted()
-            && let Some(foreign) = Foreign::recognise(&self.buffer)
+            && let Some(foreign) = Foreign::recognise(&self.buffer.bytes)
         {
             self.say_and_close(foreign.answer(self.dispatcher.http_address()));
             return Err(ReadEnd::Foreign(foreign));
         }
         loop {
             self.gate.wait_for_room().await;
-            let before = self.buffer.len();
-            let decoded = decode(&mut self.buffer, &self.limits);
-            let bytes = u32::try_from(before - self.buffer.len()).unwrap_or(u32::MAX);
+            let before = self.buffer.bytes.len();
+            let decoded = decode(&mut self.buffer.bytes, &self.limits);
+            let bytes = u32::try_from(before - self.buffer.bytes.len()).unwrap_or(u32::MAX);
             match decoded {
                 Ok(None) => return Ok(()),
                 Ok(Some(frame)) if !is_request(&frame) => self.gate.frame_ignored(),
                 Ok(Some(frame)) => {
-                    self.last_frame_bytes = before - self.buffer.len();
+                    self.last_frame_bytes = before - self.buffer.bytes.len();
                     self.gate.request_taken(bytes);
                     self.metrics.request(frame.head.opcode);
                     let reply = ReplyTo::new(frame.head, bytes, self.replies.clone());
