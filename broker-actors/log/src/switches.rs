@@ -17,6 +17,8 @@ pub enum OrderRule {
     SyncFolder,
     /// Each life of a file has its own sequence number in every entry.
     SequencePerLife,
+    /// A sequence number that a cut has declared void is never given again.
+    NumbersBeyondCuts,
     /// Truncation closes the segment; it never writes over the truncated bytes.
     CloseAtTruncation,
     /// What recovery read is synced before it is relied on.
@@ -31,7 +33,7 @@ pub enum OrderRule {
 
 impl OrderRule {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::SyncBeforeAcknowledge,
         Self::LogBeforeVote,
         Self::SyncVote,
@@ -39,6 +41,7 @@ impl OrderRule {
         Self::SyncBeforeRename,
         Self::SyncFolder,
         Self::SequencePerLife,
+        Self::NumbersBeyondCuts,
         Self::CloseAtTruncation,
         Self::SyncRecovered,
         Self::CloseAtRecovery,

@@ -19,6 +19,7 @@ use crate::maker::{MakeError, Maker, Origin};
 use crate::notes::{ACCEPTED_RANGES_MAX, Notes};
 use crate::report::Report;
 use crate::segment::{FreeMapping, Previous, Segment};
+use crate::switches::OrderRule;
 use crate::walk::Evidence;
 
 /// The smallest segment that a start on a full disk makes do with: the reserve and what goes with it.
@@ -81,6 +82,11 @@ impl<D: Disk> Log<D> {
         let void_through = Opening::void_through(&found).max(notes.void_through);
         let mut outcome = opening.recover(&mut found, evidence);
         let newest_sequence = outcome.newest_sequence().max(void_through);
+        let next_sequence = if config.skips(OrderRule::NumbersBeyondCuts) {
+            outcome.kept.last().map_or(0, |kept| kept.sequence) + 1
+        } else {
+            names.next_sequence(void_through)
+        };
         let (checkpoints, data) = opening.checkpoints(&names, &outcome, &notes)?;
         let (give_back, given_back) = channel();
         let applied = data.last().map(|data| data.index);
@@ -104,7 +110,7 @@ impl<D: Disk> Log<D> {
             notes_generation: 0,
             checkpoints,
             publishing: VecDeque::new(),
-            room: Room::new(names.next_sequence(void_through)),
+            room: Room::new(next_sequence),
             wanted: Wanted::default(),
             flight: None,
             made_way: false,

@@ -6,4 +6,5 @@ mod flips;
 mod full;
 mod harness;
 mod model;
+mod numbers;
 mod rules;
