@@ -1,28 +1,19 @@
 //! The broker's configuration: defaults, then a file, then the environment, then flags.
 //!
-//! Every key stands in one table (`keys`), from which reading, printing and the commented
-//! `deploy/broker.toml` are made, so the three cannot differ.
+//! Every key stands in one table (`keys`), from which [`BROKER_SCHEMA`] reads and prints it and the
+//! commented `deploy/broker.toml` is made, so the three cannot differ.
 
 mod keys;
-mod layers;
-mod units;
 
-use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use grus_protocol::ids::Durability;
 use grus_protocol::limits;
-use thiserror::Error;
+use grus_registry::configuration::Schema;
+use tracing_subscriber::EnvFilter;
 
-pub use self::keys::reference_toml;
-use self::keys::{KEYS, Key};
-pub use self::layers::Source;
-use self::layers::{Given, Layer};
-pub use self::units::{format_bytes, format_duration, parse_bytes, parse_duration};
-
-/// Least bytes of a segment.
-const FIRST_SEGMENT_BYTES_MIN: u64 = 1 << 20;
+use self::keys::KEYS;
 
 /// Everything a broker can be told. [`BrokerConfig::default`] is a broker that listens on
 /// loopback alone and keeps its data in `./grus-data`.
@@ -176,124 +167,11 @@ impl Default for BrokerConfig {
     }
 }
 
-/// Why a configuration was refused. Each is one line for the operator; exit code 2.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum ConfigError {
-    /// The file cannot be read, or is not TOML.
-    #[error("configuration file {}: {message}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What went wrong.
-        message: String,
-    },
-    /// The environment cannot be read.
-    #[error("configuration from the environment: {message}")]
-    Environment {
-        /// What went wrong.
-        message: String,
-    },
-    /// No such key.
-    #[error("unknown configuration key `{key}` ({source_of_key}){hint}")]
-    UnknownKey {
-        /// The key, as `section.key`.
-        key: String,
-        /// Who set it.
-        source_of_key: Source,
-        /// What may have been meant, or nothing.
-        hint: String,
-    },
-    /// A value that is not one.
-    #[error("configuration key `{key}` ({source_of_key}): {message}")]
-    Value {
-        /// The key, as `section.key`.
-        key: String,
-        /// Who set it.
-        source_of_key: Source,
-        /// What is wrong with it.
-        message: String,
-    },
-}
-
-/// A configuration and where each of its values came from.
-#[derive(Debug, Clone)]
-pub struct LoadedConfig {
-    /// The values.
-    pub config: BrokerConfig,
-    sources: Vec<Source>,
-}
-
-impl LoadedConfig {
-    /// One line per key: `section.key = value`, then its source as a comment. Valid TOML.
-    #[must_use]
-    pub fn print_config(&self) -> String {
-        let mut lines = String::new();
-        for (key, source) in KEYS.iter().zip(&self.sources) {
-            let line = format!("{} = {}", key.name, (key.get)(&self.config));
-            let _ = writeln!(lines, "{line:<48} # {source}");
-        }
-        lines
-    }
-}
+/// All that can be configured in a broker.
+pub static BROKER_SCHEMA: Schema<BrokerConfig> =
+    Schema { title: "Grus broker", command: "grus broker", file: "broker.toml", keys: KEYS, check };
 
 impl BrokerConfig {
-    /// Loads a configuration: defaults, `file`, the process's `GRUS__SECTION__KEY` variables,
-    /// then `overrides` (`section.key` and value), later ones winning.
-    ///
-    /// # Errors
-    /// [`ConfigError`], naming the key, its source and where possible the line.
-    pub fn load(
-        file: Option<&Path>,
-        overrides: &[(String, String)],
-    ) -> Result<LoadedConfig, ConfigError> {
-        let text = match file {
-            None => None,
-            Some(path) => Some((
-                path,
-                std::fs::read_to_string(path).map_err(|error| ConfigError::File {
-                    path: path.into(),
-                    message: error.to_string(),
-                })?,
-            )),
-        };
-        let file = text.as_ref().map(|(path, text)| (*path, text.as_str()));
-        Self::from_layers(file, std::env::vars(), overrides)
-    }
-
-    /// Like [`BrokerConfig::load`], with the file's text and the variables given.
-    ///
-    /// # Errors
-    /// As [`BrokerConfig::load`].
-    pub fn from_layers(
-        file: Option<(&Path, &str)>,
-        variables: impl IntoIterator<Item = (String, String)>,
-        overrides: &[(String, String)],
-    ) -> Result<LoadedConfig, ConfigError> {
-        let mut layers: Vec<Layer> = Vec::with_capacity(3);
-        if let Some((path, text)) = file {
-            layers.push(layers::file_layer(path, text)?);
-        }
-        layers.push(layers::environment_layer(variables)?);
-        layers.push(layers::flag_layer(overrides));
-
-        let mut loaded =
-            LoadedConfig { config: Self::default(), sources: vec![Source::Default; KEYS.len()] };
-        for (name, given) in layers.into_iter().flatten() {
-            let Some(at) = KEYS.iter().position(|key| key.name == name) else {
-                let hint = keys::hint(&name);
-                return Err(ConfigError::UnknownKey {
-                    key: name,
-                    source_of_key: given.source,
-                    hint,
-                });
-            };
-            set(&KEYS[at], &mut loaded.config, &given)?;
-            loaded.sources[at] = given.source;
-        }
-        loaded.check()?;
-        Ok(loaded)
-    }
-
     /// The number of core arbiters, [`BrokerConfig::core_arbiters`] = 0 worked out.
     #[must_use]
     pub fn core_arbiters_resolved(&self) -> u32 {
@@ -305,75 +183,49 @@ impl BrokerConfig {
     }
 }
 
-fn set(key: &Key, config: &mut BrokerConfig, given: &Given) -> Result<(), ConfigError> {
-    (key.set)(config, &given.text).map_err(|message| ConfigError::Value {
-        key: key.name.into(),
-        source_of_key: given.source.clone(),
-        message,
-    })
-}
-
-impl LoadedConfig {
-    /// Checks what must hold between values.
-    fn check(&self) -> Result<(), ConfigError> {
-        let config = &self.config;
-        let limits = &config.limits;
-        let rules: [(bool, &str, &str); 8] = [
-            (
-                u64::from(limits.message_bytes_max) + u64::from(limits.headers_bytes_max)
-                    < u64::from(limits.batch_bytes_max),
-                "limits.batch_bytes_max",
-                "must exceed limits.message_bytes_max and limits.headers_bytes_max together",
-            ),
-            (
-                u64::from(limits.batch_bytes_max) + u64::from(limits::REQUEST_HEADER_BYTES_MAX)
-                    < u64::from(limits.frame_bytes_max),
-                "limits.frame_bytes_max",
-                "must exceed limits.batch_bytes_max by more than 256 KiB",
-            ),
-            (
-                config.connection.inflight_bytes_max >= limits.frame_bytes_max,
-                "connection.inflight_bytes_max",
-                "must be at least limits.frame_bytes_max",
-            ),
-            (
-                config.log.segment_bytes >= config.log.first_segment_bytes,
-                "log.segment_bytes",
-                "must be at least log.first_segment_bytes",
-            ),
-            (
-                config.log.first_segment_bytes >= FIRST_SEGMENT_BYTES_MIN,
-                "log.first_segment_bytes",
-                "must be at least 1 MiB",
-            ),
-            (
-                (1..=limits.queues_max).contains(&config.topic.queues),
-                "topic.queues",
-                "must be between 1 and limits.queues_max",
-            ),
-            (
-                config.fetch.wait_max < config.connection.idle_timeout,
-                "fetch.wait_max",
-                "must be shorter than connection.idle_timeout, or waiting readers are cut off",
-            ),
-            (config.connections_max > 0, "listen.connections_max", "must be at least 1"),
-        ];
-        for (holds, key, message) in rules {
-            if !holds {
-                return Err(self.broken(key, message));
-            }
-        }
-        Ok(())
+/// Checks what must hold between values; blames a key.
+fn check(config: &BrokerConfig) -> Result<(), (&'static str, String)> {
+    let limits = &config.limits;
+    let rules: [(bool, &str, &str); 6] = [
+        (
+            u64::from(limits.message_bytes_max) + u64::from(limits.headers_bytes_max)
+                < u64::from(limits.batch_bytes_max),
+            "limits.batch_bytes_max",
+            "must exceed limits.message_bytes_max and limits.headers_bytes_max together",
+        ),
+        (
+            u64::from(limits.batch_bytes_max) + u64::from(limits::REQUEST_HEADER_BYTES_MAX)
+                < u64::from(limits.frame_bytes_max),
+            "limits.frame_bytes_max",
+            "must exceed limits.batch_bytes_max by more than 256 KiB",
+        ),
+        (
+            config.connection.inflight_bytes_max >= limits.frame_bytes_max,
+            "connection.inflight_bytes_max",
+            "must be at least limits.frame_bytes_max",
+        ),
+        (
+            config.log.segment_bytes >= config.log.first_segment_bytes,
+            "log.segment_bytes",
+            "must be at least log.first_segment_bytes",
+        ),
+        (
+            config.topic.queues <= limits.queues_max,
+            "topic.queues",
+            "must be at most limits.queues_max",
+        ),
+        (
+            config.fetch.wait_max < config.connection.idle_timeout,
+            "fetch.wait_max",
+            "must be shorter than connection.idle_timeout, or waiting readers are cut off",
+        ),
+    ];
+    if let Some((_, key, message)) = rules.into_iter().find(|(holds, _, _)| !holds) {
+        return Err((key, message.to_owned()));
     }
-
-    fn broken(&self, name: &str, message: &str) -> ConfigError {
-        let at = KEYS.iter().position(|key| key.name == name);
-        ConfigError::Value {
-            key: name.into(),
-            source_of_key: at.map_or(Source::Default, |at| self.sources[at].clone()),
-            message: message.into(),
-        }
-    }
+    EnvFilter::try_new(&config.logging_filter)
+        .map(drop)
+        .map_err(|error| ("logging.filter", error.to_string()))
 }
 
 #[cfg(test)]

@@ -5,13 +5,14 @@ use std::io::{IsTerminal, Write as _};
 use std::path::PathBuf;
 
 use grus_mailbox::{Process, System};
+use grus_registry::configuration::{ConfigError, Loaded};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::broker::{Broker, StartError};
-use crate::config::{BrokerConfig, ConfigError, LoadedConfig};
+use crate::config::{BROKER_SCHEMA, BrokerConfig};
 
 /// What the command line says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,7 +59,7 @@ impl BrokerArgs {
     ///
     /// # Errors
     /// [`ConfigError`].
-    pub fn load(&self) -> Result<LoadedConfig, ConfigError> {
+    pub fn load(&self) -> Result<Loaded<BrokerConfig>, ConfigError> {
         let data = self.data.as_ref().map(|data| data.to_string_lossy().into_owned());
         let given = [
             ("broker.data", data),
@@ -67,7 +68,7 @@ impl BrokerArgs {
         ];
         let overrides: Vec<_> =
             given.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
-        BrokerConfig::load(self.config.as_deref(), &overrides)
+        BROKER_SCHEMA.load(self.config.as_deref(), &overrides)
     }
 }
 
@@ -80,7 +81,7 @@ pub fn run_from(args: &BrokerArgs) -> Result<(), RunError> {
     let loaded = args.load()?;
     if args.print_config {
         let mut out = std::io::stdout().lock();
-        let _ = out.write_all(loaded.print_config().as_bytes()); // the reader may have left
+        let _ = out.write_all(BROKER_SCHEMA.print(&loaded).as_bytes()); // the reader may have left
         return Ok(());
     }
     start_log_lines(&loaded.config)?;

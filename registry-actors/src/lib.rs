@@ -6,6 +6,7 @@
 //! ask send a [`RegistryRequest`]; those who route send a [`Watch`] and are told every change.
 
 pub mod command;
+pub mod configuration;
 pub mod disk_store;
 pub mod error;
 mod flush;

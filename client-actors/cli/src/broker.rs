@@ -10,5 +10,8 @@ use crate::failure::Failure;
 pub fn run(args: BrokerArgs) -> Result<(), Failure> {
     let BrokerArgs { config, data, listen, http, print_config } = args;
     let args = grus_broker::BrokerArgs { config, data, listen, http, print_config };
-    grus_broker::run_from(&args).map_err(|error| Failure::Told(error.to_string()))
+    grus_broker::run_from(&args).map_err(|error| match error {
+        grus_broker::RunError::Config(error) => Failure::Configuration(error.to_string()),
+        other => Failure::Told(other.to_string()),
+    })
 }

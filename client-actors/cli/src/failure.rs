@@ -1,4 +1,4 @@
-//! How a command fails: one clear line on standard error, and exit code 1.
+//! How a command fails: one clear line on standard error, and exit code 1; 2 for a daemon's setting.
 
 use std::fmt::Display;
 use std::io;
@@ -11,6 +11,10 @@ pub enum Failure {
     /// Something the caller is told in one line.
     #[error("{0}")]
     Told(String),
+    /// A setting of a daemon is refused: exit code 2, so that a supervisor can tell that a restart
+    /// will not help.
+    #[error("{0}")]
+    Configuration(String),
     /// The reader of standard output has left; nothing more to say, and nothing is wrong.
     #[error("standard output was closed")]
     OutputClosed,
@@ -32,7 +36,7 @@ impl Failure {
 
     /// What is printed: one line, whatever the parts held. Nothing for [`Failure::OutputClosed`].
     pub fn line(&self, json: bool) -> Option<String> {
-        let Self::Told(text) = self else { return None };
+        let (Self::Told(text) | Self::Configuration(text)) = self else { return None };
         let one: Vec<&str> =
             text.split(['\n', '\r']).map(str::trim).filter(|t| !t.is_empty()).collect();
         let one = one.join(" ");
@@ -47,6 +51,7 @@ impl Failure {
     pub fn code(&self) -> u8 {
         match self {
             Self::Told(_) => 1,
+            Self::Configuration(_) => 2,
             Self::OutputClosed => 0,
         }
     }

@@ -45,6 +45,31 @@ fn s1_without_settings_it_listens_where_the_documents_say() {
 }
 
 #[test]
+fn a_refused_setting_ends_with_code_2_and_names_key_and_place() {
+    let home = Home::new();
+    let file = home.data.with_extension("toml");
+    fs::write(&file, "[topic]\nqueues = 8\nqueue_count = 4\n").expect("a file");
+    let path = file.display().to_string();
+    let with_file = program::grus(&["broker", "--config", &path]);
+    let mut variable = program::grus(&["broker"]);
+    variable.env("GRUS__LISTEN__ADRESS", "127.0.0.1:1");
+    let mut out_of_range = program::grus(&["broker"]);
+    out_of_range.env("GRUS__TOPIC__QUEUES", "0");
+    let argument = program::grus(&["broker", "--listen", "nowhere"]);
+    for (command, named) in [
+        (with_file, format!("`topic.queue_count` ({path}:3)")),
+        (variable, "`listen.adress` (environment GRUS__LISTEN__ADRESS)".into()),
+        (out_of_range, "`topic.queues` (environment GRUS__TOPIC__QUEUES): 0 is not".into()),
+        (argument, "`listen.address` (command line): `nowhere` is not host:port".into()),
+    ] {
+        let done = program::run(command, b"");
+        assert_eq!(done.status.code(), Some(2), "{}", done.err);
+        assert_eq!(done.err.lines().count(), 1, "{}", done.err);
+        assert!(done.err.contains(&named), "{named} in {}", done.err);
+    }
+}
+
+#[test]
 fn s1_a_taken_port_is_named() {
     for http in [false, true] {
         let home = Home::new();
