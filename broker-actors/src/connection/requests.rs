@@ -56,11 +56,19 @@ pub fn read_request(frame: Frame, greeted: bool) -> Result<Request, ErrorReply> 
         let text = format!("{opcode} has no body, but {} bytes came", frame.body.len());
         return Err(ErrorReply::new(ErrorCode::MalformedFrame, text));
     }
-    decode(frame).map_err(|error| error.to_reply())
+    match decode(frame) {
+        Ok(Some(request)) => Ok(request),
+        Ok(None) => {
+            let text = format!("a broker does not serve {opcode}");
+            Err(ErrorReply::new(ErrorCode::UnsupportedFeature, text))
+        }
+        Err(error) => Err(error.to_reply()),
+    }
 }
 
-fn decode(frame: Frame) -> Result<Request, HeaderError> {
-    Ok(match frame.head.opcode {
+/// Decodes the header; `None` for what is not served here.
+fn decode(frame: Frame) -> Result<Option<Request>, HeaderError> {
+    Ok(Some(match frame.head.opcode {
         Opcode::Hello => Request::Hello(frame.header()?),
         Opcode::Ping => {
             frame.header::<Ping>()?;
@@ -76,7 +84,12 @@ fn decode(frame: Frame) -> Result<Request, HeaderError> {
         Opcode::DeleteTopic => Request::DeleteTopic(frame.header()?),
         Opcode::DescribeTopic => Request::DescribeTopic(frame.header()?),
         Opcode::ListTopics => Request::ListTopics(frame.header()?),
-    })
+        Opcode::WatchRoutes
+        | Opcode::RoutesChanged
+        | Opcode::RegisterBroker
+        | Opcode::BrokerHeartbeat
+        | Opcode::OfferTopics => return Ok(None),
+    }))
 }
 
 /// Whether a frame asks something; what a client sends besides (replies, pushes) is ignored.

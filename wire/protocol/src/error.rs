@@ -152,6 +152,16 @@ error_codes! {
     Diverged = 81, final;
     /// The stored bytes of this range are damaged; the rest is served.
     CorruptRange = 82, final;
+
+    /// The registry cannot be reached: topics cannot be made, changed or removed now. Messages go
+    /// on with the last known routes. Nothing was changed.
+    RegistryUnavailable = 90, retry;
+    /// Another data folder, or another process, has this broker's id.
+    BrokerIdTaken = 91, final;
+    /// The registry does not know this session of the broker: it registers again.
+    UnknownBroker = 92, final;
+    /// The shard belongs to another broker.
+    ShardTaken = 93, final;
 }
 
 impl ErrorCode {

@@ -11,12 +11,19 @@ mod fetch;
 mod hello;
 mod metadata;
 mod produce;
+mod registry;
 mod topic;
 
 pub use fetch::{Fetch, FetchReply, FetchedBatch, ListAt, ListOffsets, ListOffsetsReply};
 pub use hello::{HELLO_TEXT_BYTES_MAX, Hello, HelloReply, Ping, PingReply, features};
 pub use metadata::{Metadata, MetadataReply, QueueRoute, TopicMetadata};
 pub use produce::{InitProducer, InitProducerReply, Produce, ProduceReply};
+pub use registry::{
+    BrokerHeartbeat, BrokerHeartbeatReply, BrokerState, HOST_BYTES_MAX, OfferTopics,
+    OfferTopicsReply, OfferedQueue, OfferedTopic, QueueSpan, RefusedTopic, RegisterBroker,
+    RegisterBrokerReply, RoutesChanged, ShardClaim, ShardState, TopicState, WatchRoutes,
+    WatchRoutesReply,
+};
 pub use topic::{
     AlterTopic, AlterTopicReply, CreateTopic, CreateTopicReply, DeleteTopic, DeleteTopicReply,
     DescribeTopic, DescribeTopicReply, ListTopics, ListTopicsReply, QueueDescription, TopicKind,
@@ -57,4 +64,8 @@ requests! {
     DeleteTopic => DeleteTopicReply,
     DescribeTopic => DescribeTopicReply,
     ListTopics => ListTopicsReply,
+    WatchRoutes => WatchRoutesReply,
+    RegisterBroker => RegisterBrokerReply,
+    BrokerHeartbeat => BrokerHeartbeatReply,
+    OfferTopics => OfferTopicsReply,
 }

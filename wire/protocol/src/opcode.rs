@@ -63,6 +63,23 @@ opcodes! {
     DescribeTopic = 23,
     /// Lists topics.
     ListTopics = 24,
+    /// Asks to be told the routes, now and whenever they change.
+    WatchRoutes = 25,
+    /// Push: tells a change of the routes.
+    RoutesChanged = 26,
+    /// A broker says to a registry that it is there.
+    RegisterBroker = 40,
+    /// A broker says to a registry that it is still there.
+    BrokerHeartbeat = 41,
+    /// A broker tells a registry of topics that it does not know.
+    OfferTopics = 42,
+}
+
+impl Opcode {
+    /// Whether it stands in pushes: told without having been asked, and never answered.
+    pub const fn is_push(self) -> bool {
+        matches!(self, Self::RoutesChanged)
+    }
 }
 
 impl fmt::Display for Opcode {

@@ -5,11 +5,14 @@
 use grus_protocol::batch::bloom_of_tag;
 use grus_protocol::ids::BrokerAddress;
 use grus_protocol::message::{
-    AlterTopic, AlterTopicReply, CreateTopic, CreateTopicReply, DeleteTopic, DeleteTopicReply,
-    DescribeTopic, DescribeTopicReply, Fetch, FetchReply, FetchedBatch, Hello, HelloReply,
-    InitProducer, InitProducerReply, ListOffsets, ListOffsetsReply, ListTopics, ListTopicsReply,
-    Metadata, MetadataReply, PingReply, Produce, ProduceReply, QueueDescription, QueueRoute,
-    TopicMetadata, TopicSettings, TopicSummary,
+    AlterTopic, AlterTopicReply, BrokerHeartbeat, BrokerHeartbeatReply, BrokerState, CreateTopic,
+    CreateTopicReply, DeleteTopic, DeleteTopicReply, DescribeTopic, DescribeTopicReply, Fetch,
+    FetchReply, FetchedBatch, Hello, HelloReply, InitProducer, InitProducerReply, ListOffsets,
+    ListOffsetsReply, ListTopics, ListTopicsReply, Metadata, MetadataReply, OfferTopics,
+    OfferTopicsReply, OfferedQueue, OfferedTopic, PingReply, Produce, ProduceReply,
+    QueueDescription, QueueRoute, QueueSpan, RefusedTopic, RegisterBroker, RegisterBrokerReply,
+    RoutesChanged, ShardClaim, ShardState, TopicMetadata, TopicSettings, TopicState, TopicSummary,
+    WatchRoutes, WatchRoutesReply,
 };
 use grus_protocol::{BatchLimits, ErrorCode, ErrorReply, FrameLimits, Opcode, limits};
 
@@ -114,6 +117,23 @@ fn every_field_of_every_message_is_listed_in_its_place() {
         ListTopics,
         ListTopicsReply,
         TopicSummary,
+        WatchRoutes,
+        WatchRoutesReply,
+        RoutesChanged,
+        BrokerState,
+        ShardState,
+        TopicState,
+        QueueSpan,
+        RegisterBroker,
+        ShardClaim,
+        RegisterBrokerReply,
+        BrokerHeartbeat,
+        BrokerHeartbeatReply,
+        OfferTopics,
+        OfferedTopic,
+        OfferedQueue,
+        OfferTopicsReply,
+        RefusedTopic,
         ErrorReply,
     ];
     let tables = field_tables();

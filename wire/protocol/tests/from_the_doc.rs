@@ -410,6 +410,49 @@ fn topics() {
 }
 
 #[test]
+fn registry_and_routes() {
+    let registry = 0x000a_bcde_f012_3456;
+    let header = |name| frame(name).header;
+    assert_eq!(header("WatchRoutes.request"), [Array(vec![t("orders")])]);
+    assert_eq!(header("WatchRoutes.reply"), n(&[registry, 41]));
+    let push = frame("RoutesChanged.push");
+    assert_eq!((push.kind, push.opcode, push.correlation), (3, 26, CORRELATION + 25));
+    let (host, port, disk) = (t("mq.example"), Number(6086), Number(0x0001_2345_6789_abcd));
+    let broker = vec![Number(5), host.clone(), port.clone(), Bool(true), disk.clone()];
+    let mut shard = n(&[3, 0, 5]);
+    shard.push(Bool(true));
+    let spans = |pairs: &[[u64; 2]]| Array(pairs.iter().map(|pair| Array(n(pair))).collect());
+    let queues = vec![spans(&[[3, 0]]), spans(&[]), spans(&[[3, 0], [9, 1000]])];
+    let settings = || Array(n(&[8, 1, 86_400_000, 1 << 30, 0]));
+    let topic = vec![t("orders"), Number(77), settings(), Number(BORN), Array(queues)];
+    let lists = [Array(broker), Array(shard), Array(topic), t("nobody")];
+    let mut expected = vec![Number(registry), Number(42), Bool(true), Bool(true)];
+    expected.extend(lists.map(|only| Array(vec![only])));
+    assert_eq!(push.header, expected);
+
+    let session = 0x0007_7777_0000_0001;
+    let claims = || vec![Array(n(&[3, 0])), Array(n(&[4, 1]))];
+    let mut expected = vec![Number(5), disk, Number(session), host, port];
+    expected.extend([Array(claims()[..1].to_vec()), Number(2)]);
+    assert_eq!(header("RegisterBroker.request"), expected);
+    let mut expected = n(&[registry, 10_000, 1_000]);
+    expected.push(Array(claims()));
+    assert_eq!(header("RegisterBroker.reply"), expected);
+    let mut expected = n(&[5, session, 1 << 20]);
+    expected.push(Bool(true));
+    assert_eq!(header("BrokerHeartbeat.request"), expected);
+    assert_eq!(header("BrokerHeartbeat.reply"), n(&[10_000]));
+    let offered = vec![t("orders"), Number(77), settings(), spans(&[[2, 3]])];
+    let mut expected = n(&[5, session]);
+    expected.push(Array(vec![Array(offered)]));
+    assert_eq!(header("OfferTopics.request"), expected);
+    let text = t("topic exists, with id 78");
+    let error = Array(vec![Number(43), text, Bool(false), Number(0), Nil]);
+    let refused = Array(vec![t("orders"), Number(77), error]);
+    assert_eq!(header("OfferTopics.reply"), [Array(vec![refused])]);
+}
+
+#[test]
 fn the_rest() {
     assert_eq!(frame("Ping.request").header, []);
     assert_eq!(frame("Ping.reply").header, n(&[BORN]));

@@ -61,7 +61,11 @@ fn every_golden_file_has_its_sample_and_every_opcode_its_files() {
     let expected: BTreeSet<_> = all().into_iter().map(|(name, _)| format!("{name}.hex")).collect();
     assert_eq!(files, expected);
     for opcode in Opcode::ALL {
-        for kind in [FrameKind::Request, FrameKind::Reply] {
+        let kinds: &[_] = match opcode.is_push() {
+            true => &[FrameKind::Push],
+            false => &[FrameKind::Request, FrameKind::Reply],
+        };
+        for kind in kinds {
             let file = format!("{}.{kind}.hex", opcode.name());
             assert!(files.contains(&file), "{file} is missing");
         }
@@ -100,6 +104,11 @@ fn every_header_reads_back_to_the_same_bytes() {
             Opcode::DeleteTopic => again_of::<message::DeleteTopic>(&frame),
             Opcode::DescribeTopic => again_of::<message::DescribeTopic>(&frame),
             Opcode::ListTopics => again_of::<message::ListTopics>(&frame),
+            Opcode::WatchRoutes => again_of::<message::WatchRoutes>(&frame),
+            Opcode::RoutesChanged => again::<message::RoutesChanged>(&frame),
+            Opcode::RegisterBroker => again_of::<message::RegisterBroker>(&frame),
+            Opcode::BrokerHeartbeat => again_of::<message::BrokerHeartbeat>(&frame),
+            Opcode::OfferTopics => again_of::<message::OfferTopics>(&frame),
         };
         assert_eq!(encoded, &frame.header[..], "{name}");
     }

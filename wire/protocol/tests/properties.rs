@@ -4,7 +4,9 @@
 
 use bytes::{Bytes, BytesMut};
 use grus_protocol::batch::{Origin, bloom_of};
-use grus_protocol::message::{FetchReply, Metadata, MetadataReply, Produce};
+use grus_protocol::message::{
+    FetchReply, Metadata, MetadataReply, Produce, RegisterBroker, RoutesChanged,
+};
 use grus_protocol::{
     BatchBuilder, BatchLimits, ErrorReply, FrameHead, FrameLimits, MessageId, NewRecord, Offset,
     Opcode, ProducerEpoch, ProducerId, QueueId, Record, RecordBatch, Sequence, TimestampMs,
@@ -249,6 +251,7 @@ proptest! {
         if let Ok(Some(read)) = frame::decode(&mut wire, &FrameLimits::REQUESTS) {
             let _ = read.header::<ErrorReply>();
             let _ = read.header::<MetadataReply>();
+            let _ = read.header::<RoutesChanged>();
             let _ = read.header::<FetchReply>();
             if let Ok(request) = read.header::<Metadata>() {
                 let again = rmp_serde::to_vec(&request).unwrap();
@@ -264,6 +267,8 @@ proptest! {
         let _ = frame::decode(&mut buffer, &FrameLimits::REQUESTS);
         let _ = frame::decode_header::<Metadata>(&content);
         let _ = frame::decode_header::<MetadataReply>(&content);
+        let _ = frame::decode_header::<RoutesChanged>(&content);
+        let _ = frame::decode_header::<RegisterBroker>(&content);
         let _ = frame::decode_header::<ErrorReply>(&content);
         let _ = RecordBatch::from_log(content.clone());
         let _ = RecordBatch::check(content, &BatchLimits::FORMAT);

@@ -22,6 +22,8 @@ pub mod features {
     pub const NONE: u64 = 0;
     /// Requests may carry the flag `NO_REPLY`.
     pub const NO_REPLY: u64 = 1;
+    /// The routes can be watched: `WatchRoutes` is served, and `RoutesChanged` understood.
+    pub const WATCH_ROUTES: u64 = 1 << 3;
     /// What this version of the crate can speak.
     pub const KNOWN: u64 = NO_REPLY;
 }

@@ -21,6 +21,8 @@ use grus_protocol::{
 };
 use serde::Serialize;
 
+mod registry;
+
 /// 2023-11-14T22:13:20.123Z.
 pub const BORN: TimestampMs = TimestampMs(1_700_000_000_123);
 
@@ -155,6 +157,7 @@ pub fn frames() -> Vec<(String, Bytes)> {
     connection(&mut out);
     messages(&mut out);
     topics(&mut out);
+    registry::frames(&mut out);
     errors(&mut out);
     out
 }

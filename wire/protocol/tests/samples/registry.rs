@@ -1,0 +1,98 @@
+//! Samples of what registries, brokers and watchers of routes say.
+
+use bytes::Bytes;
+use grus_protocol::message::{
+    BrokerHeartbeat, BrokerHeartbeatReply, BrokerState, OfferTopics, OfferTopicsReply,
+    OfferedQueue, OfferedTopic, QueueSpan, RefusedTopic, RegisterBroker, RegisterBrokerReply,
+    RoutesChanged, ShardClaim, ShardState, TopicState, WatchRoutes, WatchRoutesReply,
+};
+use grus_protocol::{
+    BrokerId, Durability, ErrorCode, ErrorReply, FrameHead, FrameKind, Offset, Opcode, QueueId,
+    ShardId, TopicId, TopicName,
+};
+
+use super::{BORN, pair, settings, topic, whole};
+
+const REGISTRY: u64 = 0x000a_bcde_f012_3456;
+
+pub(super) fn frames(out: &mut Vec<(String, Bytes)>) {
+    let watching = WatchRoutesReply { registry: REGISTRY, version: 41 };
+    pair(out, &WatchRoutes { topics: vec![topic()] }, &watching, [b"", b""]);
+    let head = FrameHead {
+        kind: FrameKind::Push,
+        ..FrameHead::request(Opcode::RoutesChanged, 0x0102_0304_0506_0719)
+    };
+    out.push(("RoutesChanged.push".into(), whole(head, &changed(), b"")));
+
+    let (broker, session) = (BrokerId(5), 0x0007_7777_0000_0001);
+    let claims = vec![
+        ShardClaim { shard: ShardId(3), durability: Durability::Persisted },
+        ShardClaim { shard: ShardId(4), durability: Durability::Replicated },
+    ];
+    let register = RegisterBroker {
+        broker,
+        disk: 0x0001_2345_6789_abcd,
+        session,
+        host: "mq.example".into(),
+        port: 6086,
+        shards: claims[..1].to_vec(),
+        shards_wanted: 2,
+    };
+    let registered = RegisterBrokerReply {
+        registry: REGISTRY,
+        lease_ms: 10_000,
+        heartbeat_ms: 1_000,
+        shards: claims,
+    };
+    pair(out, &register, &registered, [b"", b""]);
+    let beat =
+        BrokerHeartbeat { broker, session, produced_bytes_per_second: 1 << 20, leaving: true };
+    pair(out, &beat, &BrokerHeartbeatReply { lease_ms: 10_000 }, [b"", b""]);
+    let offered = OfferedTopic {
+        name: topic(),
+        id: TopicId(77),
+        settings: settings(),
+        queues: vec![OfferedQueue { queue: QueueId(2), shard: ShardId(3) }],
+    };
+    let error = ErrorReply::new(ErrorCode::TopicExists, "topic exists, with id 78");
+    let refused = RefusedTopic { name: topic(), id: TopicId(77), error };
+    let offer = OfferTopics { broker, session, topics: vec![offered] };
+    pair(out, &offer, &OfferTopicsReply { refused: vec![refused] }, [b"", b""]);
+}
+
+fn changed() -> RoutesChanged {
+    RoutesChanged {
+        registry: REGISTRY,
+        version: 42,
+        whole: true,
+        more: true,
+        brokers: vec![BrokerState {
+            id: BrokerId(5),
+            host: "mq.example".into(),
+            port: 6086,
+            live: true,
+            disk: 0x0001_2345_6789_abcd,
+        }],
+        shards: vec![ShardState {
+            shard: ShardId(3),
+            durability: Durability::Persisted,
+            broker: BrokerId(5),
+            open: true,
+        }],
+        topics: vec![TopicState {
+            name: topic(),
+            id: TopicId(77),
+            settings: settings(),
+            created: BORN,
+            queues: vec![
+                vec![QueueSpan { shard: ShardId(3), from: Offset(0) }],
+                vec![],
+                vec![
+                    QueueSpan { shard: ShardId(3), from: Offset(0) },
+                    QueueSpan { shard: ShardId(9), from: Offset(1000) },
+                ],
+            ],
+        }],
+        gone: vec![TopicName::try_from("nobody").unwrap()],
+    }
+}
