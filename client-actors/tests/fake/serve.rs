@@ -58,6 +58,10 @@ pub fn answer(request: &Frame, shared: &Arc<Shared>, replies: &Replies) -> bool 
         Opcode::AlterTopic => return change(replies, request, state, alter),
         Opcode::DeleteTopic => return change(replies, request, state, delete),
         Opcode::Hello | Opcode::Fetch => unreachable!("answered elsewhere"),
+        other => {
+            let text = format!("{other} is not served here");
+            replies.refuse(&request.head, &ErrorReply::new(ErrorCode::UnsupportedFeature, text));
+        }
     }
     shared.changed.notify_waiters();
     true
