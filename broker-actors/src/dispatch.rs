@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use grus_mailbox::{Clock, Inbox, reply};
-use grus_protocol::batch::RecordBatch;
+use grus_protocol::batch::{Compression, RecordBatch};
 use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::ids::{BrokerAddress, TopicId};
 use grus_protocol::limits::{BatchLimits, FrameLimits};
@@ -66,6 +66,8 @@ pub struct Service {
 pub struct Dispatcher {
     service: Service,
     routes: Arc<Routes>,
+    /// What this connection's batches may be: the broker's limits, and what Hello agreed on.
+    batch_limits: BatchLimits,
 }
 
 impl Dispatcher {
@@ -73,7 +75,9 @@ impl Dispatcher {
     #[must_use]
     pub fn new(service: Service) -> Self {
         let routes = Arc::clone(&service.routes.borrow());
-        Self { service, routes }
+        let compressions = Compression::None.bit();
+        let batch_limits = BatchLimits { compressions, ..service.batch_limits };
+        Self { service, routes, batch_limits }
     }
 
     /// Where HTTP is served.
@@ -124,6 +128,7 @@ impl Dispatcher {
         header.idle_ms_max = service.idle_ms_max;
         header.time = service.clock.now();
         SOFTWARE.clone_into(&mut header.software);
+        self.batch_limits.compressions = header.compressions;
         gate.greet();
         reply.header(&header);
     }
@@ -161,7 +166,7 @@ impl Dispatcher {
             Ok(handle) => handle,
             Err(error) => return reply.error(error),
         };
-        let batch = match RecordBatch::check(body, &self.service.batch_limits) {
+        let batch = match RecordBatch::check(body, &self.batch_limits) {
             Ok(batch) => batch,
             Err(error) => return reply.error(error.to_reply()),
         };
@@ -193,7 +198,7 @@ impl Dispatcher {
             last_term: ask.last_term,
             bytes_max: ask.bytes_max.min(self.service.fetch_bytes_max),
             wait_ms: ask.wait_ms.min(self.service.fetch_wait_ms_max),
-            reply: reply.fetched(),
+            reply: reply.fetched(self.batch_limits.compressions),
         };
         let _ = handle.fetch.try_put(message); // refused: its port is dropped, which answers
     }

@@ -13,14 +13,17 @@ use grus_broker::config::BrokerConfig;
 use grus_broker::topic_queue::QueueAsk;
 use grus_broker::{Broker, StartError};
 use grus_mailbox::{Clock, FatalPort, Process};
-use grus_protocol::ids::{Durability, Offset, QueueId, Term, TopicId};
+use grus_protocol::batch::Compression;
+use grus_protocol::ids::{Durability, Offset, QueueId, Term, TimestampMs, TopicId};
 use grus_protocol::message::{
     AlterTopic, AlterTopicReply, CreateTopic, CreateTopicReply, DeleteTopic, DeleteTopicReply,
-    DescribeTopic, DescribeTopicReply, Fetch, FetchReply, InitProducer, InitProducerReply, ListAt,
-    ListOffsets, ListOffsetsReply, ListTopics, ListTopicsReply, Metadata, MetadataReply, Produce,
-    ProduceReply, TopicSettings,
+    DescribeTopic, DescribeTopicReply, Fetch, FetchReply, Hello, HelloReply, InitProducer,
+    InitProducerReply, ListAt, ListOffsets, ListOffsetsReply, ListTopics, ListTopicsReply,
+    Metadata, MetadataReply, Produce, ProduceReply, TopicSettings,
 };
-use grus_protocol::{BatchLimits, ErrorCode, RecordBatch, TopicName};
+use grus_protocol::{
+    BatchBuilder, BatchLimits, ErrorCode, MessageId, NewRecord, RecordBatch, TopicName,
+};
 
 fn config(folder: &Path) -> BrokerConfig {
     let mut config = BrokerConfig {
@@ -110,6 +113,41 @@ async fn a_message_goes_in_and_comes_out_and_survives_a_restart() {
     assert_eq!(bodies(&mut client, "orders", queue, 0).await, expected);
     let receipt: ProduceReply = client.call_with(&produce("orders", queue), &sent).await.unwrap();
     assert_eq!(receipt.base_offset, Offset(6));
+    broker.stop().await;
+}
+
+#[actix::test]
+async fn a_compressed_batch_is_kept_as_it_came_and_shown_to_those_who_agreed_on_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = start(folder.path()).await;
+    let mut client = client(&broker).await;
+    let mut plain_only = Client::stranger(broker.addresses().listen).await;
+    let hello = Hello { compressions: Compression::None.bit(), ..Hello::new("old", "old") };
+    let agreed: HelloReply = plain_only.call(&hello).await.unwrap();
+    assert_eq!(agreed.compressions, Compression::None.bit());
+
+    let mut builder = BatchBuilder::new(BatchLimits::PRODUCE);
+    let body = vec![b'z'; 10_000];
+    let id = MessageId::from_parts(TimestampMs(1), &[1; 10]);
+    builder.push(&NewRecord::new(id, TimestampMs(1), body.clone())).unwrap();
+    builder.compress(Compression::Zstd);
+    let compressed = builder.finish();
+    assert!(compressed.len() < 500);
+    client.call_with(&produce("t", 0), &batch(&[b"plain"])).await.unwrap();
+    client.call_with(&produce("t", 0), &compressed).await.unwrap();
+    let refused = plain_only.call_with(&produce("t", 0), &compressed).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::UnsupportedCompression);
+
+    let (reply, bytes) = client.call_for_body(&fetch("t", 0, 0, 0)).await.unwrap();
+    assert_eq!(bytes.slice(reply.batches[0].length as usize..), compressed, "as it came");
+    let (reply, _) = plain_only.call_for_body(&fetch("t", 0, 0, 0)).await.unwrap();
+    assert_eq!((reply.batches.len(), reply.end_offset), (1, Offset(2)), "up to what it can read");
+    let refused = plain_only.call_for_body(&fetch("t", 0, 1, 0)).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::UnsupportedCompression);
+    let bytes = RecordBatch::from_log(compressed).unwrap();
+    let short = BatchLimits { batch_bytes_max: 9_999, ..BatchLimits::FORMAT };
+    assert!(bytes.decompressed(&short).is_err());
+    assert_eq!(bytes.decompressed(&BatchLimits::PRODUCE).unwrap().len_bytes() / 10_000, 1);
     broker.stop().await;
 }
 

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use grus_mailbox::{ActorSpec, Clock, Dropped, Host, HostHandle, Inbox, reply};
+use grus_protocol::batch::Compression;
 use grus_protocol::message::HelloReply;
 use grus_protocol::{BatchLimits, BrokerId};
 
@@ -220,6 +221,14 @@ impl ClientCore {
     pub(crate) fn batch_limits(&self) -> BatchLimits {
         let owned = self.owned();
         owned.hello.as_ref().map_or(BatchLimits::PRODUCE, |hello| hello.batch_limits())
+    }
+}
+
+impl ClientCore {
+    /// Compressions that the broker has agreed to so far: bit n for compression n.
+    pub(crate) fn agreed_compressions(&self) -> u32 {
+        let owned = self.owned();
+        owned.hello.as_ref().map_or(Compression::None.bit(), |hello| hello.compressions)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use grus_protocol::batch::Compression;
 use grus_protocol::names::NameError;
 use grus_protocol::{Offset, QueueId, TimestampMs, TopicName};
 
@@ -107,6 +108,9 @@ pub struct ProducerConfig {
     pub linger: Duration,
     /// A batch with so many bytes is complete. Default: 256 KiB.
     pub batch_bytes_max: u32,
+    /// How batches are compressed, where the broker agrees to it (see [`Compression`]). A batch
+    /// that would not become shorter is sent as it is. Default: not at all.
+    pub compression: Compression,
     /// Most bytes of messages taken and not yet answered. Default: 64 MiB.
     pub pending_bytes_max: u32,
     /// Batches of a queue under way at once, 1 to 5. Default: 5. Order is kept with any.
@@ -127,6 +131,7 @@ impl ProducerConfig {
             retries: 2,
             linger: Duration::ZERO,
             batch_bytes_max: 256 * 1024,
+            compression: Compression::None,
             pending_bytes_max: 64 * 1024 * 1024,
             in_flight_batches_max: IN_FLIGHT_BATCHES_MAX,
         })

@@ -50,6 +50,7 @@ pub use config::{
 };
 pub use error::{ClientError, ReadError, Refusal, SendError};
 pub use grus_protocol as protocol;
+pub use grus_protocol::batch::Compression;
 pub use grus_protocol::message::{
     CreateTopicReply, DescribeTopicReply, ListAt, ListOffsetsReply, TopicSettings, TopicSummary,
 };

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use grus_mailbox::{ActorSpec, Answer, Dropped, Host, HostHandle, Inbox, Place, Port, Stopped};
 use grus_mailbox::{PutError, reply};
+use grus_protocol::batch::Compression;
 use grus_protocol::{BatchBuilder, NewRecord, TimestampMs, TopicName};
 
 use crate::client::{Client, random};
@@ -210,6 +211,11 @@ impl Producer {
             ids.push(record.id);
         }
         let weight = u32::try_from(builder.len_bytes() + 16 * ids.len()).unwrap_or(u32::MAX);
+        let compression = self.core.config.compression;
+        let is_wanted = compression != Compression::None;
+        if is_wanted && self.core.client.core.agreed_compressions() & compression.bit() != 0 {
+            builder.compress(compression);
+        }
         let (load, reply) = (Load::Many(builder), Reply::Many(port));
         Ok(Submit { pick, load, ids: Ids::Many(ids), weight, reply })
     }

@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 use grus_mailbox::{Dropped, Inbox, Port, Weigh};
+use grus_protocol::batch::{Compression, compression_number_of};
 use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::frame::{FrameHead, encode};
 use grus_protocol::message::{FetchReply, FetchedBatch, ProduceReply};
@@ -75,6 +76,38 @@ impl Content {
             Self::Error(head, error) => {
                 write_frame(output, head.error_reply(), &*error, 0);
             }
+        }
+    }
+}
+
+/// The batches up to the first one that a client with these compressions cannot read; an error
+/// when that is the first.
+///
+/// # Errors
+/// The error reply to send.
+pub fn readable(mut fetched: Fetched, compressions: u32) -> Result<Fetched, ErrorReply> {
+    if compressions == Compression::ALL_BITS {
+        return Ok(fetched);
+    }
+    let unreadable = fetched
+        .batches
+        .iter()
+        .position(|batch| (1 << compression_number_of(&batch.bytes)) & compressions == 0);
+    match unreadable {
+        None => Ok(fetched),
+        Some(0) => {
+            let first = &fetched.batches[0];
+            let number = compression_number_of(&first.bytes);
+            let text = format!(
+                "the batch at offset {} has compression {number}, which this connection did not \
+                 agree on in Hello",
+                first.base_offset
+            );
+            Err(ErrorReply::new(ErrorCode::UnsupportedCompression, text))
+        }
+        Some(count) => {
+            fetched.batches.truncate(count);
+            Ok(fetched)
         }
     }
 }
@@ -163,10 +196,20 @@ impl ReplyTo {
         self.queue_port(Content::Produced)
     }
 
-    /// A port for a queue's answer to a Fetch.
+    /// A port for a queue's answer to a Fetch by a client that reads these compressions.
     #[must_use]
-    pub fn fetched(self) -> Port<Result<Fetched, QueueError>> {
-        self.queue_port(Content::Fetched)
+    pub fn fetched(self, compressions: u32) -> Port<Result<Fetched, QueueError>> {
+        Port::call(move |answered: Result<Result<Fetched, QueueError>, Dropped>| match answered {
+            Ok(Ok(fetched)) => match readable(fetched, compressions) {
+                Ok(fetched) => {
+                    let head = self.head;
+                    self.send(Content::Fetched(head, fetched), false);
+                }
+                Err(error) => self.error(error),
+            },
+            Ok(Err(error)) => self.error(error.to_reply()),
+            Err(Dropped) => drop(self),
+        })
     }
 
     /// A port for an answer that becomes a header.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use grus_client::Compression;
 
 use crate::bench::BenchCommand;
 use crate::units;
@@ -173,6 +174,9 @@ pub struct ProduceArgs {
     /// Go round the queues instead of keeping to one
     #[arg(long, conflicts_with_all = ["key", "queue"])]
     pub spread: bool,
+    /// How batches are compressed: none, lz4 or zstd
+    #[arg(long, value_name = "HOW", default_value = "none")]
+    pub compression: Compression,
 }
 
 /// `grus consume`

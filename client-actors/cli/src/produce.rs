@@ -81,6 +81,7 @@ fn config(common: &Common, args: &ProduceArgs) -> Result<ProducerConfig, Failure
     let attempts = u32::try_from(attempts).expect("at most 1,000");
     config.retries = attempts - 1;
     config.send_timeout = common.timeout() / attempts;
+    config.compression = args.compression;
     config.queue_choice = if args.spread { QueueChoice::RoundRobin } else { QueueChoice::Sticky };
     Ok(config)
 }

@@ -1,6 +1,7 @@
 //! The bytes of a batch, from its first record to the last time it is sent.
 
 use bytes::Bytes;
+use grus_protocol::batch::Compression;
 use grus_protocol::{BatchBuilder, RecordBatch, Sequence};
 
 use super::lane::Identity;
@@ -20,9 +21,14 @@ pub(crate) enum Payload {
 }
 
 impl Payload {
-    /// The batch as `identity` sends it from `first_sequence` on. Encodes once; the same bytes
-    /// again for the same stamp.
-    pub(crate) fn stamped(&mut self, identity: Identity, first_sequence: Sequence) -> Bytes {
+    /// The batch as `identity` sends it from `first_sequence` on. Compresses and encodes once; the
+    /// same bytes again for the same stamp.
+    pub(crate) fn stamped(
+        &mut self,
+        identity: Identity,
+        first_sequence: Sequence,
+        compression: Compression,
+    ) -> Bytes {
         let stamp = (identity, first_sequence);
         let bytes = match self {
             Self::Stamped { bytes, stamp: present } if *present == stamp => return bytes.clone(),
@@ -31,6 +37,7 @@ impl Payload {
                 .restamped(identity.producer, identity.epoch, first_sequence)
                 .into_bytes(),
             Self::Open(builder) => {
+                builder.compress(compression);
                 builder.set_producer(identity.producer, identity.epoch, first_sequence);
                 builder.finish()
             }

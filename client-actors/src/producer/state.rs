@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 
+use grus_protocol::batch::Compression;
 use grus_protocol::{BatchBuilder, BatchLimits, NewRecord, QueueId, RecordError};
 
 use super::choice::{Chooser, Pick};
@@ -195,6 +196,7 @@ impl<P, F> ProducerState<P, F> {
     /// The next batch to send. When it cannot be sent, say so by [`ProducerState::not_sent`]
     /// before asking for another.
     pub(crate) fn poll_send(&mut self, now_ms: u64) -> Option<Sending> {
+        let compression = self.compression();
         while let Some(&queue) = self.listed.front() {
             self.close_if_due(queue, now_ms);
             let entry = &mut self.lanes[queue as usize];
@@ -214,13 +216,19 @@ impl<P, F> ProducerState<P, F> {
                     queue: QueueId(queue),
                     serial: order.serial,
                     attempt: order.attempt,
-                    bytes: order.payload.stamped(order.identity, order.first_sequence),
+                    bytes: order.payload.stamped(order.identity, order.first_sequence, compression),
                 });
             }
             entry.is_listed = false;
             self.listed.pop_front();
         }
         None
+    }
+
+    /// The one asked for, if the broker reads it.
+    fn compression(&self) -> Compression {
+        let wanted = self.config.compression;
+        if self.limits.compressions & wanted.bit() == 0 { Compression::None } else { wanted }
     }
 
     /// An open batch leaves when nothing of its queue is under way, or when its time has come.

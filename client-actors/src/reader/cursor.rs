@@ -1,11 +1,14 @@
 //! How far a reader has come in one queue, and what it asks for next. No clock, no I/O.
 
-use grus_protocol::batch::Compression;
-use grus_protocol::{Offset, QueueId, RecordBatch, Term, TimestampMs};
+use grus_protocol::{BatchLimits, Offset, QueueId, RecordBatch, Term, TimestampMs};
 
 use crate::backoff::Backoff;
 use crate::config::StartAt;
 use crate::route::LinkId;
+
+/// What a stored batch may become when it is decompressed: above what any broker takes by default.
+const READ_LIMITS: BatchLimits =
+    BatchLimits { batch_bytes_max: 64 * 1024 * 1024, ..BatchLimits::FORMAT };
 
 /// A batch that was read.
 #[derive(Debug, Clone)]
@@ -175,10 +178,10 @@ impl Cursor {
             if let Err(error) = batch.verify_checksum() {
                 return Err((items, error.to_string()));
             }
-            let compression = batch.header().attributes.compression_number();
-            if compression != Compression::None as u8 {
-                return Err((items, format!("compression {compression} is not known here")));
-            }
+            let batch = match batch.decompressed(&READ_LIMITS) {
+                Ok(batch) => batch,
+                Err(error) => return Err((items, error.to_string())),
+            };
             let skip = u32::try_from(next.0 - base_offset.0).unwrap_or(u32::MAX);
             let (queue, seeks) = (self.queue, self.seeks);
             items.push(Item { queue, base_offset, skip, stored, batch, seeks });

@@ -2,6 +2,7 @@
 
 mod actors;
 mod client;
+mod compression;
 mod damage;
 mod disk_full;
 mod idle;

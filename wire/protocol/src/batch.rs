@@ -20,14 +20,17 @@ mod attributes;
 mod bloom;
 mod builder;
 mod check;
+mod compress;
 mod cursor;
 mod header;
 mod record;
 
-pub use attributes::{BatchAttributes, Compression, RecordAttributes};
+pub use attributes::{BatchAttributes, Compression, RecordAttributes, UnknownCompression};
 pub use bloom::{bloom_of, bloom_of_tag, may_contain};
 pub use builder::{BatchBuilder, NewRecord, Origin};
-pub use header::{BATCH_HEADER_BYTES, BATCH_MAGIC, BATCH_VERSION, BatchHeader};
+pub use header::{
+    BATCH_HEADER_BYTES, BATCH_MAGIC, BATCH_VERSION, BatchHeader, compression_number_of,
+};
 pub use record::{
     Headers, Keys, PRIORITY_DEFAULT, RECORD_BYTES_MIN, Record, RecordOf, RecordView, Records, Views,
 };
@@ -80,9 +83,12 @@ pub enum BatchError {
     /// Attribute bits are set that do not exist.
     #[error("batch attributes {0:#x} do not exist")]
     UnknownAttributes(u32),
-    /// The records are compressed in a way that is not served here.
-    #[error("compression {0} is not served here")]
+    /// The records are compressed in a way that is not known, or was not agreed on in Hello.
+    #[error("compression {0} was not agreed on")]
     Compression(u8),
+    /// The compressed records are not what they should be.
+    #[error("compressed records: {0}")]
+    Decompression(&'static str),
     /// A batch without records.
     #[error("batch has no records")]
     Empty,
@@ -294,6 +300,37 @@ impl RecordBatch {
         Self { header: BatchHeader { checksum: header::checksum_of(&bytes), ..header }, bytes }
     }
 
+    /// How the records are compressed.
+    ///
+    /// # Errors
+    /// [`BatchError::Compression`] when that is not known here.
+    pub fn compression(&self) -> Result<Compression, BatchError> {
+        self.header.attributes.compression()
+    }
+
+    /// Whether the records must be [decompressed](RecordBatch::decompressed) to be read.
+    pub fn is_compressed(&self) -> bool {
+        self.header.attributes.compression_number() != Compression::None as u8
+    }
+
+    /// The batch with its records as they were before they were compressed; a clone that shares
+    /// its bytes when they are not. The rest of the header stays what it was.
+    ///
+    /// # Errors
+    /// [`BatchError::Limit`] when it would be longer than `batch_bytes_max`, which is judged
+    /// before any memory is taken; [`BatchError::Compression`] and [`BatchError::Decompression`].
+    pub fn decompressed(&self, limits: &BatchLimits) -> Result<Self, BatchError> {
+        if !self.is_compressed() {
+            return Ok(self.clone());
+        }
+        let plain = compress::decompress(&self.bytes, &self.header, limits)?;
+        let attributes = self.header.attributes.with_compression(Compression::None);
+        let length = u32::try_from(plain.len()).expect("a length of 32 bits was decompressed");
+        let header = BatchHeader { length, attributes, ..self.header };
+        let bytes = header.seal(plain);
+        Ok(Self { header: BatchHeader { checksum: header::checksum_of(&bytes), ..header }, bytes })
+    }
+
     /// The encoded batch.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
@@ -350,7 +387,8 @@ impl RecordBatch {
     }
 
     /// The records, each a slice of the batch that keeps it alive. Allocates nothing. After an
-    /// error, which a checked batch never gives, there are no more.
+    /// error, which a checked batch never gives, there are no more. Those of a compressed batch
+    /// are an error: ask its [decompressed](RecordBatch::decompressed) form.
     pub fn records(&self) -> Records<'_> {
         Records::new(self.views(), &self.bytes)
     }

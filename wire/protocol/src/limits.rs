@@ -1,6 +1,6 @@
 //! What a decoder takes at most. Each is compared before anything is allocated.
 
-use crate::batch::RecordAttributes;
+use crate::batch::{Compression, RecordAttributes};
 use crate::frame::FRAME_HEAD_BYTES;
 
 /// Default for the most bytes of one message's body: 4 MiB.
@@ -61,7 +61,7 @@ impl Default for FrameLimits {
 /// What a batch may hold, for its builder and for whoever checks it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchLimits {
-    /// Most bytes of a batch, its header included.
+    /// Most bytes of a batch, its header included; also of what a compressed one becomes.
     pub batch_bytes_max: u32,
     /// Most records of a batch.
     pub records_max: u32,
@@ -82,6 +82,8 @@ pub struct BatchLimits {
     /// Record attributes that may be used. Others are known to the format but not served: a
     /// broker that ignored a due time or a time to live would break what it accepted.
     pub attributes_allowed: RecordAttributes,
+    /// Compressions that may be used: bit n for compression n.
+    pub compressions: u32,
 }
 
 impl BatchLimits {
@@ -97,6 +99,7 @@ impl BatchLimits {
         key_bytes_max: KEY_BYTES_MAX,
         tag_bytes_max: TAG_BYTES_MAX,
         attributes_allowed: RecordAttributes::PRODUCER,
+        compressions: Compression::ALL_BITS,
     };
 
     /// Whatever the format can carry: for reading batches that a broker has accepted, under
@@ -112,6 +115,7 @@ impl BatchLimits {
         key_bytes_max: u32::MAX,
         tag_bytes_max: u32::MAX,
         attributes_allowed: RecordAttributes::ALL,
+        compressions: Compression::ALL_BITS,
     };
 }
 

@@ -200,6 +200,52 @@ fn record(mut rest: &[u8], born_base: u64) -> Record {
     found
 }
 
+/// Decodes one LZ4 frame, by the description of the format: no checksums but that of the header.
+fn lz4(mut frame: &[u8]) -> Vec<u8> {
+    assert_eq!(little(take(&mut frame, 4)), 0x184d_2204);
+    let flags = take(&mut frame, 2)[0];
+    if flags & 0b1000 != 0 {
+        take(&mut frame, 8); // content size
+    }
+    take(&mut frame, 1); // checksum of the header
+    let mut plain = Vec::new();
+    loop {
+        let size = usize::try_from(little(take(&mut frame, 4))).unwrap();
+        match size {
+            0 => break,
+            size if size >> 31 == 1 => plain.extend(take(&mut frame, size & 0x7fff_ffff)),
+            size => lz4_block(take(&mut frame, size), &mut plain),
+        }
+    }
+    assert!(frame.is_empty(), "bytes behind the frame");
+    plain
+}
+
+fn lz4_block(mut block: &[u8], plain: &mut Vec<u8>) {
+    let more = |block: &mut &[u8], nibble: u8| {
+        let mut length = usize::from(nibble);
+        let mut goes_on = nibble == 15;
+        while goes_on {
+            let byte = take(block, 1)[0];
+            length += usize::from(byte);
+            goes_on = byte == 255;
+        }
+        length
+    };
+    loop {
+        let token = take(&mut block, 1)[0];
+        let literals = more(&mut block, token >> 4);
+        plain.extend(take(&mut block, literals));
+        if block.is_empty() {
+            return;
+        }
+        let back = usize::try_from(little(take(&mut block, 2))).unwrap();
+        for _ in 0..more(&mut block, token & 15) + 4 {
+            plain.push(plain[plain.len() - back]);
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Batch {
     fields: BTreeMap<&'static str, u64>,
@@ -227,7 +273,16 @@ fn batch(bytes: &[u8]) -> Batch {
     assert_eq!([fields["magic"], fields["version"], fields["reserved"]], [0xb7, 1, 0]);
     assert_eq!(fields["length"], bytes.len() as u64);
     assert_eq!(fields["crc32c"], u64::from(crc32c(&bytes[12..])));
-    let mut rest = &bytes[64..];
+    let plain = match fields["attributes"] & 7 {
+        0 => bytes[64..].to_vec(),
+        1 => {
+            let plain = lz4(&bytes[68..]);
+            assert_eq!(little(&bytes[64..68]), plain.len() as u64, "plain_length");
+            plain
+        }
+        _ => panic!("no decoder here"),
+    };
+    let mut rest = &plain[..];
     let records: Vec<_> = (0..fields["count"])
         .map(|_| {
             let length = varint(&mut rest);
@@ -271,6 +326,20 @@ fn batches() {
     assert_eq!(tagged.body, b"{\"order\":17}");
     assert_eq!((earlier.born, earlier.tag.as_deref()), (BORN - 100, Some("paid")));
     assert_eq!((later.born, later.body.len()), (BORN + 1000, 0));
+}
+
+#[test]
+fn compressed_batches() {
+    let similar = batch(&golden("batch.lz4"));
+    assert_eq!((similar.fields["count"], similar.records.len()), (20, 20));
+    let body = b"{\"order\":19,\"state\":\"created\",\"note\":\"created\"}";
+    assert_eq!(similar.records[19].body, body);
+
+    let zstd = golden("batch.zstd");
+    assert_eq!(little(&zstd[44..48]), 2);
+    let plain_length: usize = similar.records.len() * 80;
+    assert!(little(&zstd[64..68]) > plain_length as u64 / 2, "the length of the plain records");
+    assert_eq!(little(&zstd[68..72]), 0xfd2f_b528, "the magic number of a Zstandard frame");
 }
 
 #[test]

@@ -11,12 +11,15 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use bytes::{Bytes, BytesMut};
+use grus_protocol::batch::Compression;
 use grus_protocol::message::{self, Request};
 use grus_protocol::{ErrorReply, Frame, FrameKind, FrameLimits, Opcode, RecordBatch, frame};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 mod samples;
+
+use samples::all_limits;
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
@@ -58,7 +61,9 @@ fn every_golden_file_has_its_sample_and_every_opcode_its_files() {
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
-    let expected: BTreeSet<_> = all().into_iter().map(|(name, _)| format!("{name}.hex")).collect();
+    let names = all().into_iter().map(|(name, _)| name);
+    let compressed = samples::COMPRESSED.into_iter().map(|(name, _)| name.to_owned());
+    let expected: BTreeSet<_> = names.chain(compressed).map(|name| format!("{name}.hex")).collect();
     assert_eq!(files, expected);
     for opcode in Opcode::ALL {
         let kinds: &[_] = match opcode.is_push() {
@@ -69,6 +74,24 @@ fn every_golden_file_has_its_sample_and_every_opcode_its_files() {
             let file = format!("{}.{kind}.hex", opcode.name());
             assert!(files.contains(&file), "{file} is missing");
         }
+    }
+}
+
+/// What was compressed once stays readable; how it is compressed may change with the library.
+#[test]
+fn every_golden_compressed_batch_reads_as_its_plain_one() {
+    let plain = RecordBatch::check(samples::similar_batch(Compression::None), &all_limits());
+    let plain = plain.unwrap();
+    for (name, compression) in samples::COMPRESSED {
+        let path = folder().join(format!("{name}.hex"));
+        if std::env::var_os("GRUS_GOLDEN_WRITE").is_some() && !path.exists() {
+            std::fs::write(&path, to_hex(&samples::similar_batch(compression))).unwrap();
+        }
+        let hex = std::fs::read_to_string(&path).unwrap();
+        let numbers = hex.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap());
+        let batch = RecordBatch::check(numbers.collect(), &all_limits()).unwrap();
+        assert_eq!(batch.compression(), Ok(compression));
+        assert_eq!(batch.decompressed(&all_limits()).unwrap().bytes(), plain.bytes(), "{name}");
     }
 }
 

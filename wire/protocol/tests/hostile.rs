@@ -312,8 +312,8 @@ fn a_header_that_contradicts_the_records_is_refused() {
         assert_eq!(check(resealed(bytes)), BatchError::Producer);
     }
     let mut bytes = plain();
-    bytes[44] = 1;
-    assert_eq!(check(resealed(bytes.clone())), BatchError::Compression(1));
+    bytes[44] = 3;
+    assert_eq!(check(resealed(bytes.clone())), BatchError::Compression(3));
     bytes[44] = 16;
     assert_eq!(check(resealed(bytes)), BatchError::UnknownAttributes(16));
     let mut bytes = plain();

@@ -8,11 +8,13 @@ use grus_protocol::{BatchLimits, RecordBatch};
 use grus_protocol_fuzz::{read_all, rebuild, resealed};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    let limits = BatchLimits { message_bytes_max: 512, ..BatchLimits::FORMAT };
+    let limits =
+        BatchLimits { message_bytes_max: 512, batch_bytes_max: 1 << 20, ..BatchLimits::FORMAT };
     let _ = RecordBatch::check(Bytes::copy_from_slice(data), &limits);
     let _ = RecordBatch::check(resealed(data), &BatchLimits::PRODUCE);
     let Ok(batch) = RecordBatch::check(resealed(data), &limits) else { return };
     assert_eq!(RecordBatch::from_log(batch.bytes().clone()).as_ref(), Ok(&batch));
+    let batch = batch.decompressed(&limits).expect("what was checked decompresses");
     let records = read_all(&batch).expect("what was checked reads back");
     assert_eq!(records.len(), batch.count() as usize);
     let again = RecordBatch::check(rebuild(&records), &limits).expect("and builds again");

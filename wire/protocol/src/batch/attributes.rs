@@ -1,14 +1,21 @@
 //! Attribute bits of a batch and of a record.
 
+use std::fmt;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+use super::BatchError;
+
 /// How the records of a batch are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Compression {
     /// Not at all.
     None = 0,
-    /// LZ4 frame format. Reserved: not served yet.
+    /// LZ4, as one frame of its frame format: fast.
     Lz4 = 1,
-    /// Zstandard. Reserved: not served yet.
+    /// Zstandard, as one frame: small.
     Zstd = 2,
 }
 
@@ -17,7 +24,48 @@ impl Compression {
     pub const fn bit(self) -> u32 {
         1 << self as u8
     }
+
+    /// The bits of all of them.
+    pub const ALL_BITS: u32 = Self::None.bit() | Self::Lz4.bit() | Self::Zstd.bit();
+
+    /// The one with this number, if there is one.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::None),
+            1 => Some(Self::Lz4),
+            2 => Some(Self::Zstd),
+            _ => None,
+        }
+    }
 }
+
+impl fmt::Display for Compression {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::None => "none",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        })
+    }
+}
+
+impl FromStr for Compression {
+    type Err = UnknownCompression;
+
+    fn from_str(text: &str) -> Result<Self, UnknownCompression> {
+        match text {
+            "none" => Ok(Self::None),
+            "lz4" => Ok(Self::Lz4),
+            "zstd" => Ok(Self::Zstd),
+            _ => Err(UnknownCompression),
+        }
+    }
+}
+
+/// A text names no compression.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a compression is none, lz4 or zstd")]
+pub struct UnknownCompression;
 
 /// Attributes of a batch: bits 0 to 2 compression, bit 3 gray, the rest 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -27,9 +75,24 @@ impl BatchAttributes {
     const COMPRESSION_MASK: u32 = 0b111;
     const GRAY: u32 = 1 << 3;
 
-    /// The attributes of an uncompressed batch.
-    pub const fn new(is_gray: bool) -> Self {
-        Self(if is_gray { Self::GRAY } else { 0 })
+    /// The attributes of a batch.
+    pub const fn new(is_gray: bool, compression: Compression) -> Self {
+        Self(if is_gray { Self::GRAY } else { 0 } | compression as u32)
+    }
+
+    /// The same with another compression.
+    #[must_use]
+    pub const fn with_compression(self, compression: Compression) -> Self {
+        Self(self.0 & !Self::COMPRESSION_MASK | compression as u32)
+    }
+
+    /// How the records are compressed.
+    ///
+    /// # Errors
+    /// [`BatchError::Compression`] when that is not known here.
+    pub fn compression(self) -> Result<Compression, BatchError> {
+        let number = self.compression_number();
+        Compression::from_number(number).ok_or(BatchError::Compression(number))
     }
 
     /// The number of the compression.

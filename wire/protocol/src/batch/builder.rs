@@ -3,9 +3,12 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::bloom::bloom_of_tag;
+use super::compress::compress;
 use super::cursor::{fold_zigzag, put_varint, varint_bytes};
 use super::header::BATCH_HEADER_BYTES;
-use super::{BatchAttributes, BatchHeader, MESSAGE_BYTES_LIMIT, RecordAttributes, RecordError};
+use super::{
+    BatchAttributes, BatchHeader, Compression, MESSAGE_BYTES_LIMIT, RecordAttributes, RecordError,
+};
 use crate::ids::{MessageId, Offset, ProducerEpoch, ProducerId, QueueId, Sequence, TimestampMs};
 use crate::limits::{BatchLimits, PRIORITY_MAX};
 use crate::names::TopicName;
@@ -218,6 +221,7 @@ pub struct BatchBuilder {
     born_max: TimestampMs,
     tag_bloom: u64,
     is_gray: bool,
+    compression: Compression,
     producer_id: ProducerId,
     producer_epoch: ProducerEpoch,
     first_sequence: Sequence,
@@ -234,6 +238,7 @@ impl BatchBuilder {
             born_max: TimestampMs(0),
             tag_bloom: 0,
             is_gray: false,
+            compression: Compression::None,
             producer_id: ProducerId::NONE,
             producer_epoch: ProducerEpoch(0),
             first_sequence: Sequence(0),
@@ -259,6 +264,9 @@ impl BatchBuilder {
     /// would. The batch is as it was then.
     pub fn push(&mut self, record: &NewRecord) -> Result<(), RecordError> {
         record.check(&self.limits)?;
+        if self.compression != Compression::None {
+            return Err(RecordError::BatchFull); // it is closed
+        }
         let born_base = if self.is_empty() { record.born } else { self.born_base };
         if !born_delta_fits(record.born, born_base) {
             return Err(RecordError::BatchFull); // 292 million years apart
@@ -285,6 +293,17 @@ impl BatchBuilder {
         self.born_max = self.born_max.max(record.born);
         self.tag_bloom |= record.tag.as_deref().map_or(0, bloom_of_tag);
         Ok(())
+    }
+
+    /// Compresses the records, if that makes the batch shorter; otherwise it stays as it is. A
+    /// compressed batch takes no more records. A batch that is compressed already stays so.
+    pub fn compress(&mut self, compression: Compression) {
+        if self.compression == Compression::None
+            && let Some(compressed) = compress(&self.out, compression)
+        {
+            self.out = compressed;
+            self.compression = compression;
+        }
     }
 
     /// Whether it has no records.
@@ -318,7 +337,7 @@ impl BatchBuilder {
             born_max: self.born_max,
             producer_id: self.producer_id,
             producer_epoch: self.producer_epoch,
-            attributes: BatchAttributes::new(self.is_gray),
+            attributes: BatchAttributes::new(self.is_gray, self.compression),
             first_sequence: self.first_sequence,
             tag_bloom: self.tag_bloom,
         };

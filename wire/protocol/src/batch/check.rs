@@ -1,8 +1,9 @@
 //! The full check of a batch from a stranger.
 
+use super::compress::decompress;
 use super::header::checksum_of;
 use super::record::Views;
-use super::{BatchError, BatchHeader};
+use super::{BatchError, BatchHeader, Compression};
 use crate::ids::{ProducerEpoch, ProducerId, Sequence, TimestampMs};
 use crate::limits::BatchLimits;
 
@@ -26,7 +27,12 @@ pub(super) fn check(bytes: &[u8], limits: &BatchLimits) -> Result<BatchHeader, B
     let header = BatchHeader::decode(bytes)?;
     verify_checksum(bytes, &header)?;
     check_header(&header, limits)?;
-    check_records(bytes, &header, limits)?;
+    if header.attributes.compression()? == Compression::None {
+        check_records(bytes, &header, limits)?;
+    } else {
+        let plain = decompress(bytes, &header, limits)?;
+        check_records(&plain, &header, limits)?;
+    }
     Ok(header)
 }
 
@@ -34,7 +40,7 @@ fn check_header(header: &BatchHeader, limits: &BatchLimits) -> Result<(), BatchE
     if header.attributes.unknown() != 0 {
         return Err(BatchError::UnknownAttributes(header.attributes.unknown()));
     }
-    if header.attributes.compression_number() != 0 {
+    if header.attributes.compression()?.bit() & limits.compressions == 0 {
         return Err(BatchError::Compression(header.attributes.compression_number()));
     }
     if header.count > limits.records_max {
@@ -62,7 +68,7 @@ fn check_records(
 ) -> Result<(), BatchError> {
     let mut tag_bloom = 0;
     let mut born_max = TimestampMs(0);
-    let mut views = Views::with_limits(bytes, header, limits);
+    let mut views = Views::with_limits(bytes, header, limits); // of plain records
     for view in &mut views {
         let record = view?;
         tag_bloom |= record.tag_bloom();

@@ -106,6 +106,11 @@ impl BatchHeader {
     }
 }
 
+/// The number of the compression of a batch that was checked before.
+pub fn compression_number_of(batch: &[u8]) -> u8 {
+    batch.first_chunk().map_or(0, |head| BatchAttributes(u32_at(head, 44)).compression_number())
+}
+
 /// The checksum that the batch of these bytes should have.
 pub(super) fn checksum_of(batch: &[u8]) -> u32 {
     crc32c::crc32c(&batch[CHECKED_FROM..])

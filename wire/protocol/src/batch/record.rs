@@ -15,7 +15,7 @@ use super::bloom::bloom_of_tag_bytes;
 use super::builder::Origin;
 use super::cursor::Cursor;
 use super::header::BATCH_HEADER_BYTES;
-use super::{BatchError, BatchHeader, RecordAttributes};
+use super::{BatchError, BatchHeader, Compression, RecordAttributes};
 use crate::ids::{MessageId, TimestampMs};
 use crate::limits::BatchLimits;
 
@@ -244,13 +244,17 @@ pub struct Views<'a> {
     count: u32,
     born_base: TimestampMs,
     limits: BatchLimits,
+    /// Not 0: these are no records.
+    compression: u8,
 }
 
 impl<'a> Views<'a> {
     pub(super) fn new(bytes: &'a [u8], header: &BatchHeader) -> Self {
-        Self::with_limits(bytes, header, &BatchLimits::FORMAT)
+        let compression = header.attributes.compression_number();
+        Self { compression, ..Self::with_limits(bytes, header, &BatchLimits::FORMAT) }
     }
 
+    /// The plain records of a batch with this header, which may be of its compressed form.
     pub(super) fn with_limits(bytes: &'a [u8], header: &BatchHeader, limits: &BatchLimits) -> Self {
         Self {
             bytes,
@@ -259,6 +263,7 @@ impl<'a> Views<'a> {
             count: header.count,
             born_base: header.born_base,
             limits: *limits,
+            compression: Compression::None as u8,
         }
     }
 
@@ -288,7 +293,10 @@ impl<'a> Views<'a> {
         if self.index == self.count {
             return None;
         }
-        let read = self.read();
+        let read = match self.compression {
+            0 => self.read(),
+            number => Err(BatchError::Compression(number)),
+        };
         if read.is_err() {
             self.count = self.index; // after an error there are no more
         }

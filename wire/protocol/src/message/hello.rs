@@ -55,7 +55,7 @@ impl Hello {
             version_min: PROTOCOL_VERSION,
             version_max: PROTOCOL_VERSION,
             features: features::KNOWN,
-            compressions: Compression::None.bit(),
+            compressions: Compression::ALL_BITS,
             client_id: client_id.into(),
             software: software.into(),
             auth: None,
@@ -146,7 +146,7 @@ impl HelloReply {
             version,
             broker_id,
             features: hello.features & features::KNOWN,
-            compressions: hello.compressions & Compression::None.bit(),
+            compressions: hello.compressions & batches.compressions | Compression::None.bit(),
             frame_bytes_max: frames.frame_bytes_max,
             header_bytes_max: frames.header_bytes_max,
             batch_bytes_max: batches.batch_bytes_max,
@@ -176,6 +176,7 @@ impl HelloReply {
             keys_max: self.keys_max,
             key_bytes_max: self.key_bytes_max,
             tag_bytes_max: self.tag_bytes_max,
+            compressions: self.compressions,
             ..BatchLimits::PRODUCE
         }
     }
@@ -230,7 +231,7 @@ mod tests {
         let hello = Hello { features: u64::MAX, compressions: u32::MAX, ..Hello::new("", "") };
         let limits = BatchLimits { keys_max: 3, ..BatchLimits::PRODUCE };
         let reply = HelloReply::new(&hello, 1, BrokerId(7), &FrameLimits::REQUESTS, &limits);
-        assert_eq!((reply.features, reply.compressions), (features::KNOWN, 1));
+        assert_eq!((reply.features, reply.compressions), (features::KNOWN, 0b111));
         assert_eq!(reply.batch_limits(), limits);
     }
 }

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, dead_code, reason = "shared by tests, each of which uses a part")]
 
 use bytes::{Bytes, BytesMut};
-use grus_protocol::batch::{Origin, RecordAttributes};
+use grus_protocol::batch::{Compression, Origin, RecordAttributes};
 use grus_protocol::frame::{self, FrameFlags};
 use grus_protocol::ids::BrokerAddress;
 use grus_protocol::message::{
@@ -112,6 +112,23 @@ pub fn extended_batch() -> Bytes {
     builder.push(&later).unwrap();
     builder.finish()
 }
+
+/// Twenty messages that are much alike. Its compressed bytes are whatever the library makes of
+/// them: those checked in are read, not compared.
+pub fn similar_batch(compression: Compression) -> Bytes {
+    let mut builder = BatchBuilder::new(BatchLimits::PRODUCE);
+    for number in 0..20 {
+        let body = format!("{{\"order\":{number},\"state\":\"created\",\"note\":\"created\"}}");
+        let record = NewRecord { tag: Some("created".into()), ..NewRecord::new(id(8), BORN, body) };
+        builder.push(&record).unwrap();
+    }
+    builder.compress(compression);
+    builder.finish()
+}
+
+/// The compressed batches: name and compression.
+pub const COMPRESSED: [(&str, Compression); 2] =
+    [("batch.lz4", Compression::Lz4), ("batch.zstd", Compression::Zstd)];
 
 fn settings() -> TopicSettings {
     TopicSettings {
