@@ -20,6 +20,9 @@ pub struct LogConfig {
     /// The operator accepts that the damaged entries named in the report are lost: they read as
     /// [`crate::EntryKind::Lost`] from now on. Default false.
     pub accept_loss: bool,
+    /// Remember what is appended for an index of ids and keys ([`crate::FindIndex`]), which must be
+    /// fed by [`crate::Log::find_feed`] then. Default false.
+    pub find_index: bool,
     /// An ordering rule to leave out, to see that a test notices.
     #[cfg(feature = "fault-switches")]
     pub without: Option<crate::switches::OrderRule>,
@@ -34,6 +37,7 @@ impl Default for LogConfig {
             entry_bytes_max: 8 * 1024 * 1024 + 64 * 1024,
             unsynced_bytes_max: 8 * 1024 * 1024,
             accept_loss: false,
+            find_index: false,
             #[cfg(feature = "fault-switches")]
             without: None,
         }

@@ -5,12 +5,11 @@
 //!
 //! ```text
 //! 0 sequence u64 | 8 end u32 | 12 last kind u8, 0 u8, 0 u16 | 16 first index u64 | 24 entries u32
-//! 28 terms u32 | 32 queues u32 | 36 runs u32 | 40 hash bytes u64 (0; place for the hash index) | 48 flags u64
+//! 28 terms u32 | 32 queues u32 | 36 runs u32 | 40 hash bytes u64 (0: the index of ids and keys is a file of its own, find.rs) | 48 flags u64
 //! 64 entries x offset u32 (0: damaged before the footer was written), padded to 8
 //!    terms   x first index u64, term u64
 //!    queues  x topic u64, queue u32, first run u32, runs u32, 0 u32         ascending by (topic, queue)
 //!    runs    x base u64, index u64, byte u32, length u32, count u32, 0 u32, term u64, stored u64, born max u64, tag bloom u64
-//!    hash index
 //! ```
 
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use grus_protocol::ids::{Offset, QueueId, QueueKey, Term, TimestampMs, TopicId};
 
-use crate::entry::{u32_at, u64_at};
+use crate::entry::{ENTRY_HEADER_BYTES, u32_at, u64_at};
 use crate::index::{Position, Run, RunsByQueue};
 use crate::publish::Encode;
 use crate::table::EntryTable;
@@ -46,13 +45,13 @@ pub(crate) struct Footer {
     pub runs: FooterRuns,
 }
 
-/// The runs of a footer, read in place.
-#[derive(Debug)]
+/// The runs of a footer, read in place. Cheap to clone.
+#[derive(Debug, Clone)]
 pub(crate) struct FooterRuns {
     body: Bytes,
     runs_at: usize,
     /// Queue, first run, number of runs; ascending.
-    directory: Vec<(QueueKey, u32, u32)>,
+    directory: Arc<[(QueueKey, u32, u32)]>,
 }
 
 impl Encode for FooterContent {
@@ -141,7 +140,7 @@ impl Footer {
             return None;
         }
         let table = EntryTable::from_parts(first, offsets, terms, fixed[12]);
-        let runs = FooterRuns { body: body.clone(), runs_at, directory };
+        let runs = FooterRuns { body: body.clone(), runs_at, directory: directory.into() };
         Some(Self { sequence: u64_at(fixed, 0), end: u32_at(fixed, 8), table, runs })
     }
 }
@@ -157,6 +156,40 @@ impl FooterRuns {
         let nth = self.directory.binary_search_by_key(&queue, |(queue, ..)| *queue).ok()?;
         let (_, start, count) = self.directory[nth];
         Some((start, count))
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> u32 {
+        u32_at(&self.body, 36)
+    }
+
+    /// Run number `nth` of the footer.
+    pub(crate) fn nth(&self, nth: u32) -> Option<Run> {
+        let after = self.directory.partition_point(|(_, start, _)| *start <= nth);
+        let (queue, start, count) = *self.directory.get(after.checked_sub(1)?)?;
+        (nth - start < count).then(|| self.run(queue, nth as usize))
+    }
+
+    /// Where the payload of an entry begins in the segment's file; `None` when it is damaged.
+    pub(crate) fn payload_of(&self, index: u64) -> Option<u32> {
+        let nth = usize::try_from(index.checked_sub(u64_at(&self.body, 16))?).ok()?;
+        if nth >= u32_at(&self.body, 24) as usize {
+            return None;
+        }
+        let offset = u32_at(&self.body, FIXED_BYTES + nth * 4);
+        let header = u32::try_from(ENTRY_HEADER_BYTES).expect("64 bytes");
+        (offset != 0).then(|| offset + header)
+    }
+
+    /// Tells footers of one segment apart: a footer that was made again may name other runs.
+    pub(crate) fn stamp(&self) -> u32 {
+        let runs = self.len() as usize;
+        let ends = [0, runs.saturating_sub(1)].map(|nth| {
+            let at = self.runs_at + nth * RUN_BYTES;
+            self.body.get(at..at + RUN_BYTES).filter(|_| nth < runs).unwrap_or_default()
+        });
+        let fixed = crc32c::crc32c(&self.body[..FIXED_BYTES]);
+        ends.iter().fold(fixed, |crc, run| crc32c::crc32c_append(crc, run))
     }
 
     /// Run number `nth` of the footer, which is one of `queue`.

@@ -171,6 +171,26 @@ impl LogIndex {
         self.segments.insert(sequence, SegmentRuns::Footer(footer));
     }
 
+    /// The runs of a segment that has a footer.
+    pub(crate) fn footer(&self, sequence: u64) -> Option<&FooterRuns> {
+        match self.segments.get(&sequence)? {
+            SegmentRuns::Footer(footer) => Some(footer),
+            _ => None,
+        }
+    }
+
+    /// The runs of a segment without a footer, in the order in which they were added.
+    pub(crate) fn runs_in(&self, sequence: u64) -> Vec<Run> {
+        let held = match self.segments.get(&sequence) {
+            Some(SegmentRuns::Open(runs)) => runs,
+            Some(SegmentRuns::Frozen(runs)) => &**runs,
+            _ => return Vec::new(),
+        };
+        let mut runs: Vec<Run> = held.values().flatten().copied().collect();
+        runs.sort_unstable_by_key(|run| run.at);
+        runs
+    }
+
     pub(crate) fn remove_segment(&mut self, sequence: u64) {
         self.segments.remove(&sequence);
         self.queues.retain(|_, segments| {

@@ -41,6 +41,8 @@ pub(crate) enum FileName {
     Footer(u64),
     /// A checkpoint, by the index of the last entry applied in it.
     Checkpoint(u64),
+    /// The table of ids and keys of a sealed segment, by the segment's sequence number.
+    Find(u64),
 }
 
 impl FileName {
@@ -54,6 +56,7 @@ impl FileName {
             "segment" => Some(Self::Segment(number)),
             "footer" => Some(Self::Footer(number)),
             "checkpoint" => Some(Self::Checkpoint(number)),
+            "find" => Some(Self::Find(number)),
             _ => None,
         }
     }
@@ -65,6 +68,7 @@ impl std::fmt::Display for FileName {
             Self::Segment(number) => write!(f, "segment-{number:016x}"),
             Self::Footer(number) => write!(f, "footer-{number:016x}"),
             Self::Checkpoint(number) => write!(f, "checkpoint-{number:016x}"),
+            Self::Find(number) => write!(f, "find-{number:016x}"),
         }
     }
 }
@@ -166,7 +170,12 @@ mod tests {
 
     #[test]
     fn names_come_back_and_strangers_do_not() {
-        for name in [FileName::Segment(7), FileName::Footer(u64::MAX), FileName::Checkpoint(0)] {
+        for name in [
+            FileName::Segment(7),
+            FileName::Footer(u64::MAX),
+            FileName::Checkpoint(0),
+            FileName::Find(3),
+        ] {
             assert_eq!(FileName::parse(&name.to_string()), Some(name));
         }
         for name in ["segment-7", "segment-000000000000000G", "segment--000000000000001", "vote"] {

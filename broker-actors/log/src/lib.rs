@@ -9,6 +9,7 @@ mod control;
 pub mod disk;
 mod entry;
 mod error;
+pub mod find;
 mod footer;
 mod index;
 mod job;
@@ -36,6 +37,10 @@ pub use config::LogConfig;
 pub use disk::{Disk, DiskFile, LockError, RealDisk, SimDisk};
 pub use entry::{ENTRY_HEADER_BYTES, Entry, EntryId, EntryKind, NewEntry, Place};
 pub use error::{AppendError, CheckpointError, CheckpointReadError, Fatal, OpenError, ReadError};
+pub use find::{
+    FindBuilt, FindBy, FindFeed, FindIndex, FindMatch, FindOutcome, FindQuery, FindViews,
+    SealedView,
+};
 pub use index::{Position, Run};
 pub use job::{Job, JobDone, Progress, Ticket};
 pub use layout::{FORMAT_VERSION, SEGMENT_HEAD_BYTES};

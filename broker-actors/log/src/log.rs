@@ -30,6 +30,7 @@ use crate::slots::{SlotFile, SlotWrite};
 mod append;
 mod checkpoints;
 mod fault_in;
+mod find;
 mod jobs;
 mod open;
 mod read;
@@ -77,6 +78,7 @@ pub struct Log<D: Disk> {
     last_commit_bytes: u64,
     bytes_since_seal: u64,
     leaving: Leaving<D>,
+    finding: find::Finding,
     last_checked: Cell<Option<u64>>,
     /// Let go of last.
     #[expect(dead_code, reason = "held for its lock")]

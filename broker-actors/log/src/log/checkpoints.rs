@@ -169,6 +169,7 @@ impl<D: Disk> Log<D> {
         self.notes.floor = Some(id);
         self.notes.purged = self.notes.purged.filter(|old| old.index > id.index).or(Some(id));
         self.index.clear();
+        self.finding.clear();
         self.notes_generation += 1;
         if !agrees {
             self.notes.void_through = self.newest_sequence;

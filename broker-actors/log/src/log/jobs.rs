@@ -286,9 +286,11 @@ impl<D: Disk> Log<D> {
 
     pub(super) fn doom(&mut self, segment: &Segment<D::File>) {
         let doomed = Doomed { path: segment.path.clone(), length: segment.limit };
+        self.finding.forget(segment.sequence);
         if segment.footed {
             let footer = crate::layout::FileName::Footer(segment.sequence);
             self.leaving.remove.push(self.folder.join(footer.to_string()));
+            self.leaving.remove.push(self.find_path(segment.sequence));
         }
         if self.config.skips(OrderRule::RecycleAfterReaders) {
             self.reuse_or_remove(doomed);

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 
+use super::find::Finding;
 use super::recover::{Opening, check_format};
 use super::{Leaving, Log, Room, Wanted};
 use crate::checkpoint::CheckpointData;
@@ -119,6 +120,7 @@ impl<D: Disk> Log<D> {
             unsynced_bytes: 0,
             last_commit_bytes: 0,
             leaving: Leaving::new(give_back, given_back),
+            finding: Finding::default(),
             last_checked: Cell::new(None),
             lock,
             control,

@@ -96,6 +96,9 @@ impl<D: Disk> Log<D> {
         }
         let sequence = segment.sequence;
         self.index.add(sequence, run);
+        if self.config.find_index {
+            self.finding.note(sequence, run);
+        }
     }
 
     /// The runs of a queue, from the one that holds `from` or the first behind it, until they exceed

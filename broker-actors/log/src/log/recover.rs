@@ -75,13 +75,15 @@ pub(super) struct Names {
     segments: Vec<u64>,
     footers: Vec<u64>,
     checkpoints: Vec<u64>,
+    finds: Vec<u64>,
     temporary: Vec<PathBuf>,
 }
 
 impl Names {
     /// A number that no file has, and that no cut, however old, has declared void.
     pub(super) fn next_sequence(&self, void_through: u64) -> u64 {
-        let all = self.segments.iter().chain(&self.footers).copied().chain([void_through]);
+        let all = self.segments.iter().chain(&self.footers).chain(&self.finds).copied();
+        let all = all.chain([void_through]);
         all.max().unwrap_or(0) + 1
     }
 }
@@ -175,6 +177,7 @@ impl<'a, D: Disk> Opening<'a, D> {
                 Some(FileName::Segment(sequence)) => found.segments.push(sequence),
                 Some(FileName::Footer(sequence)) => found.footers.push(sequence),
                 Some(FileName::Checkpoint(index)) => found.checkpoints.push(index),
+                Some(FileName::Find(sequence)) => found.finds.push(sequence),
                 None if name.ends_with(TEMPORARY_SUFFIX) => {
                     found.temporary.push(self.folder.join(name));
                 }
@@ -400,6 +403,8 @@ impl<'a, D: Disk> Opening<'a, D> {
         gone.extend(unused.map(|name| self.path(name)));
         let orphans = names.footers.iter().filter(|sequence| !names.segments.contains(sequence));
         gone.extend(orphans.map(|sequence| self.path(FileName::Footer(*sequence))));
+        let orphans = names.finds.iter().filter(|sequence| !names.segments.contains(sequence));
+        gone.extend(orphans.map(|sequence| self.path(FileName::Find(*sequence))));
         for path in &gone {
             self.disk.remove(path).map_err(OpenError::io(path))?;
         }

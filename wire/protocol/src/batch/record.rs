@@ -187,6 +187,11 @@ impl<B: AsRef<[u8]>> RecordOf<B> {
 }
 
 impl Record {
+    /// All of it after its length.
+    pub(super) fn content(&self) -> &Bytes {
+        &self.bytes
+    }
+
     /// Its body, sharing the batch's memory.
     pub fn body_bytes(&self) -> Bytes {
         self.bytes.slice(self.parts.body.range())
