@@ -18,6 +18,7 @@ pub mod budget;
 pub mod foreign;
 pub mod liveness;
 pub mod output;
+pub mod pushes;
 pub mod replies;
 pub mod requests;
 
@@ -41,6 +42,7 @@ use crate::socket::reader::{ReadEnd, Reader};
 use crate::socket::writer::Writer;
 use budget::BudgetLimits;
 use liveness::{Deadlines, Liveness, Overdue};
+use pushes::{OUTGOING_EACH_MAX, SUBSCRIPTIONS_MAX};
 
 /// How often a connection is looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -213,10 +215,11 @@ impl Resident for Connection {
         };
         let (read_half, write_half) = stream.into_split();
         let metrics = self.service.metrics.clone();
-        // One reply for each request, and one word of farewell.
-        let (replies, outlet) = outlet(self.config.inflight_requests_max.max(1) + 2);
+        // One reply for each request, and one word of farewell; what subscriptions send.
+        let pushes_max = OUTGOING_EACH_MAX * u32::try_from(SUBSCRIPTIONS_MAX).unwrap_or(u32::MAX);
+        let (replies, outlet) = outlet(self.config.inflight_requests_max.max(1) + 2 + pushes_max);
         let writer = Writer::new(write_half, outlet, Rc::clone(&self.gate), metrics.clone());
-        let dispatcher = Dispatcher::new(self.service.clone());
+        let dispatcher = Dispatcher::new(self.service.clone(), replies.clone());
         let frame_limits = self.service.frame_limits;
         let gate = Rc::clone(&self.gate);
         let reader = Reader::new(read_half, frame_limits, gate, replies, dispatcher, metrics);

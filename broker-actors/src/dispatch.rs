@@ -2,6 +2,8 @@
 //! request in the order of arrival, and waits here where a queue has no room: that order, and that
 //! wait, are what keeps the batches of a queue in order and a fast producer in bounds.
 
+mod subscriptions;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +16,12 @@ use grus_protocol::limits::{BatchLimits, FrameLimits};
 use grus_protocol::message::{
     DescribeTopic, DescribeTopicReply, Fetch, Hello, HelloReply, ListAt, ListOffsets,
     ListOffsetsReply, ListTopics, ListTopicsReply, Metadata, MetadataReply, PingReply, Produce,
-    TopicMetadata,
+    Subscribe, TopicMetadata,
 };
 use grus_protocol::names::TopicName;
 use tokio::sync::watch;
 
-use crate::connection::replies::ReplyTo;
+use crate::connection::replies::{Outgoing, ReplyTo};
 use crate::connection::requests::Request;
 use crate::metrics::EdgeMetrics;
 use crate::registry_link::LinkRequest;
@@ -27,6 +29,7 @@ use crate::registry_link::routes::{Routes, TopicRoute, unknown_topic};
 use crate::socket::Gate;
 use crate::statuses::describe;
 use crate::topic_queue::{self, At, ListedOffset, QueueAsk};
+use subscriptions::ConnectionSubscriptions;
 
 /// How long a client waits before it repeats what was refused for want of room.
 const RETRY_AFTER_MS: u32 = 20;
@@ -68,16 +71,18 @@ pub struct Dispatcher {
     routes: Arc<Routes>,
     /// What this connection's batches may be: the broker's limits, and what Hello agreed on.
     batch_limits: BatchLimits,
+    subscriptions: ConnectionSubscriptions,
 }
 
 impl Dispatcher {
-    /// Serves one connection from `service`.
+    /// Serves one connection, which is written to by `writer`, from `service`.
     #[must_use]
-    pub fn new(service: Service) -> Self {
+    pub fn new(service: Service, writer: Inbox<Outgoing>) -> Self {
         let routes = Arc::clone(&service.routes.borrow());
         let compressions = Compression::None.bit();
         let batch_limits = BatchLimits { compressions, ..service.batch_limits };
-        Self { service, routes, batch_limits }
+        let subscriptions = ConnectionSubscriptions::new(writer, compressions);
+        Self { service, routes, batch_limits, subscriptions }
     }
 
     /// Where HTTP is served.
@@ -91,6 +96,10 @@ impl Dispatcher {
         match request {
             Request::Produce(produce, body) => self.produce(produce, body, reply).await,
             Request::Fetch(fetch) => self.fetch(&fetch, reply).await,
+            Request::Credit(ask) => self.subscriptions.credit(ask, reply).await,
+            Request::Subscribe(ask) => self.subscribe(ask, reply).await,
+            Request::Seek(ask) => self.subscriptions.seek(ask, reply).await,
+            Request::Unsubscribe(ask) => self.subscriptions.unsubscribe(ask, reply).await,
             Request::ListOffsets(ask) => self.list_offsets(&ask, reply).await,
             Request::Ping => reply.header(&PingReply { time: self.service.clock.now() }),
             Request::Hello(hello) => self.hello(&hello, reply, gate),
@@ -129,6 +138,7 @@ impl Dispatcher {
         header.time = service.clock.now();
         SOFTWARE.clone_into(&mut header.software);
         self.batch_limits.compressions = header.compressions;
+        self.subscriptions.agree(header.compressions);
         gate.greet();
         reply.header(&header);
     }
@@ -201,6 +211,17 @@ impl Dispatcher {
             reply: reply.fetched(self.batch_limits.compressions),
         };
         let _ = handle.fetch.try_put(message); // refused: its port is dropped, which answers
+    }
+
+    async fn subscribe(&mut self, ask: Subscribe, reply: ReplyTo) {
+        let topic = match self.topic(&ask.topic, false).await {
+            Ok(topic) => topic,
+            Err(error) => return reply.error(error),
+        };
+        match topic.queue(ask.topic_id, ask.queue) {
+            Ok(queue) => self.subscriptions.subscribe(ask, queue, reply).await,
+            Err(error) => reply.error(error),
+        }
     }
 
     async fn list_offsets(&mut self, ask: &ListOffsets, reply: ReplyTo) {

@@ -91,6 +91,9 @@ pub enum QueueError {
         /// The first offset there is.
         log_start: Offset,
     },
+    /// The subscription has ended, or never was.
+    #[error("there is no such subscription")]
+    UnknownSubscription,
     /// Stored bytes are damaged; all else is served.
     #[error("records {from} to {to} are damaged")]
     CorruptRange {
@@ -121,6 +124,7 @@ impl QueueError {
             Self::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
             Self::Diverged { .. } => ErrorCode::Diverged,
             Self::CorruptRange { .. } => ErrorCode::CorruptRange,
+            Self::UnknownSubscription => ErrorCode::UnknownSubscription,
         }
     }
 

@@ -17,18 +17,17 @@
 use grus_log::{FaultIn, Scrub};
 use grus_mailbox::{Credit, Inbox, PutError, Receive, Resident, Room, Weigh};
 
-use crate::error::QueueError;
 use crate::storage::Checked;
-use crate::topic_queue::{Asked, Warmed};
+use crate::topic_queue::{Cold, Warmed};
 
 /// Cold reads that may wait.
 pub const COLD_READS_MAX: u32 = 256;
 
-/// Brings batches into memory, then hands the fetch back to its queue.
+/// Brings batches into memory, then hands the fetch or the turn back to its queue.
 #[derive(Debug)]
 pub(crate) struct ReadCold {
     pub(crate) fault_in: FaultIn,
-    pub(crate) asked: Asked,
+    pub(crate) cold: Cold,
     pub(crate) queue: Inbox<Warmed>,
 }
 
@@ -51,17 +50,15 @@ impl Resident for Reader {}
 
 impl Receive<ReadCold> for Reader {
     fn receive(&mut self, msg: ReadCold, _credit: Credit, _room: &mut Room<'_, Self>) {
-        let ReadCold { fault_in, asked, queue } = msg;
-        if asked.fetch.reply.is_closed() {
+        let ReadCold { fault_in, cold, queue } = msg;
+        if cold.is_given_up() {
             return;
         }
         let batches_max = fault_in.run();
-        match queue.try_put(Warmed { asked, batches_max }) {
+        match queue.try_put(Warmed { cold, batches_max }) {
             Ok(()) => {}
-            Err(PutError::Full(_)) => unreachable!("a queue has room for its own fetches"),
-            Err(PutError::Stopped(warmed)) => {
-                warmed.asked.fetch.reply.send(Err(QueueError::Stopping));
-            }
+            Err(PutError::Full(_)) => unreachable!("a queue has room for its own reads"),
+            Err(PutError::Stopped(warmed)) => warmed.cold.stopped(),
         }
     }
 }

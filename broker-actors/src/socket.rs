@@ -8,9 +8,11 @@
 //!
 //! Both run on the connection's arbiter and share its [`Gate`]: the reader waits there while the
 //! connection has too much under way, which is how a client is slowed down. Replies that are
-//! ready together leave in one vectored write.
+//! ready together leave in one vectored write, and so do deliveries, for which the writer gives
+//! out turns ([`turns`]).
 
 pub mod reader;
+pub mod turns;
 pub mod writer;
 
 use std::cell::{Cell, RefCell};

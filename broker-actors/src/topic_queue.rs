@@ -3,25 +3,31 @@
 //! ```text
 //! Connection --Produce--> [TopicQueue] --Propose (reply port inside)--> Shard --Receipt--> Connection
 //! Connection --Fetch----> [TopicQueue] <--Applied-- state machine
-//!                             '--ReadCold--> Reader --Warmed--> back, for what is not in memory
+//! Connection --Subscribe->     |  '--deliver--> the connection's writer
+//!                              '--ReadCold--> Reader --Warmed--> back, for what is not in memory
 //! ```
 //!
-//! * Owns: the fetches parked on the queue. All else it reads from the shard's state and index,
-//!   so a rebuilt one knows everything that was applied.
+//! * Owns: the fetches parked on the queue, its subscriptions ([`subscription`]). All else it
+//!   reads from the shard's state and index, so a rebuilt one knows everything that was applied.
 //! * Lives on: its shard's core arbiter.
-//! * Inbox: [`Produce`] in bytes, [`Fetch`], `Warmed` and [`QueueAsk`] in messages, `Applied`
-//!   and `Expire` of one each.
-//! * Talks to: Shard, Reader.
-//! * Stops: with its shard, or when its topic is dropped; parked fetches are answered.
+//! * Inbox: [`Produce`] in bytes, [`Fetch`], [`SubscriptionAsk`], `Granted`, `Warmed` and
+//!   [`QueueAsk`] in messages, `Applied` and `Expire` of one each.
+//! * Talks to: Shard, Reader; the writers of connections, by [`subscriber`].
+//! * Stops: with its shard, or when its topic is dropped; parked fetches are answered and
+//!   subscribers told.
 //! * If it panics: it is rebuilt in place. Batches that were handed on get their receipts, as the
 //!   reply port travels with them; the message that did it and parked fetches lose their port,
-//!   which the connection answers with a code that clients retry.
+//!   which the connection answers with a code that clients retry; subscribers are told to come
+//!   again.
 
 pub mod fetch_plan;
 pub mod messages;
 pub mod parking;
+pub(crate) mod pushing;
 pub mod reading;
 pub mod search;
+pub mod subscriber;
+pub mod subscription;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -29,14 +35,16 @@ use std::rc::Rc;
 
 use grus_log::{Disk, FaultIn};
 use grus_mailbox::{Credit, Inbox, PutError, Receive, Resident, Room, Weigh};
-use grus_protocol::ids::QueueKey;
+use grus_protocol::ids::{Offset, QueueKey, Term};
 use grus_protocol::names::TopicName;
 
 pub use messages::{
     ASKS_MAX, At, FETCH_BYTES_MAX, FETCH_WAIT_MS_MAX, FETCHES_MAX, Fetch, Fetched, FetchedBatch,
     ListedOffset, OVERLOADED_RETRY_MS, PRODUCE_BYTES_MAX, Produce, QueueAsk, QueueHandle,
-    QueueStatus, Receipt,
+    QueueStatus, Receipt, SUBSCRIPTION_ASKS_MAX, SubscriptionAsk,
 };
+pub use subscriber::{PushTurn, Subscriber};
+pub use subscription::{Account, SUBSCRIPTIONS_MAX, SubscriptionKey};
 
 use crate::commands::Command;
 use crate::error::QueueError;
@@ -45,7 +53,9 @@ use crate::shard::ground::Ground;
 use crate::shard::{Propose, Waiter};
 use fetch_plan::{Bounds, FetchPlan};
 use parking::Parking;
-use reading::{Batches, QueueReading};
+use pushing::{ColdTurn, Granted};
+use reading::{Batches, QueueReading, ReadLimits};
+use subscription::{Standing, Subscriptions};
 
 /// The queue has changed: more batches, a new start, or its topic is gone. At most one waits.
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +63,7 @@ pub(crate) struct Applied;
 
 impl Weigh for Applied {}
 
-/// Parked fetches whose time is over leave. At most one waits.
+/// Parked fetches whose time is over leave, and what was put off is tried again. At most one waits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Expire {
     pub(crate) monotonic_ms: u64,
@@ -69,10 +79,31 @@ pub(crate) struct Asked {
     credit: Credit,
 }
 
-/// What a fetch wants was brought into memory.
+/// Who wants what is not in memory.
+#[derive(Debug)]
+pub(crate) enum Cold {
+    Fetch(Asked),
+    Turn(ColdTurn),
+}
+
+impl Cold {
+    /// Whether nobody waits for it any more.
+    pub(crate) fn is_given_up(&self) -> bool {
+        matches!(self, Self::Fetch(asked) if asked.fetch.reply.is_closed())
+    }
+
+    /// The queue has stopped: a subscription has been told by then.
+    pub(crate) fn stopped(self) {
+        if let Self::Fetch(asked) = self {
+            asked.fetch.reply.send(Err(QueueError::Stopping));
+        }
+    }
+}
+
+/// What somebody wants was brought into memory.
 #[derive(Debug)]
 pub(crate) struct Warmed {
-    pub(crate) asked: Asked,
+    pub(crate) cold: Cold,
     /// How many batches could be read.
     pub(crate) batches_max: usize,
 }
@@ -86,31 +117,44 @@ pub(crate) struct TopicQueueParts<D: Disk> {
     pub(crate) ground: Rc<Ground<D>>,
     pub(crate) shard: Inbox<Propose>,
     pub(crate) reader: Inbox<ReadCold>,
-    /// Holds this queue while fetches are parked: the shard then sends [`Expire`].
+    /// Holds this queue while somebody waits for time to pass: the shard then sends [`Expire`].
     pub(crate) waiting: Waiting,
 }
 
-/// The queues of a shard on which fetches are parked.
+/// The queues of a shard on which fetches are parked, or turns put off.
 pub(crate) type Waiting = Rc<RefCell<BTreeSet<QueueKey>>>;
 
 /// See the module documentation.
 pub(crate) struct TopicQueue<D: Disk> {
     parts: Rc<TopicQueueParts<D>>,
     parking: Parking<Asked>,
-    /// Where the Reader sends fetches back.
-    warmed: Option<Inbox<Warmed>>,
+    subscriptions: Subscriptions<Box<dyn Subscriber>>,
+    own: Option<OwnInboxes>,
 }
+
+/// The inboxes by which others answer.
+struct OwnInboxes {
+    /// Where the Reader sends back what was cold.
+    warmed: Inbox<Warmed>,
+    /// Where connections give turns.
+    granted: Inbox<Granted>,
+}
+
+/// More than turns can be on their way: those of all subscriptions, and of some that have ended.
+const GRANTED_MAX: u32 = 1 << 20;
 
 impl<D: Disk> TopicQueue<D> {
     pub(crate) fn new(parts: Rc<TopicQueueParts<D>>) -> Self {
         parts.waiting.borrow_mut().remove(&parts.key);
-        Self { parts, parking: Parking::new(FETCHES_MAX as usize), warmed: None }
+        let parking = Parking::new(FETCHES_MAX as usize);
+        let subscriptions = Subscriptions::new(SUBSCRIPTIONS_MAX);
+        Self { parts, parking, subscriptions, own: None }
     }
 
-    /// Notes whether fetches are parked.
-    fn note_parked(&self) {
+    /// Notes whether somebody waits for time to pass.
+    fn note_waiting(&self) {
         let mut waiting = self.parts.waiting.borrow_mut();
-        if self.parking.is_empty() {
+        if self.parking.is_empty() && !self.subscriptions.has_put_off() {
             waiting.remove(&self.parts.key);
         } else {
             waiting.insert(self.parts.key);
@@ -145,14 +189,14 @@ impl<D: Disk> TopicQueue<D> {
 
     /// Has the Reader bring the batches into memory, and the fetch come back.
     fn read_cold(&self, asked: Asked, fault_in: FaultIn) {
-        let Some(queue) = self.warmed.clone() else { return };
-        match self.parts.reader.try_put(ReadCold { fault_in, asked, queue }) {
+        let Some(queue) = self.own.as_ref().map(|own| own.warmed.clone()) else { return };
+        match self.parts.reader.try_put(ReadCold { fault_in, cold: Cold::Fetch(asked), queue }) {
             Ok(()) => {}
-            Err(PutError::Full(read)) => {
+            Err(PutError::Full(ReadCold { cold: Cold::Fetch(asked), .. })) => {
                 let error = QueueError::Overloaded { retry_after_ms: OVERLOADED_RETRY_MS };
-                read.asked.fetch.reply.send(Err(error));
+                asked.fetch.reply.send(Err(error));
             }
-            Err(PutError::Stopped(read)) => read.asked.fetch.reply.send(Err(QueueError::Stopping)),
+            Err(refused) => refused.into_message().cold.stopped(),
         }
     }
 
@@ -163,9 +207,14 @@ impl<D: Disk> TopicQueue<D> {
         if fetch.offset < log_start {
             return Err(QueueError::OffsetOutOfRange { log_start, end_offset });
         }
-        let bytes_max = fetch.bytes_max.min(FETCH_BYTES_MAX);
-        let batches = reading.warmed_batches(fetch.offset, bytes_max, batches_max)?;
+        let batches = reading.warmed_batches(fetch.offset, limits(fetch), batches_max)?;
         Ok(fetched(reading.bounds(), batches))
+    }
+
+    /// Whether a reader may go on there; the queue's bounds.
+    fn check(&self, Standing { next, last_term }: Standing) -> Result<Bounds, QueueError> {
+        let reading = self.reading().ok_or(QueueError::UnknownQueue)?;
+        plan(&reading, next, last_term).map(|(bounds, _)| bounds)
     }
 
     fn status(&self) -> Result<QueueStatus, QueueError> {
@@ -203,24 +252,37 @@ enum Look {
 }
 
 fn look<D: Disk>(reading: &QueueReading<'_, D>, fetch: &Fetch) -> Result<Look, QueueError> {
+    let (bounds, is_at_end) = plan(reading, fetch.offset, fetch.last_term)?;
+    if is_at_end {
+        return Ok(Look::AtEnd(bounds));
+    }
+    Ok(match reading.batches(fetch.offset, limits(fetch))? {
+        Batches::Warm(batches) => Look::Found(fetched(bounds, batches)),
+        Batches::Cold(fault_in) => Look::Cold(fault_in),
+    })
+}
+
+/// The queue's bounds, and whether `offset` is its end; or why it cannot be read there.
+fn plan<D: Disk>(
+    reading: &QueueReading<'_, D>,
+    offset: Offset,
+    last_term: Term,
+) -> Result<(Bounds, bool), QueueError> {
     let bounds = reading.bounds();
     let Bounds { log_start, end_offset } = bounds;
-    let term_before = || reading.term_before(fetch.offset);
-    match fetch_plan::plan(bounds, fetch.offset, fetch.last_term, term_before) {
-        FetchPlan::AtEnd => Ok(Look::AtEnd(bounds)),
+    match fetch_plan::plan(bounds, offset, last_term, || reading.term_before(offset)) {
+        FetchPlan::AtEnd => Ok((bounds, true)),
+        FetchPlan::Read => Ok((bounds, false)),
         FetchPlan::OutOfRange => Err(QueueError::OffsetOutOfRange { log_start, end_offset }),
         FetchPlan::Diverged => {
-            let (term, end_offset) = reading.end_of_term(fetch.last_term);
+            let (term, end_offset) = reading.end_of_term(last_term);
             Err(QueueError::Diverged { term, end_offset, log_start })
         }
-        FetchPlan::Read => {
-            let bytes_max = fetch.bytes_max.min(FETCH_BYTES_MAX);
-            Ok(match reading.batches(fetch.offset, bytes_max)? {
-                Batches::Warm(batches) => Look::Found(fetched(bounds, batches)),
-                Batches::Cold(fault_in) => Look::Cold(fault_in),
-            })
-        }
     }
+}
+
+fn limits(fetch: &Fetch) -> ReadLimits {
+    ReadLimits { bytes_max: fetch.bytes_max.min(FETCH_BYTES_MAX), messages_max: u64::MAX }
 }
 
 const fn fetched(bounds: Bounds, batches: Vec<FetchedBatch>) -> Fetched {
@@ -230,7 +292,8 @@ const fn fetched(bounds: Bounds, batches: Vec<FetchedBatch>) -> Fetched {
 
 impl<D: Disk> Resident for TopicQueue<D> {
     fn started(&mut self, room: &mut Room<'_, Self>) {
-        self.warmed = Some(room.inbox(FETCHES_MAX));
+        let warmed = room.inbox(FETCHES_MAX + GRANTED_MAX);
+        self.own = Some(OwnInboxes { warmed, granted: room.inbox(GRANTED_MAX) });
     }
 
     fn stopping(&mut self, _room: &mut Room<'_, Self>) {
@@ -240,6 +303,19 @@ impl<D: Disk> Resident for TopicQueue<D> {
             let error = if gone { QueueError::UnknownQueue } else { QueueError::Stopping };
             asked.fetch.reply.send(Err(error));
         }
+        self.end_all(if gone { &QueueError::UnknownQueue } else { &QueueError::Stopping });
+    }
+}
+
+impl<D: Disk> Receive<SubscriptionAsk> for TopicQueue<D> {
+    fn receive(&mut self, msg: SubscriptionAsk, _credit: Credit, _room: &mut Room<'_, Self>) {
+        self.subscription(msg);
+    }
+}
+
+impl<D: Disk> Receive<Granted> for TopicQueue<D> {
+    fn receive(&mut self, msg: Granted, _credit: Credit, _room: &mut Room<'_, Self>) {
+        self.granted(msg);
     }
 }
 
@@ -270,16 +346,20 @@ impl<D: Disk> Receive<Fetch> for TopicQueue<D> {
         let now_ms = room.clock().monotonic_ms();
         let wait_ms = msg.wait_ms.min(FETCH_WAIT_MS_MAX);
         self.serve(Asked { fetch: msg, credit }, now_ms + u64::from(wait_ms), now_ms);
-        self.note_parked();
+        self.note_waiting();
     }
 }
 
 impl<D: Disk> Receive<Warmed> for TopicQueue<D> {
     fn receive(&mut self, msg: Warmed, _credit: Credit, _room: &mut Room<'_, Self>) {
-        let Asked { fetch, credit } = msg.asked;
-        let result = self.serve_warmed(&fetch, msg.batches_max);
-        fetch.reply.send(result);
-        drop(credit);
+        match msg.cold {
+            Cold::Turn(turn) => self.warmed_turn(turn, msg.batches_max),
+            Cold::Fetch(Asked { fetch, credit }) => {
+                let result = self.serve_warmed(&fetch, msg.batches_max);
+                fetch.reply.send(result);
+                drop(credit);
+            }
+        }
     }
 }
 
@@ -296,6 +376,7 @@ impl<D: Disk> Receive<QueueAsk> for TopicQueue<D> {
 impl<D: Disk> Receive<Applied> for TopicQueue<D> {
     fn receive(&mut self, _: Applied, credit: Credit, room: &mut Room<'_, Self>) {
         drop(credit); // what is applied from here on needs another message
+        self.ask_turns();
         if self.parking.is_empty() {
             return;
         }
@@ -305,7 +386,7 @@ impl<D: Disk> Receive<Applied> for TopicQueue<D> {
                 self.serve(asked, deadline_ms, now_ms);
             }
         }
-        self.note_parked();
+        self.note_waiting();
     }
 }
 
@@ -314,6 +395,10 @@ impl<D: Disk> Receive<Expire> for TopicQueue<D> {
         for asked in self.parking.take_expired(msg.monotonic_ms) {
             self.serve(asked, msg.monotonic_ms, msg.monotonic_ms);
         }
-        self.note_parked();
+        if self.subscriptions.has_put_off() {
+            self.subscriptions.resume();
+            self.ask_turns();
+        }
+        self.note_waiting();
     }
 }

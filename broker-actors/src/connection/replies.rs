@@ -8,16 +8,17 @@ use bytes::Bytes;
 use grus_mailbox::{Dropped, Inbox, Port, Weigh};
 use grus_protocol::batch::{Compression, compression_number_of};
 use grus_protocol::error::{ErrorCode, ErrorReply};
-use grus_protocol::frame::{FrameHead, encode};
-use grus_protocol::message::{FetchReply, FetchedBatch, ProduceReply};
+use grus_protocol::frame::{FrameFlags, FrameHead, FrameKind, encode};
+use grus_protocol::ids::QueueId;
+use grus_protocol::message::{Deliver, FetchReply, FetchedBatch, ProduceReply};
 use serde::Serialize;
 
 use crate::connection::output::Output;
 use crate::error::QueueError;
-use crate::topic_queue::{Fetched, Receipt};
+use crate::topic_queue::{Fetched, PushTurn, Receipt};
 
 /// How long a client should wait before it asks again when its queue is being rebuilt.
-const REBUILT_RETRY_AFTER_MS: u32 = 20;
+pub(super) const REBUILT_RETRY_AFTER_MS: u32 = 20;
 
 /// What the writer of a connection is handed.
 #[derive(Debug)]
@@ -45,6 +46,21 @@ pub enum Content {
     Fetched(FrameHead, Fetched),
     /// An error.
     Error(FrameHead, Box<ErrorReply>),
+    /// Batches for a subscription.
+    Delivered {
+        /// The head of the push.
+        head: FrameHead,
+        /// The queue.
+        queue: QueueId,
+        /// The batches.
+        fetched: Fetched,
+        /// The turn they use up.
+        turn: PushTurn,
+    },
+    /// The end of a subscription.
+    Ended(FrameHead, Box<ErrorReply>),
+    /// Nothing to write: a subscription asks for a turn.
+    AskTurn(Port<PushTurn>),
 }
 
 impl Content {
@@ -52,7 +68,7 @@ impl Content {
     #[must_use]
     pub fn error_code(&self) -> Option<ErrorCode> {
         match self {
-            Self::Error(_, error) => Some(error.code),
+            Self::Error(_, error) | Self::Ended(_, error) => Some(error.code),
             _ => None,
         }
     }
@@ -60,7 +76,7 @@ impl Content {
     /// Appends the frame to `output`.
     pub fn write_into(self, output: &mut Output) {
         match self {
-            Self::Nothing => {}
+            Self::Nothing | Self::AskTurn(_) => {}
             Self::Encoded(bytes) => output.push(bytes),
             Self::Produced(head, receipt) => {
                 let header = ProduceReply {
@@ -75,6 +91,13 @@ impl Content {
             Self::Fetched(head, fetched) => write_fetched(output, head, fetched),
             Self::Error(head, error) => {
                 write_frame(output, head.error_reply(), &*error, 0);
+            }
+            Self::Ended(head, error) => {
+                write_frame(output, head, &*error, 0);
+            }
+            Self::Delivered { head, queue, fetched, turn } => {
+                write_delivered(output, head, queue, fetched);
+                drop(turn); // in the output now, which counts it
             }
         }
     }
@@ -113,39 +136,57 @@ pub fn readable(mut fetched: Fetched, compressions: u32) -> Result<Fetched, Erro
 }
 
 fn write_fetched(output: &mut Output, head: FrameHead, fetched: Fetched) {
-    let body_bytes = fetched.batches.iter().map(|batch| batch.bytes.len()).sum();
-    let batches = fetched.batches.iter().map(|batch| FetchedBatch {
+    let Fetched { log_start, end_offset, .. } = fetched;
+    let header = FetchReply { log_start, end_offset, batches: heads(&fetched) };
+    write_batches(output, head, &header, fetched);
+}
+
+fn write_delivered(output: &mut Output, head: FrameHead, queue: QueueId, fetched: Fetched) {
+    let Fetched { log_start, end_offset, .. } = fetched;
+    let header = Deliver { queue, log_start, end_offset, batches: heads(&fetched) };
+    write_batches(output, head, &header, fetched);
+}
+
+fn heads(fetched: &Fetched) -> Vec<FetchedBatch> {
+    let head = |batch: &crate::topic_queue::FetchedBatch| FetchedBatch {
         base_offset: batch.base_offset,
         term: batch.term,
         stored: batch.stored,
         length: u32::try_from(batch.bytes.len()).expect("a batch has at most 4 GiB"),
-    });
-    let header = FetchReply {
-        log_start: fetched.log_start,
-        end_offset: fetched.end_offset,
-        batches: batches.collect(),
     };
-    if write_frame(output, head, &header, body_bytes) {
+    fetched.batches.iter().map(head).collect()
+}
+
+fn write_batches(output: &mut Output, head: FrameHead, header: &impl Serialize, fetched: Fetched) {
+    let body_bytes = fetched.batches.iter().map(|batch| batch.bytes.len()).sum();
+    if write_frame(output, head, header, body_bytes) {
         for batch in fetched.batches {
             output.push(batch.bytes);
         }
     }
 }
 
-/// Appends a reply's head and header; an error instead when it cannot be encoded. Says whether
-/// the body is to follow.
+/// Appends the head and header of a reply or push; an error instead when it cannot be encoded.
+/// Says whether the body is to follow.
 fn write_frame(
     output: &mut Output,
     request: FrameHead,
     header: &impl Serialize,
     body_bytes: usize,
 ) -> bool {
-    let head = if request.is_error() { request } else { request.reply() };
+    let head = match request.kind {
+        FrameKind::Request if !request.is_error() => request.reply(),
+        _ => request,
+    };
     let Err(failure) = output.encode(|buffer| encode(head, header, body_bytes, buffer)) else {
         return true;
     };
     let error = ErrorReply::new(ErrorCode::Internal, failure.to_string());
-    let written = output.encode(|buffer| encode(request.error_reply(), &error, 0, buffer));
+    let failed = match head.kind {
+        FrameKind::Push => FrameHead { flags: FrameFlags::ERROR, ..head },
+        _ => request.error_reply(),
+    };
+    let written = output.encode(|buffer| encode(failed, &error, 0, buffer));
     assert!(written.is_ok(), "an error reply always encodes");
     false
 }

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::frame::{Frame, FrameKind, HeaderError};
 use grus_protocol::message::{
-    AlterTopic, CreateTopic, DeleteTopic, DescribeTopic, Fetch, Hello, InitProducer, ListOffsets,
-    ListTopics, Metadata, Ping, Produce,
+    AlterTopic, CreateTopic, Credit, DeleteTopic, DescribeTopic, Fetch, Hello, InitProducer,
+    ListOffsets, ListTopics, Metadata, Ping, Produce, Seek, Subscribe, Unsubscribe,
 };
 use grus_protocol::opcode::Opcode;
 
@@ -26,6 +26,14 @@ pub enum Request {
     Fetch(Fetch),
     /// Asks for an offset.
     ListOffsets(ListOffsets),
+    /// Has batches sent as they come.
+    Subscribe(Subscribe),
+    /// Gives a subscription more credit.
+    Credit(Credit),
+    /// Has a subscription go on elsewhere.
+    Seek(Seek),
+    /// Ends a subscription.
+    Unsubscribe(Unsubscribe),
     /// Makes a topic.
     CreateTopic(CreateTopic),
     /// Changes a topic.
@@ -79,12 +87,17 @@ fn decode(frame: Frame) -> Result<Option<Request>, HeaderError> {
         Opcode::Produce => Request::Produce(frame.header()?, frame.body),
         Opcode::Fetch => Request::Fetch(frame.header()?),
         Opcode::ListOffsets => Request::ListOffsets(frame.header()?),
+        Opcode::Subscribe => Request::Subscribe(frame.header()?),
+        Opcode::Credit => Request::Credit(frame.header()?),
+        Opcode::Seek => Request::Seek(frame.header()?),
+        Opcode::Unsubscribe => Request::Unsubscribe(frame.header()?),
         Opcode::CreateTopic => Request::CreateTopic(frame.header()?),
         Opcode::AlterTopic => Request::AlterTopic(frame.header()?),
         Opcode::DeleteTopic => Request::DeleteTopic(frame.header()?),
         Opcode::DescribeTopic => Request::DescribeTopic(frame.header()?),
         Opcode::ListTopics => Request::ListTopics(frame.header()?),
-        Opcode::WatchRoutes
+        Opcode::Deliver
+        | Opcode::WatchRoutes
         | Opcode::RoutesChanged
         | Opcode::RegisterBroker
         | Opcode::BrokerHeartbeat

@@ -13,8 +13,8 @@ use super::ground::{ChangedPorts, Ground};
 use super::{Propose, QueueTable, QueueTableSender};
 use crate::reader::ReadCold;
 use crate::topic_queue::{
-    ASKS_MAX, Applied, Expire, FETCHES_MAX, PRODUCE_BYTES_MAX, QueueHandle, TopicQueue,
-    TopicQueueParts, Waiting,
+    ASKS_MAX, Applied, Expire, FETCHES_MAX, PRODUCE_BYTES_MAX, QueueHandle, SUBSCRIPTION_ASKS_MAX,
+    TopicQueue, TopicQueueParts, Waiting,
 };
 
 /// What a queue's actor is made of, and where it is told things.
@@ -128,6 +128,7 @@ impl<D: Disk> Queues<D> {
             durability: ground.durability,
             produce: host.inbox(PRODUCE_BYTES_MAX),
             fetch: host.inbox(FETCHES_MAX),
+            subscribe: host.inbox(SUBSCRIPTION_ASKS_MAX),
             ask: host.inbox(ASKS_MAX),
         });
         changed.borrow_mut().insert(key, host.inbox::<Applied>(1));

@@ -7,9 +7,10 @@ use grus_mailbox::Outlet;
 use tokio::net::tcp::OwnedWriteHalf;
 
 use crate::connection::output::{Output, SLICES_MAX};
-use crate::connection::replies::Outgoing;
+use crate::connection::replies::{Content, Outgoing};
 use crate::metrics::EdgeMetrics;
 use crate::socket::Gate;
+use crate::socket::turns::Turns;
 
 /// Bytes after which no more replies are gathered before the next write.
 const GATHER_BYTES_MAX: u64 = 1 << 20;
@@ -23,6 +24,7 @@ pub struct Writer {
     output: Output,
     /// Bytes of the requests that are over once `output` is written.
     ended: Vec<u32>,
+    turns: Turns,
     closing: bool,
 }
 
@@ -41,6 +43,7 @@ impl Writer {
             metrics,
             output: Output::new(),
             ended: Vec::new(),
+            turns: Turns::default(),
             closing: false,
         }
     }
@@ -51,9 +54,16 @@ impl Writer {
     /// When the peer is gone.
     pub async fn run(mut self) -> io::Result<()> {
         while !self.closing {
-            let Some((reply, _credit)) = self.replies.take().await else { break };
-            self.gather(reply);
-            self.flush().await?;
+            tokio::select! {
+                next = self.replies.take() => {
+                    let Some((reply, _credit)) = next else { break };
+                    self.gather(reply);
+                    self.turns.give(self.output.bytes()); // to be used while this is written
+                    self.flush().await?;
+                }
+                () = self.turns.returned(), if self.turns.is_asked() => {}
+            }
+            self.turns.give(0);
         }
         Ok(())
     }
@@ -67,7 +77,10 @@ impl Writer {
             }
             self.ended.extend(reply.request_bytes);
             self.closing = reply.close_after;
-            reply.content.write_into(&mut self.output);
+            match reply.content {
+                Content::AskTurn(turn) => self.turns.ask(turn),
+                content => content.write_into(&mut self.output),
+            }
             if self.closing || self.output.bytes() >= GATHER_BYTES_MAX {
                 return;
             }

@@ -4,8 +4,11 @@ use bytes::Bytes;
 use grus_mailbox::{Inbox, Port, Weigh};
 use grus_protocol::batch::RecordBatch;
 use grus_protocol::ids::{Durability, Offset, QueueKey, ShardId, Term, TimestampMs};
+use grus_protocol::message::SubscribeAt;
 use grus_protocol::names::TopicName;
 
+use super::subscriber::Subscriber;
+use super::subscription::{Account, SubscriptionKey};
 use crate::error::QueueError;
 
 /// Bytes of batches that one queue may have accepted and not yet answered.
@@ -14,6 +17,8 @@ pub const PRODUCE_BYTES_MAX: u32 = 16 * 1024 * 1024;
 pub const FETCHES_MAX: u32 = 4096;
 /// Questions that one queue may have on their way.
 pub const ASKS_MAX: u32 = 256;
+/// Requests about subscriptions that one queue may have on their way.
+pub const SUBSCRIPTION_ASKS_MAX: u32 = 16_384;
 /// The longest a fetch is parked.
 pub const FETCH_WAIT_MS_MAX: u32 = 60_000;
 /// The most bytes of batches in one answer, but for a single larger batch.
@@ -36,6 +41,8 @@ pub struct QueueHandle {
     pub produce: Inbox<Produce>,
     /// Takes fetches; the credit is held while one is parked.
     pub fetch: Inbox<Fetch>,
+    /// Takes what concerns subscriptions.
+    pub subscribe: Inbox<SubscriptionAsk>,
     /// Takes questions.
     pub ask: Inbox<QueueAsk>,
 }
@@ -114,6 +121,64 @@ pub struct FetchedBatch {
     pub stored: TimestampMs,
     /// Its bytes: a slice of the segment's mapping.
     pub bytes: Bytes,
+}
+
+/// Something about a subscription.
+pub enum SubscriptionAsk {
+    /// Begins one.
+    Subscribe {
+        /// Which.
+        key: SubscriptionKey,
+        /// Where to begin.
+        at: SubscribeAt,
+        /// What may be sent at first.
+        account: Account,
+        /// Where to send it.
+        subscriber: Box<dyn Subscriber>,
+        /// Gets the first offset that will be sent, before anything is.
+        reply: Port<Result<ListedOffset, QueueError>>,
+    },
+    /// Gives more credit.
+    Credit {
+        /// To which.
+        key: SubscriptionKey,
+        /// How much.
+        more: Account,
+        /// Hears whether it is there.
+        reply: Port<Result<(), QueueError>>,
+    },
+    /// Goes on at another place.
+    Seek {
+        /// Which.
+        key: SubscriptionKey,
+        /// Where.
+        at: SubscribeAt,
+        /// What may be sent from there on.
+        account: Account,
+        /// Gets the first offset that will be sent; all that was sent before it is from before.
+        reply: Port<Result<ListedOffset, QueueError>>,
+    },
+    /// Ends one.
+    Unsubscribe {
+        /// Which.
+        key: SubscriptionKey,
+        /// Hears whether it was there; nothing is sent after it.
+        reply: Port<Result<(), QueueError>>,
+    },
+}
+
+impl Weigh for SubscriptionAsk {}
+
+impl std::fmt::Debug for SubscriptionAsk {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (name, key) = match self {
+            Self::Subscribe { key, .. } => ("Subscribe", key),
+            Self::Credit { key, .. } => ("Credit", key),
+            Self::Seek { key, .. } => ("Seek", key),
+            Self::Unsubscribe { key, .. } => ("Unsubscribe", key),
+        };
+        out.debug_tuple(name).field(key).finish()
+    }
 }
 
 /// A question about the queue.

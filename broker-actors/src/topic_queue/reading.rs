@@ -16,6 +16,15 @@ pub const FETCH_BATCHES_MAX: usize = 2048;
 const FETCH_STEP_BYTES: u32 = 128 * 1024;
 const PAGE_BYTES: usize = 4096;
 
+/// How much to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadLimits {
+    /// Most bytes; the first batch is read even if it alone is longer.
+    pub bytes_max: u32,
+    /// No batch is begun once so many messages are read.
+    pub messages_max: u64,
+}
+
 /// A queue at one moment.
 pub struct QueueReading<'a, D: Disk> {
     ground: &'a Ground<D>,
@@ -77,19 +86,19 @@ impl<'a, D: Disk> QueueReading<'a, D> {
         first_reached(self.bounds(), |offset| self.batch_at(offset), |run| reached(run))
     }
 
-    /// Batches from the one that holds `offset` on: at least one, then as fit `bytes_max`. Those
+    /// Batches from the one that holds `offset` on: at least one, then as fit the limits. Those
     /// that are not in memory end the answer; if the first is not, it says how to bring them in.
     ///
     /// # Errors
     /// When the first of them is damaged. Damage behind it ends the answer; the next one names it.
-    pub fn batches(&self, offset: Offset, bytes_max: u32) -> Result<Batches, QueueError> {
+    pub fn batches(&self, offset: Offset, limits: ReadLimits) -> Result<Batches, QueueError> {
         let log = self.ground.log.borrow();
-        let found = Found::look(&log, self.key, offset, self.numbers.next_offset, bytes_max, None);
+        let found = Found::look(&log, self.key, offset, self.numbers.next_offset, limits, None);
         if !found.batches.is_empty() {
             return Ok(Batches::Warm(found.batches));
         }
         if found.is_cold {
-            let runs = log.runs(self.key, offset, u64::from(bytes_max));
+            let runs = log.runs(self.key, offset, u64::from(limits.bytes_max));
             let fault_in = log.fault_in(&runs[..runs.len().min(FETCH_BATCHES_MAX)]);
             return Ok(Batches::Cold(fault_in));
         }
@@ -104,12 +113,12 @@ impl<'a, D: Disk> QueueReading<'a, D> {
     pub fn warmed_batches(
         &self,
         offset: Offset,
-        bytes_max: u32,
+        limits: ReadLimits,
         batches_max: usize,
     ) -> Result<Vec<FetchedBatch>, QueueError> {
         let log = self.ground.log.borrow();
         let (end, warmed) = (self.numbers.next_offset, Some(batches_max));
-        let found = Found::look(&log, self.key, offset, end, bytes_max, warmed);
+        let found = Found::look(&log, self.key, offset, end, limits, warmed);
         drop(log);
         if found.batches.is_empty() {
             return Err(self.damage_at(offset));
@@ -143,6 +152,7 @@ struct Found {
     is_cold: bool,
     next: Offset,
     bytes_left: u32,
+    messages_left: u64,
     /// Batches brought in before; none are asked about then.
     warmed: Option<usize>,
     /// Entry and page of the last run that was found in memory.
@@ -155,14 +165,15 @@ impl Found {
         key: QueueKey,
         offset: Offset,
         end: Offset,
-        bytes_max: u32,
+        limits: ReadLimits,
         warmed: Option<usize>,
     ) -> Self {
         let mut found = Self {
             batches: Vec::new(),
             is_cold: false,
             next: offset,
-            bytes_left: bytes_max,
+            bytes_left: limits.bytes_max,
+            messages_left: limits.messages_max,
             warmed,
             looked_at: None,
         };
@@ -180,7 +191,8 @@ impl Found {
     /// Takes the next batch; false if it does not follow, does not fit, or cannot be read now.
     fn take<D: Disk>(&mut self, log: &Log<D>, run: &Run) -> bool {
         let count_max = self.warmed.unwrap_or(FETCH_BATCHES_MAX).min(FETCH_BATCHES_MAX);
-        let is_full = run.length > self.bytes_left && !self.batches.is_empty();
+        let is_full =
+            (run.length > self.bytes_left || self.messages_left == 0) && !self.batches.is_empty();
         if run.base > self.next || is_full || self.batches.len() >= count_max {
             return false;
         }
@@ -190,6 +202,7 @@ impl Found {
         }
         let Ok(bytes) = log.slice(run) else { return false };
         self.bytes_left = self.bytes_left.saturating_sub(run.length);
+        self.messages_left = self.messages_left.saturating_sub(u64::from(run.count));
         self.next = extent(run).end;
         self.batches.push(FetchedBatch {
             base_offset: run.base,

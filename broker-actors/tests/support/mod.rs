@@ -95,6 +95,7 @@ impl Door {
             durability: Durability::Persisted,
             produce: to_produce,
             fetch: to_fetch,
+            subscribe: outlet(1_000).0,
             ask: to_ask,
         };
         let (routes, routes_seen) = watch::channel(Arc::new(routes_with(handle)));

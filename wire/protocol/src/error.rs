@@ -152,6 +152,8 @@ error_codes! {
     Diverged = 81, final;
     /// The stored bytes of this range are damaged; the rest is served.
     CorruptRange = 82, final;
+    /// There is no such subscription on this connection: it has ended, or never was.
+    UnknownSubscription = 83, final;
 
     /// The registry cannot be reached: topics cannot be made, changed or removed now. Messages go
     /// on with the last known routes. Nothing was changed.

@@ -51,6 +51,8 @@ number_type! {
     ProducerEpoch(u32);
     /// Numbers the records of one producer in one queue, from 0, one each.
     Sequence(u64);
+    /// A subscription: the client's choice, one at a time on its connection.
+    SubscriptionId(u64);
     /// A term of a shard's consensus group: at most one leader each.
     Term(u64);
 }

@@ -26,7 +26,7 @@ pub use error::{ErrorCode, ErrorDetail, ErrorReply};
 pub use frame::{Frame, FrameError, FrameHead, FrameKind};
 pub use ids::{
     BrokerId, Durability, MessageId, Offset, ProducerEpoch, ProducerId, QueueId, QueueKey,
-    Sequence, ShardId, Term, TimestampMs, TopicId,
+    Sequence, ShardId, SubscriptionId, Term, TimestampMs, TopicId,
 };
 pub use limits::{BatchLimits, FrameLimits};
 pub use names::{ProducerName, TopicName};

@@ -12,6 +12,7 @@ mod hello;
 mod metadata;
 mod produce;
 mod registry;
+mod subscribe;
 mod topic;
 
 pub use fetch::{Fetch, FetchReply, FetchedBatch, ListAt, ListOffsets, ListOffsetsReply};
@@ -23,6 +24,10 @@ pub use registry::{
     OfferTopicsReply, OfferedQueue, OfferedTopic, QueueSpan, RefusedTopic, RegisterBroker,
     RegisterBrokerReply, RoutesChanged, ShardClaim, ShardState, TopicState, WatchRoutes,
     WatchRoutesReply,
+};
+pub use subscribe::{
+    Credit, CreditReply, Deliver, Seek, SeekReply, Subscribe, SubscribeAt, SubscribeReply,
+    Unsubscribe, UnsubscribeReply,
 };
 pub use topic::{
     AlterTopic, AlterTopicReply, CreateTopic, CreateTopicReply, DeleteTopic, DeleteTopicReply,
@@ -59,6 +64,10 @@ requests! {
     Produce => ProduceReply,
     Fetch => FetchReply,
     ListOffsets => ListOffsetsReply,
+    Subscribe => SubscribeReply,
+    Credit => CreditReply,
+    Seek => SeekReply,
+    Unsubscribe => UnsubscribeReply,
     CreateTopic => CreateTopicReply,
     AlterTopic => AlterTopicReply,
     DeleteTopic => DeleteTopicReply,

@@ -53,6 +53,16 @@ opcodes! {
     Fetch = 11,
     /// Asks for the offset of a place or a time in one queue.
     ListOffsets = 12,
+    /// Has the batches of one queue sent as they come, within a credit.
+    Subscribe = 13,
+    /// Gives a subscription more credit.
+    Credit = 14,
+    /// Has a subscription go on at another place.
+    Seek = 15,
+    /// Ends a subscription.
+    Unsubscribe = 16,
+    /// Brings batches to a subscription; a push.
+    Deliver = 17,
     /// Makes a topic.
     CreateTopic = 20,
     /// Changes a topic.
@@ -78,7 +88,7 @@ opcodes! {
 impl Opcode {
     /// Whether it stands in pushes: told without having been asked, and never answered.
     pub const fn is_push(self) -> bool {
-        matches!(self, Self::RoutesChanged)
+        matches!(self, Self::Deliver | Self::RoutesChanged)
     }
 }
 

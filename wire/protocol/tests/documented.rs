@@ -6,12 +6,13 @@ use grus_protocol::batch::bloom_of_tag;
 use grus_protocol::ids::BrokerAddress;
 use grus_protocol::message::{
     AlterTopic, AlterTopicReply, BrokerHeartbeat, BrokerHeartbeatReply, BrokerState, CreateTopic,
-    CreateTopicReply, DeleteTopic, DeleteTopicReply, DescribeTopic, DescribeTopicReply, Fetch,
-    FetchReply, FetchedBatch, Hello, HelloReply, InitProducer, InitProducerReply, ListOffsets,
-    ListOffsetsReply, ListTopics, ListTopicsReply, Metadata, MetadataReply, OfferTopics,
-    OfferTopicsReply, OfferedQueue, OfferedTopic, PingReply, Produce, ProduceReply,
-    QueueDescription, QueueRoute, QueueSpan, RefusedTopic, RegisterBroker, RegisterBrokerReply,
-    RoutesChanged, ShardClaim, ShardState, TopicMetadata, TopicSettings, TopicState, TopicSummary,
+    CreateTopicReply, Credit, DeleteTopic, DeleteTopicReply, Deliver, DescribeTopic,
+    DescribeTopicReply, Fetch, FetchReply, FetchedBatch, Hello, HelloReply, InitProducer,
+    InitProducerReply, ListOffsets, ListOffsetsReply, ListTopics, ListTopicsReply, Metadata,
+    MetadataReply, OfferTopics, OfferTopicsReply, OfferedQueue, OfferedTopic, PingReply, Produce,
+    ProduceReply, QueueDescription, QueueRoute, QueueSpan, RefusedTopic, RegisterBroker,
+    RegisterBrokerReply, RoutesChanged, Seek, SeekReply, ShardClaim, ShardState, Subscribe,
+    SubscribeReply, TopicMetadata, TopicSettings, TopicState, TopicSummary, Unsubscribe,
     WatchRoutes, WatchRoutesReply,
 };
 use grus_protocol::{BatchLimits, ErrorCode, ErrorReply, FrameLimits, Opcode, limits};
@@ -104,6 +105,13 @@ fn every_field_of_every_message_is_listed_in_its_place() {
         FetchedBatch,
         ListOffsets,
         ListOffsetsReply,
+        Subscribe,
+        SubscribeReply,
+        Credit,
+        Seek,
+        SeekReply,
+        Unsubscribe,
+        Deliver,
         CreateTopic,
         CreateTopicReply,
         TopicSettings,

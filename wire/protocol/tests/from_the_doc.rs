@@ -430,6 +430,57 @@ fn fetch_and_the_batches_in_its_body() {
 }
 
 #[test]
+fn subscriptions() {
+    let id = 0x1_0000_0002;
+    let request = frame("Subscribe.request");
+    assert_eq!((request.kind, request.opcode), (1, 13));
+    let place = |at: &[u64]| {
+        let mut header = n(&[id]);
+        header.push(t("orders"));
+        header.extend(n(&[0x0123_4567_89ab_cdef, 1]));
+        header.push(Array(n(at)));
+        header.extend(n(&[1000, 1 << 20]));
+        header
+    };
+    assert_eq!(request.header, place(&[3, 1001, 5]));
+    assert_eq!(frame("Subscribe.first").header, place(&[0]));
+    assert_eq!(frame("Subscribe.last").header, place(&[1]));
+    assert_eq!(frame("Subscribe.time").header, place(&[2, BORN]));
+    for reply in ["Subscribe.reply", "Seek.reply"] {
+        assert_eq!(frame(reply).header, n(&[1001, 10, 1004]));
+    }
+    assert_eq!(frame("Credit.request").header, n(&[id, 300, 65_537]));
+    assert_eq!((frame("Credit.no_reply").opcode, frame("Credit.no_reply").flags), (14, 2));
+    assert_eq!(frame("Credit.reply").header, []);
+    let seek = vec![Number(id), Array(n(&[2, BORN])), Number(999), Number(1 << 19)];
+    assert_eq!(frame("Seek.request").header, seek);
+    assert_eq!(frame("Unsubscribe.request").header, n(&[id]));
+    assert_eq!(frame("Unsubscribe.reply").header, []);
+}
+
+#[test]
+fn deliveries_and_the_end_of_a_subscription() {
+    let push = frame("Deliver.push");
+    assert_eq!((push.kind, push.flags, push.opcode, push.correlation), (3, 0, 17, 0x1_0000_0002));
+    let [Number(1), Number(10), Number(1004), Array(batches)] = &push.header[..] else {
+        panic!("{:?}", push.header)
+    };
+    let mut rest = &push.body[..];
+    for (one, base) in batches.iter().zip([1000, 1003]) {
+        let Array(one) = one else { panic!("{one:?}") };
+        let [Number(base_offset), _, _, Number(length)] = one[..] else { panic!("{one:?}") };
+        assert_eq!(base_offset, base);
+        batch(take(&mut rest, usize::try_from(length).unwrap()));
+    }
+    assert!(rest.is_empty());
+    let ended = frame("Deliver.ended");
+    assert_eq!((ended.kind, ended.flags, ended.correlation), (3, 1, 0x1_0000_0002));
+    let bounds = Array(n(&[1, 1100, 1200]));
+    let text = t("removed by retention");
+    assert_eq!(ended.header, [Number(80), text, Bool(false), Number(0), bounds]);
+}
+
+#[test]
 fn offsets_are_asked_for_in_three_ways() {
     let at = |name| frame(name).header.pop().unwrap();
     assert_eq!(at("ListOffsets.request"), Array(n(&[2, BORN])));

@@ -66,9 +66,10 @@ fn every_golden_file_has_its_sample_and_every_opcode_its_files() {
     let expected: BTreeSet<_> = names.chain(compressed).map(|name| format!("{name}.hex")).collect();
     assert_eq!(files, expected);
     for opcode in Opcode::ALL {
-        let kinds: &[_] = match opcode.is_push() {
-            true => &[FrameKind::Push],
-            false => &[FrameKind::Request, FrameKind::Reply],
+        let kinds: &[_] = if opcode.is_push() {
+            &[FrameKind::Push]
+        } else {
+            &[FrameKind::Request, FrameKind::Reply]
         };
         for kind in kinds {
             let file = format!("{}.{kind}.hex", opcode.name());
@@ -122,6 +123,11 @@ fn every_header_reads_back_to_the_same_bytes() {
             Opcode::Produce => again_of::<message::Produce>(&frame),
             Opcode::Fetch => again_of::<message::Fetch>(&frame),
             Opcode::ListOffsets => again_of::<message::ListOffsets>(&frame),
+            Opcode::Subscribe => again_of::<message::Subscribe>(&frame),
+            Opcode::Credit => again_of::<message::Credit>(&frame),
+            Opcode::Seek => again_of::<message::Seek>(&frame),
+            Opcode::Unsubscribe => again_of::<message::Unsubscribe>(&frame),
+            Opcode::Deliver => again::<message::Deliver>(&frame),
             Opcode::CreateTopic => again_of::<message::CreateTopic>(&frame),
             Opcode::AlterTopic => again_of::<message::AlterTopic>(&frame),
             Opcode::DeleteTopic => again_of::<message::DeleteTopic>(&frame),

@@ -42,6 +42,7 @@ fn handles(config: &TopicConfig, shard: ShardId) -> Vec<Arc<QueueHandle>> {
             durability: Durability::Persisted,
             produce: outlet(1).0,
             fetch: outlet(1).0,
+            subscribe: outlet(1).0,
             ask: outlet(1).0,
         })
     };

@@ -44,7 +44,8 @@ pub struct FrameFlags(pub u16);
 impl FrameFlags {
     /// No flag.
     pub const NONE: Self = Self(0);
-    /// On a reply: it is an error, the header is an [`ErrorReply`](crate::error::ErrorReply).
+    /// On a reply or a push: it is an error, the header is an
+    /// [`ErrorReply`](crate::error::ErrorReply).
     pub const ERROR: Self = Self(1);
     /// On a request: nobody waits; it gets no reply, not even an error.
     pub const NO_REPLY: Self = Self(1 << 1);
@@ -103,7 +104,12 @@ impl FrameHead {
         Self { flags: FrameFlags::ERROR, ..self.reply() }
     }
 
-    /// Whether this is a reply that carries an error.
+    /// The head of a push about `correlation`.
+    pub const fn push(opcode: Opcode, correlation: u64) -> Self {
+        Self { kind: FrameKind::Push, ..Self::request(opcode, correlation) }
+    }
+
+    /// Whether this is a reply or a push that carries an error.
     pub const fn is_error(&self) -> bool {
         self.flags.contains(FrameFlags::ERROR)
     }

@@ -8,16 +8,17 @@ use grus_protocol::batch::{Compression, Origin, RecordAttributes};
 use grus_protocol::frame::{self, FrameFlags};
 use grus_protocol::ids::BrokerAddress;
 use grus_protocol::message::{
-    AlterTopic, AlterTopicReply, CreateTopic, CreateTopicReply, DeleteTopic, DeleteTopicReply,
-    DescribeTopic, DescribeTopicReply, Fetch, FetchReply, FetchedBatch, Hello, HelloReply,
-    InitProducer, InitProducerReply, ListAt, ListOffsets, ListOffsetsReply, ListTopics,
-    ListTopicsReply, Metadata, MetadataReply, Ping, PingReply, Produce, ProduceReply,
-    QueueDescription, QueueRoute, Request, TopicKind, TopicMetadata, TopicSettings, TopicSummary,
+    AlterTopic, AlterTopicReply, CreateTopic, CreateTopicReply, Credit, CreditReply, DeleteTopic,
+    DeleteTopicReply, Deliver, DescribeTopic, DescribeTopicReply, Fetch, FetchReply, FetchedBatch,
+    Hello, HelloReply, InitProducer, InitProducerReply, ListAt, ListOffsets, ListOffsetsReply,
+    ListTopics, ListTopicsReply, Metadata, MetadataReply, Ping, PingReply, Produce, ProduceReply,
+    QueueDescription, QueueRoute, Request, Seek, SeekReply, Subscribe, SubscribeAt, SubscribeReply,
+    TopicKind, TopicMetadata, TopicSettings, TopicSummary, Unsubscribe, UnsubscribeReply,
 };
 use grus_protocol::{
     BatchBuilder, BatchLimits, BrokerId, Durability, ErrorCode, ErrorDetail, ErrorReply, FrameHead,
     MessageId, NewRecord, Offset, Opcode, ProducerEpoch, ProducerId, ProducerName, QueueId,
-    Sequence, ShardId, Term, TimestampMs, TopicId, TopicName,
+    Sequence, ShardId, SubscriptionId, Term, TimestampMs, TopicId, TopicName,
 };
 use serde::Serialize;
 
@@ -173,6 +174,7 @@ pub fn frames() -> Vec<(String, Bytes)> {
     let mut out = Vec::new();
     connection(&mut out);
     messages(&mut out);
+    subscriptions(&mut out);
     topics(&mut out);
     registry::frames(&mut out);
     errors(&mut out);
@@ -273,6 +275,54 @@ fn messages(out: &mut Vec<(String, Bytes)>) {
         let request = ListOffsets { at, ..list.clone() };
         out.push((format!("ListOffsets.{name}"), whole(head, &request, b"")));
     }
+}
+
+fn subscriptions(out: &mut Vec<(String, Bytes)>) {
+    let (topic_id, queue) = (TopicId(0x0123_4567_89ab_cdef), QueueId(1));
+    let subscription = SubscriptionId(0x1_0000_0002);
+    let at = SubscribeAt::Offset(Offset(1001), Term(5));
+    let subscribe = Subscribe {
+        subscription,
+        topic: topic(),
+        topic_id,
+        queue,
+        at,
+        credit_messages: 1000,
+        credit_bytes: 1 << 20,
+    };
+    let (offset, log_start, end_offset) = (Offset(1001), Offset(10), Offset(1004));
+    pair(out, &subscribe, &SubscribeReply { offset, log_start, end_offset }, [b"", b""]);
+    let head = FrameHead::request(Opcode::Subscribe, 96);
+    let places = [
+        ("first", SubscribeAt::First),
+        ("last", SubscribeAt::Last),
+        ("time", SubscribeAt::Time(BORN)),
+    ];
+    for (name, at) in places {
+        let request = Subscribe { at, ..subscribe.clone() };
+        out.push((format!("Subscribe.{name}"), whole(head, &request, b"")));
+    }
+    let credit = Credit { subscription, messages: 300, bytes: 65_537 };
+    pair(out, &credit, &CreditReply {}, [b"", b""]);
+    let quiet = FrameHead { flags: FrameFlags::NO_REPLY, ..FrameHead::request(Opcode::Credit, 0) };
+    out.push(("Credit.no_reply".into(), whole(quiet, &credit, b"")));
+    let seek = Seek {
+        subscription,
+        at: SubscribeAt::Time(BORN),
+        credit_messages: 999,
+        credit_bytes: 1 << 19,
+    };
+    pair(out, &seek, &SeekReply { offset, log_start, end_offset }, [b"", b""]);
+    pair(out, &Unsubscribe { subscription }, &UnsubscribeReply {}, [b"", b""]);
+    let body = [common_batch(), plain_batch()].concat();
+    let batches = vec![fetched(1000, 5, &common_batch()), fetched(1003, 6, &plain_batch())];
+    let deliver = Deliver { queue, log_start, end_offset, batches };
+    let push = FrameHead::push(Opcode::Deliver, subscription.0);
+    out.push(("Deliver.push".into(), whole(push, &deliver, &body)));
+    let over = FrameHead { flags: FrameFlags::ERROR, ..push };
+    let gone = ErrorReply::new(ErrorCode::OffsetOutOfRange, "removed by retention")
+        .with_detail(ErrorDetail::Bounds { log_start: Offset(1100), end_offset: Offset(1200) });
+    out.push(("Deliver.ended".into(), whole(over, &gone, b"")));
 }
 
 fn fetched(base_offset: u64, term: u64, batch: &Bytes) -> FetchedBatch {
