@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use actix::Recipient;
 use thiserror::Error;
-use tokio::sync::mpsc;
 
 use crate::census::ActorStats;
 use crate::credit::{Credit, CreditPool, NoCredit, Weigh};
+use crate::line::{self, LineEnd, LineHead};
 
 /// A message together with the credits it holds, as it lies in a mailbox.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl<M> PutError<M> {
 /// Where the messages of an inbox go.
 enum Target<M: Send + 'static> {
     Actor { to: Recipient<Held<M>>, stats: Arc<ActorStats> },
-    Outlet(mpsc::UnboundedSender<Held<M>>),
+    Outlet(LineEnd<Held<M>>),
 }
 
 /// A sender's handle to an actor's inbox. A clone costs two atomic increments.
@@ -158,8 +158,8 @@ impl<M: Weigh + Send + 'static> Inbox<M> {
                 Ok(())
             }
             Target::Outlet(to) => to
-                .send(Held { msg, credit, put_ns: 0 })
-                .map_err(|refused| PutError::Stopped(refused.0.msg)),
+                .push(Held { msg, credit, put_ns: 0 })
+                .map_err(|refused| PutError::Stopped(refused.msg)),
         }
     }
 }
@@ -169,14 +169,14 @@ impl<M: Weigh + Send + 'static> Inbox<M> {
 pub fn outlet<M: Weigh + Send + 'static>(capacity: u32) -> (Inbox<M>, Outlet<M>) {
     let pool = CreditPool::new(capacity);
     // Unbounded in form only: every message in it holds credits of the pool.
-    let (to, from) = mpsc::unbounded_channel();
+    let (to, from) = line::line();
     (Inbox { target: Arc::new(Target::Outlet(to)), pool: Arc::clone(&pool) }, Outlet { from, pool })
 }
 
 /// The receiving end of an [`outlet`]. Dropping it stops its inbox.
 #[derive(Debug)]
 pub struct Outlet<M> {
-    from: mpsc::UnboundedReceiver<Held<M>>,
+    from: LineHead<Held<M>>,
     pool: Arc<CreditPool>,
 }
 
@@ -184,12 +184,12 @@ impl<M> Outlet<M> {
     /// The next message, or `None` when every inbox is gone. Keep the credit while it is dealt
     /// with.
     pub async fn take(&mut self) -> Option<(M, Credit)> {
-        self.from.recv().await.map(|held| (held.msg, held.credit))
+        self.from.take().await.map(|held| (held.msg, held.credit))
     }
 
     /// The next message if there is one now.
     pub fn try_take(&mut self) -> Option<(M, Credit)> {
-        self.from.try_recv().ok().map(|held| (held.msg, held.credit))
+        self.from.try_take().map(|held| (held.msg, held.credit))
     }
 }
 

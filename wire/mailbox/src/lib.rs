@@ -22,6 +22,7 @@ pub mod credit;
 pub mod fatal;
 pub mod host;
 pub mod inbox;
+mod line;
 mod panics;
 pub mod place;
 pub mod reply;

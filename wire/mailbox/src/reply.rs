@@ -18,7 +18,32 @@ pub struct Dropped;
 
 enum Way<T> {
     Wait(oneshot::Sender<T>),
-    Call(Box<dyn FnOnce(Result<T, Dropped>) + Send>),
+    Call(Box<dyn Callee<T> + Send>),
+}
+
+/// Whom a port calls.
+trait Callee<T> {
+    fn call(self: Box<Self>, answer: Result<T, Dropped>);
+    fn is_gone(&self) -> bool;
+}
+
+struct Call<F, G> {
+    answered: F,
+    gone: G,
+}
+
+impl<T, F, G> Callee<T> for Call<F, G>
+where
+    F: FnOnce(Result<T, Dropped>),
+    G: Fn() -> bool,
+{
+    fn call(self: Box<Self>, answer: Result<T, Dropped>) {
+        (self.answered)(answer);
+    }
+
+    fn is_gone(&self) -> bool {
+        (self.gone)()
+    }
 }
 
 /// Answers once, from any thread.
@@ -36,28 +61,41 @@ impl<T> Port<T> {
     /// on the thread of the one who answers, so it must return at once; usually it puts a message
     /// into the asker's inbox.
     pub fn call(answered: impl FnOnce(Result<T, Dropped>) + Send + 'static) -> Self {
-        Self(Some(Way::Call(Box::new(answered))))
+        Self::call_unless(|| false, answered)
+    }
+
+    /// Like [`Port::call`], for an asker that may leave before the answer: [`Port::is_closed`] says
+    /// what `gone` says. It is called all the same.
+    pub fn call_unless(
+        gone: impl Fn() -> bool + Send + 'static,
+        answered: impl FnOnce(Result<T, Dropped>) + Send + 'static,
+    ) -> Self {
+        Self(Some(Way::Call(Box::new(Call { answered, gone }))))
     }
 
     /// Answers. The asker may have left meanwhile; that is fine.
     pub fn send(mut self, answer: T) {
         match self.0.take() {
             Some(Way::Wait(to)) => drop(to.send(answer)),
-            Some(Way::Call(answered)) => answered(Ok(answer)),
+            Some(Way::Call(callee)) => callee.call(Ok(answer)),
             None => {}
         }
     }
 
-    /// Whether nobody waits for the answer any more. A port that calls is never closed.
+    /// Whether nobody waits for the answer any more. A port of [`Port::call`] is never closed.
     pub fn is_closed(&self) -> bool {
-        matches!(&self.0, Some(Way::Wait(to)) if to.is_closed())
+        match &self.0 {
+            Some(Way::Wait(to)) => to.is_closed(),
+            Some(Way::Call(callee)) => callee.is_gone(),
+            None => false,
+        }
     }
 }
 
 impl<T> Drop for Port<T> {
     fn drop(&mut self) {
-        if let Some(Way::Call(answered)) = self.0.take() {
-            answered(Err(Dropped));
+        if let Some(Way::Call(callee)) = self.0.take() {
+            callee.call(Err(Dropped));
         }
     }
 }
@@ -98,6 +136,20 @@ impl<T> Future for Answer<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_whose_asker_has_left_is_closed_and_still_called() {
+        let (asker, answer) = std::sync::mpsc::channel();
+        let gone = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let left = std::sync::Arc::clone(&gone);
+        let has_left = move || left.load(std::sync::atomic::Ordering::Relaxed);
+        let port = Port::call_unless(has_left, move |answer| asker.send(answer).unwrap());
+        assert!(!port.is_closed());
+        gone.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(port.is_closed());
+        port.send(7);
+        assert_eq!(answer.recv().unwrap(), Ok(7));
+    }
 
     #[tokio::test]
     async fn an_answer_arrives_and_a_dropped_port_says_so() {

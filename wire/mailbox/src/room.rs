@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::credit::{Credit, CreditPool, Weigh};
 use crate::host::{DrainedNotice, HostHandle, Poisoned, Shell};
 use crate::inbox::{Held, Inbox, message_name};
-use crate::panics::{CatchPanic, panic_text};
+use crate::panics::{CatchPanic, Panic, panic_text};
 use crate::place::Place;
 use crate::resident::{Drained, Receive, Resident};
 use crate::ticker::{Beat, Tick, Ticker};
@@ -114,18 +114,7 @@ impl<A: Resident> Room<'_, A> {
     /// # Panics
     /// When [`ROOM_TASKS_MAX`] are under way.
     pub fn spawn(&mut self, future: impl Future<Output = ()> + 'static) {
-        let tasks = &mut self.furniture.tasks;
-        while tasks.try_join_next().is_some() {}
-        assert!(tasks.len() < ROOM_TASKS_MAX, "futures under way are not bounded");
-        let address = self.context.address();
-        tasks.spawn_local(async move {
-            if let Err(panic) = CatchPanic::new(future).await {
-                let text = panic_text(&*panic);
-                #[expect(clippy::disallowed_methods, reason = "at most one for each task")]
-                address.do_send(Poisoned { text });
-            }
-        });
-        self.furniture.stats.set_tasks(tasks.len());
+        self.spawn_caught(CatchPanic::new(future));
     }
 
     /// Like [`Room::spawn`]; what comes out of `future` is received by this actor, without
@@ -137,12 +126,30 @@ impl<A: Resident> Room<'_, A> {
     {
         let address = self.context.address();
         let stats = Arc::clone(&self.furniture.stats);
-        self.spawn(async move {
-            let msg = future.await;
+        // Boxed before it is captured: a future that is moved in and awaited takes twice its size.
+        let future = CatchPanic::new(future);
+        self.spawn_caught(async move {
+            let msg = future.await?;
             let put_ns = stats.put_one();
             #[expect(clippy::disallowed_methods, reason = "bounded by the futures under way")]
             address.do_send(Held { msg, credit: Credit::unbounded(), put_ns });
+            Ok(())
         });
+    }
+
+    fn spawn_caught(&mut self, future: impl Future<Output = Result<(), Panic>> + 'static) {
+        let tasks = &mut self.furniture.tasks;
+        while tasks.try_join_next().is_some() {}
+        assert!(tasks.len() < ROOM_TASKS_MAX, "futures under way are not bounded");
+        let address = self.context.address();
+        tasks.spawn_local(async move {
+            if let Err(panic) = future.await {
+                let text = panic_text(&*panic);
+                #[expect(clippy::disallowed_methods, reason = "at most one for each task")]
+                address.do_send(Poisoned { text });
+            }
+        });
+        self.furniture.stats.set_tasks(tasks.len());
     }
 
     /// Goes on receiving after [`Resident::stopping`], until [`Room::stop`].
