@@ -59,6 +59,8 @@ pub struct ConnectionConfig {
     pub idle_timeout: Duration,
     /// Closed when the first request is not there after this long.
     pub hello_timeout: Duration,
+    /// Closed when a frame that has begun neither ends nor comes on by 64 KiB for this long.
+    pub frame_timeout: Duration,
     /// Closed when the peer takes no byte of what waits for it for this long.
     pub write_timeout: Duration,
     /// Requests not answered yet, after which no more are read.
@@ -136,6 +138,7 @@ impl Default for BrokerConfig {
             connection: ConnectionConfig {
                 idle_timeout: Duration::from_mins(2),
                 hello_timeout: Duration::from_secs(10),
+                frame_timeout: Duration::from_secs(10),
                 write_timeout: Duration::from_secs(10),
                 inflight_requests_max: 1_024,
                 inflight_bytes_max: 32 << 20,

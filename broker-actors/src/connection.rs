@@ -15,6 +15,7 @@
 
 pub mod blocks;
 pub mod budget;
+pub mod complaints;
 pub mod foreign;
 pub mod liveness;
 pub mod output;
@@ -25,6 +26,7 @@ pub mod requests;
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use grus_mailbox::{
@@ -40,7 +42,9 @@ use crate::metrics::EdgeMetrics;
 use crate::socket::Gate;
 use crate::socket::reader::{ReadEnd, Reader};
 use crate::socket::writer::Writer;
+use blocks::Allowance;
 use budget::BudgetLimits;
+use complaints::Complaints;
 use liveness::{Deadlines, Liveness, Overdue};
 use pushes::{OUTGOING_EACH_MAX, SUBSCRIPTIONS_MAX};
 
@@ -115,12 +119,31 @@ impl Drop for Presence {
     }
 }
 
+/// What all connections of a broker share.
+pub struct ConnectionParts {
+    /// What they are served from.
+    pub service: Arc<Service>,
+    /// Their limits.
+    pub config: ConnectionConfig,
+    /// What they may keep of what they read into.
+    pub allowance: Allowance,
+    /// Lines written about their peers.
+    pub complaints: Complaints,
+}
+
+impl ConnectionParts {
+    /// How many lines were left out, if another may be written about a peer.
+    #[must_use]
+    pub fn may_complain(&self) -> Option<u64> {
+        self.complaints.line(self.service.clock.monotonic_ms())
+    }
+}
+
 /// See the module documentation.
 pub struct Connection {
     socket: Option<TcpStream>,
     peer: SocketAddr,
-    service: Service,
-    config: ConnectionConfig,
+    parts: Arc<ConnectionParts>,
     gate: Rc<Gate>,
     liveness: Liveness,
     presence: Rc<Presence>,
@@ -138,8 +161,7 @@ impl Connection {
     pub fn start(
         place: &Place,
         (stream, peer): (std::net::TcpStream, SocketAddr),
-        service: Service,
-        config: ConnectionConfig,
+        parts: Arc<ConnectionParts>,
         guard: impl Send + 'static,
     ) -> std::io::Result<HostHandle<Self>> {
         stream.set_nodelay(true)?;
@@ -151,21 +173,20 @@ impl Connection {
             // A panic loses the socket, and what is rebuilt without one stops: never a second.
             restart: RestartPolicy::Rebuild { restarts_max: 2, window_ms: 60_000 },
         };
-        let presence = Presence::new(service.metrics.clone());
+        let presence = Presence::new(parts.service.metrics.clone());
         Ok(Host::spawn_local(place, spec, move || {
             let _kept_as_long_as_the_actor = &guard;
-            let (service, config) = (service.clone(), config.clone());
-            Self::new(socket.take(), peer, service, config, Rc::clone(&presence))
+            Self::new(socket.take(), peer, Arc::clone(&parts), Rc::clone(&presence))
         }))
     }
 
     fn new(
         socket: Option<TcpStream>,
         peer: SocketAddr,
-        service: Service,
-        config: ConnectionConfig,
+        parts: Arc<ConnectionParts>,
         presence: Rc<Presence>,
     ) -> Self {
+        let config = &parts.config;
         let limits = BudgetLimits {
             requests_max: config.inflight_requests_max.max(1),
             request_bytes_max: u64::from(config.inflight_bytes_max),
@@ -174,14 +195,14 @@ impl Connection {
         let deadlines = Deadlines {
             hello_ms: ms(config.hello_timeout),
             idle_ms: ms(config.idle_timeout),
+            frame_ms: ms(config.frame_timeout),
             write_ms: ms(config.write_timeout),
         };
-        let now_ms = service.clock.monotonic_ms();
+        let now_ms = parts.service.clock.monotonic_ms();
         Self {
             socket,
             peer,
-            service,
-            config,
+            parts,
             gate: Rc::new(Gate::new(limits)),
             liveness: Liveness::new(deadlines, now_ms),
             presence,
@@ -214,15 +235,16 @@ impl Resident for Connection {
             return self.close(Closed::Panicked, room); // rebuilt after a panic
         };
         let (read_half, write_half) = stream.into_split();
-        let metrics = self.service.metrics.clone();
+        let ConnectionParts { service, config, allowance, .. } = &*self.parts;
+        let metrics = service.metrics.clone();
         // One reply for each request, and one word of farewell; what subscriptions send.
         let pushes_max = OUTGOING_EACH_MAX * u32::try_from(SUBSCRIPTIONS_MAX).unwrap_or(u32::MAX);
-        let (replies, outlet) = outlet(self.config.inflight_requests_max.max(1) + 2 + pushes_max);
+        let (replies, outlet) = outlet(config.inflight_requests_max.max(1) + 2 + pushes_max);
         let writer = Writer::new(write_half, outlet, Rc::clone(&self.gate), metrics.clone());
-        let dispatcher = Dispatcher::new(self.service.clone(), replies.clone());
-        let frame_limits = self.service.frame_limits;
-        let gate = Rc::clone(&self.gate);
-        let reader = Reader::new(read_half, frame_limits, gate, replies, dispatcher, metrics);
+        let dispatcher = Dispatcher::new(Arc::clone(service), replies.clone());
+        let (limits, gate) = (service.frame_limits, Rc::clone(&self.gate));
+        let allowance = allowance.clone();
+        let reader = Reader::new(read_half, limits, gate, replies, dispatcher, metrics, allowance);
         self.spawn_reader(reader, room);
         room.spawn_into(async move {
             let _the_peer_is_gone = writer.run().await;
@@ -257,11 +279,16 @@ impl Receive<Ended> for Connection {
                 return self.close(Closed::ByPeer, room);
             }
             Ended::Reader(ReadEnd::Foreign(protocol)) => {
-                tracing::warn!(%peer, protocol = protocol.name(), "not a grus client, closed");
+                if let Some(left_out) = self.parts.may_complain() {
+                    let protocol = protocol.name();
+                    tracing::warn!(%peer, protocol, left_out, "not a grus client, closed");
+                }
                 Closed::Refused
             }
             Ended::Reader(ReadEnd::Broken(error)) => {
-                tracing::warn!(%peer, %error, "broken frame, closed");
+                if let Some(left_out) = self.parts.may_complain() {
+                    tracing::warn!(%peer, %error, left_out, "broken frame, closed");
+                }
                 Closed::Refused
             }
         };
@@ -274,11 +301,11 @@ impl Receive<Tick> for Connection {
     fn receive(&mut self, tick: Tick, _: Credit, room: &mut Room<'_, Self>) {
         let overdue = self.liveness.tick(tick.monotonic_ms, self.gate.pulse());
         if let Some(overdue) = overdue {
-            let peer = self.peer;
-            if overdue == Overdue::PeerNotReading {
-                tracing::warn!(%peer, reason = overdue.text(), "connection cut off");
-            } else {
-                tracing::debug!(%peer, reason = overdue.text(), "connection closed");
+            let (peer, reason) = (self.peer, overdue.text());
+            if overdue != Overdue::PeerNotReading {
+                tracing::debug!(%peer, reason, "connection closed");
+            } else if let Some(left_out) = self.parts.may_complain() {
+                tracing::warn!(%peer, reason, left_out, "connection cut off");
             }
             return self.close(Closed::Overdue, room);
         }

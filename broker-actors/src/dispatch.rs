@@ -67,7 +67,8 @@ pub struct Service {
 
 /// Serves the requests of one connection.
 pub struct Dispatcher {
-    service: Service,
+    service: Arc<Service>,
+    seen: watch::Receiver<Arc<Routes>>,
     routes: Arc<Routes>,
     /// What this connection's batches may be: the broker's limits, and what Hello agreed on.
     batch_limits: BatchLimits,
@@ -77,12 +78,13 @@ pub struct Dispatcher {
 impl Dispatcher {
     /// Serves one connection, which is written to by `writer`, from `service`.
     #[must_use]
-    pub fn new(service: Service, writer: Inbox<Outgoing>) -> Self {
-        let routes = Arc::clone(&service.routes.borrow());
+    pub fn new(service: Arc<Service>, writer: Inbox<Outgoing>) -> Self {
+        let mut seen = service.routes.clone();
+        let routes = Arc::clone(&seen.borrow_and_update());
         let compressions = Compression::None.bit();
         let batch_limits = BatchLimits { compressions, ..service.batch_limits };
         let subscriptions = ConnectionSubscriptions::new(writer, compressions);
-        Self { service, routes, batch_limits, subscriptions }
+        Self { service, seen, routes, batch_limits, subscriptions }
     }
 
     /// Where HTTP is served.
@@ -149,8 +151,8 @@ impl Dispatcher {
         name: &TopicName,
         may_create: bool,
     ) -> Result<Arc<TopicRoute>, ErrorReply> {
-        if self.service.routes.has_changed().unwrap_or(false) {
-            self.routes = Arc::clone(&self.service.routes.borrow_and_update());
+        if self.seen.has_changed().unwrap_or(false) {
+            self.routes = Arc::clone(&self.seen.borrow_and_update());
         }
         if let Some(topic) = self.routes.get(name) {
             return Ok(Arc::clone(topic));

@@ -13,31 +13,40 @@
 //! * Stops: first of all ([`StopAccepting`]), and for good when its connections have ended.
 //! * If it panics: it is rebuilt on the same socket; open connections stay.
 
+pub mod limits;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use grus_mailbox::{
     ActorSpec, Credit, Host, HostHandle, Inbox, Place, Port, Receive, Resident, Room, Weigh,
 };
-use grus_protocol::error::{ErrorCode, ErrorReply};
+use grus_protocol::error::{ErrorCode, ErrorDetail, ErrorReply};
 use grus_protocol::frame::{FrameHead, encode};
 use grus_protocol::opcode::Opcode;
+use limits::connections_within;
+use rustix::process::{Resource, getrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::config::ConnectionConfig;
-use crate::connection::{Connection, StopReading};
+use crate::connection::blocks::Allowance;
+use crate::connection::complaints::Complaints;
+use crate::connection::{Connection, ConnectionParts, StopReading};
 use crate::dispatch::Service;
 
 /// Sockets accepted and not yet placed.
 const ACCEPTED_MAX: u32 = 64;
-/// How long nothing is accepted after the system has run out of descriptors.
+/// How long nothing is accepted after the system has run out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a client should wait that was one too many.
+const REFUSED_RETRY_MS: u32 = 1_000;
 
 /// A socket was accepted.
 #[derive(Debug)]
@@ -100,7 +109,9 @@ pub struct ListenerParts {
 
 /// What outlives a panic of the listener.
 struct Estate {
-    parts: ListenerParts,
+    cores: Vec<Place>,
+    connections_max: u32,
+    shared: Arc<ConnectionParts>,
     /// The accept loop's socket; taken when no more is accepted.
     socket: RefCell<Option<std::net::TcpListener>>,
     /// Open connections; those that are being started have no handle yet.
@@ -126,9 +137,26 @@ impl Listener {
         parts: ListenerParts,
     ) -> Option<HostHandle<Self>> {
         let home = place.clone();
+        let ListenerParts { cores, service, connection, connections_max: configured } = parts;
+        let connections_max = connections_within(configured, getrlimit(Resource::Nofile).current);
+        if connections_max < configured {
+            tracing::warn!(
+                connections_max,
+                configured,
+                "fewer connections than configured: the limit of open files (ulimit -n) is low"
+            );
+        }
         let start = move || async move {
+            let shared = Arc::new(ConnectionParts {
+                service: Arc::new(service),
+                config: connection,
+                allowance: Allowance::default(),
+                complaints: Complaints::default(),
+            });
             let estate = Rc::new(Estate {
-                parts,
+                cores,
+                connections_max,
+                shared,
                 socket: RefCell::new(Some(socket)),
                 connections: RefCell::default(),
                 next_number: Cell::new(0),
@@ -144,9 +172,20 @@ impl Listener {
     }
 
     fn refuse(&self, mut stream: TcpStream, peer: SocketAddr) {
-        self.estate.parts.service.metrics.refused();
-        tracing::warn!(%peer, "too many connections, one refused");
-        let error = ErrorReply::new(ErrorCode::TooManyConnections, "too many connections");
+        let (shared, connections_max) = (&self.estate.shared, self.estate.connections_max);
+        shared.service.metrics.refused();
+        if let Some(left_out) = shared.may_complain() {
+            tracing::warn!(%peer, connections_max, left_out, "too many connections, one refused");
+        }
+        let text = format!("the broker has its {connections_max} connections");
+        let error = ErrorReply::new(ErrorCode::TooManyConnections, text)
+            .with_detail(ErrorDetail::limit(
+                "connections_max",
+                u64::from(connections_max),
+                u64::from(connections_max) + 1,
+                None,
+            ))
+            .with_retry_after_ms(REFUSED_RETRY_MS);
         let head = FrameHead::request(Opcode::Hello, 0).error_reply();
         let mut frame = BytesMut::new();
         if encode(head, &error, 0, &mut frame).is_ok() && stream.set_nonblocking(true).is_ok() {
@@ -155,47 +194,80 @@ impl Listener {
     }
 }
 
-/// Accepts until it is told to stop.
+/// Accepts until there is no socket, or it is told to stop.
 async fn accept_loop(
-    socket: std::net::TcpListener,
+    estate: Rc<Estate>,
     accepted: Inbox<Accepted>,
     stopped: oneshot::Receiver<()>,
 ) {
-    let accepting = async {
-        let listener = match TcpListener::from_std(socket) {
-            Ok(listener) => listener,
-            Err(error) => return tracing::error!(%error, "cannot accept connections"),
-        };
-        loop {
-            match listener.accept().await {
-                Ok((stream, peer)) => {
-                    let Ok(stream) = stream.into_std() else { continue };
-                    if accepted.put(Accepted { stream, peer }).await.is_err() {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "connection not accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    };
     tokio::select! {
-        () = accepting => {}
+        () = accept(&estate, accepted) => {}
         _dropped = stopped => {}
     }
 }
 
+async fn accept(estate: &Estate, accepted: Inbox<Accepted>) {
+    let listener = loop {
+        let cloned = estate.socket.borrow().as_ref().map(std::net::TcpListener::try_clone);
+        match cloned.map(|socket| socket.and_then(TcpListener::from_std)) {
+            None => return,
+            Some(Ok(listener)) => break listener,
+            Some(Err(error)) => estate.pause(&error).await,
+        }
+    };
+    loop {
+        match listener.accept().await.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
+            Ok((stream, peer)) => {
+                if accepted.put(Accepted { stream, peer }).await.is_err() {
+                    return;
+                }
+            }
+            // That one connection has gone already; the next may be fine.
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => estate.pause(&error).await,
+        }
+    }
+}
+
+impl Estate {
+    /// Gives the system time to have descriptors or memory again.
+    async fn pause(&self, error: &io::Error) {
+        if let Some(left_out) = self.shared.may_complain() {
+            tracing::warn!(
+                %error,
+                left_out,
+                "no connection accepted; is the limit of open files (ulimit -n) too low?"
+            );
+        }
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+}
+
+/// Whether an accept failed for a reason that lies with the connection, not with this process
+/// (accept(2), "Error handling").
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown,
+        NetworkUnreachable,
+    };
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionReset
+            | HostUnreachable
+            | Interrupted
+            | NetworkDown
+            | NetworkUnreachable
+    )
+}
+
 impl Resident for Listener {
     fn started(&mut self, room: &mut Room<'_, Self>) {
-        self.left = Some(room.inbox(self.estate.parts.connections_max.saturating_add(1)));
-        let socket = self.estate.socket.borrow().as_ref().map(std::net::TcpListener::try_clone);
-        let Some(Ok(socket)) = socket else { return };
+        self.left = Some(room.inbox(self.estate.connections_max.saturating_add(1)));
         let accepted = room.inbox(ACCEPTED_MAX);
         let (keep, stopped) = oneshot::channel();
         self.accepting = Some(keep);
-        room.spawn(accept_loop(socket, accepted, stopped));
+        room.spawn(accept_loop(Rc::clone(&self.estate), accepted, stopped));
     }
 
     fn stopping(&mut self, room: &mut Room<'_, Self>) {
@@ -215,21 +287,19 @@ impl Resident for Listener {
 impl Receive<Accepted> for Listener {
     fn receive(&mut self, accepted: Accepted, credit: Credit, room: &mut Room<'_, Self>) {
         let Accepted { stream, peer } = accepted;
-        let parts = &self.estate.parts;
         let open = self.estate.connections.borrow().len();
         let Some(left) = self.left.clone() else { return };
-        if open >= parts.connections_max as usize {
+        if open >= self.estate.connections_max as usize {
             return self.refuse(stream, peer);
         }
         let number = self.estate.next_number.replace(self.estate.next_number.get() + 1);
         self.estate.connections.borrow_mut().insert(number, None);
-        let core = usize::try_from(number).unwrap_or(0) % parts.cores.len();
-        let place = parts.cores[core].clone();
-        let (service, config) = (parts.service.clone(), parts.connection.clone());
+        let cores = &self.estate.cores;
+        let place = cores[usize::try_from(number).unwrap_or(0) % cores.len()].clone();
+        let shared = Arc::clone(&self.estate.shared);
         let guard = Guard { number, to: left };
         let home = place.clone();
-        let start =
-            move || async move { Connection::start(&home, (stream, peer), service, config, guard) };
+        let start = move || async move { Connection::start(&home, (stream, peer), shared, guard) };
         let started = place.run(start);
         room.spawn_into(async move {
             let _until_placed = credit;

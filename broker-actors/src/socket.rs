@@ -29,6 +29,7 @@ pub struct Gate {
     room: Notify,
     quiet: Notify,
     frames_read: Cell<u64>,
+    partial_bytes: Cell<u64>,
     bytes_written: Cell<u64>,
     output_waits: Cell<bool>,
     greeted: Cell<bool>,
@@ -43,6 +44,7 @@ impl Gate {
             room: Notify::new(),
             quiet: Notify::new(),
             frames_read: Cell::new(0),
+            partial_bytes: Cell::new(0),
             bytes_written: Cell::new(0),
             output_waits: Cell::new(false),
             greeted: Cell::new(false),
@@ -60,6 +62,11 @@ impl Gate {
     pub fn request_taken(&self, bytes: u32) {
         self.frames_read.set(self.frames_read.get() + 1);
         self.budget.borrow_mut().request_taken(bytes);
+    }
+
+    /// The peer is waited for, and has sent so many bytes of its next frame; 0 while it is not.
+    pub fn waits_with(&self, partial_bytes: usize) {
+        self.partial_bytes.set(partial_bytes as u64);
     }
 
     /// A frame that asks nothing arrived.
@@ -96,6 +103,7 @@ impl Gate {
     pub fn pulse(&self) -> Pulse {
         Pulse {
             frames_read: self.frames_read.get(),
+            partial_bytes: self.partial_bytes.get(),
             bytes_written: self.bytes_written.get(),
             output_waits: self.output_waits.get(),
             greeted: self.greeted.get(),

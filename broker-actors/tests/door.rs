@@ -19,6 +19,7 @@ use grus_protocol::message::{
 };
 use grus_protocol::{ErrorCode, ErrorDetail, ErrorReply, Opcode, TopicName};
 use support::{Door, DoorConfig, batch, produce, topic};
+use tokio::io::AsyncWriteExt as _;
 
 fn receipt(offset: u64) -> Receipt {
     Receipt {
@@ -387,7 +388,7 @@ async fn half_a_close_still_gets_its_replies() {
     let mut door = Door::open(DoorConfig::default()).await;
     let mut client = door.client().await;
     client.ask_with(1, &produce(), &batch(&[b"x"])).await;
-    tokio::io::AsyncWriteExt::shutdown(&mut client.stream).await.unwrap();
+    client.stream.shutdown().await.unwrap();
     let (message, _credit) = door.produce.take().await.unwrap();
     message.reply.send(Ok(receipt(1)));
     assert_eq!(client.frame().await.unwrap().head.correlation, 1);
@@ -416,10 +417,18 @@ async fn one_that_says_nothing_or_never_ends_a_frame_is_closed() {
     encode(FrameHead::request(Opcode::Produce, 8), &produce(), 1 << 20, &mut bytes).unwrap();
     let start = tokio::time::Instant::now();
     for byte in &bytes[..bytes.len() - 1] {
-        dripping.send(&[*byte]).await;
+        if dripping.stream.write_all(&[*byte]).await.is_err() {
+            break; // closed
+        }
         tokio::time::advance(Duration::from_secs(1)).await;
     }
     assert!(dripping.frame().await.is_none());
+    assert!(start.elapsed() >= Duration::from_secs(9), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+
+    let mut idle = door.client().await;
+    let start = tokio::time::Instant::now();
+    assert!(idle.frame().await.is_none());
     assert!(start.elapsed() >= Duration::from_secs(119), "{:?}", start.elapsed());
     assert!(start.elapsed() < Duration::from_secs(130), "{:?}", start.elapsed());
 }
@@ -466,7 +475,7 @@ async fn noise_is_survived() {
         }
         let mut client = if seed % 4 < 2 { door.client().await } else { door.stranger().await };
         client.send(&noise).await;
-        tokio::io::AsyncWriteExt::shutdown(&mut client.stream).await.unwrap();
+        client.stream.shutdown().await.unwrap();
         client.rest().await;
     }
     assert!(door.produce.try_take().is_none());

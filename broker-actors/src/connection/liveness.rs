@@ -1,5 +1,8 @@
 //! When a connection has been silent, or stuck, for too long. Pure: time is told.
 
+/// Bytes by which a frame must grow within [`Deadlines::frame_ms`].
+pub const FRAME_STEP_BYTES: u64 = 64 << 10;
+
 /// The deadlines of one connection, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadlines {
@@ -7,6 +10,8 @@ pub struct Deadlines {
     pub hello_ms: u64,
     /// Between whole requests.
     pub idle_ms: u64,
+    /// For a frame that has begun to come on by [`FRAME_STEP_BYTES`], or to its end.
+    pub frame_ms: u64,
     /// Without a byte taken by the peer while some wait for it.
     pub write_ms: u64,
 }
@@ -16,6 +21,9 @@ pub struct Deadlines {
 pub struct Pulse {
     /// Whole frames that arrived.
     pub frames_read: u64,
+    /// Bytes of the next one, while the rest of it is waited for; 0 when none has begun, or when
+    /// it is this side that does not read.
+    pub partial_bytes: u64,
     /// Bytes the peer has taken.
     pub bytes_written: u64,
     /// Whether bytes wait for the peer.
@@ -31,6 +39,8 @@ pub enum Overdue {
     Hello,
     /// No whole request in time.
     Idle,
+    /// A frame has begun and does not come on.
+    Frame,
     /// The peer takes nothing of its replies.
     PeerNotReading,
 }
@@ -42,6 +52,7 @@ impl Overdue {
         match self {
             Self::Hello => "no hello in time",
             Self::Idle => "idle for too long",
+            Self::Frame => "half a frame, and no more of it in time",
             Self::PeerNotReading => "peer does not read its replies",
         }
     }
@@ -55,6 +66,8 @@ pub struct Liveness {
     last: Pulse,
     frame_seen_ms: u64,
     write_seen_ms: u64,
+    /// Bytes of a frame that has begun, and when it had so many.
+    partial: Option<(u64, u64)>,
 }
 
 impl Liveness {
@@ -67,6 +80,7 @@ impl Liveness {
             last: Pulse::default(),
             frame_seen_ms: now_ms,
             write_seen_ms: now_ms,
+            partial: None,
         }
     }
 
@@ -80,6 +94,7 @@ impl Liveness {
         if moved || !pulse.output_waits {
             self.write_seen_ms = now_ms;
         }
+        let is_stuck = self.is_stuck(now_ms, pulse);
         self.last = pulse;
         if now_ms - self.write_seen_ms >= self.deadlines.write_ms {
             return Some(Overdue::PeerNotReading);
@@ -87,7 +102,25 @@ impl Liveness {
         if !pulse.greeted && now_ms - self.opened_ms >= self.deadlines.hello_ms {
             return Some(Overdue::Hello);
         }
+        if is_stuck {
+            return Some(Overdue::Frame);
+        }
         (self.quiet_ms(now_ms) >= self.deadlines.idle_ms).then_some(Overdue::Idle)
+    }
+
+    /// Whether a frame has begun and does not come on.
+    fn is_stuck(&mut self, now_ms: u64, pulse: Pulse) -> bool {
+        let is_another = pulse.frames_read != self.last.frames_read;
+        match self.partial {
+            _ if pulse.partial_bytes == 0 => self.partial = None,
+            Some((bytes, since_ms))
+                if !is_another && pulse.partial_bytes < bytes + FRAME_STEP_BYTES =>
+            {
+                return now_ms - since_ms >= self.deadlines.frame_ms;
+            }
+            _ => self.partial = Some((pulse.partial_bytes, now_ms)),
+        }
+        false
     }
 
     /// How long no whole frame has arrived.
@@ -101,9 +134,15 @@ impl Liveness {
 mod tests {
     use super::*;
 
-    const DEADLINES: Deadlines = Deadlines { hello_ms: 10, idle_ms: 100, write_ms: 30 };
-    const GREETED: Pulse =
-        Pulse { frames_read: 1, bytes_written: 0, output_waits: false, greeted: true };
+    const DEADLINES: Deadlines =
+        Deadlines { hello_ms: 10, idle_ms: 100, frame_ms: 20, write_ms: 30 };
+    const GREETED: Pulse = Pulse {
+        frames_read: 1,
+        partial_bytes: 0,
+        bytes_written: 0,
+        output_waits: false,
+        greeted: true,
+    };
 
     #[test]
     fn a_peer_that_says_nothing_is_closed_by_the_hello_deadline() {
@@ -124,6 +163,35 @@ mod tests {
             Some(Overdue::Idle),
             "100 ms after the last whole frame"
         );
+    }
+
+    #[test]
+    fn a_frame_that_drips_is_given_up_and_one_that_comes_on_is_not() {
+        let mut liveness = Liveness::new(DEADLINES, 0);
+        let with = |partial_bytes| Pulse { partial_bytes, ..GREETED };
+        assert_eq!(liveness.tick(5, with(1)), None);
+        assert_eq!(liveness.tick(24, with(15)), None);
+        assert_eq!(liveness.tick(25, with(16)), Some(Overdue::Frame), "a byte at a time");
+
+        let mut liveness = Liveness::new(DEADLINES, 0);
+        for round in 1..5 {
+            let pulse = with(round * FRAME_STEP_BYTES);
+            assert_eq!(liveness.tick(round * 19, pulse), None, "slow, but it comes on");
+        }
+        assert_eq!(liveness.tick(95, with(4 * FRAME_STEP_BYTES)), None);
+        assert_eq!(liveness.tick(96, with(4 * FRAME_STEP_BYTES)), Some(Overdue::Frame));
+    }
+
+    #[test]
+    fn a_frame_is_not_overdue_while_this_side_does_not_read_and_each_has_its_own_time() {
+        let mut liveness = Liveness::new(DEADLINES, 0);
+        let with = |frames_read, partial_bytes| Pulse { frames_read, partial_bytes, ..GREETED };
+        assert_eq!(liveness.tick(5, with(1, 9)), None);
+        assert_eq!(liveness.tick(20, with(1, 0)), None, "its queue has no room");
+        assert_eq!(liveness.tick(30, with(1, 9)), None, "counted anew");
+        assert_eq!(liveness.tick(49, with(2, 9)), None, "the next one");
+        assert_eq!(liveness.tick(68, with(2, 9)), None);
+        assert_eq!(liveness.tick(69, with(2, 9)), Some(Overdue::Frame));
     }
 
     #[test]

@@ -1,4 +1,7 @@
 //! The reading half of a connection: bytes into one buffer, frames out of it without a copy.
+//!
+//! A connection that has said little so far is read by way of the stack, so that ten thousand idle
+//! ones hold no buffers; one that fills that small read is given blocks until it is quiet again.
 
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
@@ -9,7 +12,7 @@ use grus_protocol::frame::{FrameError, bytes_missing, decode};
 use grus_protocol::limits::FrameLimits;
 use tokio::net::tcp::OwnedReadHalf;
 
-use crate::connection::blocks::Blocks;
+use crate::connection::blocks::{Allowance, Blocks};
 use crate::connection::foreign::Foreign;
 use crate::connection::replies::{Content, Outgoing, ReplyTo};
 use crate::connection::requests::{is_request, read_request};
@@ -17,7 +20,9 @@ use crate::dispatch::Dispatcher;
 use crate::metrics::EdgeMetrics;
 use crate::socket::Gate;
 
-/// Bytes of room made for a read at first, and after a quiet time.
+/// Bytes read by way of the stack at first, and after a quiet time.
+const SMALL_READ_BYTES: usize = 4 * 1024;
+/// Bytes of room made for a read into blocks at first.
 const READ_BYTES_MIN: usize = 16 * 1024;
 /// Most bytes of room made for a read, but for a frame that is larger.
 const READ_BYTES_MAX: usize = 512 * 1024;
@@ -45,6 +50,8 @@ pub enum ReadEnd {
 pub struct Reader {
     stream: OwnedReadHalf,
     buffer: Blocks,
+    /// Whether it reads into blocks.
+    has_blocks: bool,
     room_bytes: usize,
     last_frame_bytes: usize,
     limits: FrameLimits,
@@ -63,10 +70,12 @@ impl Reader {
         replies: Inbox<Outgoing>,
         dispatcher: Dispatcher,
         metrics: EdgeMetrics,
+        allowance: Allowance,
     ) -> Self {
         Self {
             stream,
-            buffer: Blocks::default(),
+            buffer: Blocks::new(allowance),
+            has_blocks: false,
             room_bytes: READ_BYTES_MIN,
             last_frame_bytes: 0,
             limits,
@@ -93,23 +102,22 @@ impl Reader {
     /// Reads what is there, waiting for something.
     async fn read_some(&mut self) -> Result<(), ReadEnd> {
         loop {
+            self.gate.waits_with(self.buffer.bytes.len());
             tokio::select! {
                 ready = self.stream.readable() => ready.map_err(|error| gone(&error))?,
-                () = self.gate.hushed(), if self.buffer.bytes.is_empty() => {
+                () = self.gate.hushed() => {
                     self.buffer.give_back();
+                    self.has_blocks = false;
                     self.room_bytes = READ_BYTES_MIN;
                     self.last_frame_bytes = 0;
                     continue;
                 }
             }
-            let room = self.make_room();
-            match self.stream.try_read_buf(&mut (&mut self.buffer.bytes).limit(room)) {
+            match self.read_now() {
                 Ok(0) => return Err(ReadEnd::PeerDone),
                 Ok(read) => {
                     self.metrics.bytes_read(read as u64);
-                    if read == room && room >= self.room_bytes {
-                        self.room_bytes = (self.room_bytes * 2).min(READ_BYTES_MAX);
-                    }
+                    self.gate.waits_with(0);
                     return Ok(());
                 }
                 Err(error) if is_transient(&error) => {}
@@ -118,10 +126,27 @@ impl Reader {
         }
     }
 
+    fn read_now(&mut self) -> io::Result<usize> {
+        let missing = bytes_missing(&self.buffer.bytes, &self.limits);
+        if !self.has_blocks && missing <= SMALL_READ_BYTES {
+            let mut small = [0; SMALL_READ_BYTES];
+            let read = self.stream.try_read(&mut small)?;
+            self.buffer.append(&small[..read]);
+            self.has_blocks = read == SMALL_READ_BYTES;
+            return Ok(read);
+        }
+        self.has_blocks = true;
+        let room = self.make_room(missing);
+        let read = self.stream.try_read_buf(&mut (&mut self.buffer.bytes).limit(room))?;
+        if read == room && room >= self.room_bytes {
+            self.room_bytes = (self.room_bytes * 2).min(READ_BYTES_MAX);
+        }
+        Ok(read)
+    }
+
     /// Makes room for the next read and says how much of it to fill. A large frame is read up to
     /// its end and no further, so that the next one begins a buffer of its own uncopied.
-    fn make_room(&mut self) -> usize {
-        let missing = bytes_missing(&self.buffer.bytes, &self.limits);
+    fn make_room(&mut self, missing: usize) -> usize {
         let (room, spare_min) =
             if self.buffer.bytes.is_empty() && self.last_frame_bytes > LARGE_BYTES {
                 (self.last_frame_bytes, self.last_frame_bytes) // most likely another such one
@@ -152,7 +177,10 @@ impl Reader {
             let decoded = decode(&mut self.buffer.bytes, &self.limits);
             let bytes = u32::try_from(before - self.buffer.bytes.len()).unwrap_or(u32::MAX);
             match decoded {
-                Ok(None) => return Ok(()),
+                Ok(None) => {
+                    self.buffer.let_go();
+                    return Ok(());
+                }
                 Ok(Some(frame)) if !is_request(&frame) => self.gate.frame_ignored(),
                 Ok(Some(frame)) => {
                     self.last_frame_bytes = before - self.buffer.bytes.len();

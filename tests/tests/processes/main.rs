@@ -5,6 +5,8 @@ mod client;
 mod compression;
 mod damage;
 mod disk_full;
+mod hostile;
+mod hostile_frames;
 mod idle;
 mod kill;
 mod odd_bytes;

@@ -1,0 +1,80 @@
+//! What all attacks share: a broker with a well-behaved sender at work, which must not notice.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use grus_tests::broker::{Broker, Home};
+use grus_tests::hostile::Peer;
+use grus_tests::usage;
+use serde_json::Value;
+
+use crate::stream::{PATIENCE, Stream, check};
+use crate::{create, read_all};
+
+/// Receipts that must arrive before an attack, and after it.
+const RECEIPTS: usize = 300;
+
+/// A broker, and a sender that sends all the time.
+pub struct Siege {
+    /// Where the broker lives.
+    pub home: Home,
+    /// The broker.
+    pub broker: Broker,
+    enough: Arc<AtomicBool>,
+    hear: Receiver<()>,
+    sender: JoinHandle<Stream>,
+}
+
+impl Siege {
+    /// Starts both.
+    pub fn begin(home: Home) -> Self {
+        let broker = home.start();
+        create(&home, "calm", 1);
+        let enough = Arc::new(AtomicBool::new(false));
+        let (heard, hear) = channel();
+        let stream = Stream::start(&home, "calm", &["--queue", "0"]);
+        let wanted = Arc::clone(&enough);
+        let sender = thread::spawn(move || stream.run(&wanted, &heard));
+        let siege = Self { home, broker, enough, hear, sender };
+        siege.receipts();
+        siege
+    }
+
+    /// Anonymous memory of the broker now, in KiB.
+    pub fn memory_kib(&self) -> u64 {
+        usage::anonymous_memory_kib(self.broker.process.pid())
+    }
+
+    fn receipts(&self) {
+        while self.hear.try_recv().is_ok() {} // those of the time before
+        for _ in 0..RECEIPTS {
+            self.hear.recv_timeout(PATIENCE).expect("the calm sender gets its receipts");
+        }
+    }
+
+    /// The broker serves on: the sender, and somebody new.
+    pub fn goes_on(&mut self) {
+        self.receipts();
+        assert!(Peer::greeted(self.home.listen).is_served(), "somebody new");
+        assert!(self.broker.process.ended().is_none(), "{}", self.broker.process.log());
+    }
+
+    /// Ends the sender: every message is there once, in order, and nothing in the broker panicked.
+    pub fn end(mut self) {
+        self.goes_on();
+        self.enough.store(true, SeqCst);
+        let sent = self.sender.join().expect("the sender runs to its end").end();
+        check("calm", sent.lines, &sent.receipts, &read_all(&self.home, "calm"));
+        let (status, actors) = self.broker.get("/actors");
+        assert_eq!(status, 200);
+        let actors: Value = serde_json::from_str(&actors).expect("JSON");
+        for kind in actors["kinds"].as_array().expect("a list of kinds") {
+            assert_eq!(kind["restarts"], 0, "{kind}");
+        }
+        self.broker.process.next_line(Duration::ZERO); // takes in what it logged
+        assert!(!self.broker.process.log().contains("panic"), "{}", self.broker.process.log());
+    }
+}
