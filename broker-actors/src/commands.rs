@@ -7,15 +7,20 @@
 //! | kind | item | layout |
 //! |---|---|---|
 //! | 64 | Append | version u8, 3 reserved bytes (0), queue u32, topic u64, then the batch as it came |
-//! | 65 | TopicConfig | version u8, kind u8, durability u8, 1 reserved byte, topic u64, retention ms u64, retention bytes u64, name (u16 length, bytes), count u32, queues u32 each |
+//! | 65 | TopicConfig | version u8 (2), kind u8, durability u8, 1 reserved byte, topic u64, retention ms u64, retention bytes u64, name (u16 length, bytes), count u32, queues u32 each, dedup window ms u64 (not in version 1: the default) |
 //! | 66 | TopicDrop | version u8, 7 reserved bytes, topic u64 |
 //! | 67 | InitProducer | version u8, named u8, name (u16 length, bytes) |
 //! | 68 | Retain | version u8, 3 reserved bytes, count u32, then per queue: topic u64, queue u32, first offset kept u64, bytes given up u64 |
+//! | 69 | AppendOnce | version u8, 3 reserved bytes (0), queue u32, topic u64, dedup key 16 bytes, then the batch as it came |
+//! | 70 | Fence | version u8, 3 reserved bytes (0), epoch u32, producer u64 |
 //!
 //! Kinds 80 to 95 are kept for timers, 96 to 127 for groups and acknowledgements.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use grus_protocol::ids::{Durability, Offset, QueueId, QueueKey, TopicId};
+use grus_protocol::ids::{
+    Durability, Offset, ProducerEpoch, ProducerId, QueueId, QueueKey, TopicId,
+};
+use grus_protocol::message::DEDUP_WINDOW_MS_DEFAULT;
 use grus_protocol::names::{ProducerName, TopicName};
 
 use crate::codec::{CodecError, Decoder, put_text};
@@ -31,12 +36,36 @@ pub const KIND_INIT_PRODUCER: u16 = 67;
 /// Item kind of [`Command::Retain`].
 pub const KIND_RETAIN: u16 = 68;
 
+/// Item kind of [`Command::AppendOnce`].
+pub const KIND_APPEND_ONCE: u16 = 69;
+/// Item kind of [`Command::Fence`].
+pub const KIND_FENCE: u16 = 70;
+/// The highest item kind there is.
+pub const KIND_LAST: u16 = KIND_FENCE;
+
 /// Bytes before the batch in an Append item: a batch lies at the item's position plus this.
 pub const APPEND_HEADER_BYTES: u32 = 16;
+/// Bytes before the batch in an AppendOnce item.
+pub const APPEND_ONCE_HEADER_BYTES: u32 = 32;
 /// Most queues named by one TopicConfig or Retain item.
 pub const ITEM_QUEUES_MAX: u32 = 100_000;
 
 const VERSION: u8 = 1;
+/// Of a TopicConfig item, and of a topic's part in a checkpoint.
+const TOPIC_CONFIG_VERSION: u8 = 2;
+
+/// A dedup key as the log has it: the XXH3-128 hash of what the producer gave, so that long keys
+/// cost no more than short ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DedupKey(pub [u8; 16]);
+
+impl DedupKey {
+    /// The hash of what a producer gave.
+    #[must_use]
+    pub fn of(key: &[u8]) -> Self {
+        Self(xxhash_rust::xxh3::xxh3_128(key).to_le_bytes())
+    }
+}
 
 /// What a topic is to one shard: the part of its settings that apply needs, as an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +84,8 @@ pub struct TopicConfig {
     pub retention_bytes: u64,
     /// The registry's number for the kind of topic (normal, delayed and so on).
     pub kind: u8,
+    /// How long a dedup key is remembered, in milliseconds; 0: messages with one are refused.
+    pub dedup_window_ms: u64,
 }
 
 /// A queue's new start, decided by the leader's retention.
@@ -92,6 +123,22 @@ pub enum Command {
     },
     /// Move the start of queues.
     Retain(Vec<RetainQueue>),
+    /// Append a record batch to a queue, unless its key was stored there within the window.
+    AppendOnce {
+        /// The queue.
+        queue: QueueKey,
+        /// The key of all its records.
+        key: DedupKey,
+        /// The batch, byte for byte as its producer encoded it.
+        batch: Bytes,
+    },
+    /// Refuse a producer's batches of an epoch below this one. The producer is another shard's.
+    Fence {
+        /// The producer.
+        producer: ProducerId,
+        /// Its newest epoch.
+        epoch: ProducerEpoch,
+    },
 }
 
 impl Command {
@@ -103,21 +150,35 @@ impl Command {
             Self::TopicDrop { .. } => KIND_TOPIC_DROP,
             Self::InitProducer { .. } => KIND_INIT_PRODUCER,
             Self::Retain(_) => KIND_RETAIN,
+            Self::AppendOnce { .. } => KIND_APPEND_ONCE,
+            Self::Fence { .. } => KIND_FENCE,
         }
     }
 
     /// The item's bytes as slices to be gathered: a batch is not copied here.
     pub fn encode(&self) -> Vec<Bytes> {
         let mut out = BytesMut::new();
+        if let Self::TopicConfig(config) = self {
+            encode_topic_config(config, &mut out);
+            return vec![out.freeze()];
+        }
         out.put_u8(VERSION);
         match self {
             Self::Append { queue, batch } => {
-                out.put_bytes(0, 3);
-                out.put_u32_le(queue.queue.0);
-                out.put_u64_le(queue.topic.0);
+                put_append(&mut out, *queue);
                 return vec![out.freeze(), batch.clone()];
             }
-            Self::TopicConfig(config) => encode_topic_config(config, &mut out),
+            Self::AppendOnce { queue, key, batch } => {
+                put_append(&mut out, *queue);
+                out.put_slice(&key.0);
+                return vec![out.freeze(), batch.clone()];
+            }
+            Self::Fence { producer, epoch } => {
+                out.put_bytes(0, 3);
+                out.put_u32_le(epoch.0);
+                out.put_u64_le(producer.0);
+            }
+            Self::TopicConfig(_) => {}
             Self::TopicDrop { topic } => {
                 out.put_bytes(0, 7);
                 out.put_u64_le(topic.0);
@@ -136,14 +197,24 @@ impl Command {
     /// # Errors
     /// When the kind or version is unknown, or the bytes do not fit the layout.
     pub fn decode(kind: u16, bytes: Bytes) -> Result<Self, CodecError> {
-        if !(KIND_APPEND..=KIND_RETAIN).contains(&kind) {
+        if !(KIND_APPEND..=KIND_LAST).contains(&kind) {
             return Err(CodecError::Kind(kind));
         }
         let mut decoder = Decoder::new(bytes);
+        if kind == KIND_TOPIC_CONFIG {
+            return decode_topic_config(decoder).map(Self::TopicConfig);
+        }
         decoder.version(VERSION)?;
         match kind {
             KIND_APPEND => decode_append(decoder),
-            KIND_TOPIC_CONFIG => decode_topic_config(decoder).map(Self::TopicConfig),
+            KIND_APPEND_ONCE => decode_append_once(decoder),
+            KIND_FENCE => {
+                decoder.take(3)?;
+                let epoch = ProducerEpoch(decoder.u32()?);
+                let producer = ProducerId(decoder.u64()?);
+                decoder.finish()?;
+                Ok(Self::Fence { producer, epoch })
+            }
             KIND_TOPIC_DROP => {
                 decoder.take(7)?;
                 let topic = TopicId(decoder.u64()?);
@@ -156,8 +227,9 @@ impl Command {
     }
 }
 
-/// Writes all but the version; also the value of a topic's part in a checkpoint.
+/// Writes the item; also the value of a topic's part in a checkpoint.
 pub(crate) fn encode_topic_config(config: &TopicConfig, out: &mut BytesMut) {
+    out.put_u8(TOPIC_CONFIG_VERSION);
     out.put_u8(config.kind);
     out.put_u8(durability_code(config.durability));
     out.put_u8(0);
@@ -170,10 +242,21 @@ pub(crate) fn encode_topic_config(config: &TopicConfig, out: &mut BytesMut) {
     for queue in &config.queues {
         out.put_u32_le(queue.0);
     }
+    out.put_u64_le(config.dedup_window_ms);
+}
+
+fn put_append(out: &mut BytesMut, queue: QueueKey) {
+    out.put_bytes(0, 3);
+    out.put_u32_le(queue.queue.0);
+    out.put_u64_le(queue.topic.0);
 }
 
 /// Reads what [`encode_topic_config`] wrote.
 pub(crate) fn decode_topic_config(mut decoder: Decoder) -> Result<TopicConfig, CodecError> {
+    let version = decoder.u8()?;
+    if !(1..=TOPIC_CONFIG_VERSION).contains(&version) {
+        return Err(CodecError::Version(version));
+    }
     let kind = decoder.u8()?;
     let durability = durability_of(decoder.u8()?)?;
     decoder.u8()?;
@@ -189,8 +272,18 @@ pub(crate) fn decode_topic_config(mut decoder: Decoder) -> Result<TopicConfig, C
     for _ in 0..count {
         queues.push(QueueId(decoder.u32()?));
     }
+    let dedup_window_ms = if version == 1 { DEDUP_WINDOW_MS_DEFAULT } else { decoder.u64()? };
     decoder.finish()?;
-    Ok(TopicConfig { topic, name, queues, durability, retention_ms, retention_bytes, kind })
+    Ok(TopicConfig {
+        topic,
+        name,
+        queues,
+        durability,
+        retention_ms,
+        retention_bytes,
+        kind,
+        dedup_window_ms,
+    })
 }
 
 fn decode_append(mut decoder: Decoder) -> Result<Command, CodecError> {
@@ -198,6 +291,16 @@ fn decode_append(mut decoder: Decoder) -> Result<Command, CodecError> {
     let queue = QueueId(decoder.u32()?);
     let topic = TopicId(decoder.u64()?);
     Ok(Command::Append { queue: QueueKey { topic, queue }, batch: decoder.rest() })
+}
+
+fn decode_append_once(mut decoder: Decoder) -> Result<Command, CodecError> {
+    decoder.take(3)?;
+    let queue = QueueId(decoder.u32()?);
+    let topic = TopicId(decoder.u64()?);
+    let mut key = [0; 16];
+    key.copy_from_slice(&decoder.take(16)?);
+    let queue = QueueKey { topic, queue };
+    Ok(Command::AppendOnce { queue, key: DedupKey(key), batch: decoder.rest() })
 }
 
 fn decode_init_producer(mut decoder: Decoder) -> Result<Command, CodecError> {
@@ -280,6 +383,7 @@ mod tests {
             retention_ms: 1_000,
             retention_bytes: 1 << 40,
             kind: 2,
+            dedup_window_ms: 600_000,
         }
     }
 
@@ -292,6 +396,12 @@ mod tests {
             Command::InitProducer { name: None },
             Command::InitProducer { name: Some(ProducerName::try_from("billing").unwrap()) },
             Command::Retain(vec![RetainQueue { queue, start: Offset(9), bytes_given_up: 4096 }]),
+            Command::AppendOnce {
+                queue,
+                key: DedupKey::of(b"order-7"),
+                batch: Bytes::from_static(b"the batch"),
+            },
+            Command::Fence { producer: ProducerId(1 << 48 | 5), epoch: ProducerEpoch(3) },
         ]
     }
 
@@ -307,6 +417,8 @@ mod tests {
     fn the_batch_of_an_append_lies_untouched_behind_its_fixed_header() {
         let bytes = joined(&examples()[0]);
         assert_eq!(&bytes[APPEND_HEADER_BYTES as usize..], b"the batch");
+        let bytes = joined(&examples()[6]);
+        assert_eq!(&bytes[APPEND_ONCE_HEADER_BYTES as usize..], b"the batch");
     }
 
     #[test]
@@ -315,6 +427,7 @@ mod tests {
             let bytes = joined(&command);
             let least = match command {
                 Command::Append { .. } => APPEND_HEADER_BYTES as usize,
+                Command::AppendOnce { .. } => APPEND_ONCE_HEADER_BYTES as usize,
                 _ => bytes.len(),
             };
             for length in 0..least {
@@ -353,9 +466,17 @@ mod tests {
         assert_eq!(hex(&all[0]), "01000000030000000700000000000000746865206261746368");
         assert_eq!(
             hex(&all[1]),
-            "010201000700000000000000e803000000000000000000000001000006006f7264657273\
-             020000000000000003000000"
+            "020201000700000000000000e803000000000000000000000001000006006f7264657273\
+             020000000000000003000000c027090000000000"
         );
+        let first_version = "010201000700000000000000e803000000000000000000000001000006006f7264657273\
+             020000000000000003000000";
+        let first_version: Vec<u8> = (0..first_version.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&first_version[at..at + 2], 16).unwrap())
+            .collect();
+        let known = Command::decode(KIND_TOPIC_CONFIG, first_version.into());
+        assert_eq!(known, Ok(Command::TopicConfig(config())), "of before dedup windows");
         assert_eq!(hex(&all[2]), "0100000000000000ffffffffffffffff");
         assert_eq!(hex(&all[4]), "0101070062696c6c696e67");
         assert_eq!(
@@ -363,5 +484,10 @@ mod tests {
             "0100000001000000070000000000000003000000090000000000000000100000 00000000"
                 .replace(' ', "")
         );
+        assert_eq!(
+            hex(&all[6]),
+            "01000000030000000700000000000000ea4f66cec037adf7dfe70b7d92549a55746865206261746368"
+        );
+        assert_eq!(hex(&all[7]), "01000000030000000500000000000100");
     }
 }

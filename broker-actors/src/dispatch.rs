@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use grus_mailbox::{Clock, Inbox, reply};
-use grus_protocol::batch::{Compression, RecordBatch};
+use grus_protocol::batch::{Compression, RecordBatch, RecordError, RecordView};
 use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::ids::{BrokerAddress, TopicId};
 use grus_protocol::limits::{BatchLimits, FrameLimits};
@@ -21,6 +21,7 @@ use grus_protocol::message::{
 use grus_protocol::names::TopicName;
 use tokio::sync::watch;
 
+use crate::commands::DedupKey;
 use crate::connection::replies::{Outgoing, ReplyTo};
 use crate::connection::requests::Request;
 use crate::metrics::EdgeMetrics;
@@ -178,12 +179,15 @@ impl Dispatcher {
             Ok(handle) => handle,
             Err(error) => return reply.error(error),
         };
-        let batch = match RecordBatch::check(body, &self.batch_limits) {
+        let mut once = OneKey::new();
+        let look = |record: &RecordView<'_>| once.look(record);
+        let batch = match RecordBatch::check_each(body, &self.batch_limits, look) {
             Ok(batch) => batch,
             Err(error) => return reply.error(error.to_reply()),
         };
         self.service.metrics.batch_taken(batch.count(), batch.len_bytes());
-        let message = topic_queue::Produce { batch, reply: reply.produced() };
+        let message =
+            topic_queue::Produce { batch, dedup_key: once.key(), reply: reply.produced() };
         let Err(refused) = handle.produce.try_put(message) else { return };
         if !refused.is_full() {
             return; // its port is dropped and says that the queue is not there now
@@ -298,6 +302,32 @@ impl Dispatcher {
     ) {
         let port = reply.port(|answer| answer);
         let _ = self.service.link.try_put(request(port)); // refused: its port is dropped
+    }
+}
+
+/// The one dedup key that all records of a batch have, if they have any.
+struct OneKey {
+    key: Option<DedupKey>,
+    /// Whether a record was seen.
+    begun: bool,
+}
+
+impl OneKey {
+    const fn new() -> Self {
+        Self { key: None, begun: false }
+    }
+
+    fn look(&mut self, record: &RecordView<'_>) -> Result<(), RecordError> {
+        let key = record.dedup_key().map(DedupKey::of);
+        if self.begun && self.key != key {
+            return Err(RecordError::MixedDedupKeys);
+        }
+        (self.key, self.begun) = (key, true);
+        Ok(())
+    }
+
+    fn key(&self) -> Option<DedupKey> {
+        self.key
     }
 }
 

@@ -73,6 +73,9 @@ pub enum QueueError {
     /// The bytes are not a batch.
     #[error("malformed batch")]
     MalformedBatch,
+    /// The topic remembers no dedup keys, so it takes none.
+    #[error("the topic takes no dedup keys: its dedup_window_ms is 0")]
+    NoDedup,
     /// The offset lies outside the queue.
     #[error("offset is outside of {log_start} to {end_offset}")]
     OffsetOutOfRange {
@@ -121,6 +124,7 @@ impl QueueError {
             Self::Overloaded { .. } | Self::Limit { .. } => ErrorCode::Overloaded,
             Self::BatchTooLarge { .. } => ErrorCode::BatchTooLarge,
             Self::MalformedBatch => ErrorCode::MalformedBatch,
+            Self::NoDedup => ErrorCode::RecordNotAllowed,
             Self::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
             Self::Diverged { .. } => ErrorCode::Diverged,
             Self::CorruptRange { .. } => ErrorCode::CorruptRange,
@@ -168,6 +172,7 @@ impl From<Refusal> for QueueError {
             Refusal::Fenced { epoch } => Self::ProducerFenced { epoch },
             Refusal::Limit { what, limit } => Self::Limit { what, limit },
             Refusal::MalformedBatch => Self::MalformedBatch,
+            Refusal::NoDedup => Self::NoDedup,
         }
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! * [`queue`]: offsets, visible start, counts of a queue.
 //! * [`window`]: the last batches of a producer on a queue, for idempotence.
+//! * `dedup`: which dedup keys a queue has stored of late.
 //! * [`part`]: the names under which parts of the state are saved; [`Machine::dirty_parts`] gives
 //!   those that changed, [`Machine::all_parts`] all, [`Machine::restore`] reads them back.
 
@@ -13,10 +14,14 @@ pub mod part;
 pub mod queue;
 pub mod window;
 
+mod dedup;
 mod digest;
+mod fence;
 mod produce;
 mod save;
 
+#[cfg(test)]
+mod dedup_tests;
 #[cfg(test)]
 pub(crate) mod model_tests;
 
@@ -32,8 +37,9 @@ use grus_protocol::ids::{
 use grus_protocol::names::ProducerName;
 use thiserror::Error;
 
-use crate::commands::{Command, RetainQueue, TopicConfig};
+use crate::commands::{Command, DedupKey, RetainQueue, TopicConfig};
 use digest::Tracked;
+use fence::Fence;
 use part::PartKey;
 use produce::NamedProducer;
 use queue::{QueueNumbers, QueueState};
@@ -46,6 +52,8 @@ pub const QUEUES_MAX: usize = 100_000;
 pub const WINDOWS_MAX: usize = 1_000_000;
 /// Most named producers in a shard.
 pub const NAMED_PRODUCERS_MAX: usize = 100_000;
+/// Most dedup keys remembered in a shard (some 80 bytes each); further ones are refused for now.
+pub const DEDUP_KEYS_MAX: usize = 1_000_000;
 /// A producer that has stored nothing on a queue for this long (entry time) is forgotten there.
 pub const WINDOW_EXPIRY_MS: u64 = 24 * HOUR_MS;
 /// A name that no producer has asked for in this long (entry time) may be forgotten.
@@ -124,6 +132,9 @@ pub enum Refusal {
     /// The batch's header does not hold together.
     #[error("malformed batch")]
     MalformedBatch,
+    /// The topic remembers no dedup keys.
+    #[error("the topic takes no dedup keys: its dedup_window_ms is 0")]
+    NoDedup,
 }
 
 /// The answer to one item.
@@ -139,6 +150,8 @@ pub enum Outcome {
     InitProducer(Result<InitializedProducer, Refusal>),
     /// To a Retain: how many queues moved their start.
     Retain(usize),
+    /// To a Fence.
+    Fence(Result<(), Refusal>),
 }
 
 /// What the index must learn from an item.
@@ -187,11 +200,16 @@ pub struct Machine {
     topics: BTreeMap<TopicId, Tracked<TopicConfig>>,
     queues: BTreeMap<QueueKey, QueueState>,
     named_producers: BTreeMap<ProducerName, Tracked<NamedProducer>>,
-    /// Newest epoch of each named producer; derived from `named_producers`.
+    /// The newest epochs of other shards' named producers.
+    fences: BTreeMap<ProducerId, Tracked<Fence>>,
+    /// Newest epoch of each named producer; derived from `named_producers` and `fences`.
     epochs: BTreeMap<ProducerId, ProducerEpoch>,
     /// Windows by the hour of their last batch; derived from the windows.
     windows_by_hour: BTreeMap<u64, BTreeSet<(QueueKey, ProducerId)>>,
     windows: usize,
+    /// Buckets of dedup keys by the second in which their last key is over; derived from them.
+    dedup_order: BTreeSet<(u64, QueueKey, u64)>,
+    dedup_keys: usize,
     dirty: BTreeSet<PartKey>,
     /// Exclusive or of the hashes of all parts that are not dirty.
     clean_digest: u64,
@@ -209,9 +227,12 @@ impl Machine {
             topics: BTreeMap::new(),
             queues: BTreeMap::new(),
             named_producers: BTreeMap::new(),
+            fences: BTreeMap::new(),
             epochs: BTreeMap::new(),
             windows_by_hour: BTreeMap::new(),
             windows: 0,
+            dedup_order: BTreeSet::new(),
+            dedup_keys: 0,
             dirty: BTreeSet::from([PartKey::Shard]),
             clean_digest: 0,
             changed: Vec::new(),
@@ -260,7 +281,13 @@ impl Machine {
     /// Applies one item of the entry at `moment`.
     pub fn apply(&mut self, moment: Moment, command: Command) -> Effect {
         match command {
-            Command::Append { queue, batch } => self.apply_append(moment, queue, batch),
+            Command::Append { queue, batch } => self.apply_append(moment, queue, batch, None),
+            Command::AppendOnce { queue, key, batch } => {
+                self.apply_append(moment, queue, batch, Some(key))
+            }
+            Command::Fence { producer, epoch } => {
+                Outcome::Fence(self.apply_fence(moment.time, producer, epoch)).into()
+            }
             Command::TopicConfig(config) => {
                 Outcome::TopicConfig(self.apply_topic_config(config)).into()
             }
@@ -272,9 +299,11 @@ impl Machine {
         }
     }
 
-    /// All items of the entry at `moment` were applied: forgets producers whose time is over.
+    /// All items of the entry at `moment` were applied: forgets producers and dedup keys whose
+    /// time is over.
     pub fn entry_applied(&mut self, moment: Moment) {
         self.expire_windows(moment.time);
+        self.expire_dedup_keys(moment.time);
     }
 
     fn change_numbers(&mut self) -> &mut ShardNumbers {
@@ -285,7 +314,13 @@ impl Machine {
         })
     }
 
-    fn apply_append(&mut self, moment: Moment, queue: QueueKey, batch: Bytes) -> Effect {
+    fn apply_append(
+        &mut self,
+        moment: Moment,
+        queue: QueueKey,
+        batch: Bytes,
+        key: Option<DedupKey>,
+    ) -> Effect {
         let refused = |refusal| Effect::from(Outcome::Append(Err(refusal)));
         let Ok(batch) = RecordBatch::from_log(batch) else {
             return refused(Refusal::MalformedBatch);
@@ -293,7 +328,7 @@ impl Machine {
         if batch.count() == 0 {
             return refused(Refusal::MalformedBatch);
         }
-        match self.store(moment, queue, &batch) {
+        match self.store(moment, queue, &batch, key) {
             Err(refusal) => refused(refusal),
             Ok(appended) => {
                 let index =
@@ -347,6 +382,7 @@ impl Machine {
                 self.forget_window_hour(key, *producer, window.get().last_stored());
             }
             self.windows -= state.windows.len();
+            self.forget_dedup_keys(key, &state.dedup);
             if !state.changed {
                 self.changed.push(key);
             }

@@ -17,6 +17,7 @@
 
 pub mod ledger;
 pub mod policy;
+mod producers;
 pub mod routes;
 
 use std::collections::BTreeMap;
@@ -42,7 +43,7 @@ use tokio::sync::watch;
 
 use crate::commands::TopicConfig;
 use crate::error::QueueError;
-use crate::shard::{InitializedProducer, ShardHandle, ShardRequest, TopicOpened};
+use crate::shard::{ShardHandle, ShardRequest, TopicOpened};
 use ledger::{Action, Ledger};
 pub use policy::TopicPolicy;
 use routes::{Routes, TopicRoute, unknown_topic};
@@ -262,6 +263,7 @@ impl RegistryLink {
             queues: ask.queues,
             retention_ms: ask.retention_ms,
             retention_bytes: ask.retention_bytes,
+            dedup_window_ms: ask.dedup_window_ms,
             reply: port,
         };
         let _ = self.parts.registry.ask.try_put(request); // as above
@@ -285,19 +287,9 @@ impl RegistryLink {
 
     /// Identities are given by the first shard alone, which is a persisted one.
     fn init_producer(&self, ask: InitProducer, reply: Answer<InitProducerReply>, credit: Credit) {
-        let Some(shard) = self.parts.shards.first() else { return };
-        let port = Port::call(move |answer: Result<Result<InitializedProducer, _>, Dropped>| {
-            let _until_answered = credit;
-            match answer {
-                Ok(Ok(given)) => reply.send(Ok(InitProducerReply {
-                    producer_id: given.producer,
-                    producer_epoch: given.epoch,
-                })),
-                Ok(Err(error)) => reply.send(Err(QueueError::to_reply(&error))),
-                Err(Dropped) => drop(reply),
-            }
-        });
-        let _ = shard.inbox.try_put(ShardRequest::InitProducer { name: ask.name, reply: port });
+        let Some((first, others)) = self.parts.shards.split_first() else { return };
+        let others = others.iter().map(|shard| shard.inbox.clone()).collect();
+        producers::give(ask, &first.inbox, others, reply, credit);
     }
 
     /// Does what the ledger says.

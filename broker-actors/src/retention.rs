@@ -221,6 +221,7 @@ mod tests {
                     retention_ms: *retention_ms,
                     retention_bytes: *retention_bytes,
                     kind: 0,
+                    dedup_window_ms: 0,
                 };
                 shard.apply(0, Command::TopicConfig(config));
             }

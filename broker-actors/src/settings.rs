@@ -50,6 +50,7 @@ impl BrokerConfig {
                 retention_ms: u64::try_from(retention).unwrap_or(u64::MAX),
                 retention_bytes: self.topic.retention_bytes,
                 kind: TopicKind::Durable,
+                ..TopicSettings::default()
             },
             queues_max: self.limits.queues_max,
         }

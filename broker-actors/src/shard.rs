@@ -257,6 +257,9 @@ impl<D: Disk> ShardActor<D> {
             ShardRequest::InitProducer { name, reply } => {
                 (Command::InitProducer { name }, Waiter::InitProducer { reply })
             }
+            ShardRequest::Fence { producer: InitializedProducer { producer, epoch }, reply } => {
+                (Command::Fence { producer, epoch }, Waiter::Fence { reply })
+            }
             ShardRequest::ListTopics { reply } => {
                 let topics = self.ground.machine.borrow().state.topics().cloned().collect();
                 return reply.send(topics);

@@ -321,12 +321,16 @@ impl<D: Disk> Receive<Granted> for TopicQueue<D> {
 
 impl<D: Disk> Receive<Produce> for TopicQueue<D> {
     fn receive(&mut self, msg: Produce, credit: Credit, _room: &mut Room<'_, Self>) {
-        let Produce { batch, reply } = msg;
+        let Produce { batch, dedup_key, reply } = msg;
         if self.reading().is_none() {
             return reply.send(Err(QueueError::UnknownQueue));
         }
         let queue = self.parts.key;
-        let command = Command::Append { queue, batch: batch.into_bytes() };
+        let batch = batch.into_bytes();
+        let command = match dedup_key {
+            None => Command::Append { queue, batch },
+            Some(key) => Command::AppendOnce { queue, key, batch },
+        };
         let waiter = Waiter::Produce { reply, credit };
         match self.parts.shard.try_put(Propose::new(&command, waiter)) {
             Ok(()) => {}

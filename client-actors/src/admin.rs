@@ -25,6 +25,8 @@ pub struct TopicChange {
     pub retention_ms: Option<u64>,
     /// Retention by bytes of each queue; 0: no limit.
     pub retention_bytes: Option<u64>,
+    /// How long dedup keys are remembered, in milliseconds; 0: none are taken.
+    pub dedup_window_ms: Option<u64>,
 }
 
 /// A first wait before a request that was refused for the moment is repeated.
@@ -74,9 +76,10 @@ impl Client {
         topic: &str,
         change: TopicChange,
     ) -> Result<AlterTopicReply, ClientError> {
-        let TopicChange { queues, retention_ms, retention_bytes } = change;
+        let TopicChange { queues, retention_ms, retention_bytes, dedup_window_ms } = change;
         let (name, topic_id) = (name(topic)?, TopicId::UNKNOWN);
-        let request = AlterTopic { name, topic_id, queues, retention_ms, retention_bytes };
+        let request =
+            AlterTopic { name, topic_id, queues, retention_ms, retention_bytes, dedup_window_ms };
         self.ask(&request).await?.result.map_err(ClientError::Refused)
     }
 

@@ -48,6 +48,16 @@ impl Message {
         self
     }
 
+    /// Sets the key by which it is stored once: a message whose key its queue has stored within
+    /// the topic's `dedup_window_ms` (10 minutes by default) is not stored again, whoever sends
+    /// it, and gets the first one's receipt with `duplicate` set. It travels in a batch of its
+    /// own. The key chooses the queue, unless something else does: give the same one each time.
+    #[must_use]
+    pub fn dedup_key(mut self, key: impl Into<Bytes>) -> Self {
+        self.record.dedup_key = Some(key.into());
+        self
+    }
+
     /// Sets the tag to filter it by.
     #[must_use]
     pub fn tag(mut self, tag: impl Into<String>) -> Self {
@@ -100,7 +110,8 @@ impl Message {
         if let Some(queue) = self.queue {
             return Pick::Given(queue);
         }
-        let key = self.record.order_key.as_ref().or(self.record.keys.first());
+        let record = &self.record;
+        let key = record.order_key.as_ref().or(record.keys.first()).or(record.dedup_key.as_ref());
         key.map_or(Pick::Any, |key| Pick::Key(xxh3_64(key)))
     }
 
@@ -113,7 +124,8 @@ impl Message {
             record.headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
         let tag = record.tag.as_ref().map_or(0, String::len);
         let order_key = record.order_key.as_ref().map_or(0, Bytes::len);
-        FIXED + record.body.len() + keys + headers + tag + order_key
+        let dedup_key = record.dedup_key.as_ref().map_or(0, Bytes::len);
+        FIXED + record.body.len() + keys + headers + tag + order_key + dedup_key
     }
 }
 
@@ -135,5 +147,8 @@ mod tests {
         assert_eq!(ordered.pick(), Pick::Key(xxh3_64(b"c")));
         assert_eq!(ordered.queue(QueueId(3)).pick(), Pick::Given(QueueId(3)));
         assert_eq!(Message::new("").pick(), Pick::Any);
+        let once = Message::new("").dedup_key("d");
+        assert_eq!(once.pick(), Pick::Key(xxh3_64(b"d")));
+        assert_eq!(once.key("a").pick(), Pick::Key(xxh3_64(b"a")));
     }
 }

@@ -17,7 +17,9 @@ pub struct Receipt {
     pub stored: TimestampMs,
     /// What the promise covers.
     pub durability: Durability,
-    /// Whether an earlier attempt had stored it; this is that attempt's receipt then.
+    /// Whether it had been stored before; this is the receipt of that time then: by an earlier
+    /// attempt, or as another message with the same [dedup key](crate::Message::dedup_key), whose
+    /// id is the one in the queue.
     pub duplicate: bool,
 }
 
@@ -36,7 +38,7 @@ pub struct BatchReceipt {
     pub stored: TimestampMs,
     /// What the promise covers.
     pub durability: Durability,
-    /// Whether an earlier attempt had stored them.
+    /// Whether they had been stored before, see [`Receipt::duplicate`].
     pub duplicate: bool,
 }
 

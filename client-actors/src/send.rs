@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use grus_mailbox::{ActorSpec, Answer, Dropped, Host, HostHandle, Inbox, Place, Port, Stopped};
 use grus_mailbox::{PutError, reply};
 use grus_protocol::batch::Compression;
-use grus_protocol::{BatchBuilder, NewRecord, TimestampMs, TopicName};
+use grus_protocol::{BatchBuilder, NewRecord, RecordError, TimestampMs, TopicName};
 
 use crate::client::{Client, random};
 use crate::config::ProducerConfig;
@@ -195,6 +195,7 @@ impl Producer {
         let Some(first) = messages.first() else { return Err(SendError::EmptyBatch) };
         let pick = first.pick();
         let (first_queue, first_order) = (first.queue, first.record.order_key.clone());
+        let first_dedup = first.record.dedup_key.clone();
         let mut builder = BatchBuilder::new(self.core.client.core.batch_limits());
         let mut ids = Vec::with_capacity(messages.len());
         let now = self.core.client.core.clock.now(); // once: it costs more than encoding does
@@ -204,6 +205,10 @@ impl Producer {
             let other_order = first_queue.is_none() && order.is_some() && *order != first_order;
             if other_queue || other_order {
                 return Err(SendError::MixedQueues { index });
+            }
+            if message.record.dedup_key != first_dedup {
+                let reason = RecordError::MixedDedupKeys;
+                return Err(SendError::Invalid { index, reason });
             }
             let mut record = message.record;
             self.complete(&mut record, now);

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use grus_protocol::ids::{BrokerAddress, BrokerId, Durability, ShardId, TopicId};
-use grus_protocol::message::{TopicKind, TopicSettings};
+use grus_protocol::message::{DEDUP_WINDOW_MS_DEFAULT, TopicKind, TopicSettings};
 use grus_protocol::names::TopicName;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -62,6 +62,9 @@ pub struct AlterTopic {
     pub retention_ms: Option<u64>,
     /// Retention by bytes of each queue; 0: no limit.
     pub retention_bytes: Option<u64>,
+    /// How long dedup keys are remembered, in milliseconds; 0: none are taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dedup_window_ms: Option<u64>,
 }
 
 /// Removes a topic.
@@ -105,19 +108,45 @@ pub struct StoredSettings {
     retention_ms: u64,
     retention_bytes: u64,
     kind: TopicKind,
+    /// Left out where it is the default, as in topics that were made before there was one.
+    #[serde(default = "dedup_window_ms_default", skip_serializing_if = "is_default_window")]
+    dedup_window_ms: u64,
+}
+
+const fn dedup_window_ms_default() -> u64 {
+    DEDUP_WINDOW_MS_DEFAULT
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_default_window(dedup_window_ms: &u64) -> bool {
+    *dedup_window_ms == DEDUP_WINDOW_MS_DEFAULT
 }
 
 impl From<&TopicSettings> for StoredSettings {
     fn from(settings: &TopicSettings) -> Self {
-        let TopicSettings { queues, durability, retention_ms, retention_bytes, kind } = *settings;
-        Self { queues, durability, retention_ms, retention_bytes, kind }
+        let TopicSettings {
+            queues,
+            durability,
+            retention_ms,
+            retention_bytes,
+            kind,
+            dedup_window_ms,
+        } = *settings;
+        Self { queues, durability, retention_ms, retention_bytes, kind, dedup_window_ms }
     }
 }
 
 impl From<&StoredSettings> for TopicSettings {
     fn from(stored: &StoredSettings) -> Self {
-        let StoredSettings { queues, durability, retention_ms, retention_bytes, kind } = *stored;
-        Self { queues, durability, retention_ms, retention_bytes, kind }
+        let StoredSettings {
+            queues,
+            durability,
+            retention_ms,
+            retention_bytes,
+            kind,
+            dedup_window_ms,
+        } = *stored;
+        Self { queues, durability, retention_ms, retention_bytes, kind, dedup_window_ms }
     }
 }
 
@@ -204,6 +233,7 @@ mod tests {
                 queues: Some(8),
                 retention_ms: None,
                 retention_bytes: Some(1 << 30),
+                dedup_window_ms: None,
             }),
             Command::DeleteTopic(DeleteTopic { name, id: TopicId(u64::MAX) }),
             Command::RegisterBroker(RegisterBroker {

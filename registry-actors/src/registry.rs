@@ -287,9 +287,11 @@ impl<D: Disk> Receive<RegistryRequest> for Registry<D> {
                 queues,
                 retention_ms,
                 retention_bytes,
+                dedup_window_ms,
                 reply,
             } => {
-                let alter = AlterTopic { name, id, queues, retention_ms, retention_bytes };
+                let alter =
+                    AlterTopic { name, id, queues, retention_ms, retention_bytes, dedup_window_ms };
                 self.propose(&Command::AlterTopic(alter), Asker::Alter(reply), credit, room);
             }
             RegistryRequest::DeleteTopic { name, id, reply } => {

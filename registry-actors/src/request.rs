@@ -42,6 +42,8 @@ pub enum RegistryRequest {
         retention_ms: Option<u64>,
         /// Retention by bytes of each queue; 0: no limit.
         retention_bytes: Option<u64>,
+        /// How long dedup keys are remembered, in milliseconds; 0: none are taken.
+        dedup_window_ms: Option<u64>,
         /// Where the topic as it is then goes.
         reply: Port<Result<Arc<TopicRoutes>, RegistryError>>,
     },

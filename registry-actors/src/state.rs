@@ -6,7 +6,7 @@ use std::sync::Arc;
 use grus_protocol::ids::{
     BrokerAddress, BrokerId, Durability, Offset, ShardId, TimestampMs, TopicId,
 };
-use grus_protocol::message::{TopicKind, TopicSettings};
+use grus_protocol::message::{DEDUP_WINDOW_MS_MAX, TopicKind, TopicSettings};
 use grus_protocol::names::TopicName;
 
 use crate::command::{AlterTopic, Command, CreateTopic, DeleteTopic, RegisterBroker};
@@ -105,6 +105,7 @@ impl State {
         settings.queues = alter.queues.unwrap_or(settings.queues);
         settings.retention_ms = alter.retention_ms.unwrap_or(settings.retention_ms);
         settings.retention_bytes = alter.retention_bytes.unwrap_or(settings.retention_bytes);
+        settings.dedup_window_ms = alter.dedup_window_ms.unwrap_or(settings.dedup_window_ms);
         check_settings(&settings)?;
         let before = topic.settings.queues;
         let Some(more) = settings.queues.checked_sub(before) else {
@@ -259,6 +260,9 @@ pub fn check_settings(settings: &TopicSettings) -> Result<(), RegistryError> {
     }
     if settings.kind != TopicKind::Durable {
         return invalid(format!("topics of kind {} are not served yet", settings.kind));
+    }
+    if settings.dedup_window_ms > DEDUP_WINDOW_MS_MAX {
+        return invalid(format!("dedup_window_ms is at most {DEDUP_WINDOW_MS_MAX}, 7 days"));
     }
     Ok(())
 }

@@ -95,6 +95,7 @@ fn alter(number: u8, id: u64, queues: Option<u32>, retention_ms: Option<u64>) ->
         queues,
         retention_ms,
         retention_bytes: None,
+        dedup_window_ms: None,
     })
 }
 

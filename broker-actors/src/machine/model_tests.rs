@@ -13,10 +13,11 @@ use grus_protocol::names::{ProducerName, TopicName};
 use proptest::prelude::*;
 
 use super::{Appended, HOUR_MS, IndexChange, Machine, Moment, Outcome, Refusal};
-use crate::commands::{Command, RetainQueue, TopicConfig};
+use crate::commands::{Command, DedupKey, RetainQueue, TopicConfig};
 use grus_log::Part;
 
-const SHARD: ShardId = ShardId(3);
+pub(super) const SHARD: ShardId = ShardId(3);
+pub(super) const DEDUP_WINDOW_MS: u64 = HOUR_MS / 2;
 
 pub(crate) fn batch(producer: u64, epoch: u32, first: u64, count: u32) -> Bytes {
     let mut builder = BatchBuilder::new(BatchLimits::PRODUCE);
@@ -28,11 +29,11 @@ pub(crate) fn batch(producer: u64, epoch: u32, first: u64, count: u32) -> Bytes 
     builder.finish()
 }
 
-fn queue(topic: u64, queue: u32) -> QueueKey {
+pub(super) fn queue(topic: u64, queue: u32) -> QueueKey {
     QueueKey { topic: TopicId(topic), queue: QueueId(queue) }
 }
 
-fn config(topic: u64, queues: u32) -> TopicConfig {
+pub(super) fn config(topic: u64, queues: u32) -> TopicConfig {
     TopicConfig {
         topic: TopicId(topic),
         name: TopicName::try_from("orders").unwrap(),
@@ -41,6 +42,7 @@ fn config(topic: u64, queues: u32) -> TopicConfig {
         retention_ms: 0,
         retention_bytes: 0,
         kind: 0,
+        dedup_window_ms: DEDUP_WINDOW_MS,
     }
 }
 
@@ -52,6 +54,9 @@ struct Stored {
     first: u64,
     appended: Appended,
     bytes: u64,
+    dedup_key: Option<u8>,
+    /// Nothing was stored: another batch had its key.
+    is_repeat: bool,
 }
 
 #[derive(Debug, Default)]
@@ -63,8 +68,12 @@ struct ModelQueue {
 }
 
 impl ModelQueue {
+    fn last(&self) -> Option<&Stored> {
+        self.stored.iter().rev().find(|stored| !stored.is_repeat)
+    }
+
     fn end(&self) -> u64 {
-        let last = self.stored.last();
+        let last = self.last();
         last.map_or(0, |last| last.appended.base_offset.0 + u64::from(last.appended.count))
     }
 
@@ -76,7 +85,7 @@ impl ModelQueue {
 
     fn bytes(&self) -> u64 {
         let visible = self.stored.iter().filter(|s| s.appended.base_offset.0 >= self.start);
-        visible.map(|stored| stored.bytes).sum()
+        visible.filter(|stored| !stored.is_repeat).map(|stored| stored.bytes).sum()
     }
 }
 
@@ -95,8 +104,12 @@ impl Model {
         key: QueueKey,
         (producer, epoch, first, count): (u64, u32, u64, u32),
         bytes: u64,
+        dedup_key: Option<u8>,
     ) -> Result<Appended, Refusal> {
         let queue = self.queues.get_mut(&key).ok_or(Refusal::UnknownQueue)?;
+        let has_key = |s: &&Stored| dedup_key.is_some() && s.dedup_key == dedup_key && !s.is_repeat;
+        let by_key = queue.stored.iter().rev().find(has_key).map(|stored| stored.appended);
+        let by_key = by_key.filter(|had| moment.time.0 < had.stored.0 + DEDUP_WINDOW_MS);
         if producer != 0 {
             let named = self.names.values().find(|(id, _)| *id == producer);
             if let Some((_, newest)) = named.filter(|(_, newest)| epoch < *newest) {
@@ -116,26 +129,25 @@ impl Model {
             if first < next {
                 let repeat = of_epoch.iter().rev().take(5);
                 let repeat = repeat.rev().find(|s| s.first == first && s.appended.count == count);
-                return repeat
-                    .map(|stored| Appended { duplicate: true, ..stored.appended })
-                    .ok_or(Refusal::SequenceStale { expected });
+                let repeat = repeat.ok_or(Refusal::SequenceStale { expected })?;
+                return Ok(Appended { duplicate: true, ..by_key.unwrap_or(repeat.appended) });
             }
         }
-        let appended = Appended {
-            base_offset: Offset(queue.end()),
-            count,
-            term: moment.term,
-            stored: moment.time,
-            duplicate: false,
-        };
-        queue.stored.push(Stored { producer, epoch, first, appended, bytes });
-        Ok(appended)
+        let base_offset = by_key.map_or(Offset(queue.end()), |had| had.base_offset);
+        let (term, stored) = (by_key.map_or(moment.term, |had| had.term), moment.time);
+        let appended = Appended { base_offset, count, term, stored, duplicate: false };
+        let is_repeat = by_key.is_some();
+        if producer != 0 || !is_repeat {
+            let stored = Stored { producer, epoch, first, appended, bytes, dedup_key, is_repeat };
+            queue.stored.push(stored);
+        }
+        Ok(by_key.map_or(appended, |had| Appended { duplicate: true, ..had }))
     }
 
     fn forget_the_still(&mut self, now: TimestampMs) {
         let Some(hour_kept) = (now.0 / HOUR_MS).checked_sub(24) else { return };
         for queue in self.queues.values_mut() {
-            for producer in 1..8 {
+            for producer in (1..8).chain(900..902) {
                 let known = queue.of_producer(producer);
                 let still =
                     known.last().is_some_and(|last| last.appended.stored.0 / HOUR_MS < hour_kept);
@@ -149,12 +161,37 @@ impl Model {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Topic { topic: u64, queues: u32 },
-    Drop { topic: u64 },
-    Append { topic: u64, queue: u32, producer: u64, epoch: u32, back: i64, count: u32 },
-    Init { name: Option<&'static str> },
-    Retain { topic: u64, queue: u32, batches: usize },
-    Later { ms: u64 },
+    Topic {
+        topic: u64,
+        queues: u32,
+    },
+    Drop {
+        topic: u64,
+    },
+    Append {
+        topic: u64,
+        queue: u32,
+        producer: u64,
+        epoch: u32,
+        back: i64,
+        count: u32,
+        key: Option<u8>,
+    },
+    Fence {
+        producer: u64,
+        epoch: u32,
+    },
+    Init {
+        name: Option<&'static str>,
+    },
+    Retain {
+        topic: u64,
+        queue: u32,
+        batches: usize,
+    },
+    Later {
+        ms: u64,
+    },
     Checkpoint,
 }
 
@@ -165,12 +202,24 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1_u64..3).prop_map(|topic| Step::Drop { topic }),
         16 => (place.clone(), 0_u64..4, 0_u32..3, -7_i64..2, 1_u32..4).prop_map(
             |((topic, queue), producer, epoch, back, count)| Step::Append {
-                topic, queue, producer, epoch, back: if back < -1 { 0 } else { back }, count,
+                topic, queue, producer, epoch, back: if back < -1 { 0 } else { back }, count, key: None,
+            }
+        ),
+        8 => (place.clone(), 0_u64..3, -2_i64..1, 1_u32..3, 0_u8..3).prop_map(
+            |((topic, queue), producer, back, count, key)| Step::Append {
+                topic, queue, producer, epoch: 0, back: if back < -1 { 0 } else { back }, count,
+                key: Some(key),
+            }
+        ),
+        1 => (900_u64..902, 0_u32..4).prop_map(|(producer, epoch)| Step::Fence { producer, epoch }),
+        4 => (place.clone(), 900_u64..902, 0_u32..4).prop_map(
+            |((topic, queue), producer, epoch)| Step::Append {
+                topic, queue, producer, epoch, back: 0, count: 1, key: None,
             }
         ),
         4 => (place.clone(), 1_u64..3, -7_i64..1).prop_map(
             |((topic, queue), producer, back)| Step::Append {
-                topic, queue, producer, epoch: 0, back, count: 1,
+                topic, queue, producer, epoch: 0, back, count: 1, key: None,
             }
         ),
         1 => prop::option::of(prop_oneof![Just("a"), Just("b")]).prop_map(|name| Step::Init { name }),
@@ -183,15 +232,15 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// Both sides, and the parts of all checkpoints so far laid over each other.
-struct Pair {
-    machine: Machine,
+pub(super) struct Pair {
+    pub(super) machine: Machine,
     model: Model,
     saved: BTreeMap<Bytes, Bytes>,
-    moment: Moment,
+    pub(super) moment: Moment,
 }
 
 impl Pair {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let moment = Moment { term: Term(1), index: 0, time: TimestampMs(100 * HOUR_MS) };
         Self {
             machine: Machine::new(SHARD),
@@ -201,7 +250,7 @@ impl Pair {
         }
     }
 
-    fn apply(&mut self, command: Command) -> (Outcome, Option<IndexChange>) {
+    pub(super) fn apply(&mut self, command: Command) -> (Outcome, Option<IndexChange>) {
         self.moment.index += 1;
         let effect = self.machine.apply(self.moment, command);
         self.machine.entry_applied(self.moment);
@@ -227,9 +276,10 @@ impl Pair {
                 assert_eq!(index.is_some(), was_there);
                 self.model.queues.retain(|key, _| key.topic.0 != topic);
             }
-            Step::Append { topic, queue: number, producer, epoch, back, count } => {
-                self.append(queue(topic, number), producer, epoch, back, count);
+            Step::Append { topic, queue: number, producer, epoch, back, count, key } => {
+                self.append(queue(topic, number), producer, epoch, back, count, key);
             }
+            Step::Fence { producer, epoch } => self.fence(producer, epoch),
             Step::Init { name } => self.init(name),
             Step::Retain { topic, queue: number, batches } => {
                 self.retain(queue(topic, number), batches);
@@ -244,7 +294,15 @@ impl Pair {
     }
 
     /// Appends with a sequence `back` records off the next one; -1 and 0 come up most.
-    fn append(&mut self, key: QueueKey, producer: u64, epoch: u32, back: i64, count: u32) {
+    fn append(
+        &mut self,
+        key: QueueKey,
+        producer: u64,
+        epoch: u32,
+        back: i64,
+        count: u32,
+        dedup_key: Option<u8>,
+    ) {
         let known = self.model.queues.get(&key).map(|queue| queue.of_producer(producer));
         let next = known.unwrap_or_default();
         let next = next.iter().rev().find(|stored| stored.epoch == epoch);
@@ -252,11 +310,29 @@ impl Pair {
         let first = next.saturating_add_signed(back);
         let batch = batch(producer, epoch, first, count);
         let bytes = batch.len() as u64;
-        let (outcome, index) = self.apply(Command::Append { queue: key, batch });
-        let expected = self.model.append(self.moment, key, (producer, epoch, first, count), bytes);
+        let (outcome, index) = self.apply(match dedup_key {
+            None => Command::Append { queue: key, batch },
+            Some(number) => Command::AppendOnce { queue: key, key: DedupKey::of(&[number]), batch },
+        });
+        let place = (producer, epoch, first, count);
+        let expected = self.model.append(self.moment, key, place, bytes, dedup_key);
         assert_eq!(outcome, Outcome::Append(expected));
         let indexed = expected.is_ok_and(|appended| !appended.duplicate);
         assert_eq!(index.is_some(), indexed, "the index learns of new batches only");
+    }
+
+    fn fence(&mut self, producer: u64, epoch: u32) {
+        let name = format!("fenced {producer}");
+        let (_, newest) = *self.model.names.entry(name.clone()).or_insert((producer, epoch));
+        let command =
+            Command::Fence { producer: ProducerId(producer), epoch: ProducerEpoch(epoch) };
+        let (outcome, _) = self.apply(command);
+        if epoch < newest {
+            let refused = Refusal::Fenced { epoch: ProducerEpoch(newest) };
+            return assert_eq!(outcome, Outcome::Fence(Err(refused)));
+        }
+        assert_eq!(outcome, Outcome::Fence(Ok(())));
+        self.model.names.insert(name, (producer, epoch));
     }
 
     fn init(&mut self, name: Option<&'static str>) {
@@ -278,8 +354,8 @@ impl Pair {
 
     fn retain(&mut self, key: QueueKey, batches: usize) {
         let Some(queue) = self.model.queues.get_mut(&key) else { return };
-        let visible: Vec<_> =
-            queue.stored.iter().filter(|s| s.appended.base_offset.0 >= queue.start).collect();
+        let is_visible = |s: &&Stored| !s.is_repeat && s.appended.base_offset.0 >= queue.start;
+        let visible: Vec<_> = queue.stored.iter().filter(is_visible).collect();
         let given_up = &visible[..batches.min(visible.len())];
         let bytes_given_up = given_up.iter().map(|stored| stored.bytes).sum();
         let start = given_up.last().map_or(queue.start, |last| {
@@ -324,13 +400,15 @@ impl Pair {
             assert_eq!(numbers.next_offset.0, queue.end());
             assert_eq!(numbers.visible_start.0, queue.start);
             assert_eq!(numbers.bytes, queue.bytes());
-            let last = queue.stored.last().map_or(0, |last| last.appended.stored.0);
+            let last = queue.last().map_or(0, |last| last.appended.stored.0);
             assert_eq!(numbers.last_modified.0, last);
         }
         let windows: usize = self.machine.queues.values().map(|queue| queue.windows.len()).sum();
         assert_eq!(self.machine.windows, windows);
         let by_hour: usize = self.machine.windows_by_hour.values().map(BTreeSet::len).sum();
         assert_eq!(by_hour, windows, "every window expires some day");
+        let buckets = self.machine.queues.values().map(|queue| queue.dedup.buckets.len());
+        assert_eq!(self.machine.dedup_order.len(), buckets.sum::<usize>(), "and every dedup key");
     }
 }
 
@@ -348,7 +426,7 @@ proptest! {
 
     #[test]
     fn apply_takes_any_bytes_without_a_panic(
-        kind in 60_u16..72,
+        kind in 60_u16..74,
         bytes in prop::collection::vec(any::<u8>(), 0..120),
     ) {
         let mut machine = Machine::new(SHARD);

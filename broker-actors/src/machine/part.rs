@@ -11,6 +11,8 @@
 //! | 3 | a queue | topic u64, queue u32 | [`QUEUES_MAX`](super::QUEUES_MAX) |
 //! | 4 | a producer's window on a queue | topic u64, queue u32, producer u64 | [`WINDOWS_MAX`](super::WINDOWS_MAX) |
 //! | 5 | a named producer | its name | [`NAMED_PRODUCERS_MAX`](super::NAMED_PRODUCERS_MAX) |
+//! | 6 | dedup keys of a queue, up to 256 | topic u64, queue u32, number u64 | [`DEDUP_KEYS_MAX`](super::DEDUP_KEYS_MAX) keys |
+//! | 7 | the newest epoch of another shard's named producer | producer u64 | [`NAMED_PRODUCERS_MAX`](super::NAMED_PRODUCERS_MAX) |
 //! | 64-79 | kept for timers: a sorted run per segment, and which of it are done | | |
 //! | 80-95 | kept for groups: members, progress, acknowledgements | | |
 
@@ -25,6 +27,8 @@ const KIND_TOPIC: u8 = 2;
 const KIND_QUEUE: u8 = 3;
 const KIND_WINDOW: u8 = 4;
 const KIND_NAMED_PRODUCER: u8 = 5;
+const KIND_DEDUP: u8 = 6;
+const KIND_FENCE: u8 = 7;
 
 /// Names one part of the state.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +43,10 @@ pub enum PartKey {
     Window(QueueKey, ProducerId),
     /// A producer with a name.
     NamedProducer(ProducerName),
+    /// Some of a queue's dedup keys.
+    Dedup(QueueKey, u64),
+    /// The newest epoch of another shard's producer.
+    Fence(ProducerId),
 }
 
 impl PartKey {
@@ -64,6 +72,15 @@ impl PartKey {
                 out.put_u8(KIND_NAMED_PRODUCER);
                 out.put_slice(name.as_str().as_bytes());
             }
+            Self::Dedup(queue, number) => {
+                out.put_u8(KIND_DEDUP);
+                put_queue(&mut out, *queue);
+                out.put_u64(*number);
+            }
+            Self::Fence(producer) => {
+                out.put_u8(KIND_FENCE);
+                out.put_u64(producer.0);
+            }
         }
         out.freeze()
     }
@@ -86,7 +103,9 @@ impl PartKey {
                 let name = std::str::from_utf8(rest).map_err(|_| bad)?;
                 ProducerName::try_from(name).map(Self::NamedProducer).map_err(|_| bad)
             }
-            (KIND_SHARD..=KIND_NAMED_PRODUCER, _) => Err(bad),
+            (KIND_DEDUP, 20) => Ok(Self::Dedup(read_queue(rest), read_u64(&rest[12..]))),
+            (KIND_FENCE, 8) => Ok(Self::Fence(ProducerId(read_u64(rest)))),
+            (KIND_SHARD..=KIND_FENCE, _) => Err(bad),
             (kind, _) => Err(CodecError::Kind(u16::from(kind))),
         }
     }
@@ -130,6 +149,9 @@ mod tests {
             PartKey::Window(queue(1, 9), ProducerId(7)),
             PartKey::NamedProducer(ProducerName::try_from("b").unwrap()),
             PartKey::NamedProducer(ProducerName::try_from("ab").unwrap()),
+            PartKey::Dedup(queue(1, 9), 256),
+            PartKey::Dedup(queue(1, 9), 3),
+            PartKey::Fence(ProducerId(1 << 48)),
         ];
         for key in &keys {
             assert_eq!(PartKey::decode(&key.encode()).as_ref(), Ok(key));

@@ -13,6 +13,7 @@ use super::{
     NAMED_PRODUCERS_MAX, Refusal, WINDOW_EXPIRY_MS, WINDOWS_MAX,
 };
 use crate::codec::{CodecError, Decoder};
+use crate::commands::DedupKey;
 
 /// Windows forgotten at most per entry, so that no entry takes long to apply.
 const EXPIRED_PER_ENTRY_MAX: usize = 256;
@@ -50,17 +51,40 @@ impl NamedProducer {
 }
 
 impl Machine {
-    /// Stores a batch, or says why not, or finds that it is stored already.
+    /// Stores a batch, or says why not, or finds that it is stored already: under its sequence or
+    /// under its dedup key.
     pub(super) fn store(
         &mut self,
         moment: Moment,
         key: QueueKey,
         batch: &RecordBatch,
+        dedup_key: Option<DedupKey>,
     ) -> Result<Appended, Refusal> {
         let (term, stored) = (moment.term, moment.time);
         let idempotent = batch.producer_id() != ProducerId(0);
-        if idempotent && let Some(first) = self.find_duplicate(key, batch)? {
-            return Ok(first);
+        let repeat = if idempotent { self.find_duplicate(key, batch)? } else { None };
+        if repeat.is_some() && dedup_key.is_none() {
+            return repeat.ok_or(Refusal::MalformedBatch);
+        }
+        if let Some(dedup_key) = &dedup_key {
+            let first = match self.find_by_dedup_key(moment, key, dedup_key) {
+                Err(_) if repeat.is_some() => None, // the sequence is answer enough
+                found => found?,
+            };
+            if let Some(first) = first.filter(|_| repeat.is_none() && idempotent) {
+                // Nothing is stored, but the producer's next batch follows this one.
+                let slot = Slot {
+                    first_sequence: batch.first_sequence(),
+                    count: batch.count(),
+                    base_offset: first.base_offset,
+                    term: first.term,
+                    stored,
+                };
+                self.remember(key, batch.producer_id(), batch.producer_epoch(), slot);
+            }
+            if let Some(known) = first.or(repeat) {
+                return Ok(known);
+            }
         }
         let state = self.queues.get_mut(&key).ok_or(Refusal::UnknownQueue)?;
         let count = batch.count();
@@ -79,7 +103,11 @@ impl Machine {
             self.remember(key, batch.producer_id(), batch.producer_epoch(), slot);
         }
         self.mark_changed(key);
-        Ok(Appended { base_offset, count, term, stored, duplicate: false })
+        let appended = Appended { base_offset, count, term, stored, duplicate: false };
+        if let Some(dedup_key) = dedup_key {
+            self.remember_dedup_key(moment, key, dedup_key, &appended);
+        }
+        Ok(appended)
     }
 
     /// Judges a batch of a known producer: the first receipt, `None` to store it, or a refusal.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::{BufMut, Bytes, BytesMut};
 use grus_protocol::ids::{Offset, ProducerId, TimestampMs};
 
+use super::dedup::DedupKeys;
 use super::digest::Tracked;
 use super::window::Window;
 use crate::codec::{CodecError, Decoder};
@@ -62,6 +63,7 @@ impl QueueNumbers {
 pub(super) struct QueueState {
     pub(super) numbers: Tracked<QueueNumbers>,
     pub(super) windows: BTreeMap<ProducerId, Tracked<Window>>,
+    pub(super) dedup: DedupKeys,
     /// Already named in the machine's list of queues that this entry has changed.
     pub(super) changed: bool,
 }

@@ -6,7 +6,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use grus_log::Part;
 use thiserror::Error;
 
+use super::dedup::Bucket;
 use super::digest::{Tracked, part_hash};
+use super::fence::Fence;
 use super::part::PartKey;
 use super::produce::NamedProducer;
 use super::queue::{QueueNumbers, QueueState};
@@ -62,15 +64,12 @@ impl ShardNumbers {
 
 fn encode_topic(config: &TopicConfig) -> Bytes {
     let mut out = BytesMut::new();
-    out.put_u8(VERSION);
     encode_topic_config(config, &mut out);
     out.freeze()
 }
 
 fn decode_topic(bytes: Bytes) -> Result<TopicConfig, CodecError> {
-    let mut decoder = Decoder::new(bytes);
-    decoder.version(VERSION)?;
-    decode_topic_config(decoder)
+    decode_topic_config(Decoder::new(bytes))
 }
 
 impl Machine {
@@ -95,12 +94,14 @@ impl Machine {
     pub fn all_parts(&self) -> Vec<Part> {
         let queues = self.queues.iter().flat_map(|(key, state)| {
             let windows = state.windows.keys().map(|producer| PartKey::Window(*key, *producer));
-            std::iter::once(PartKey::Queue(*key)).chain(windows)
+            let dedup = state.dedup.buckets.keys().map(|number| PartKey::Dedup(*key, *number));
+            std::iter::once(PartKey::Queue(*key)).chain(windows).chain(dedup)
         });
         std::iter::once(PartKey::Shard)
             .chain(self.topics.keys().map(|topic| PartKey::Topic(*topic)))
             .chain(queues)
             .chain(self.named_producers.keys().cloned().map(PartKey::NamedProducer))
+            .chain(self.fences.keys().copied().map(PartKey::Fence))
             .map(|part| Part { key: part.encode(), value: self.encode_part(&part) })
             .collect()
     }
@@ -173,6 +174,17 @@ impl Machine {
                 self.epochs.insert(named.producer, named.epoch);
                 self.named_producers.insert(name, Tracked::saved(named, hash));
             }
+            PartKey::Dedup(queue, number) => {
+                let bucket = Bucket::decode(value).map_err(unreadable)?;
+                if !self.restore_bucket(queue, number, bucket, hash) {
+                    return Err(PartError::Orphan(part));
+                }
+            }
+            PartKey::Fence(producer) => {
+                let fence = Fence::decode(value).map_err(unreadable)?;
+                self.epochs.insert(producer, fence.epoch);
+                self.fences.insert(producer, Tracked::saved(fence, hash));
+            }
         }
         Ok(())
     }
@@ -193,6 +205,11 @@ impl Machine {
             PartKey::NamedProducer(name) => {
                 self.named_producers.get(name).map(|named| named.get().encode())
             }
+            PartKey::Dedup(queue, number) => {
+                let dedup = &self.queues.get(queue)?.dedup;
+                dedup.buckets.get(number).map(|bucket| bucket.get().encode())
+            }
+            PartKey::Fence(producer) => self.fences.get(producer).map(|fence| fence.get().encode()),
         }
     }
 
@@ -218,6 +235,18 @@ impl Machine {
             PartKey::NamedProducer(name) => {
                 if let Some(named) = self.named_producers.get_mut(name) {
                     named.save(hash);
+                }
+            }
+            PartKey::Dedup(queue, number) => {
+                let state = self.queues.get_mut(queue);
+                let bucket = state.and_then(|state| state.dedup.buckets.get_mut(number));
+                if let Some(bucket) = bucket {
+                    bucket.save(hash);
+                }
+            }
+            PartKey::Fence(producer) => {
+                if let Some(fence) = self.fences.get_mut(producer) {
+                    fence.save(hash);
                 }
             }
         }

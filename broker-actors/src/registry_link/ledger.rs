@@ -333,6 +333,7 @@ fn config_for(topic: &TopicRoutes, shard: ShardId) -> TopicConfig {
         retention_ms: topic.settings.retention_ms,
         retention_bytes: topic.settings.retention_bytes,
         kind: topic.settings.kind.number(),
+        dedup_window_ms: topic.settings.dedup_window_ms,
     }
 }
 

@@ -11,7 +11,10 @@ use grus_log::{Disk, Log, Part, Position, Run};
 use grus_mailbox::Inbox;
 use grus_protocol::ids::{Durability, QueueKey, ShardId, Term};
 
-use crate::commands::{APPEND_HEADER_BYTES, Command, KIND_APPEND, KIND_RETAIN};
+use crate::commands::{
+    APPEND_HEADER_BYTES, APPEND_ONCE_HEADER_BYTES, Command, KIND_APPEND, KIND_APPEND_ONCE,
+    KIND_LAST,
+};
 use crate::machine::{IndexChange, Machine, Moment, Outcome};
 use crate::topic_queue::Applied;
 
@@ -56,7 +59,7 @@ impl StateMachine for ShardMachine {
     type Reply = Outcome;
 
     fn knows(&self, kind: u16, _level: u16) -> bool {
-        (KIND_APPEND..=KIND_RETAIN).contains(&kind)
+        (KIND_APPEND..=KIND_LAST).contains(&kind)
     }
 
     /// # Panics
@@ -72,6 +75,10 @@ impl StateMachine for ShardMachine {
         let command = Command::decode(kind, bytes).unwrap_or_else(|error| {
             panic!("entry {} holds an item that does not read: {error}", context.index)
         });
+        let header_bytes = match kind {
+            KIND_APPEND_ONCE => APPEND_ONCE_HEADER_BYTES,
+            _ => APPEND_HEADER_BYTES,
+        };
         let effect = self.state.apply(moment(context), command);
         match effect.index {
             None => {}
@@ -80,7 +87,7 @@ impl StateMachine for ShardMachine {
                 queue,
                 base: appended.base_offset,
                 count: appended.count,
-                at: Position { index: context.index, byte: byte + APPEND_HEADER_BYTES },
+                at: Position { index: context.index, byte: byte + header_bytes },
                 length: batch.len_bytes(),
                 term: appended.term,
                 stored: appended.stored,

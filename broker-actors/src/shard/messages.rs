@@ -42,6 +42,13 @@ pub enum ShardRequest {
         /// Gets id and epoch.
         reply: Port<Result<InitializedProducer, QueueError>>,
     },
+    /// Refuses earlier epochs of a producer whose name another shard keeps.
+    Fence {
+        /// The producer and its newest epoch.
+        producer: InitializedProducer,
+        /// Gets the word that it is done.
+        reply: Port<Result<(), QueueError>>,
+    },
     /// Lists the topics that the shard's own log knows.
     ListTopics {
         /// Gets them.

@@ -37,6 +37,11 @@ pub(crate) enum Waiter {
         /// Gets it.
         reply: Port<Result<InitializedProducer, QueueError>>,
     },
+    /// Someone waits for an earlier life of a producer to be shut out.
+    Fence {
+        /// Gets the word.
+        reply: Port<Result<(), QueueError>>,
+    },
     /// The shard's own retention.
     Retain,
 }
@@ -94,6 +99,10 @@ impl Waiter {
                 reply.send(result.map_err(QueueError::from));
                 Rest::Done
             }
+            (Self::Fence { reply }, Outcome::Fence(result)) => {
+                reply.send(result.map_err(QueueError::from));
+                Rest::Done
+            }
             (Self::Retain, Outcome::Retain(_)) => Rest::Retained { applied: true },
             (waiter, outcome) => panic!("{waiter:?} was answered by {outcome:?}"),
         }
@@ -107,7 +116,7 @@ impl Waiter {
                 drop(credit);
             }
             Self::OpenTopic { reply, .. } => reply.send(Err(error)),
-            Self::DropTopic { reply, .. } => reply.send(Err(error)),
+            Self::DropTopic { reply, .. } | Self::Fence { reply } => reply.send(Err(error)),
             Self::InitProducer { reply } => reply.send(Err(error)),
             Self::Retain => return Rest::Retained { applied: false },
         }

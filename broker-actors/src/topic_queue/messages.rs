@@ -9,6 +9,7 @@ use grus_protocol::names::TopicName;
 
 use super::subscriber::Subscriber;
 use super::subscription::{Account, SubscriptionKey};
+use crate::commands::DedupKey;
 use crate::error::QueueError;
 
 /// Bytes of batches that one queue may have accepted and not yet answered.
@@ -53,6 +54,8 @@ pub struct QueueHandle {
 pub struct Produce {
     /// The batch, checked at the edge.
     pub batch: RecordBatch,
+    /// The key of its records by which it is stored once.
+    pub dedup_key: Option<DedupKey>,
     /// Gets the receipt once the batch is applied, or why it was not stored.
     pub reply: Port<Result<Receipt, QueueError>>,
 }

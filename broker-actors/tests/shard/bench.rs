@@ -138,6 +138,7 @@ pub fn topic(topic: u64, queues: u32) -> TopicConfig {
         retention_ms: 0,
         retention_bytes: 0,
         kind: 0,
+        dedup_window_ms: 600_000,
     }
 }
 
@@ -186,7 +187,7 @@ pub trait Queue {
 impl Queue for QueueHandle {
     async fn send(&self, batch: RecordBatch) -> Answer<Result<Receipt, QueueError>> {
         let (reply, answer) = port();
-        self.produce.put(Produce { batch, reply }).await.unwrap();
+        self.produce.put(Produce { batch, dedup_key: None, reply }).await.unwrap();
         answer
     }
 

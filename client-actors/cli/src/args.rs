@@ -149,6 +149,9 @@ pub struct RetentionArgs {
     /// How many bytes a queue keeps, such as 10GiB; 0 without bound
     #[arg(long, value_parser = units::bytes, value_name = "SIZE")]
     pub retention_bytes: Option<u64>,
+    /// How long a dedup key is remembered, such as 10m; 0s: messages with one are refused
+    #[arg(long, value_parser = units::duration, value_name = "TIME")]
+    pub dedup_window: Option<Duration>,
 }
 
 /// `grus produce`

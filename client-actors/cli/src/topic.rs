@@ -74,6 +74,7 @@ async fn create(
     };
     settings.retention_ms = retention.retention.map_or(settings.retention_ms, whole_ms);
     settings.retention_bytes = retention.retention_bytes.unwrap_or(settings.retention_bytes);
+    settings.dedup_window_ms = retention.dedup_window.map_or(settings.dedup_window_ms, whole_ms);
     let made = client.create_topic(name, settings).await.map_err(|error| failed(name, error))?;
     Ok(settled(name, made.id.0, &made.settings))
 }
@@ -86,13 +87,14 @@ async fn alter(
 ) -> Result<Told, Failure> {
     let retention_ms = retention.retention.map(whole_ms);
     let retention_bytes = retention.retention_bytes;
-    if queues.is_none() && retention_ms.is_none() && retention_bytes.is_none() {
+    let dedup_window_ms = retention.dedup_window.map(whole_ms);
+    let change = TopicChange { queues, retention_ms, retention_bytes, dedup_window_ms };
+    if change == TopicChange::default() {
         return Err(failed(
             name,
-            "nothing to alter: say --queues, --retention or --retention-bytes",
+            "nothing to alter: say --queues, --retention, --retention-bytes or --dedup-window",
         ));
     }
-    let change = TopicChange { queues, retention_ms, retention_bytes };
     let altered = client.alter_topic(name, change).await.map_err(|error| failed(name, error))?;
     Ok(settled(name, altered.id.0, &altered.settings))
 }
@@ -170,6 +172,7 @@ fn settings_json(name: &str, id: u64, settings: &TopicSettings) -> Value {
         "durability": settings.durability.to_string(),
         "retention_ms": settings.retention_ms,
         "retention_bytes": settings.retention_bytes,
+        "dedup_window_ms": settings.dedup_window_ms,
     })
 }
 

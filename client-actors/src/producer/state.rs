@@ -134,6 +134,11 @@ impl<P, F> ProducerState<P, F> {
             return self.end(queue, vec![member], Err(SendError::UnknownQueue { queue, queues }));
         };
         match load {
+            Load::One(record) if record.dedup_key.is_some() => {
+                self.close_open(queue);
+                self.place_one(queue, &record, member, now_ms);
+                self.close_open(queue);
+            }
             Load::One(record) => self.place_one(queue, &record, member, now_ms),
             Load::Many(builder) => {
                 self.close_open(queue);

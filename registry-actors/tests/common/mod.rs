@@ -115,6 +115,7 @@ impl<D: Disk> Bench<D> {
             queues: Some(to),
             retention_ms: None,
             retention_bytes: None,
+            dedup_window_ms: None,
             reply,
         })
         .await

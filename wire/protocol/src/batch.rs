@@ -195,6 +195,9 @@ pub enum RecordError {
     /// A body in a record that says it has none.
     #[error("a record without a body has {0} bytes of body")]
     BodyNotAllowed(u32),
+    /// Not all records of the batch have the same dedup key, or none.
+    #[error("the records of a batch have one dedup key, all the same, or none")]
+    MixedDedupKeys,
     /// A limit is broken.
     #[error("{name} broken: {actual}, at most {limit}")]
     Limit {
@@ -267,7 +270,19 @@ impl RecordBatch {
     /// # Errors
     /// What is wrong first.
     pub fn check(bytes: Bytes, limits: &BatchLimits) -> Result<Self, BatchError> {
-        let header = check::check(&bytes, limits)?;
+        Self::check_each(bytes, limits, |_| Ok(()))
+    }
+
+    /// The same, with a look at each record in the one pass, as it was before it was compressed.
+    ///
+    /// # Errors
+    /// What is wrong first, also what `look` finds.
+    pub fn check_each(
+        bytes: Bytes,
+        limits: &BatchLimits,
+        look: impl FnMut(&RecordView<'_>) -> Result<(), RecordError>,
+    ) -> Result<Self, BatchError> {
+        let header = check::check(&bytes, limits, look)?;
         Ok(Self { bytes, header })
     }
 

@@ -30,9 +30,9 @@ pub use subscribe::{
     Unsubscribe, UnsubscribeReply,
 };
 pub use topic::{
-    AlterTopic, AlterTopicReply, CreateTopic, CreateTopicReply, DeleteTopic, DeleteTopicReply,
-    DescribeTopic, DescribeTopicReply, ListTopics, ListTopicsReply, QueueDescription, TopicKind,
-    TopicSettings, TopicSummary,
+    AlterTopic, AlterTopicReply, CreateTopic, CreateTopicReply, DEDUP_WINDOW_MS_DEFAULT,
+    DEDUP_WINDOW_MS_MAX, DeleteTopic, DeleteTopicReply, DescribeTopic, DescribeTopicReply,
+    ListTopics, ListTopicsReply, QueueDescription, TopicKind, TopicSettings, TopicSummary,
 };
 
 use crate::opcode::Opcode;

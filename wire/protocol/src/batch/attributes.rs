@@ -150,8 +150,12 @@ impl RecordAttributes {
     /// All that exist.
     pub const ALL: Self = Self((1 << 13) - 1);
     /// Those that a producer may use today.
-    pub const PRODUCER: Self =
-        Self(Self::PRIORITY.0 | Self::KEYS.0 | Self::TAG.0 | Self::HEADERS.0 | Self::ORDER_KEY.0);
+    pub const PRODUCER: Self = Self::PRIORITY
+        .with(Self::KEYS)
+        .with(Self::TAG)
+        .with(Self::HEADERS)
+        .with(Self::ORDER_KEY)
+        .with(Self::DEDUP_KEY);
 
     /// Whether all attributes of `other` are there.
     pub const fn contains(self, other: Self) -> bool {

@@ -3,7 +3,7 @@
 use super::compress::decompress;
 use super::header::checksum_of;
 use super::record::Views;
-use super::{BatchError, BatchHeader, Compression};
+use super::{BatchError, BatchHeader, Compression, RecordError, RecordView};
 use crate::ids::{ProducerEpoch, ProducerId, Sequence, TimestampMs};
 use crate::limits::BatchLimits;
 
@@ -16,7 +16,11 @@ pub(super) fn verify_checksum(bytes: &[u8], header: &BatchHeader) -> Result<(), 
 }
 
 /// Checks header, checksum, and in one pass all records.
-pub(super) fn check(bytes: &[u8], limits: &BatchLimits) -> Result<BatchHeader, BatchError> {
+pub(super) fn check(
+    bytes: &[u8],
+    limits: &BatchLimits,
+    look: impl FnMut(&RecordView<'_>) -> Result<(), RecordError>,
+) -> Result<BatchHeader, BatchError> {
     if bytes.len() as u64 > u64::from(limits.batch_bytes_max) {
         return Err(BatchError::Limit {
             name: "batch_bytes_max",
@@ -28,10 +32,10 @@ pub(super) fn check(bytes: &[u8], limits: &BatchLimits) -> Result<BatchHeader, B
     verify_checksum(bytes, &header)?;
     check_header(&header, limits)?;
     if header.attributes.compression()? == Compression::None {
-        check_records(bytes, &header, limits)?;
+        check_records(bytes, &header, limits, look)?;
     } else {
         let plain = decompress(bytes, &header, limits)?;
-        check_records(&plain, &header, limits)?;
+        check_records(&plain, &header, limits, look)?;
     }
     Ok(header)
 }
@@ -65,12 +69,14 @@ fn check_records(
     bytes: &[u8],
     header: &BatchHeader,
     limits: &BatchLimits,
+    mut look: impl FnMut(&RecordView<'_>) -> Result<(), RecordError>,
 ) -> Result<(), BatchError> {
     let mut tag_bloom = 0;
     let mut born_max = TimestampMs(0);
     let mut views = Views::with_limits(bytes, header, limits); // of plain records
-    for view in &mut views {
+    for (view, index) in (&mut views).zip(0..) {
         let record = view?;
+        look(&record).map_err(|error| BatchError::Record { index, error })?;
         tag_bloom |= record.tag_bloom();
         born_max = born_max.max(record.born());
     }

@@ -8,6 +8,10 @@ use crate::wire::{wire_enum, wire_message};
 
 /// Queues of a topic for which nothing else was said.
 pub const TOPIC_QUEUES_DEFAULT: u32 = 4;
+/// How long dedup keys are remembered where nothing else was said: 10 minutes.
+pub const DEDUP_WINDOW_MS_DEFAULT: u64 = 10 * 60 * 1000;
+/// The longest that dedup keys can be remembered: 7 days.
+pub const DEDUP_WINDOW_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
 /// Retention of a topic for which nothing else was said: 7 days.
 pub const RETENTION_MS_DEFAULT: u64 = 7 * 24 * 3600 * 1000;
 
@@ -47,6 +51,9 @@ wire_message! {
         pub retention_bytes: u64 = 0,
         /// What sort of queues it has. Never changes.
         pub kind: TopicKind = TopicKind::Durable,
+        /// How long a dedup key is remembered after it was stored, in milliseconds, at most
+        /// [`DEDUP_WINDOW_MS_MAX`]; 0: messages with a dedup key are refused.
+        pub dedup_window_ms: u64 = DEDUP_WINDOW_MS_DEFAULT,
     }
 }
 
@@ -58,6 +65,7 @@ impl Default for TopicSettings {
             retention_ms: RETENTION_MS_DEFAULT,
             retention_bytes: 0,
             kind: TopicKind::Durable,
+            dedup_window_ms: DEDUP_WINDOW_MS_DEFAULT,
         }
     }
 }
@@ -100,6 +108,8 @@ wire_message! {
         pub retention_ms: Option<u64> = None,
         /// Retention by bytes of each queue; 0: no limit.
         pub retention_bytes: Option<u64> = None,
+        /// How long dedup keys are remembered, in milliseconds; 0: none are taken.
+        pub dedup_window_ms: Option<u64> = None,
     }
 }
 

@@ -138,6 +138,7 @@ fn settings() -> TopicSettings {
         retention_ms: 86_400_000,
         retention_bytes: 1 << 30,
         kind: TopicKind::Durable,
+        dedup_window_ms: 90_000,
     }
 }
 
@@ -345,6 +346,7 @@ fn topics(out: &mut Vec<(String, Bytes)>) {
         queues: Some(8),
         retention_ms: None,
         retention_bytes: Some(0),
+        dedup_window_ms: Some(1_000),
     };
     pair(out, &alter, &AlterTopicReply { id: topic_id, settings: settings() }, [b"", b""]);
     let delete = DeleteTopic { name: topic(), topic_id };
