@@ -3,6 +3,8 @@
 //! Everything here is a function of the entry and the state, so that replicas stay alike. What
 //! cannot be applied is a [`Fault`] that stops the replica; skipping it would make it differ.
 
+use std::ops::RangeInclusive;
+
 use bytes::Bytes;
 use grus_log::Part;
 use openraft::entry::RaftEntry as _;
@@ -27,6 +29,8 @@ pub(crate) struct Applied {
     pub(crate) sealed: Option<(SealPoint, u64)>,
     /// Bytes of the last full checkpoint, and of all deltas since.
     checkpoint_bytes: Option<(usize, usize)>,
+    /// Entries whose digests were made with others that the operator has given up since.
+    pub(crate) doubtful: Option<RangeInclusive<u64>>,
 }
 
 /// A checkpoint to be written: the state right after a Seal entry.
@@ -106,6 +110,9 @@ impl Applied {
         match kind {
             own::KIND_DIGEST => {
                 let (point, theirs) = own::read_digest_item(bytes).map_err(bad)?;
+                if self.doubtful.as_ref().is_some_and(|doubtful| doubtful.contains(&index)) {
+                    return Ok(());
+                }
                 self.compare(point, theirs)
             }
             own::KIND_TRIM => {
@@ -197,6 +204,7 @@ impl Applied {
             own,
             sealed: None,
             checkpoint_bytes: Some((bytes, 0)),
+            doubtful: self.doubtful.take(),
         };
         let digest = applied.digest(machine);
         if digest != data.digest {

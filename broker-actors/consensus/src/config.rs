@@ -1,5 +1,6 @@
 //! What a group is started with.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use grus_protocol::ids::{Durability, ShardId, TimestampMs};
 use openraft::{Config, SnapshotPolicy};
 
 use crate::fault::{Fault, StartError};
-use crate::types::NodeId;
+use crate::types::{Member, NodeId};
 
 /// Most bytes of entries in one append to a follower.
 pub(crate) const APPEND_BYTES_MAX: u64 = 4 << 20;
@@ -130,6 +131,12 @@ impl GroupConfig {
             ..Config::default()
         };
         config.validate().map_err(|error| StartError::Config(error.to_string()))
+    }
+
+    /// The founding members.
+    pub(crate) fn founders(&self) -> BTreeMap<NodeId, Member> {
+        let to_member = |(id, address): &(NodeId, String)| (*id, Member::new(address));
+        self.members.iter().map(to_member).collect()
     }
 
     /// One election timeout: how long votes are withheld after a start.

@@ -130,6 +130,19 @@ pub enum StartError {
         /// Log index of the purge point.
         purged: u64,
     },
+    /// The checkpoint that other members would be sent cannot be read. The state here is whole from a
+    /// later one, but that one would leave them without the messages between the two.
+    #[error(
+        "the snapshot at {floor} cannot be read ({files}), and other members may need it; nothing \
+         was changed: bring the files back from a copy, or remove this member from its group and add it anew with an \
+         empty folder"
+    )]
+    FloorLost {
+        /// Log index of the snapshot.
+        floor: u64,
+        /// The files that cannot be read.
+        files: String,
+    },
     /// A configuration that cannot work.
     #[error("invalid group configuration: {0}")]
     Config(String),

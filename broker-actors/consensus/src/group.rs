@@ -1,7 +1,6 @@
 //! A replicated group on one arbiter: the handle everything above this crate uses.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,6 +23,7 @@ use crate::apply::Applied;
 use crate::ballot::Ballot;
 use crate::config::{GroupConfig, LEASE_DRIFT, Timings};
 use crate::fault::{Fault, StartError};
+use crate::floor;
 use crate::jobs::JobPort;
 use crate::keeper;
 use crate::log_store::LogStore;
@@ -34,7 +34,7 @@ use crate::peers::{Links, Peers};
 use crate::replica::state_of;
 use crate::shared::{ENTRY_OVERHEAD_BYTES, Shared, Types};
 use crate::status::{Leadership, Status, lease_left};
-use crate::types::{Member, NodeId, Outcome, RaftVote, log_id_parts};
+use crate::types::{NodeId, Outcome, RaftVote, log_id_parts};
 
 pub(crate) type RaftOf<S, D, RT> = Raft<Types<S, RT>, Applier<S, D, RT>>;
 pub(crate) type InstantOf<RT> = <RT as AsyncRuntime>::Instant;
@@ -118,6 +118,15 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         peers: impl Peers,
     ) -> Result<Self, StartError> {
         let raft_config = Arc::new(config.raft()?);
+        if let Some(index) = recovered.missing_from
+            && !log.borrow().accepts_loss_of(index)
+        {
+            let reason = "the file that held it is missing".to_owned();
+            return Err(Fault::Entry { index, reason }.into());
+        }
+        if let Some(lost) = &recovered.lost_floor {
+            floor::replace(&config, &mut log.borrow_mut(), &recovered.checkpoints, lost)?;
+        }
         let applied = restore(&log, &recovered.checkpoints, &machine)?;
         let amnesiac = recovered.volatile && !config.sabotage.trust_amnesiacs;
         let ballot = Ballot::new(config.election_timeout(), amnesiac);
@@ -361,10 +370,8 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         let stopped = |error: String| Fault::Raft(error);
         let empty = !raft.is_initialized().await.map_err(|e| stopped(e.to_string()))?;
         if empty && !config.members.is_empty() {
-            let to_member = |(id, address): &(NodeId, String)| (*id, Member::new(address));
-            let members: BTreeMap<_, _> = config.members.iter().map(to_member).collect();
             // Refused only when another founder was faster: then there is nothing to do.
-            let _ = raft.initialize(members).await;
+            let _ = raft.initialize(config.founders()).await;
         }
         let metrics = raft.metrics().borrow_watched().clone();
         let single = metrics.membership_config.voter_ids().eq([config.node]);
@@ -387,6 +394,7 @@ fn restore<S: StateMachine, D: Disk>(
 ) -> Result<Applied, StartError> {
     let log = log.borrow();
     let mut applied = Applied::default();
+    applied.doubtful = log.doubtful();
     let newest = chain.last().map(CheckpointData::id);
     if let Some(EntryId { index: purged, .. }) = log.purged()
         && newest.is_none_or(|newest| newest.index < purged)

@@ -308,7 +308,8 @@ async fn promote<S: StateMachine, D: Disk, RT: AsyncRuntime>(
     let wait = inner.raft.wait(Some(PROBE_LIMIT));
     let reached = wait.metrics(|metrics| metrics.snapshot >= promoted, "snapshot promoted").await;
     reached.map_err(|error| error.to_string())?;
-    inner.raft.trigger().purge_log(floor.index).await.map_err(fatal)
+    // A snapshot that stands in for a damaged one may be ahead: what is not trimmed stays.
+    inner.raft.trigger().purge_log(floor.index.min(trim.index)).await.map_err(fatal)
 }
 
 /// The newest durable checkpoint ahead of the floor and not behind the trim.

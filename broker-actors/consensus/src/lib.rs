@@ -10,6 +10,7 @@ mod ballot;
 mod codec;
 mod config;
 mod fault;
+mod floor;
 mod flushes;
 mod group;
 mod handle;

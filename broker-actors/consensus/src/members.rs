@@ -58,6 +58,16 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             let reason = "the group runs with the timings of a group of one".to_owned();
             return Err(ChangeError::Refused(reason));
         }
+        let ahead = {
+            let log = self.inner.shared.log.borrow();
+            let trim = self.inner.shared.applied.borrow().own.trim.map(|trim| trim.index);
+            log.floor().map(|floor| floor.index) > trim.max(log.purged().map(|id| id.index))
+        };
+        if ahead {
+            // One that stands in for a damaged snapshot: a learner would never get what lies before.
+            let reason = "the snapshot is ahead of the log that is kept: trim the log first";
+            return Err(ChangeError::Refused(reason.to_owned()));
+        }
         let added = self.inner.raft.add_learner(node, Member::new(address), false).await;
         added.map(|_| ()).map_err(|error| self.change_error(error))
     }

@@ -350,6 +350,10 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Shared<S, D, RT> {
 
     fn to_raft(&self, entry: grus_log::Entry) -> std::io::Result<RaftEntry> {
         let payload = match entry.kind {
+            // The first entry of a log holds its founders, who are known without it.
+            EntryKind::Lost if entry.index == 0 && !self.config.members.is_empty() => {
+                Payload::Membership(self.config.founders().into())
+            }
             // A lost entry: the operator has accepted that nothing of it is applied.
             EntryKind::Blank | EntryKind::Lost => Payload::Blank,
             EntryKind::Membership => {

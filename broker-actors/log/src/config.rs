@@ -18,7 +18,7 @@ pub struct LogConfig {
     /// Default 8 MiB.
     pub unsynced_bytes_max: u64,
     /// The operator accepts that the damaged entries named in the report are lost: they read as
-    /// [`crate::EntryKind::Lost`] from now on. Default false.
+    /// [`crate::EntryKind::Lost`] from now on. Those, and none that is found damaged later. Default false.
     pub accept_loss: bool,
     /// Remember what is appended for an index of ids and keys ([`crate::FindIndex`]), which must be
     /// fed by [`crate::Log::find_feed`] then. Default false.

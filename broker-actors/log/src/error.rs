@@ -34,6 +34,21 @@ pub enum OpenError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// The operator gives up what is damaged, and that is too much to be remembered. Nothing was
+    /// changed: files have to be brought back from a copy.
+    #[error(
+        "{} damaged ranges in {}, at most {ranges_max} can be given up; nothing was changed: bring \
+         files back from a copy",
+        ranges, folder.display()
+    )]
+    TooMuchDamage {
+        /// The log's folder.
+        folder: PathBuf,
+        /// Damaged ranges, with those given up before.
+        ranges: usize,
+        /// Most that can be remembered.
+        ranges_max: usize,
+    },
     /// The file system refused.
     #[error("{}: {source}", path.display())]
     Io {

@@ -35,11 +35,13 @@ mod jobs;
 mod open;
 mod read;
 mod recover;
+mod recover_state;
 mod scrub;
 mod warm;
 
 pub use fault_in::FaultIn;
 pub use open::Recovered;
+pub use recover_state::LostFloor;
 pub use scrub::{Scrub, ScrubDone};
 pub(crate) use warm::{WarmWay, Warmth};
 

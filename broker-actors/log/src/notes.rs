@@ -1,17 +1,20 @@
 //! The log's durable notes, one value of the slot file `notes`.
 //!
 //! ```text
-//! version u8 | flags u8 (1 purged, 2 floor, 4 volatile, 8 lost kernel) | accepted u8 | 0 u8 | boot id 16
-//! | purged term u64, index u64 | floor term u64, index u64 | void through u64 | accepted x first u64, last u64
+//! version u8 | flags u8 (1 purged, 2 floor, 4 volatile, 8 lost kernel, 16 doubtful) | accepted u8 | 0 u8 | boot id 16
+//! | purged term u64, index u64 | floor term u64, index u64 | void through u64
+//! | doubtful first u64, last u64 (not in version 1) | accepted x first u64, last u64
 //! ```
+//! Version 2 is written, version 1 read.
 
 use std::ops::RangeInclusive;
 
 use crate::entry::{EntryId, u64_at};
 use crate::slots::SLOT_VALUE_BYTES_MAX;
 
-const VERSION: u8 = 1;
-const FIXED_BYTES: usize = 60;
+const VERSION: u8 = 2;
+const FIXED_BYTES: usize = 76;
+const FIXED_BYTES_V1: usize = 60;
 /// Most ranges of accepted losses that are remembered.
 pub(crate) const ACCEPTED_RANGES_MAX: usize = (SLOT_VALUE_BYTES_MAX - FIXED_BYTES) / 16;
 
@@ -32,6 +35,9 @@ pub(crate) struct Notes {
     pub void_through: u64,
     /// Damaged entries that the operator has given up.
     pub accepted: Vec<RangeInclusive<u64>>,
+    /// From the first of them to the end that the log had when they were given up: what was written
+    /// there was written by a leader that still had them.
+    pub doubtful: Option<RangeInclusive<u64>>,
 }
 
 impl Notes {
@@ -40,7 +46,8 @@ impl Notes {
         let flags = u8::from(self.purged.is_some())
             | u8::from(self.floor.is_some()) << 1
             | u8::from(self.volatile) << 2
-            | u8::from(self.lost_kernel) << 3;
+            | u8::from(self.lost_kernel) << 3
+            | u8::from(self.doubtful.is_some()) << 4;
         let count = u8::try_from(ranges.len()).expect("bounded above");
         let mut value = vec![VERSION, flags, count, 0];
         value.extend_from_slice(&self.boot_id);
@@ -50,11 +57,53 @@ impl Notes {
             value.extend_from_slice(&id.index.to_le_bytes());
         }
         value.extend_from_slice(&self.void_through.to_le_bytes());
+        let doubtful = self.doubtful.as_ref().map(|range| (*range.start(), *range.end()));
+        let (first, last) = doubtful.unwrap_or_default();
+        value.extend_from_slice(&first.to_le_bytes());
+        value.extend_from_slice(&last.to_le_bytes());
         for range in ranges {
             value.extend_from_slice(&range.start().to_le_bytes());
             value.extend_from_slice(&range.end().to_le_bytes());
         }
         value
+    }
+
+    /// Gives up the damaged entries `damage` of a log that ends at `last`. Ranges that touch become one;
+    /// those that are purged are forgotten.
+    ///
+    /// # Errors
+    /// The number of ranges, when that is more than can be remembered. Nothing is changed then.
+    pub(crate) fn accept(
+        &mut self,
+        damage: impl Iterator<Item = RangeInclusive<u64>>,
+        last: Option<u64>,
+    ) -> Result<(), usize> {
+        let known = |range: &RangeInclusive<u64>| {
+            let mut held = self.accepted.iter();
+            held.any(|held| held.contains(range.start()) && held.contains(range.end()))
+        };
+        let new: Vec<_> = damage.filter(|range| !known(range)).collect();
+        let Some(first) = new.iter().map(|range| *range.start()).min() else { return Ok(()) };
+        let purged = self.purged.map(|purged| purged.index);
+        let mut all: Vec<_> = self.accepted.iter().cloned().chain(new).collect();
+        all.retain(|range| Some(*range.end()) > purged);
+        all.sort_by_key(|range| *range.start());
+        let mut merged: Vec<RangeInclusive<u64>> = Vec::new();
+        for range in all {
+            match merged.last_mut() {
+                Some(before) if *range.start() <= before.end().saturating_add(1) => {
+                    *before = *before.start()..=*before.end().max(range.end());
+                }
+                _ => merged.push(range),
+            }
+        }
+        if merged.len() > ACCEPTED_RANGES_MAX {
+            return Err(merged.len());
+        }
+        self.accepted = merged;
+        let first = self.doubtful.as_ref().map_or(first, |old| first.min(*old.start()));
+        self.doubtful = last.map(|last| first..=last);
+        Ok(())
     }
 
     /// Reads a value; an empty one is that of a new log.
@@ -63,12 +112,18 @@ impl Notes {
             return Some(Self::default());
         }
         let accepted = usize::from(*value.get(2)?);
-        if value[0] != VERSION || value.len() != FIXED_BYTES + accepted * 16 {
+        let fixed = match value[0] {
+            VERSION => FIXED_BYTES,
+            1 => FIXED_BYTES_V1,
+            _ => return None,
+        };
+        if value.len() != fixed + accepted * 16 {
             return None;
         }
         let flag = |bit: u8| value[1] & bit != 0;
         let id = |at| EntryId { term: u64_at(value, at), index: u64_at(value, at + 8) };
-        let ranges = (0..accepted).map(|nth| FIXED_BYTES + nth * 16);
+        let range = |at| u64_at(value, at)..=u64_at(value, at + 8);
+        let ranges = (0..accepted).map(|nth| fixed + nth * 16);
         Some(Self {
             boot_id: value[4..20].try_into().ok()?,
             purged: flag(1).then(|| id(20)),
@@ -76,7 +131,8 @@ impl Notes {
             volatile: flag(4),
             lost_kernel: flag(8),
             void_through: u64_at(value, 52),
-            accepted: ranges.map(|at| u64_at(value, at)..=u64_at(value, at + 8)).collect(),
+            accepted: ranges.map(range).collect(),
+            doubtful: (flag(16) && value[0] == VERSION).then(|| range(60)),
         })
     }
 }
@@ -95,10 +151,38 @@ mod tests {
             lost_kernel: false,
             void_through: 5,
             accepted: vec![3..=4, 9..=9],
+            doubtful: Some(3..=20),
         };
         assert_eq!(Notes::decode(&notes.encode()), Some(notes));
         assert_eq!(Notes::decode(&[]), Some(Notes::default()));
-        assert_eq!(Notes::decode(&[2; 60]), None);
+        assert_eq!(Notes::decode(&[3; 60]), None);
         assert_eq!(Notes::decode(&[1, 0]), None);
+    }
+
+    #[test]
+    fn notes_of_the_first_version_are_read() {
+        let mut value = vec![1, 1, 1, 0];
+        value.extend([7; 16]);
+        for field in [1_u64, 2, 0, 0, 5, 3, 4] {
+            value.extend(field.to_le_bytes());
+        }
+        let notes = Notes::decode(&value).unwrap();
+        assert_eq!(notes.purged, Some(EntryId { term: 1, index: 2 }));
+        assert_eq!((notes.void_through, notes.accepted, notes.doubtful), (5, vec![3..=4], None));
+    }
+
+    #[test]
+    fn what_is_given_up_is_what_was_named_and_no_more() {
+        let purged = Some(EntryId { term: 1, index: 4 });
+        let mut notes = Notes { purged, accepted: vec![2..=3, 9..=9], ..Notes::default() };
+        notes.accept([12..=12, 10..=10, 20..=22].into_iter(), Some(30)).unwrap();
+        assert_eq!(notes.accepted, [9..=10, 12..=12, 20..=22]);
+        assert_eq!(notes.doubtful, Some(10..=30));
+        notes.accept(std::iter::once(21..=22), Some(50)).unwrap();
+        assert_eq!(notes.doubtful, Some(10..=30), "it was known before");
+        let many = (0..40).map(|nth| 100 + 2 * nth..=100 + 2 * nth);
+        let before = notes.clone();
+        assert_eq!(notes.accept(many, Some(900)), Err(43));
+        assert_eq!(notes, before);
     }
 }

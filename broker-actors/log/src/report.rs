@@ -9,7 +9,7 @@ use crate::entry::EntryId;
 pub struct DamagedRange {
     /// Sequence number of the segment, which is in its file's name.
     pub sequence: u64,
-    /// Where in the file.
+    /// Where in the file; `0..0` when the file is not there.
     pub bytes: Range<u32>,
     /// First index hit.
     pub first_index: u64,
@@ -20,6 +20,19 @@ pub struct DamagedRange {
 impl std::fmt::Display for DamagedRange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { sequence, bytes, first_index, last_index } = self;
+        if *bytes == (0..0) {
+            return write!(
+                f,
+                "segment-{sequence:016x} is missing: entries {first_index}..={last_index}"
+            );
+        }
+        if bytes.is_empty() {
+            let at = bytes.start;
+            return write!(
+                f,
+                "segment-{sequence:016x} byte {at}: entries {first_index}..={last_index} are missing here"
+            );
+        }
         write!(
             f,
             "segment-{sequence:016x} bytes {}..{}: entries {first_index}..={last_index} damaged",

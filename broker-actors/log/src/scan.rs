@@ -80,9 +80,11 @@ pub(crate) fn scan(
     let mut scanner = Scanner { region, life, limit, ready: 0, unreadable: None };
     let (mut found, end) = scanner.run();
     let known_end = close.map(|(close, _)| close.cut).or(durable_until).unwrap_or(0);
-    if end < known_end && known_end as usize <= length {
+    if end < known_end {
         let looks_unwritten = scanner.header_looks_unwritten(end as usize);
-        found.push(Found::Unknown { from: end, until: known_end, looks_unwritten });
+        // The file itself may have been cut short.
+        let until = known_end.min(to_u32(length));
+        found.push(Found::Unknown { from: end, until, looks_unwritten });
     }
     let mark = found.iter().map(|found| match found {
         Found::Entry { header, .. } => header.mark,

@@ -50,7 +50,7 @@ impl AsRef<[u8]> for SharedOwner {
 
 /// A segment with its entries.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "four facts that do not exclude each other")]
+#[expect(clippy::struct_excessive_bools, reason = "five facts that do not exclude each other")]
 pub(crate) struct Segment<F> {
     pub sequence: u64,
     /// What its entries carry: the sequence number, unless a test has taken that rule away.
@@ -64,6 +64,8 @@ pub(crate) struct Segment<F> {
     pub dirty: bool,
     /// Its blocks had been written in an older life.
     pub recycled: bool,
+    /// There is no file: all its entries are damaged.
+    pub missing: bool,
     /// Pages up to here are warm.
     pub warmed_to: u32,
     /// Where entries must end.
@@ -103,6 +105,7 @@ impl<F> Segment<F> {
             file,
             dirty: false,
             recycled: false,
+            missing: false,
             warmed_to: SEGMENT_HEAD_BYTES,
             limit,
             end: SEGMENT_HEAD_BYTES,
@@ -249,7 +252,8 @@ impl<F> Segment<F> {
     pub(crate) fn take_dirty(&mut self) -> Option<ToSync<F>> {
         let open = |file| ToSync::Open(Arc::clone(file));
         let closed = || ToSync::Closed(self.path.clone());
-        std::mem::take(&mut self.dirty).then(|| self.file.as_ref().map_or_else(closed, open))
+        let dirty = std::mem::take(&mut self.dirty) && !self.missing;
+        dirty.then(|| self.file.as_ref().map_or_else(closed, open))
     }
 
     /// Whether this process wrote the entry, or has checked all of it.

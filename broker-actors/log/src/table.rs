@@ -108,6 +108,29 @@ impl EntryTable {
         self.damaged.insert(id.index, DamagedEntry { term: id.term, kind });
     }
 
+    /// Notes all entries as damaged.
+    pub(crate) fn damage_all(&mut self) {
+        let (Some(first), Some(last)) = (self.first, self.last_index()) else { return };
+        let all = (first..=last).filter_map(|index| Some((index, self.term_of(index)?)));
+        let all = all.map(|(index, term)| (index, DamagedEntry { term, kind: None }));
+        self.damaged = all.collect();
+    }
+
+    /// Puts the entries of `other`, which follow, behind these.
+    ///
+    /// # Panics
+    /// When they do not follow.
+    pub(crate) fn extend(&mut self, other: &Self) {
+        let (Some(first), Some(last)) = (other.first, other.last_index()) else { return };
+        for index in first..=last {
+            let (Some(term), Some(offset)) = (other.term_of(index), other.offset_of(index)) else {
+                continue;
+            };
+            self.place(EntryId { term, index }, offset, other.last_kind);
+        }
+        self.damaged.extend(&other.damaged);
+    }
+
     /// Takes out all entries behind `last`, and says where the first of them stood. `kind_of` reads
     /// the kind of an entry that stays, by its offset.
     pub(crate) fn cut_after(

@@ -11,6 +11,8 @@
 //!    file held only zeros before and no missing sector explains the place.
 //! 3. Else it is the torn tail: it goes, and all that stands behind it.
 
+use std::ops::RangeInclusive;
+
 use crate::control::Mark;
 use crate::entry::{EntryHeader, EntryId, EntryKind, Place};
 use crate::layout::{Close, SEGMENT_HEAD_BYTES};
@@ -19,7 +21,7 @@ use crate::scan::{Found, SegmentScan};
 use crate::table::EntryTable;
 
 /// What is known besides the segments themselves.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Evidence {
     pub mark: Option<Mark>,
     /// No power cut and no kernel death since the log was last open.
@@ -27,6 +29,14 @@ pub(crate) struct Evidence {
     pub purged: Option<EntryId>,
     /// Segments up to this one hold nothing.
     pub void_through: u64,
+    /// The same by any cut that stands in a file, also in one that has a footer.
+    pub cuts_void_through: u64,
+    /// The log was durable up to here: a floor behind the purge point says so.
+    pub floor: Option<EntryId>,
+    /// A sequence number that no file has.
+    pub free_sequence: u64,
+    /// Entries that the operator has given up: what was written behind them stands without them.
+    pub given_up: Vec<RangeInclusive<u64>>,
 }
 
 /// A segment as it was found.
@@ -36,6 +46,8 @@ pub(crate) enum Source {
     Scanned(SegmentScan),
     /// Its footer says what is in it, and was written after all of it was durable.
     Footed { sequence: u64, table: EntryTable, end: u32 },
+    /// Its footer is there and its file is not.
+    Missing { sequence: u64, table: EntryTable, end: u32 },
 }
 
 /// A segment that stays.
@@ -58,12 +70,19 @@ pub(crate) struct Outcome {
     pub unused: Vec<u64>,
     pub torn: Option<TornTail>,
     pub damage: Vec<DamagedRange>,
+    /// From here on entries are missing at the end, and no footer tells of them.
+    pub missing_from: Option<u64>,
 }
 
 impl Outcome {
     /// The term of an entry that stands.
     pub(crate) fn term_of(&self, index: u64) -> Option<u64> {
         self.kept.iter().find_map(|kept| kept.table.term_of(index))
+    }
+
+    /// The last entry that stands.
+    pub(crate) fn last(&self) -> Option<EntryId> {
+        self.kept.last().and_then(|kept| kept.table.last_id())
     }
 
     /// The greatest sequence number of a segment that was written to.
@@ -116,11 +135,12 @@ pub(crate) fn walk(sources: Vec<Source>, evidence: Evidence) -> Outcome {
     let mark = sources.iter().map(Source::mark).chain(evidence.mark.map(|mark| mark.place));
     let mark = mark.max().unwrap_or_default();
     let firsts: Vec<Option<EntryHeader>> = sources.iter().map(Source::first_header).collect();
+    let written = sources.iter().filter(|source| !source.is_unused()).map(Source::sequence).max();
     let mut walk = Walk {
-        evidence,
         mark,
         last: None,
         void_through: evidence.void_through,
+        evidence,
         out: Outcome::default(),
     };
     for (nth, source) in sources.into_iter().enumerate() {
@@ -130,6 +150,7 @@ pub(crate) fn walk(sources: Vec<Source>, evidence: Evidence) -> Outcome {
         }
         match source {
             Source::Footed { sequence, table, end } => walk.take_footed(sequence, table, end),
+            Source::Missing { sequence, table, end } => walk.take_missing(sequence, table, end),
             Source::Scanned(scan) if scan.is_unused() => walk.out.unused.push(scan.sequence),
             Source::Scanned(scan) => {
                 let void = scan.close.map_or(0, |(close, _)| close.void_through);
@@ -139,6 +160,7 @@ pub(crate) fn walk(sources: Vec<Source>, evidence: Evidence) -> Outcome {
             }
         }
     }
+    walk.take_missing_end(written.unwrap_or(0));
     walk.out
 }
 
@@ -146,14 +168,20 @@ impl Source {
     pub(crate) fn sequence(&self) -> u64 {
         match self {
             Self::Scanned(scan) => scan.sequence,
-            Self::Footed { sequence, .. } => *sequence,
+            Self::Footed { sequence, .. } | Self::Missing { sequence, .. } => *sequence,
         }
+    }
+
+    fn is_unused(&self) -> bool {
+        matches!(self, Self::Scanned(scan) if scan.is_unused())
     }
 
     fn mark(&self) -> Place {
         match self {
             Self::Scanned(scan) => scan.mark,
-            Self::Footed { sequence, end, .. } => Place { sequence: *sequence, offset: *end },
+            Self::Footed { sequence, end, .. } | Self::Missing { sequence, end, .. } => {
+                Place { sequence: *sequence, offset: *end }
+            }
         }
     }
 
@@ -163,7 +191,7 @@ impl Source {
                 Some(Found::Entry { header, .. }) => Some(*header),
                 _ => None,
             },
-            Self::Footed { .. } => None,
+            Self::Footed { .. } | Self::Missing { .. } => None,
         }
     }
 }
@@ -189,10 +217,11 @@ impl Walk {
             Source::Scanned(scan) => self.out.dropped.push(scan.sequence),
             // Only a file put there by hand: what has a footer was applied, and is never truncated.
             Source::Footed { sequence, .. } => self.out.dropped.push(*sequence),
+            Source::Missing { .. } => {}
         }
     }
 
-    fn take_footed(&mut self, sequence: u64, table: EntryTable, end: u32) {
+    fn take_footed(&mut self, sequence: u64, mut table: EntryTable, end: u32) {
         let Some(first) = table.first_index() else {
             self.out.dropped.push(sequence);
             return;
@@ -206,6 +235,8 @@ impl Walk {
                 self.out.kept.push(before);
             } else {
                 self.name_missing(&mut gap, missing, None, head..head);
+                gap.table.extend(&table);
+                table = gap.table;
             }
         }
         self.last = table.last_id();
@@ -323,7 +354,8 @@ impl Walk {
         // Before a segment's first entry: what the segments before it lost was judged there. Their
         // ends say nothing: a truncation moves them below the mark.
         let place = Place { sequence: kept.sequence, offset: kept.end };
-        if unknown.is_none() && matches!(self.judge(place, false, true), Verdict::Torn) {
+        let judge = unknown.is_none() && !self.is_given_up(&missing);
+        if judge && matches!(self.judge(place, false, true), Verdict::Torn) {
             return Gap::Torn;
         }
         let (from, until) = unknown.unwrap_or((kept.end, kept.end));
@@ -439,6 +471,8 @@ impl Walk {
         });
     }
 }
+
+mod missing;
 
 #[cfg(test)]
 mod tests;

@@ -117,6 +117,16 @@ impl SimDisk {
         }
     }
 
+    /// Cuts a file short, in the cache and on the medium.
+    ///
+    /// # Panics
+    /// When there is no such file, or it is mapped.
+    pub fn shorten(&self, path: &Path, length: usize) {
+        let mut state = self.lock_state();
+        let inode = *state.names.get(path).expect("no such file");
+        state.inodes.get_mut(&inode).expect("a name without a file").shorten(length);
+    }
+
     /// Limits what all files together may allocate.
     pub fn set_capacity_bytes(&self, bytes: u64) {
         self.lock_state().capacity = bytes;

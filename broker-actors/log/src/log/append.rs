@@ -156,6 +156,11 @@ impl<D: Disk> Log<D> {
             self.index.remove_segment(segment.sequence);
             self.leaving.empty.push(segment);
         }
+        if self.segments.is_empty() {
+            // No segment is left whose cut could say that they are void.
+            self.notes.void_through = void_through;
+            self.write_notes();
+        }
         let end = self.last();
         self.synced = self.synced.and_then(|synced| Some(synced.min_by_index(end?)));
         if let Some(flight) = &mut self.flight {

@@ -7,11 +7,13 @@ use std::sync::mpsc::{Sender, channel};
 
 use super::find::Finding;
 use super::recover::{Opening, check_format};
+use super::recover_state::{FoundState, LostFloor};
 use super::{Leaving, Log, Room, Wanted};
 use crate::checkpoint::CheckpointData;
 use crate::config::LogConfig;
+use crate::control::Mark;
 use crate::disk::{Disk, LockError, is_full};
-use crate::entry::{EntryKind, Place};
+use crate::entry::{EntryId, EntryKind, Place};
 use crate::error::OpenError;
 use crate::layout::{
     LOCK_NAME, NOTES_NAME, RESERVE_BYTES, RESERVE_NAME, SEGMENT_HEAD_BYTES, VOTE_NAME,
@@ -32,6 +34,11 @@ pub struct Recovered {
     /// The newest checkpoint that can be used, as a full one and the deltas behind it. None of them
     /// lies beyond the end of the log. State starts from here; the entries behind it are applied again.
     pub checkpoints: Vec<CheckpointData>,
+    /// The current snapshot cannot be read, and its owner has to say whether a later one may stand in.
+    pub lost_floor: Option<LostFloor>,
+    /// From here on entries are missing at the end, with the files that held them. A log is not to be
+    /// gone on with before the operator has given them up ([`Log::accepts_loss_of`]).
+    pub missing_from: Option<u64>,
     /// A kernel was lost while entries were acknowledged before they were synced, and that has not
     /// been healed since.
     pub volatile: bool,
@@ -40,14 +47,15 @@ pub struct Recovered {
 }
 
 impl Recovered {
-    /// The first damaged entry that has to be applied again, if there is one: the state behind it
-    /// cannot be rebuilt unless the operator accepts its loss or a peer gives it back.
+    /// The first damaged entry that has to be applied again, or that is missing at the end, if there is
+    /// one: what comes behind it cannot be rebuilt unless the operator accepts its loss or a peer gives it
+    /// back.
     pub fn damaged_to_apply(&self) -> Option<u64> {
         let applied = self.checkpoints.last().map(|checkpoint| checkpoint.index);
         let behind = |last: u64| applied.is_none_or(|applied| last > applied);
         let damage = self.report.damage.iter().filter(|range| behind(range.last_index));
         let first = |first: u64| applied.map_or(first, |applied| first.max(applied + 1));
-        damage.map(|range| first(range.first_index)).min()
+        damage.map(|range| first(range.first_index)).chain(self.missing_from).min()
     }
 }
 
@@ -73,28 +81,30 @@ impl<D: Disk> Log<D> {
         let control = opening.control()?;
         let names = opening.names()?;
         let mut found = opening.segments(&names)?;
-        let evidence = Evidence {
-            mark: control.state().mark,
-            // Where the kernel does not name its runs, each start counts as one behind a power cut.
-            kernel_survived: notes.boot_id == disk.boot_id() && notes.boot_id != [0; 16],
-            purged: notes.purged,
-            void_through: notes.void_through,
-        };
         let void_through = Opening::void_through(&found).max(notes.void_through);
-        let mut outcome = opening.recover(&mut found, evidence);
+        let free_sequence = names.next_sequence(void_through);
+        let mark = control.state().mark;
+        let evidence = evidence(disk, &notes, mark, void_through, free_sequence);
+        let mut outcome = opening.recover(&mut found, &names, evidence)?;
         let newest_sequence = outcome.newest_sequence().max(void_through);
         let next_sequence = if config.skips(OrderRule::NumbersBeyondCuts) {
             outcome.kept.last().map_or(0, |kept| kept.sequence) + 1
         } else {
-            names.next_sequence(void_through)
+            names.next_sequence(newest_sequence)
         };
-        let (checkpoints, data) = opening.checkpoints(&names, &outcome, &notes)?;
+        let as_found = notes.clone();
+        if config.accept_loss {
+            give_up(&mut notes, folder, &opening.report, outcome.last())?;
+        }
+        let FoundState { entries: checkpoints, chain: data, lost_floor } =
+            opening.checkpoints(&names, &outcome, &mut notes)?;
         let (give_back, given_back) = channel();
         let applied = data.last().map(|data| data.index);
         let (segments, index) = opening.keep(&mut outcome, &mut found, applied, &give_back)?;
         opening.settle(&outcome, &found, &names)?;
         opening.reserve();
-        if note_start(&mut notes, disk, &config, &opening.report) {
+        note_start(&mut notes, disk);
+        if notes != as_found {
             let write = notes_file.replace(notes.encode());
             write.run(disk).map_err(OpenError::io(&folder.join(NOTES_NAME)))?;
         }
@@ -130,7 +140,9 @@ impl<D: Disk> Log<D> {
         };
         log.start()?;
         let volatile = log.notes.lost_kernel;
-        Ok((log, Recovered { checkpoints: data, volatile, report: opening.report }))
+        let missing_from = outcome.missing_from;
+        let report = opening.report;
+        Ok((log, Recovered { checkpoints: data, lost_floor, missing_from, volatile, report }))
     }
 
     /// The last steps of opening: the mark, and a segment to go on in.
@@ -228,20 +240,45 @@ fn claim<D: Disk>(disk: &D, folder: &Path) -> Result<D::Lock, OpenError> {
     })
 }
 
-/// Notes this run of the kernel, and what the operator accepts. Whether anything changed.
-fn note_start<D: Disk>(notes: &mut Notes, disk: &D, config: &LogConfig, report: &Report) -> bool {
-    let before = notes.clone();
+/// What is known besides the segments themselves.
+fn evidence<D: Disk>(
+    disk: &D,
+    notes: &Notes,
+    mark: Option<Mark>,
+    cuts_void_through: u64,
+    free_sequence: u64,
+) -> Evidence {
+    Evidence {
+        mark,
+        // Where the kernel does not name its runs, each start counts as one behind a power cut.
+        kernel_survived: notes.boot_id == disk.boot_id() && notes.boot_id != [0; 16],
+        purged: notes.purged,
+        void_through: notes.void_through,
+        cuts_void_through,
+        floor: notes.floor.filter(|floor| Some(floor.index) > notes.purged.map(|id| id.index)),
+        free_sequence,
+        given_up: notes.accepted.clone(),
+    }
+}
+
+/// Notes this run of the kernel.
+fn note_start<D: Disk>(notes: &mut Notes, disk: &D) {
     if notes.boot_id != disk.boot_id() || notes.boot_id == [0; 16] {
         notes.lost_kernel |= notes.volatile;
         notes.boot_id = disk.boot_id();
     }
-    if config.accept_loss {
-        for range in &report.damage {
-            let accepted = range.first_index..=range.last_index;
-            if !notes.accepted.contains(&accepted) && notes.accepted.len() < ACCEPTED_RANGES_MAX {
-                notes.accepted.push(accepted);
-            }
-        }
-    }
-    *notes != before
+}
+
+/// Notes that the operator gives up what is damaged.
+fn give_up(
+    notes: &mut Notes,
+    folder: &Path,
+    report: &Report,
+    last: Option<EntryId>,
+) -> Result<(), OpenError> {
+    let damage = report.damage.iter().map(|range| range.first_index..=range.last_index);
+    notes.accept(damage, last.map(|last| last.index)).map_err(|ranges| {
+        let folder = folder.to_path_buf();
+        OpenError::TooMuchDamage { folder, ranges, ranges_max: ACCEPTED_RANGES_MAX }
+    })
 }

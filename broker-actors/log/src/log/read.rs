@@ -1,6 +1,6 @@
 //! Reading: slices of the mappings, no copies.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use bytes::Bytes;
 use grus_protocol::ids::{Offset, QueueKey, TimestampMs, TopicId};
@@ -61,9 +61,15 @@ impl<D: Disk> Log<D> {
         Some(start..start + crate::entry::ENTRY_HEADER_BYTES as u64 + payload.len() as u64)
     }
 
-    /// Whether the operator has given this damaged entry up.
+    /// Where a digest of the state may have been made with entries that the operator has given up since:
+    /// from the first of them to the end that the log had then. There is nothing to compare it with.
+    pub fn doubtful(&self) -> Option<RangeInclusive<u64>> {
+        self.notes.doubtful.clone()
+    }
+
+    /// Whether the operator has given this damaged entry up: it was named at the start with that flag.
     pub fn accepts_loss_of(&self, index: u64) -> bool {
-        self.config.accept_loss || self.notes.accepted.iter().any(|range| range.contains(&index))
+        self.notes.accepted.iter().any(|range| range.contains(&index))
     }
 
     fn read_entry(&self, segment: &Segment<D::File>, id: EntryId) -> Option<Entry> {

@@ -1,11 +1,10 @@
 //! The steps of opening a log: each reads some of the files, decides, and puts in order.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 
-use super::checkpoints::{CheckpointEntry, read_checkpoint};
-use crate::checkpoint::CheckpointData;
 use crate::config::LogConfig;
 use crate::control::{ControlPage, Mark};
 use crate::disk::{Disk, DiskFile};
@@ -16,7 +15,6 @@ use crate::layout::{
     CONTROL_NAME, Close, FORMAT_NAME, FORMAT_VERSION, FileName, NOTES_NAME, RESERVE_BYTES,
     RESERVE_NAME, SEGMENT_HEAD_BYTES, TEMPORARY_SUFFIX, VOTE_NAME,
 };
-use crate::notes::Notes;
 use crate::publish::{BlobKind, read_blob};
 use crate::region::Region;
 use crate::report::Report;
@@ -27,16 +25,19 @@ use crate::switches::OrderRule;
 use crate::walk::{Evidence, Kept, Outcome, Source, walk};
 
 pub(super) struct Opening<'a, D: Disk> {
-    disk: &'a D,
-    folder: &'a Path,
+    pub(super) disk: &'a D,
+    pub(super) folder: &'a Path,
     config: LogConfig,
     pub report: Report,
     /// Files that hold nothing of the log; they go at the end.
-    void: Vec<PathBuf>,
+    pub(super) void: Vec<PathBuf>,
+    /// Segments that stand, all of them damaged, and whose files are not there.
+    missing: Vec<u64>,
 }
 
 pub(super) struct FoundSegment<D: Disk> {
-    file: D::File,
+    /// `None` when it is not there.
+    file: Option<D::File>,
     region: Region,
     footer: Option<FooterRuns>,
 }
@@ -50,7 +51,7 @@ pub(super) type FoundSegments<D> = BTreeMap<u64, FoundSegment<D>>;
 pub(super) fn check_format<D: Disk>(disk: &D, folder: &Path) -> Result<bool, OpenError> {
     let path = folder.join(FORMAT_NAME);
     let content = match disk.load(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         other => other.map_err(OpenError::io(&path))?,
     };
     let text = String::from_utf8_lossy(&content);
@@ -74,7 +75,7 @@ pub(super) fn check_format<D: Disk>(disk: &D, folder: &Path) -> Result<bool, Ope
 pub(super) struct Names {
     segments: Vec<u64>,
     footers: Vec<u64>,
-    checkpoints: Vec<u64>,
+    pub(super) checkpoints: Vec<u64>,
     finds: Vec<u64>,
     temporary: Vec<PathBuf>,
 }
@@ -90,7 +91,14 @@ impl Names {
 
 impl<'a, D: Disk> Opening<'a, D> {
     pub(super) fn new(disk: &'a D, folder: &'a Path, config: LogConfig) -> Self {
-        Self { disk, folder, config, report: Report::default(), void: Vec::new() }
+        Self {
+            disk,
+            folder,
+            config,
+            report: Report::default(),
+            void: Vec::new(),
+            missing: Vec::new(),
+        }
     }
 
     pub(super) fn damaged(&self, name: &str, what: &'static str) -> OpenError {
@@ -145,7 +153,7 @@ impl<'a, D: Disk> Opening<'a, D> {
     pub(super) fn slots(&mut self, name: &str) -> Result<SlotFile, OpenError> {
         let path = self.folder.join(name);
         let read = match SlotFile::read(self.disk, &path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Err(self.damaged(name, "is missing"));
             }
             other => other.map_err(OpenError::io(&path))?,
@@ -161,7 +169,17 @@ impl<'a, D: Disk> Opening<'a, D> {
 
     pub(super) fn control(&mut self) -> Result<ControlPage, OpenError> {
         let path = self.folder.join(CONTROL_NAME);
-        let page = ControlPage::open(self.disk, &path).map_err(OpenError::io(&path))?;
+        let mut page = ControlPage::open(self.disk, &path);
+        if matches!(&page, Err(error) if error.kind() == ErrorKind::NotFound) {
+            // It alone may know how far the log went.
+            if !self.config.accept_loss {
+                return Err(self.damaged(CONTROL_NAME, "is missing"));
+            }
+            self.report.notes.push(format!("{CONTROL_NAME}: missing, an empty one was made"));
+            page = ControlPage::create(self.disk, &path)
+                .and_then(|()| ControlPage::open(self.disk, &path));
+        }
+        let page = page.map_err(OpenError::io(&path))?;
         if page.damaged {
             self.report
                 .notes
@@ -187,7 +205,7 @@ impl<'a, D: Disk> Opening<'a, D> {
         Ok(found)
     }
 
-    fn path(&self, name: FileName) -> PathBuf {
+    pub(super) fn path(&self, name: FileName) -> PathBuf {
         self.folder.join(name.to_string())
     }
 
@@ -205,7 +223,7 @@ impl<'a, D: Disk> Opening<'a, D> {
                 } else {
                     file.map(length)?
                 };
-                Ok(FoundSegment { file, region, footer: None })
+                Ok(FoundSegment { file: Some(file), region, footer: None })
             };
             found.insert(*sequence, open().map_err(io)?);
         }
@@ -229,7 +247,11 @@ impl<'a, D: Disk> Opening<'a, D> {
 
     /// The greatest sequence number that a cut has declared void.
     pub(super) fn void_through(found: &FoundSegments<D>) -> u64 {
-        let voids = found.iter().filter_map(|(sequence, segment)| {
+        Self::voids(found.iter())
+    }
+
+    fn voids<'f>(found: impl Iterator<Item = (&'f u64, &'f FoundSegment<D>)>) -> u64 {
+        let voids = found.filter_map(|(sequence, segment)| {
             let head = segment.region.bytes(0..SEGMENT_HEAD_BYTES as usize);
             Some(Close::find(head, *sequence)?.0.void_through)
         });
@@ -237,8 +259,16 @@ impl<'a, D: Disk> Opening<'a, D> {
     }
 
     /// Reads the segments and decides what stands.
-    pub(super) fn recover(&mut self, found: &mut FoundSegments<D>, evidence: Evidence) -> Outcome {
-        let mut sources = Vec::new();
+    ///
+    /// # Errors
+    /// No memory could be mapped.
+    pub(super) fn recover(
+        &mut self,
+        found: &mut FoundSegments<D>,
+        names: &Names,
+        evidence: Evidence,
+    ) -> Result<Outcome, OpenError> {
+        let (mut sources, mut footers) = self.missing_segments(names, found);
         for (sequence, segment) in found.iter_mut() {
             if let Some(footer) = self.footer(*sequence) {
                 let Footer { table, end, runs, .. } = footer;
@@ -256,80 +286,42 @@ impl<'a, D: Disk> Opening<'a, D> {
             }
             sources.push(Source::Scanned(scan));
         }
+        sources.sort_by_key(Source::sequence);
+        let purged = evidence.purged.map(|id| id.index);
         let mut outcome = walk(sources, evidence);
+        for Kept { sequence, .. } in &outcome.kept {
+            if !found.contains_key(sequence) {
+                self.missing.push(*sequence);
+                let head = Region::of_memory(SEGMENT_HEAD_BYTES as usize);
+                let region = head.map_err(OpenError::io(self.folder))?;
+                let footer = footers.remove(sequence);
+                found.insert(*sequence, FoundSegment { file: None, region, footer });
+            }
+        }
         self.report.torn = outcome.torn.take();
         self.report.damage = std::mem::take(&mut outcome.damage);
         // What is purged is nobody's loss.
-        self.report
-            .damage
-            .retain(|range| Some(range.last_index) > evidence.purged.map(|id| id.index));
-        outcome
+        self.report.damage.retain(|range| Some(range.last_index) > purged);
+        Ok(outcome)
     }
 
-    /// The checkpoints that are there, and the newest chain that can be used.
-    pub(super) fn checkpoints(
+    /// Footers whose segments are not there although no cut has voided them.
+    fn missing_segments(
         &mut self,
         names: &Names,
-        outcome: &Outcome,
-        notes: &Notes,
-    ) -> Result<(Vec<CheckpointEntry>, Vec<CheckpointData>), OpenError> {
-        let (purged, floor) = (notes.purged, notes.floor);
-        let mut entries = Vec::new();
-        let mut data = BTreeMap::new();
-        for index in &names.checkpoints {
-            match read_checkpoint(self.disk, self.folder, *index) {
-                Ok((file, damaged)) => {
-                    if damaged {
-                        let name = FileName::Checkpoint(*index);
-                        let note = format!("{name}: one copy damaged, the other was used");
-                        self.report.notes.push(note);
-                    }
-                    let full = file.data.full;
-                    let id = file.data.id();
-                    entries.push(CheckpointEntry { id, full, previous: file.previous });
-                    data.insert(*index, file.data);
-                }
-                Err(error) => self.report.notes.push(format!("{error}; an older one was used")),
+        found: &FoundSegments<D>,
+    ) -> (Vec<Source>, BTreeMap<u64, FooterRuns>) {
+        let alone = names.footers.iter().filter(|sequence| !names.segments.contains(sequence));
+        let (mut sources, mut footers) = (Vec::new(), BTreeMap::new());
+        for sequence in alone {
+            if Self::voids(found.range(..sequence)) >= *sequence {
+                continue;
             }
+            let Some(Footer { table, end, runs, .. }) = self.footer(*sequence) else { continue };
+            footers.insert(*sequence, runs);
+            sources.push(Source::Missing { sequence: *sequence, table, end });
         }
-        // One beyond the log, or of another history, can be no state of it.
-        let stands = |entry: &CheckpointEntry| {
-            let id = entry.id;
-            let is_purged = purged.is_some_and(|purged| id.index <= purged.index);
-            is_purged || outcome.term_of(id.index) == Some(id.term)
-        };
-        let usable: Vec<Vec<u64>> = entries
-            .iter()
-            .rev()
-            .filter(|entry| stands(entry) && Some(entry.id.index) >= purged.map(|id| id.index))
-            .filter_map(|entry| chain_to(&entries, entry.id.index))
-            .collect();
-        // Best one that finds all runs before it in footers; what lies behind is applied again.
-        let complete = usable
-            .iter()
-            .find(|chain| outcome.is_footed_to(chain.last().copied(), purged.map(|id| id.index)));
-        let chain = complete.or(usable.first()).cloned();
-        if chain.is_none() && purged.is_some() {
-            return Err(
-                self.damaged("checkpoint", "no usable checkpoint at or behind the purge point")
-            );
-        }
-        if complete.is_none() && chain.is_some() {
-            let what = "footer lost, and no checkpoint before it: its queues' runs are missing";
-            self.report.notes.push(what.to_owned());
-        }
-        let newest = chain.as_ref().and_then(|chain| chain.last().copied());
-        // The snapshot stays, also when an older one was the better start.
-        let newest = newest.max(floor.map(|floor| floor.index));
-        let (keep, void) =
-            entries.into_iter().partition(|entry| stands(entry) && Some(entry.id.index) <= newest);
-        let void: Vec<CheckpointEntry> = void;
-        for entry in void {
-            let path = self.path(FileName::Checkpoint(entry.id.index));
-            self.void.push(path);
-        }
-        let chain = chain.unwrap_or_default();
-        Ok((keep, chain.iter().filter_map(|index| data.remove(index)).collect()))
+        (sources, footers)
     }
 
     /// Makes the segments that stay, closes what is open, and makes all of it durable.
@@ -353,7 +345,8 @@ impl<'a, D: Disk> Opening<'a, D> {
             let mut segment = Segment::new(sequence, path.clone(), region, None, give_back)
                 .for_config(&self.config);
             segment.end = end;
-            segment.checked = !footed;
+            segment.missing = file.is_none();
+            segment.checked = !footed || segment.missing;
             let is_applied = table.last_index() <= applied;
             segment.table = table;
             segment.footed = footed && is_applied;
@@ -363,6 +356,11 @@ impl<'a, D: Disk> Opening<'a, D> {
             if let Some((close, slot)) = close {
                 segment.found_closed(close, slot);
             }
+            let Some(file) = file else {
+                segment.pretend_closed();
+                segments.push_back(segment);
+                continue;
+            };
             if !self.config.skips(OrderRule::CloseAtRecovery) && !footed {
                 // Each cut voids what was dropped right behind it: a second cut may come in between.
                 let behind = outcome.dropped.iter().copied().filter(|dropped| {
@@ -401,7 +399,9 @@ impl<'a, D: Disk> Opening<'a, D> {
         // headers it took, and a file that is not marked as recycled must hold zeros.
         let unused = outcome.unused.iter().map(|sequence| FileName::Segment(*sequence));
         gone.extend(unused.map(|name| self.path(name)));
-        let orphans = names.footers.iter().filter(|sequence| !names.segments.contains(sequence));
+        let stands =
+            |sequence| names.segments.contains(sequence) || self.missing.contains(sequence);
+        let orphans = names.footers.iter().filter(|sequence| !stands(sequence));
         gone.extend(orphans.map(|sequence| self.path(FileName::Footer(*sequence))));
         let orphans = names.finds.iter().filter(|sequence| !names.segments.contains(sequence));
         gone.extend(orphans.map(|sequence| self.path(FileName::Find(*sequence))));
@@ -410,20 +410,5 @@ impl<'a, D: Disk> Opening<'a, D> {
         }
         // Names that were made just before a cut may not be durable yet.
         self.disk.sync_folder(self.folder).map_err(OpenError::io(self.folder))
-    }
-}
-
-/// The indexes from a full checkpoint to the one at `index`, when all of them are there.
-fn chain_to(entries: &[CheckpointEntry], index: u64) -> Option<Vec<u64>> {
-    let mut chain = Vec::new();
-    let mut at = index;
-    loop {
-        let entry = entries.iter().find(|entry| entry.id.index == at)?;
-        chain.push(at);
-        if entry.full {
-            chain.reverse();
-            return Some(chain);
-        }
-        at = entry.previous;
     }
 }

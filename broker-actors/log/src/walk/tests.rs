@@ -103,11 +103,11 @@ fn above_the_mark_a_missing_sector_is_torn_and_a_turned_bit_is_damage() {
         scan.recycled = recycled;
         source
     };
-    let after_cut = Evidence::default();
-    assert!(walk(vec![source(true, false)], after_cut).torn.is_some());
-    assert!(walk(vec![source(false, false)], after_cut).torn.is_none());
-    assert!(walk(vec![source(false, true)], after_cut).torn.is_some(), "may be an older life");
-    let after_kill = Evidence { kernel_survived: true, ..after_cut };
+    let after_cut = Evidence::default;
+    assert!(walk(vec![source(true, false)], after_cut()).torn.is_some());
+    assert!(walk(vec![source(false, false)], after_cut()).torn.is_none());
+    assert!(walk(vec![source(false, true)], after_cut()).torn.is_some(), "may be an older life");
+    let after_kill = Evidence { kernel_survived: true, ..after_cut() };
     assert!(walk(vec![source(true, true)], after_kill).torn.is_none(), "kills lose no sectors");
 }
 
@@ -191,4 +191,38 @@ fn a_gap_behind_a_truncation_below_the_mark_is_torn() {
     let outcome = walk(vec![cut, ahead], marked(1, 3, entry(1, 2)));
     assert_eq!(stands(&outcome), (vec![0], vec![]));
     assert_eq!(outcome.dropped, [2]);
+}
+
+#[test]
+fn a_gap_that_the_operator_has_given_up_does_not_tear_what_stands_behind_it() {
+    let sources = || {
+        let before = scanned(1, vec![whole(0, header(1, 1, 0, 0)), whole(1, header(1, 1, 1, 1))]);
+        vec![before, scanned(5, vec![whole(0, header(5, 2, 4, 1))])]
+    };
+    let outcome = walk(sources(), Evidence::default());
+    assert_eq!(stands(&outcome), (vec![0, 1], vec![]), "never acknowledged, as far as is known");
+    let given_up = Evidence { given_up: vec![2..=3], ..Evidence::default() };
+    let outcome = walk(sources(), given_up);
+    assert_eq!(stands(&outcome), (vec![0, 1, 2, 3, 4], vec![2, 3]));
+    let others = Evidence { given_up: vec![3..=9], ..Evidence::default() };
+    assert_eq!(stands(&walk(sources(), others)).0, [0, 1]);
+}
+
+#[test]
+fn a_mark_in_a_file_that_is_not_there_names_what_was_in_it() {
+    let found = || vec![scanned(1, vec![whole(0, header(1, 1, 0, 0))])];
+    let outcome = walk(found(), marked(3, 2, entry(2, 4)));
+    assert_eq!(stands(&outcome), (vec![0, 1, 2, 3, 4], vec![1, 2, 3, 4]));
+    assert_eq!(outcome.missing_from, Some(1));
+    // A cut tells why the file went, or a newer one stands in its place.
+    let cut = Evidence { cuts_void_through: 3, ..marked(3, 2, entry(2, 4)) };
+    assert_eq!(stands(&walk(found(), cut)).0, [0]);
+    let mut newer = found();
+    newer.push(scanned(4, vec![whole(0, header(4, 3, 1, 1))]));
+    let outcome = walk(newer, marked(3, 2, entry(2, 4)));
+    assert_eq!((stands(&outcome), outcome.missing_from), ((vec![0, 1], vec![]), None));
+    let floor = Evidence { floor: Some(entry(2, 2)), free_sequence: 9, ..Evidence::default() };
+    let outcome = walk(found(), floor);
+    assert_eq!(stands(&outcome), (vec![0, 1, 2], vec![1, 2]));
+    assert_eq!(outcome.kept[1].sequence, 9);
 }

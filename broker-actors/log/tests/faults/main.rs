@@ -5,6 +5,7 @@ mod crash;
 mod flips;
 mod full;
 mod harness;
+mod missing;
 mod model;
 mod numbers;
 mod rules;

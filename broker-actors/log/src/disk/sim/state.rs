@@ -83,6 +83,13 @@ impl Inode {
         }
     }
 
+    pub(super) fn shorten(&mut self, length: usize) {
+        let Cache::Heap(content) = &mut self.cache else { panic!("a mapped file stays as long") };
+        content.truncate(length);
+        self.durable.truncate(length);
+        self.dirty.retain(|sector| sector * SECTOR_BYTES < length);
+    }
+
     pub(super) fn touch(&mut self, offset: usize, length: usize) {
         if length > 0 {
             self.dirty.extend(offset / SECTOR_BYTES..=(offset + length - 1) / SECTOR_BYTES);
