@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use grus_mailbox::{ActorSpec, Clock, Dropped, Host, HostHandle, Inbox, reply};
@@ -46,6 +47,7 @@ pub(crate) struct ClientCore {
     pub(crate) config: ClientConfig,
     pub(crate) clock: Clock,
     pub(crate) doors: RouterDoors,
+    owners: AtomicU32,
     awaits: Inbox<Await>,
     router: HostHandle<Router>,
     /// What changes when a client is connected, opens a producer, or is closed: not between
@@ -118,6 +120,7 @@ impl Client {
             awaits: router.inbox::<Await>(ASKS_MAX),
             router,
             config,
+            owners: AtomicU32::new(1),
             owned: Mutex::new(Owned { runtime: Some(runtime), producers: Vec::new(), hello: None }),
         };
         Ok(Self { core: Arc::new(core) })
@@ -209,6 +212,11 @@ impl Client {
 }
 
 impl ClientCore {
+    /// A number for one that takes pushes, from 1 on; 0 is that of calls.
+    pub(crate) fn next_owner(&self) -> u32 {
+        self.owners.fetch_add(1, Ordering::Relaxed)
+    }
+
     fn owned(&self) -> MutexGuard<'_, Owned> {
         self.owned.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -203,6 +203,19 @@ pub enum OutOfRange {
     Nearest,
 }
 
+/// How the messages of a [`Reader`](crate::Reader) come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum ReadMode {
+    /// The reader asks for them, ahead of the program; the broker holds the question while there
+    /// are none (long poll).
+    Poll,
+    /// The broker sends them as they come, as long as the reader has given it credit. A broker
+    /// that is too old for it is asked, as by `Poll`.
+    #[default]
+    Push,
+}
+
 /// How a [`Reader`](crate::Reader) reads.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -217,12 +230,19 @@ pub struct ReaderConfig {
     pub missing_topic: MissingTopic,
     /// What to do when the next offset is not there. Default: fail.
     pub out_of_range: OutOfRange,
-    /// How long the broker holds a request when there is nothing to read. Default: 15 s.
+    /// How messages come. Default: push.
+    pub mode: ReadMode,
+    /// How long the broker holds a request when there is nothing to read, in mode `Poll`.
+    /// Default: 15 s.
     pub poll_wait: Duration,
-    /// Bytes asked for at once, of one queue. Default: 1 MiB.
+    /// Messages of one queue that may be on the way or read ahead, in mode `Push`; a batch
+    /// comes whole. Default: 65,536.
+    pub push_messages_max: u32,
+    /// Bytes asked for at once, of one queue, in mode `Poll`. Default: 1 MiB.
     pub fetch_bytes_max: u32,
     /// Bytes read ahead, all queues together. Default: 16 MiB. A topic of more queues than fit
-    /// is asked for less of each, but not for less than 64 KiB.
+    /// is asked for less of each, but not for less than 64 KiB. In mode `Push` it is the credit of
+    /// bytes, divided among the queues.
     pub buffer_bytes_max: u32,
 }
 
@@ -238,7 +258,9 @@ impl ReaderConfig {
             start,
             missing_topic: MissingTopic::Error,
             out_of_range: OutOfRange::Error,
+            mode: ReadMode::Push,
             poll_wait: Duration::from_secs(15),
+            push_messages_max: 65_536,
             fetch_bytes_max: 1024 * 1024,
             buffer_bytes_max: 16 * 1024 * 1024,
         })
@@ -247,6 +269,9 @@ impl ReaderConfig {
     pub(crate) fn check(&self) -> Result<(), ClientError> {
         if matches!(&self.queues, Queues::Only(queues) if queues.is_empty()) {
             return Err(invalid("queues", "names no queue"));
+        }
+        if self.push_messages_max == 0 {
+            return Err(invalid("push_messages_max", "is 0"));
         }
         if self.fetch_bytes_max < 1024 {
             return Err(invalid("fetch_bytes_max", "is below 1 KiB"));

@@ -46,7 +46,7 @@ pub use admin::TopicChange;
 pub use client::{Client, Limits};
 pub use config::{
     BOOTSTRAP_DEFAULT, ClientConfig, MissingTopic, OutOfRange, ProducerConfig, QueueChoice, Queues,
-    ReaderConfig, StartAt,
+    ReadMode, ReaderConfig, StartAt,
 };
 pub use error::{ClientError, ReadError, Refusal, SendError};
 pub use grus_protocol as protocol;

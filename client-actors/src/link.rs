@@ -3,7 +3,8 @@
 //! ```text
 //! Producer, Reader, Router --Call--> [Link] --frames--> socket --> broker
 //!            ^                          |
-//!            '---- reply ports ---------'      LinkChanged to all who subscribed
+//!            '---- reply ports ---------'      LinkChanged to all who subscribed, Pushed to
+//!                                              the one it is meant for
 //! ```
 //!
 //! * Owns: one socket at a time, its correlation map, the credits of what is not written yet.
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use grus_mailbox::{Credit, Inbox, Port, Receive, Resident, Room, Tick, Weigh};
-use grus_protocol::frame::{self, FrameHead, FrameKind};
+use grus_protocol::frame::{self, FrameFlags, FrameHead, FrameKind};
 use grus_protocol::message::{Hello, HelloReply, Ping, Request};
 use grus_protocol::{Frame, Opcode};
 use tokio::net::TcpStream;
@@ -66,8 +67,8 @@ pub(crate) struct Call {
     /// Head and header; the link fills in the correlation.
     pub(crate) frame: BytesMut,
     pub(crate) body: Bytes,
-    /// Dropped unanswered when the connection is lost.
-    pub(crate) answer: Port<Frame>,
+    /// Dropped unanswered when the connection is lost. None: the frame says that nobody waits.
+    pub(crate) answer: Option<Port<Frame>>,
 }
 
 impl Weigh for Call {
@@ -84,11 +85,37 @@ pub(crate) fn encode<R: Request>(request: &R, body_bytes: usize) -> BytesMut {
     out
 }
 
+/// Encodes a request's head and header that says that nobody waits for a reply.
+pub(crate) fn encode_one_way<R: Request>(request: &R, body_bytes: usize) -> BytesMut {
+    let mut out = BytesMut::with_capacity(128);
+    let head = FrameHead { flags: FrameFlags::NO_REPLY, ..FrameHead::request(R::OPCODE, 0) };
+    frame::encode(head, request, body_bytes, &mut out).expect("requests of this crate encode");
+    out
+}
+
 /// From now on, tell of changes; the present state is told at once.
 #[derive(Debug)]
 pub(crate) struct Subscribe {
     pub(crate) to: Inbox<LinkChanged>,
+    /// Where pushes go, if there may be any.
+    pub(crate) pushes: Option<PushesTo>,
 }
+
+/// Where pushes go whose correlation has `owner` in its upper half.
+#[derive(Debug, Clone)]
+pub(crate) struct PushesTo {
+    /// One in this client; 0 is that of calls, which the link numbers.
+    pub(crate) owner: u32,
+    pub(crate) inbox: Inbox<Pushed>,
+}
+
+/// A push arrived.
+#[derive(Debug)]
+pub(crate) struct Pushed {
+    pub(crate) frame: Frame,
+}
+
+impl Weigh for Pushed {}
 
 impl Weigh for Subscribe {}
 
@@ -161,6 +188,7 @@ pub(crate) struct Link {
     next_correlation: u64,
     calls: HashMap<u64, Port<Frame>>,
     subscribers: Vec<Inbox<LinkChanged>>,
+    pushes: HashMap<u32, Inbox<Pushed>>,
     frames: Option<Inbox<FramesRead>>,
     backoff: Backoff,
     last_reason: Arc<str>,
@@ -179,6 +207,7 @@ impl Link {
             next_correlation: 1,
             calls: HashMap::new(),
             subscribers: Vec::new(),
+            pushes: HashMap::new(),
             frames: None,
             backoff: Backoff::new(first_ms, settings.reconnect_ms_max, settings.seed),
             last_reason: "not connected yet".into(),
@@ -289,15 +318,26 @@ impl Link {
         let correlation = self.next_correlation;
         self.next_correlation += 1;
         call.frame[CORRELATION].copy_from_slice(&correlation.to_le_bytes());
-        self.calls.insert(correlation, call.answer);
+        if let Some(answer) = call.answer {
+            self.calls.insert(correlation, answer);
+        }
         // A writer that is gone has said so, or is about to.
         let _ = session.out.send(Outgoing { frame: call.frame.freeze(), body: call.body, credit });
     }
 
     fn ping(&mut self) {
-        let answer = Port::call(|_| ());
+        let answer = Some(Port::call(|_| ()));
         let frame = encode(&Ping {}, 0);
         self.send(Call { session: self.session, frame, body: Bytes::new(), answer }, None);
+    }
+
+    fn push(&mut self, frame: Frame) {
+        let owner = u32::try_from(frame.head.correlation >> 32).unwrap_or(u32::MAX);
+        if let Some(to) = self.pushes.get(&owner)
+            && to.try_put(Pushed { frame }).is_err()
+        {
+            self.pushes.remove(&owner); // it has stopped
+        }
     }
 }
 
@@ -318,7 +358,11 @@ impl Receive<Call> for Link {
 }
 
 impl Receive<Subscribe> for Link {
-    fn receive(&mut self, Subscribe { to }: Subscribe, _: Credit, _: &mut Room<'_, Self>) {
+    fn receive(&mut self, subscribe: Subscribe, _: Credit, _: &mut Room<'_, Self>) {
+        let Subscribe { to, pushes } = subscribe;
+        self.subscribers.retain(|subscriber| !subscriber.is_stopped());
+        self.pushes.retain(|_, inbox| !inbox.is_stopped());
+        self.pushes.extend(pushes.map(|to| (to.owner, to.inbox)));
         let state = match &self.phase {
             Phase::Open(session) => {
                 LinkState::Up { session: self.session, hello: Arc::clone(&session.hello) }
@@ -349,8 +393,9 @@ impl Receive<FramesRead> for Link {
             return;
         }
         for frame in read.frames {
-            if frame.head.kind != FrameKind::Reply {
-                continue; // pushes come with a later feature, which this client does not offer
+            if frame.head.kind == FrameKind::Push {
+                self.push(frame);
+                continue;
             }
             let correlation = frame.head.correlation;
             if let Some(port) = self.calls.remove(&correlation) {

@@ -191,7 +191,7 @@ impl ProducerActor {
             let _ = to.try_put(Answered { queue, token: (serial, attempt), answer });
         });
         let frame = encode(&produce, bytes.len());
-        calls.try_put(Call { session: *session, frame, body: bytes, answer }).is_ok()
+        calls.try_put(Call { session: *session, frame, body: bytes, answer: Some(answer) }).is_ok()
     }
 
     fn ask(&mut self, need: Need, room: &Room<'_, Self>) {
@@ -342,7 +342,7 @@ impl Receive<Routed> for ProducerActor {
         let result = routed.result.map(|(route, doors)| {
             for LinkHandle { id, calls, subscribe } in doors {
                 self.links.entry(id).or_insert_with(|| {
-                    let _ = subscribe.try_put(Subscribe { to: changes.clone() });
+                    let _ = subscribe.try_put(Subscribe { to: changes.clone(), pushes: None });
                     OpenLink { calls, session: None }
                 });
             }

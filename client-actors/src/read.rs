@@ -2,8 +2,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use futures_util::Stream;
 use grus_mailbox::{ActorSpec, Answer, Dropped, Host, HostHandle, Inbox, Place, reply};
 use grus_protocol::batch::RecordView;
 use grus_protocol::{MessageId, Offset, QueueId, Record, RecordBatch, TimestampMs, TopicName};
@@ -164,10 +168,11 @@ impl Reader {
         let spec = ActorSpec::new("Reader", config.topic.as_str());
         let (doors, own_config) = (client.core.doors.clone(), config.clone());
         let seed = random();
+        let owner = client.core.next_owner();
         let mut lives = 0;
         let actor = Host::spawn(place, spec, move || {
             lives += 1;
-            ReaderActor::new(own_config.clone(), doors.clone(), seed, lives)
+            ReaderActor::new(own_config.clone(), doors.clone(), (owner, seed), lives)
         });
         Self {
             client: client.clone(),
@@ -199,12 +204,7 @@ impl Reader {
     /// See [`ReadError`]. Errors of one queue come once, after what was read before; the other
     /// queues go on with the next call.
     pub async fn next(&mut self) -> Result<Delivered, ReadError> {
-        loop {
-            if let Some(message) = self.messages.pop_front() {
-                return Ok(message);
-            }
-            self.read_messages().await?;
-        }
+        poll_fn(|context| self.poll_message(context)).await
     }
 
     /// The messages of the next batch; waits for one. Dropping the future loses nothing.
@@ -212,25 +212,8 @@ impl Reader {
     /// # Errors
     /// As [`Reader::next`].
     pub async fn next_batch(&mut self) -> Result<Vec<Delivered>, ReadError> {
-        while self.messages.is_empty() {
-            self.read_messages().await?;
-        }
+        poll_fn(|context| self.poll_messages(context)).await?;
         Ok(self.messages.drain(..).collect())
-    }
-
-    async fn read_messages(&mut self) -> Result<(), ReadError> {
-        if let Some(damage) = self.damage.take() {
-            return Err(damage);
-        }
-        let batch = self.next_stored_batch().await?;
-        self.messages.extend(batch.messages());
-        if self.messages.len() < batch.len() {
-            let at = batch.base_offset.0 + u64::from(batch.skip) + self.messages.len() as u64;
-            let (queue, at) = (batch.queue, Offset(at));
-            let reason = "a record cannot be decoded; the rest of its batch is left out".into();
-            self.damage = Some(ReadError::Damaged { queue, at, reason });
-        }
-        Ok(())
     }
 
     /// The next batch as it is stored; waits for one. The fastest way to read. Messages that
@@ -239,24 +222,65 @@ impl Reader {
     /// # Errors
     /// As [`Reader::next`].
     pub async fn next_stored_batch(&mut self) -> Result<DeliveredBatch, ReadError> {
+        poll_fn(|context| self.poll_batch(context)).await
+    }
+
+    fn poll_message(&mut self, context: &mut Context<'_>) -> Poll<Result<Delivered, ReadError>> {
+        ready!(self.poll_messages(context))?;
+        let message = self.messages.pop_front().expect("there is one");
+        Poll::Ready(Ok(message))
+    }
+
+    /// Has messages in hand.
+    fn poll_messages(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ReadError>> {
+        while self.messages.is_empty() {
+            if let Some(damage) = self.damage.take() {
+                return Poll::Ready(Err(damage));
+            }
+            let batch = ready!(self.poll_batch(context))?;
+            self.messages.extend(batch.messages());
+            if self.messages.len() < batch.len() {
+                let at = batch.base_offset.0 + u64::from(batch.skip) + self.messages.len() as u64;
+                let (queue, at) = (batch.queue, Offset(at));
+                let reason = "a record cannot be decoded; the rest of its batch is left out".into();
+                self.damage = Some(ReadError::Damaged { queue, at, reason });
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_batch(&mut self, context: &mut Context<'_>) -> Poll<Result<DeliveredBatch, ReadError>> {
         loop {
             while let Some(item) = self.batches.pop_front() {
                 let sought = self.sought.get(&item.queue).copied().unwrap_or(0);
                 if item.seeks >= sought {
-                    return Ok(self.delivered(item));
+                    return Poll::Ready(Ok(self.delivered(item)));
                 }
             }
-            if self.pending.is_none() {
-                let (reply, answer) = reply::port();
-                self.takes.put(Take { reply }).await.map_err(|_stopped| ReadError::Closed)?;
-                self.pending = Some(answer);
-            }
-            if let Some(answer) = &mut self.pending {
-                let taken = answer.await;
-                self.pending = None;
-                self.batches.extend(taken.map_err(|Dropped| ReadError::Closed)??);
+            let mut answer = match self.pending.take() {
+                Some(answer) => answer,
+                None => match self.take() {
+                    Some(answer) => answer,
+                    None => return Poll::Ready(Err(ReadError::Closed)),
+                },
+            };
+            match Pin::new(&mut answer).poll(context) {
+                Poll::Ready(taken) => {
+                    self.batches.extend(taken.map_err(|Dropped| ReadError::Closed)??);
+                }
+                Poll::Pending => {
+                    self.pending = Some(answer);
+                    return Poll::Pending;
+                }
             }
         }
+    }
+
+    /// Asks for what was read ahead; none when the reader is closed.
+    fn take(&self) -> Option<Answer<Result<Vec<Item>, ReadError>>> {
+        let (reply, answer) = reply::port();
+        // There is room: one is under way at a time.
+        self.takes.try_put(Take { reply }).ok().map(|()| answer)
     }
 
     fn delivered(&self, item: Item) -> DeliveredBatch {
@@ -281,6 +305,30 @@ impl Reader {
     /// Ends the reader.
     pub async fn close(self) {
         self.actor.stop().await;
+    }
+}
+
+/// The messages, as [`Reader::next`] gives them; it ends when the reader is closed. Seek in between as
+/// you like: the reader stays yours.
+///
+/// ```no_run
+/// # async fn example(mut reader: grus_client::Reader) -> Result<(), grus_client::ReadError> {
+/// use futures_util::TryStreamExt;
+///
+/// while let Some(message) = reader.try_next().await? {
+///     println!("{}: {} bytes", message.offset, message.body().len());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+impl Stream for Reader {
+    type Item = Result<Delivered, ReadError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Ready(match ready!(self.poll_message(context)) {
+            Err(ReadError::Closed) => None,
+            read => Some(read),
+        })
     }
 }
 

@@ -1,14 +1,15 @@
 //! Reader: reads the queues of one topic, ahead of the program that takes what was read.
 //!
 //! ```text
-//! program --Take--> [Reader] --Call (Fetch)--> Link --> broker
-//!    ^                 |  ^------ Answered -----'
+//! program --Take--> [Reader] --Call (Fetch; Subscribe, Credit)--> Link --> broker
+//!    ^                 |  ^------ Answered; Pushed ---------------'
 //!    '-- reply port ---'      FindRoute --> Router
 //! ```
 //!
 //! * Owns: how far it has come in each queue, what was read ahead ([`state`](self::state)).
 //! * Lives on: the client's arbiter.
-//! * Inbox: [`Take`], [`Seek`], [`Answered`], [`Routed`], [`LinkChanged`], [`Tick`].
+//! * Inbox: [`Take`], [`Seek`], [`Answered`], [`Pushed`], [`Routed`], [`LinkChanged`], [`Tick`].
+//!   What is pushed is bounded by the credit that was given for it.
 //! * Talks to: links, Router; the program by reply port.
 //! * Stops: at once; what was read ahead is dropped.
 //! * If it panics: the program hears that the reader is closed: how far it had come is lost, so it
@@ -17,26 +18,29 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use grus_mailbox::{Credit, Drained, Dropped, Inbox, Port, Receive, Resident, Room, Tick, Weigh};
-use grus_protocol::message::{Fetch, FetchReply, ListAt, ListOffsets, ListOffsetsReply};
-use grus_protocol::{Frame, QueueId, RecordBatch};
+use grus_protocol::message::{Deliver, FetchReply, ListOffsetsReply, SubscribeReply};
+use grus_protocol::{Frame, QueueId};
 
-use crate::config::{ReaderConfig, StartAt, millis};
+use crate::config::{ReaderConfig, StartAt};
 use crate::error::ReadError;
-use crate::link::{ANSWERS_MAX, Call, LinkChanged, LinkState, Subscribe, encode};
+use crate::link::{ANSWERS_MAX, Call, LinkChanged, LinkState, Pushed, PushesTo, Subscribe};
 use crate::producer::RouterDoors;
 use crate::route::{ASK_MS_MAX, LinkId};
 use crate::router::{FindRoute, LinkHandle, Routed, reply_of, unavailable};
 
 pub(crate) mod cursor;
+pub(crate) mod requests;
 pub(crate) mod state;
 #[cfg(test)]
 mod state_model;
 
 pub(crate) use cursor::Item;
 
-use cursor::{Fetched, Want};
-use state::{Asking, ReaderState};
+use cursor::Want;
+use requests::{credit_frame, delivered, fetched, frame_of, number_of, unsubscribe_frame};
+use state::{Ask, Asking, ReaderState, Telling};
 
 const TICK: Duration = Duration::from_millis(50);
 
@@ -63,8 +67,16 @@ impl Weigh for Seek {}
 pub(crate) struct Answered {
     queue: QueueId,
     number: u64,
-    is_fetch: bool,
+    kind: AnswerKind,
     answer: Result<Frame, Dropped>,
+}
+
+/// What was asked for.
+#[derive(Debug, Clone, Copy)]
+enum AnswerKind {
+    Fetch,
+    Locate,
+    Subscribe,
 }
 
 impl Weigh for Answered {}
@@ -77,6 +89,8 @@ pub(crate) struct ReaderActor {
     links: HashMap<LinkId, OpenLink>,
     own: Option<OwnInboxes>,
     taker: Option<Port<Result<Vec<Item>, ReadError>>>,
+    /// One in the client: the upper half of its subscriptions' ids.
+    owner: u32,
     lives: u32,
 }
 
@@ -86,6 +100,7 @@ struct OwnInboxes {
     answers: Inbox<Answered>,
     routes: Inbox<Routed>,
     changes: Inbox<LinkChanged>,
+    pushes: Inbox<Pushed>,
 }
 
 struct OpenLink {
@@ -95,9 +110,14 @@ struct OpenLink {
 
 impl ReaderActor {
     /// A reader that begins to read at once, if this is the first of its `lives`.
-    pub(crate) fn new(config: ReaderConfig, router: RouterDoors, seed: u64, lives: u32) -> Self {
+    pub(crate) fn new(
+        config: ReaderConfig,
+        router: RouterDoors,
+        (owner, seed): (u32, u64),
+        lives: u32,
+    ) -> Self {
         let state = ReaderState::new(&config, seed);
-        Self { config, router, state, links: HashMap::new(), own: None, taker: None, lives }
+        Self { config, router, state, links: HashMap::new(), own: None, taker: None, owner, lives }
     }
 
     fn pump(&mut self, room: &Room<'_, Self>) {
@@ -112,8 +132,14 @@ impl ReaderActor {
             }
         }
         while let Some(asking) = self.state.poll_ask(now_ms) {
-            if !self.ask(asking) {
+            if !self.ask(&asking) {
                 self.state.not_asked(asking.queue, now_ms);
+            }
+        }
+        while let Some(telling) = self.state.poll_tell() {
+            if !self.tell(telling) {
+                self.state.not_told(telling);
+                break; // told with the next tick, if the connection is there by then
             }
         }
     }
@@ -132,69 +158,74 @@ impl ReaderActor {
         }
     }
 
-    fn ask(&self, asking: Asking) -> bool {
-        let Asking { link, queue, number, want, bytes_max } = asking;
+    fn ask(&self, asking: &Asking) -> bool {
+        let Some(to) = self.own.as_ref().map(|own| own.answers.clone()) else { return false };
+        let Asking { link, queue, number, want, ask } = *asking;
+        let kind = match (ask, want) {
+            (Ask::Subscribe { .. }, _) => AnswerKind::Subscribe,
+            (Ask::Once { .. }, Want::Fetch(..)) => AnswerKind::Fetch,
+            (Ask::Once { .. }, Want::Locate(_)) => AnswerKind::Locate,
+        };
+        let frame = frame_of(asking, &self.config, self.state.topic_id(), self.owner);
+        let answer = Port::call(move |answer| {
+            let _ = to.try_put(Answered { queue, number, kind, answer });
+        });
+        self.call(link, frame, Some(answer))
+    }
+
+    fn tell(&self, telling: Telling) -> bool {
+        let (link, frame) = match telling {
+            Telling::Credit { link, number, credit, .. } => {
+                (link, credit_frame(self.owner, number, credit))
+            }
+            Telling::Leave { link, number } => (link, unsubscribe_frame(self.owner, number)),
+        };
+        self.call(link, frame, None)
+    }
+
+    fn call(&self, link: LinkId, frame: BytesMut, answer: Option<Port<Frame>>) -> bool {
         let Some(OpenLink { calls, session: Some(session) }) = self.links.get(&link) else {
             return false;
         };
-        let Some(to) = self.own.as_ref().map(|own| own.answers.clone()) else { return false };
-        let (topic, topic_id) = (self.config.topic.clone(), self.state.topic_id());
-        let is_fetch = matches!(want, Want::Fetch(..));
-        let frame = match want {
-            Want::Fetch(offset, last_term) => {
-                let poll_ms = millis(self.config.poll_wait);
-                let wait_ms = u32::try_from(poll_ms).unwrap_or(u32::MAX);
-                encode(&Fetch { topic, topic_id, queue, offset, last_term, bytes_max, wait_ms }, 0)
-            }
-            Want::Locate(start) => {
-                let at = match start {
-                    StartAt::First | StartAt::Offset(_) => ListAt::First,
-                    StartAt::Last => ListAt::Last,
-                    StartAt::Time(time) => ListAt::Time(time),
-                };
-                encode(&ListOffsets { topic, topic_id, queue, at }, 0)
-            }
-        };
-        let answer = Port::call(move |answer| {
-            let _ = to.try_put(Answered { queue, number, is_fetch, answer });
-        });
         let body = bytes::Bytes::new();
         calls.try_put(Call { session: *session, frame, body, answer }).is_ok()
     }
 
-    fn fetched(&mut self, queue: QueueId, number: u64, frame: &Frame, now_ms: u64) {
-        match reply_of::<FetchReply>(frame) {
-            Ok(reply) => match split(&reply, frame) {
-                Ok(batches) => self.state.fetched((queue, number), batches, now_ms),
-                Err(damage) => self.state.garbled(queue, number, &damage, now_ms),
+    fn answered(&mut self, answered: &Answered, frame: &Frame, now_ms: u64) {
+        let Answered { queue, number, kind, .. } = *answered;
+        let refused = match kind {
+            AnswerKind::Fetch => match reply_of::<FetchReply>(frame) {
+                Ok(reply) => {
+                    return match fetched(&reply, frame) {
+                        Ok(batches) => self.state.fetched((queue, number), batches, now_ms),
+                        Err(damage) => self.state.garbled(queue, number, &damage, now_ms),
+                    };
+                }
+                Err(refusal) => refusal,
             },
-            Err(refusal) => self.state.refused((queue, number), refusal, now_ms),
-        }
+            AnswerKind::Locate => match reply_of::<ListOffsetsReply>(frame) {
+                Ok(reply) => return self.state.located(queue, number, reply.offset),
+                Err(refusal) => refusal,
+            },
+            AnswerKind::Subscribe => match reply_of::<SubscribeReply>(frame) {
+                Ok(reply) => return self.state.subscribed(queue, number, reply.offset),
+                Err(refusal) => refusal,
+            },
+        };
+        self.state.refused((queue, number), refused, now_ms);
     }
 
-    fn located(&mut self, queue: QueueId, number: u64, frame: &Frame, now_ms: u64) {
-        match reply_of::<ListOffsetsReply>(frame) {
-            Ok(reply) => self.state.located(queue, number, reply.offset),
-            Err(refusal) => self.state.refused((queue, number), refusal, now_ms),
+    fn pushed(&mut self, frame: &Frame, now_ms: u64) {
+        let number = number_of(frame);
+        match reply_of::<Deliver>(frame) {
+            Ok(push) => match delivered(&push, frame) {
+                Ok(batches) => self.state.delivered(number, batches, now_ms),
+                Err(damage) => self.state.pushed_wrongly(number, &damage, now_ms),
+            },
+            Err(refusal) if frame.head.is_error() => self.state.ended(number, refusal, now_ms),
+            Err(nonsense) => self.state.pushed_wrongly(number, &nonsense.message, now_ms),
         }
     }
-}
-
-/// Cuts the body into its batches.
-fn split(reply: &FetchReply, frame: &Frame) -> Result<Vec<Fetched>, String> {
-    let mut body = frame.body.clone();
-    let mut batches = Vec::with_capacity(reply.batches.len());
-    for head in &reply.batches {
-        let length = head.length as usize;
-        if length > body.len() {
-            return Err("the batches are longer than the answer".to_owned());
-        }
-        let bytes = body.split_to(length);
-        let batch = RecordBatch::from_log(bytes).map_err(|error| error.to_string())?;
-        let (base_offset, term, stored) = (head.base_offset, head.term, head.stored);
-        batches.push(Fetched { base_offset, term, stored, batch });
-    }
-    if body.is_empty() { Ok(batches) } else { Err("the answer has bytes left over".to_owned()) }
 }
 
 impl Resident for ReaderActor {
@@ -207,6 +238,7 @@ impl Resident for ReaderActor {
             answers: room.inbox(ANSWERS_MAX),
             routes: room.inbox(16),
             changes: room.inbox(ANSWERS_MAX),
+            pushes: room.inbox(ANSWERS_MAX),
         });
         self.pump(room);
     }
@@ -229,25 +261,28 @@ impl Receive<Seek> for ReaderActor {
 
 impl Receive<Answered> for ReaderActor {
     fn receive(&mut self, answered: Answered, _: Credit, room: &mut Room<'_, Self>) {
-        let Answered { queue, number, is_fetch, answer } = answered;
-        let Ok(frame) = answer else { return }; // the loss of its connection is told apart
-        let now_ms = room.clock().monotonic_ms();
-        if is_fetch {
-            self.fetched(queue, number, &frame, now_ms);
-        } else {
-            self.located(queue, number, &frame, now_ms);
-        }
+        let Ok(frame) = &answered.answer else { return }; // the loss of its connection is told apart
+        self.answered(&answered, frame, room.clock().monotonic_ms());
+        room.notify_drained();
+    }
+}
+
+impl Receive<Pushed> for ReaderActor {
+    fn receive(&mut self, push: Pushed, _: Credit, room: &mut Room<'_, Self>) {
+        self.pushed(&push.frame, room.clock().monotonic_ms());
         room.notify_drained();
     }
 }
 
 impl Receive<Routed> for ReaderActor {
     fn receive(&mut self, routed: Routed, _: Credit, room: &mut Room<'_, Self>) {
-        let Some(changes) = self.own.as_ref().map(|own| own.changes.clone()) else { return };
+        let Some(own) = &self.own else { return };
+        let (changes, inbox, owner) = (own.changes.clone(), own.pushes.clone(), self.owner);
         let result = routed.result.map(|(route, doors)| {
             for LinkHandle { id, calls, subscribe } in doors {
                 self.links.entry(id).or_insert_with(|| {
-                    let _ = subscribe.try_put(Subscribe { to: changes.clone() });
+                    let pushes = Some(PushesTo { owner, inbox: inbox.clone() });
+                    let _ = subscribe.try_put(Subscribe { to: changes.clone(), pushes });
                     OpenLink { calls, session: None }
                 });
             }

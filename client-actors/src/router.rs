@@ -157,7 +157,7 @@ impl Router {
         let calls = handle.inbox::<Call>(CALL_BYTES_MAX);
         let subscribe = handle.inbox::<Subscribe>(ANSWERS_MAX);
         if let Some(own) = &self.own {
-            let _ = subscribe.try_put(Subscribe { to: own.changes.clone() });
+            let _ = subscribe.try_put(Subscribe { to: own.changes.clone(), pushes: None });
         }
         let door = LinkHandle { id, calls, subscribe };
         self.links.push(OwnLink { handle, door, session: None, broker: None });
@@ -172,10 +172,10 @@ impl Router {
     ) -> Result<(), (BytesMut, Port<Frame>)> {
         let up = self.links.iter().find_map(|link| Some((link, link.session?)));
         let Some((link, session)) = up else { return Err((frame, answer)) };
-        let call = Call { session, frame, body: Bytes::new(), answer };
+        let call = Call { session, frame, body: Bytes::new(), answer: Some(answer) };
         link.door.calls.try_put(call).map_err(|refused| {
-            let call = refused.into_message();
-            (call.frame, call.answer)
+            let Call { frame, answer, .. } = refused.into_message();
+            (frame, answer.expect("it was put in above"))
         })
     }
 

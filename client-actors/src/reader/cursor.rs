@@ -24,6 +24,13 @@ pub(crate) struct Item {
     pub(crate) seeks: u32,
 }
 
+impl Item {
+    /// Bytes it holds.
+    pub(crate) fn bytes(&self) -> u64 {
+        u64::from(self.batch.len_bytes())
+    }
+}
+
 /// What to ask the broker for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Want {
@@ -31,6 +38,74 @@ pub(crate) enum Want {
     Locate(StartAt),
     /// Batches from this offset on, whose predecessor is of this term.
     Fetch(Offset, Term),
+}
+
+/// How much of what is pushed for one queue may be on the way and in hand.
+///
+/// `granted + held` stays within the window: credit is given back as the program takes what was
+/// read, by no more than is free, so that subscriptions made anew over and over never add up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Window {
+    /// Messages and bytes that the broker may still send; below 0 by part of a batch at most.
+    granted: (i64, i64),
+    /// Messages and bytes read ahead.
+    held: (i64, i64),
+}
+
+impl Window {
+    /// What a new subscription may begin with; none while too much is held.
+    pub(crate) fn open(&mut self, most: (u32, u32)) -> Option<(u32, u32)> {
+        self.granted = (0, 0);
+        self.more(most, true)
+    }
+
+    /// What to give, now that so much is free; none while it is not worth a request.
+    pub(crate) fn top_up(&mut self, most: (u32, u32)) -> Option<(u32, u32)> {
+        self.more(most, false)
+    }
+
+    fn more(&mut self, most: (u32, u32), is_new: bool) -> Option<(u32, u32)> {
+        let free = |most: u32, granted: i64, held: i64| i64::from(most) - granted - held.max(0);
+        let messages = free(most.0, self.granted.0, self.held.0).max(0);
+        let bytes = free(most.1, self.granted.1, self.held.1).max(0);
+        let is_worth = if is_new {
+            messages > 0 && bytes > 0
+        } else {
+            messages >= i64::from(most.0.div_ceil(2)) || bytes >= i64::from(most.1.div_ceil(2))
+        };
+        if !is_worth {
+            return None;
+        }
+        let given = (u32::try_from(messages).ok()?, u32::try_from(bytes).ok()?);
+        self.granted.0 += i64::from(given.0);
+        self.granted.1 += i64::from(given.1);
+        Some(given)
+    }
+
+    /// The credit was not sent after all.
+    pub(crate) fn not_given(&mut self, (messages, bytes): (u32, u32)) {
+        self.granted.0 -= i64::from(messages);
+        self.granted.1 -= i64::from(bytes);
+    }
+
+    /// A batch arrived. False if there was no credit for it.
+    pub(crate) fn arrived(&mut self, messages: u32, bytes: u32) -> bool {
+        let was_open = self.granted.0 > 0 && self.granted.1 > 0;
+        self.granted.0 -= i64::from(messages);
+        self.granted.1 -= i64::from(bytes);
+        was_open
+    }
+
+    /// So much is read ahead.
+    pub(crate) fn hold(&mut self, messages: u32, bytes: u64) {
+        self.held.0 += i64::from(messages);
+        self.held.1 += i64::try_from(bytes).unwrap_or(i64::MAX / 2);
+    }
+
+    /// All that was read ahead is taken, or dropped.
+    pub(crate) fn release_all(&mut self) {
+        self.held = (0, 0);
+    }
 }
 
 /// A batch of a fetch's answer.
@@ -53,6 +128,10 @@ pub(crate) struct Cursor {
     pub(crate) at_first: bool,
     /// The request under way: its number, when it was sent.
     asked: Option<(u64, u64)>,
+    /// The subscription that stands: what is pushed for it is awaited, nothing is asked.
+    live: Option<u64>,
+    /// What it has in hand of what was pushed.
+    pub(crate) window: Window,
     not_before_ms: u64,
     backoff: Backoff,
     pub(crate) seeks: u32,
@@ -68,6 +147,8 @@ impl Cursor {
             want: None,
             at_first: false,
             asked: None,
+            live: None,
+            window: Window::default(),
             not_before_ms: 0,
             backoff: Backoff::new(20, 1_000, seed),
             seeks: 0,
@@ -84,6 +165,7 @@ impl Cursor {
             place => Want::Locate(place),
         });
         self.asked = None;
+        self.live = None;
         self.not_before_ms = 0;
         self.damaged = 0;
     }
@@ -98,17 +180,42 @@ impl Cursor {
     pub(crate) fn rest(&mut self) {
         self.want = None;
         self.asked = None;
+        self.live = None;
     }
 
     /// The connection is lost, or leads elsewhere.
     pub(crate) fn forget_asked(&mut self) {
         self.asked = None;
+        self.live = None;
         self.not_before_ms = 0;
+    }
+
+    /// The subscription asked for as this number, or the one that stands.
+    pub(crate) fn subscription(&self) -> Option<u64> {
+        self.live.or_else(|| self.asked.map(|(number, _)| number))
+    }
+
+    /// The subscription that stands.
+    pub(crate) fn live(&self) -> Option<u64> {
+        self.live
+    }
+
+    /// The subscription stands, from this offset on.
+    pub(crate) fn subscribed(&mut self, number: u64, offset: Offset) {
+        if matches!(self.want, Some(Want::Locate(_))) {
+            self.want = Some(Want::Fetch(offset, Term::UNKNOWN));
+        }
+        self.live = Some(number);
+    }
+
+    /// The subscription is over.
+    pub(crate) fn ended(&mut self) {
+        self.live = None;
     }
 
     /// What to ask for now, as request `number`.
     pub(crate) fn ask(&mut self, number: u64, now_ms: u64) -> Option<Want> {
-        if self.asked.is_some() || now_ms < self.not_before_ms {
+        if self.asked.is_some() || self.live.is_some() || now_ms < self.not_before_ms {
             return None;
         }
         let want = self.want?;
@@ -131,12 +238,11 @@ impl Cursor {
         current
     }
 
-    /// The request under way is given up when it was sent so long ago.
-    pub(crate) fn expire(&mut self, now_ms: u64, answer_ms_max: u64) {
-        let overdue = |(_, sent_ms): (u64, u64)| now_ms.saturating_sub(sent_ms) >= answer_ms_max;
-        if self.asked.is_some_and(overdue) {
-            self.asked = None;
-        }
+    /// The request under way is given up when it was sent so long ago; its number.
+    pub(crate) fn expire(&mut self, now_ms: u64, answer_ms_max: u64) -> Option<u64> {
+        let overdue =
+            |(_, sent_ms): &mut (u64, u64)| now_ms.saturating_sub(*sent_ms) >= answer_ms_max;
+        self.asked.take_if(overdue).map(|(number, _)| number)
     }
 
     /// Waits before it asks again.

