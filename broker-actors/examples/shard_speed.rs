@@ -107,6 +107,7 @@ async fn run(options: Options) -> Result<(), Anything> {
         core: places.core(0).clone(),
         flush: places.open("flush"),
         reader: places.open("reader"),
+        finder: places.open("finder"),
     };
     let folder = options.folder.clone();
     let mut settings = ShardSettings::new(ShardId(0), BrokerId(1), folder, options.durability);

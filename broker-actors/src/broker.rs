@@ -6,6 +6,7 @@
 //! | `core-n` | Connections in turn; the shards of number n, 2n .. with their queues and consensus |
 //! | `flush-n` | the Flush of shard n; blocks |
 //! | `reader` | the Readers of all shards; page faults block it |
+//! | `finder` | the Finders of all shards; parsing and page faults hold it up |
 //! | `registry-flush`, `registry-disk` | the registry's log and its copy in sled; block |
 //! | `http` | the HTTP server's one worker |
 //!
@@ -35,6 +36,7 @@ use tokio::sync::watch;
 use crate::config::BrokerConfig;
 use crate::data_folder::{DataFolder, FolderError};
 use crate::dispatch::Service;
+use crate::find::Find;
 use crate::http::host::AllowedHosts;
 use crate::http::{HttpParts, HttpServer};
 use crate::listener::{Listener, ListenerParts, StopAccepting};
@@ -265,6 +267,7 @@ impl Running {
             link: ask,
             clock: process.clock,
             metrics: metrics.clone(),
+            find: Find { routes: routes.clone(), shards: handles.clone().into() },
         };
         if let Some(socket) = sockets.http {
             let parts = HttpParts {
@@ -303,13 +306,14 @@ impl Running {
         config: &BrokerConfig,
         plan: &ShardPlan,
     ) -> Result<Vec<ShardHandle>, StartError> {
-        let reader = self.places.open("reader");
+        let (reader, finder) = (self.places.open("reader"), self.places.open("finder"));
         let mut starting = Vec::new();
         for (id, durability) in plan.shards().iter().copied() {
             let places = ShardPlaces {
                 core: self.places.core(plan.number_in_level(id)).clone(),
                 flush: self.places.open(&format!("flush-{id}")),
                 reader: reader.clone(),
+                finder: finder.clone(),
             };
             let folder = self.folder.shard(id);
             let settings = config.shard_settings(id, self.folder.broker(), folder, durability);

@@ -112,6 +112,8 @@ pub struct LogSettings {
     pub first_segment_bytes: u64,
     /// Whether damaged entries that have to be applied again are given up: for one start.
     pub accept_loss: bool,
+    /// Whether messages can be found by id and by key.
+    pub find_index: bool,
 }
 
 /// Reading.
@@ -163,6 +165,7 @@ impl Default for BrokerConfig {
                 segment_bytes: 256 << 20,
                 first_segment_bytes: 16 << 20,
                 accept_loss: false,
+                find_index: true,
             },
             fetch: FetchConfig { bytes_max: 4 << 20, wait_max: Duration::from_mins(1) },
             logging_filter: "warn,grus=info".into(),

@@ -14,7 +14,7 @@ use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::ids::{BrokerAddress, TopicId};
 use grus_protocol::limits::{BatchLimits, FrameLimits};
 use grus_protocol::message::{
-    DescribeTopic, DescribeTopicReply, Fetch, Hello, HelloReply, ListAt, ListOffsets,
+    DescribeTopic, DescribeTopicReply, Fetch, FindMessages, Hello, HelloReply, ListAt, ListOffsets,
     ListOffsetsReply, ListTopics, ListTopicsReply, Metadata, MetadataReply, PingReply, Produce,
     Subscribe, TopicMetadata,
 };
@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use crate::commands::DedupKey;
 use crate::connection::replies::{Outgoing, ReplyTo};
 use crate::connection::requests::Request;
+use crate::find::Find;
 use crate::metrics::EdgeMetrics;
 use crate::registry_link::LinkRequest;
 use crate::registry_link::routes::{Routes, TopicRoute, unknown_topic};
@@ -64,6 +65,8 @@ pub struct Service {
     pub clock: Clock,
     /// The counters.
     pub metrics: EdgeMetrics,
+    /// Where messages are looked for.
+    pub find: Find,
 }
 
 /// Serves the requests of one connection.
@@ -109,6 +112,7 @@ impl Dispatcher {
             Request::Metadata(ask) => reply.header(&self.metadata(ask).await),
             Request::ListTopics(ask) => self.list_topics(&ask, reply),
             Request::DescribeTopic(ask) => self.describe_topic(&ask, reply),
+            Request::FindMessages(ask) => self.find_messages(ask, reply),
             Request::InitProducer(ask) => {
                 self.link(reply, |reply| LinkRequest::InitProducer { ask, reply });
             }
@@ -253,6 +257,17 @@ impl Dispatcher {
             })
         });
         let _ = handle.ask.try_put(QueueAsk::ListOffset { at, reply: port }); // as for a fetch
+    }
+
+    fn find_messages(&self, ask: FindMessages, reply: ReplyTo) {
+        let find = self.service.find.clone();
+        // Ends with its answers, as a description does.
+        tokio::task::spawn_local(async move {
+            match find.find(ask).await {
+                Ok(found) => reply.with_body(&found.reply, &found.batches),
+                Err(error) => reply.error(error),
+            }
+        });
     }
 
     async fn metadata(&mut self, ask: Metadata) -> MetadataReply {

@@ -36,6 +36,9 @@ pub enum QueueError {
     /// The topic's durability is not that of the shard it was given to.
     #[error("durability of the topic is not that of the shard")]
     WrongShard,
+    /// Messages are not indexed here: the operator has switched it off.
+    #[error("messages are not found by id or key here: log.find_index is off")]
+    NoFindIndex,
     /// Records before the batch are missing.
     #[error("sequence {expected} expected")]
     OutOfSequence {
@@ -120,6 +123,7 @@ impl QueueError {
             Self::DuplicateForgotten { .. } => ErrorCode::DuplicateForgotten,
             Self::ProducerFenced { .. } => ErrorCode::ProducerFenced,
             Self::WrongShard => ErrorCode::InvalidRequest,
+            Self::NoFindIndex => ErrorCode::UnsupportedFeature,
             Self::Limit { what: "topics" | "queues", .. } => ErrorCode::TooManyTopics,
             Self::Overloaded { .. } | Self::Limit { .. } => ErrorCode::Overloaded,
             Self::BatchTooLarge { .. } => ErrorCode::BatchTooLarge,

@@ -21,6 +21,8 @@ pub mod connection;
 pub mod data_folder;
 pub mod dispatch;
 pub mod error;
+pub mod find;
+pub mod finder;
 pub mod flush;
 pub mod http;
 pub mod listener;

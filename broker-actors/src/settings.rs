@@ -78,6 +78,7 @@ impl BrokerConfig {
             segment_bytes: bytes(self.log.segment_bytes),
             first_segment_bytes: bytes(self.log.first_segment_bytes),
             accept_loss: self.log.accept_loss,
+            find_index: self.log.find_index,
             entry_bytes_max: self.limits.batch_bytes_max as usize + ENTRY_OVERHEAD_BYTES,
             ..LogConfig::default()
         };

@@ -9,10 +9,12 @@
 //! * Owns: what waits to be proposed and who waits for it, the queue actors, retention.
 //! * Lives on: a core arbiter, by shard, together with its consensus, Storage and queues.
 //! * Inbox: `Propose` in bytes, [`ShardRequest`] in messages.
-//! * Talks to: consensus (a proposal under way is a future of its room), TopicQueues.
+//! * Talks to: consensus (a proposal under way is a future of its room), TopicQueues,
+//!   Finder.
 //! * Stops: its queues first, then what is under way ends, then consensus.
 //! * If it panics: the process ends; recovery is a restart.
 
+pub(crate) mod finding;
 pub mod gather;
 pub(crate) mod ground;
 pub mod messages;
@@ -40,6 +42,7 @@ use crate::commands::Command;
 use crate::error::QueueError;
 use crate::machine::Outcome;
 use crate::topic_queue::OVERLOADED_RETRY_MS;
+use finding::Finding;
 use gather::{Gather, Pending};
 use ground::{Ground, ShardMachine};
 use queues::Queues;
@@ -135,6 +138,7 @@ pub(crate) struct ShardActor<D: Disk> {
     /// Room in the log that a full disk keeps for retention.
     reserve_bytes: u64,
     upkeep: Upkeep,
+    finding: Option<Finding>,
     stage: Stage,
 }
 
@@ -263,6 +267,9 @@ impl<D: Disk> ShardActor<D> {
             ShardRequest::ListTopics { reply } => {
                 let topics = self.ground.machine.borrow().state.topics().cloned().collect();
                 return reply.send(topics);
+            }
+            ShardRequest::Find { by, messages_max, reply } => {
+                return self.find(by, messages_max, reply);
             }
             ShardRequest::Status { reply } => return reply.send(self.status()),
         };
@@ -397,6 +404,7 @@ impl<D: Disk> Receive<Tick> for ShardActor<D> {
         }
         if self.stage == Stage::Serving {
             self.check_old_entries();
+            self.keep_findable(msg.monotonic_ms);
             self.keep_up(msg, room);
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use grus_mailbox::reply;
 use grus_protocol::message::{
     AlterTopic, AlterTopicReply, CreateTopic, CreateTopicReply, DeleteTopic, DeleteTopicReply,
@@ -166,8 +167,24 @@ impl Client {
         self.ask(&request).await?.result.map_err(ClientError::Refused)
     }
 
+    /// Asks any broker; the reply's header, and its body.
+    pub(crate) async fn ask_with_body<R: Request>(
+        &self,
+        request: &R,
+    ) -> Result<(R::Reply, Bytes), ClientError> {
+        self.ask_raw(request).await?.result.map_err(ClientError::Refused)
+    }
+
     /// Asks any broker, again and again until it is answered or too late.
     async fn ask<R: Request>(&self, request: &R) -> Result<Answered<R::Reply>, ClientError> {
+        let Answered { result, uncertain } = self.ask_raw(request).await?;
+        Ok(Answered { result: result.map(|(reply, _)| reply), uncertain })
+    }
+
+    async fn ask_raw<R: Request>(
+        &self,
+        request: &R,
+    ) -> Result<Answered<(R::Reply, Bytes)>, ClientError> {
         let timeout = self.core.config.request_timeout;
         let deadline_ms = self.core.clock.monotonic_ms() + millis(timeout);
         let mut uncertain = false;
@@ -184,7 +201,7 @@ impl Client {
         request: &R,
         deadline_ms: u64,
         uncertain: &mut bool,
-    ) -> Result<Result<R::Reply, Refusal>, ClientError> {
+    ) -> Result<Result<(R::Reply, Bytes), Refusal>, ClientError> {
         let mut again_ms = AGAIN_AFTER_MS;
         loop {
             let (port, answer) = reply::port();
@@ -196,7 +213,7 @@ impl Client {
                         *uncertain |= refusal.code.outcome_unknown();
                         again_ms.max(u64::from(refusal.retry_after_ms))
                     }
-                    result => return Ok(result),
+                    result => return Ok(result.map(|reply| (reply, frame.body))),
                 }
             } else {
                 if self.core.doors.ask.is_stopped() {

@@ -29,6 +29,7 @@ mod backoff;
 mod client;
 mod config;
 mod error;
+mod find;
 mod link;
 mod message;
 mod message_id;
@@ -49,10 +50,12 @@ pub use config::{
     ReadMode, ReaderConfig, StartAt,
 };
 pub use error::{ClientError, ReadError, Refusal, SendError};
+pub use find::{FindError, FoundMessage, FoundMessages, SentBy};
 pub use grus_protocol as protocol;
 pub use grus_protocol::batch::Compression;
 pub use grus_protocol::message::{
-    CreateTopicReply, DescribeTopicReply, ListAt, ListOffsetsReply, TopicSettings, TopicSummary,
+    CreateTopicReply, DescribeTopicReply, FindBy, ListAt, ListOffsetsReply, TopicSettings,
+    TopicSummary,
 };
 pub use grus_protocol::{
     BrokerId, Durability, ErrorCode, MessageId, Offset, QueueId, TimestampMs, TopicId, TopicName,

@@ -23,6 +23,7 @@ use bytes::Bytes;
 use grus_protocol::ids::{MessageId, Offset, QueueKey, Term, TimestampMs, TopicId};
 
 use crate::disk::Disk;
+use crate::index::Position;
 
 mod build;
 mod entries;
@@ -87,8 +88,8 @@ pub struct FindMatch {
     pub term: Term,
     /// When it was stored.
     pub stored: TimestampMs,
-    /// Log index of its entry.
-    pub index: u64,
+    /// Where its batch stands in the log.
+    pub at: Position,
     /// The message alone, as a record batch of one.
     pub batch: Bytes,
 }
@@ -104,9 +105,12 @@ pub struct FindOutcome {
     pub scanned_bytes: u64,
     /// Bytes of batches that were not looked at: beyond the limits, or damaged.
     pub unsearched_bytes: u64,
-    /// Segments whose batches have to be fed again, as this index does not know them, or whose
-    /// tables have to be made: for [`crate::Log::find_again`].
+    /// Segments whose batches have to be fed again, as this index does not know them: for
+    /// [`crate::Log::find_again`]. The search is to be made again after that.
     pub gaps: Vec<u64>,
+    /// Segments that were read although they are sealed: their tables have to be made, for
+    /// [`crate::Log::find_again`].
+    pub without_table: Vec<u64>,
 }
 
 /// The index of one log, on a thread that may wait for the disk. Everything in it can be made

@@ -84,6 +84,9 @@ pub(super) static KEYS: &[Key<BrokerConfig>] = &[
     key!("log.accept_loss", flag,
         "Whether damaged entries that a start has to apply again are given up for good. Only for the one\nstart after \"... is damaged\", when no copy of the file is left: GRUS__LOG__ACCEPT_LOSS=true.",
         log.accept_loss),
+    key!("log.find_index", flag,
+        "Whether messages can be found by id and by key. Costs 8 bytes of disk for each id, and 8 for each\nkey of a batch; the same in memory for what is newer than the last full segment.",
+        log.find_index),
 
     key!("fetch.bytes_max", bytes_u32(1 << 10..=FETCH_BYTES_MAX),
         "Most bytes of one fetch's answer; one batch is always given, however large.", fetch.bytes_max),

@@ -216,6 +216,23 @@ impl ReplyTo {
         }
     }
 
+    /// Answers with a header and a body. Copies the body.
+    pub fn with_body(self, header: &impl Serialize, body: &[Bytes]) {
+        let mut output = Output::new();
+        let body_bytes = body.iter().map(Bytes::len).sum();
+        let written = output.encode(|buffer| {
+            let written = encode(self.head.reply(), header, body_bytes, buffer);
+            for piece in body {
+                buffer.extend_from_slice(piece);
+            }
+            written
+        });
+        match written {
+            Ok(()) => self.send(Content::Encoded(output.into_bytes()), false),
+            Err(error) => self.error(ErrorReply::new(ErrorCode::Internal, error.to_string())),
+        }
+    }
+
     /// Answers with a header, or with an error.
     pub fn result<T: Serialize>(self, result: Result<T, ErrorReply>) {
         match result {

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::frame::{Frame, FrameKind, HeaderError};
 use grus_protocol::message::{
-    AlterTopic, CreateTopic, Credit, DeleteTopic, DescribeTopic, Fetch, Hello, InitProducer,
-    ListOffsets, ListTopics, Metadata, Ping, Produce, Seek, Subscribe, Unsubscribe,
+    AlterTopic, CreateTopic, Credit, DeleteTopic, DescribeTopic, Fetch, FindMessages, Hello,
+    InitProducer, ListOffsets, ListTopics, Metadata, Ping, Produce, Seek, Subscribe, Unsubscribe,
 };
 use grus_protocol::opcode::Opcode;
 
@@ -34,6 +34,8 @@ pub enum Request {
     Seek(Seek),
     /// Ends a subscription.
     Unsubscribe(Unsubscribe),
+    /// Looks for messages.
+    FindMessages(FindMessages),
     /// Makes a topic.
     CreateTopic(CreateTopic),
     /// Changes a topic.
@@ -91,6 +93,7 @@ fn decode(frame: Frame) -> Result<Option<Request>, HeaderError> {
         Opcode::Credit => Request::Credit(frame.header()?),
         Opcode::Seek => Request::Seek(frame.header()?),
         Opcode::Unsubscribe => Request::Unsubscribe(frame.header()?),
+        Opcode::FindMessages => Request::FindMessages(frame.header()?),
         Opcode::CreateTopic => Request::CreateTopic(frame.header()?),
         Opcode::AlterTopic => Request::AlterTopic(frame.header()?),
         Opcode::DeleteTopic => Request::DeleteTopic(frame.header()?),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use grus_log::{FindBy, FindOutcome};
 use grus_mailbox::{Inbox, Port, Weigh};
 use grus_protocol::ids::{Durability, QueueKey, ShardId, Term, TopicId};
 use grus_protocol::names::ProducerName;
@@ -48,6 +49,15 @@ pub enum ShardRequest {
         producer: InitializedProducer,
         /// Gets the word that it is done.
         reply: Port<Result<(), QueueError>>,
+    },
+    /// Looks for messages in the queues that the shard leads.
+    Find {
+        /// What to look for.
+        by: FindBy,
+        /// Most messages wanted: the newest.
+        messages_max: usize,
+        /// Gets them, each as a batch of its own.
+        reply: Port<Result<FindOutcome, QueueError>>,
     },
     /// Lists the topics that the shard's own log knows.
     ListTopics {

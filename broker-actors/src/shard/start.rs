@@ -11,6 +11,7 @@ use grus_protocol::ids::{BrokerId, Durability, ShardId};
 use grus_protocol::limits::BATCH_BYTES_MAX;
 use thiserror::Error;
 
+use super::finding::{Finding, OwnInboxes};
 use super::gather::{Gather, GatherLimits};
 use super::ground::{ChangedPorts, Ground, ShardMachine};
 use super::queues::{QueueMaker, Queues};
@@ -19,6 +20,7 @@ use super::{
     PROPOSED_BYTES_MAX, Propose, REQUESTS_MAX, RoomAgain, ShardActor, ShardHandle, Stage,
     queue_table,
 };
+use crate::finder::{Finder, SEARCHES_MAX};
 use crate::flush::{Flush, FlushPort, JOBS_MAX};
 use crate::reader::{COLD_READS_MAX, Reader};
 use crate::storage::{ConsensusStarted, Storage, StorageLinks};
@@ -39,6 +41,8 @@ pub struct ShardPlaces {
     pub flush: Place,
     /// Reader, which the disk may hold up. May be shared by shards.
     pub reader: Place,
+    /// Finder, which the disk may hold up and which computes. May be shared by shards.
+    pub finder: Place,
 }
 
 /// What a shard is started with.
@@ -147,11 +151,16 @@ struct Workers<D: Disk> {
     storage: HostHandle<Storage<D>>,
     flush: HostHandle<Flush>,
     reader: HostHandle<Reader>,
+    /// None where the index is off.
+    finder: Option<HostHandle<Finder<D>>>,
 }
 
 impl<D: Disk> Workers<D> {
     async fn stop(&self) {
         self.reader.stop().await;
+        if let Some(finder) = &self.finder {
+            finder.stop().await;
+        }
         self.flush.stop().await; // its last results go to Storage, so it goes first
         self.storage.stop().await;
     }
@@ -202,7 +211,7 @@ async fn build<D: Disk>(
         return Err(damaged(index, settings.folder, &recovered));
     }
     let links = StorageLinks::default();
-    let workers = start_workers(places, &ground, &links);
+    let workers = start_workers(&disk, places, &settings, &ground, &links);
     match start_group(places, &settings, &ground, &recovered, &workers, &links).await {
         Err(error) => {
             workers.stop().await;
@@ -218,7 +227,9 @@ async fn build<D: Disk>(
 }
 
 fn start_workers<D: Disk>(
+    disk: &D,
     places: &ShardPlaces,
+    settings: &ShardSettings,
     ground: &Rc<Ground<D>>,
     links: &StorageLinks<D>,
 ) -> Workers<D> {
@@ -230,7 +241,12 @@ fn start_workers<D: Disk>(
     });
     let flush = Host::spawn(&places.flush, spec("Flush").never_restarts(), || Flush);
     let reader = Host::spawn(&places.reader, spec("Reader"), || Reader);
-    Workers { storage, flush, reader }
+    let finder = settings.log.find_index.then(|| {
+        let (disk, folder) = (disk.clone(), settings.folder.clone());
+        let factory = move || Finder::new(disk.clone(), folder.clone());
+        Host::spawn(&places.finder, spec("Finder"), factory)
+    });
+    Workers { storage, flush, reader, finder }
 }
 
 fn damaged(index: u64, folder: PathBuf, recovered: &Recovered) -> ShardStartError {
@@ -316,6 +332,7 @@ fn open<D: Disk>(
         item_bytes_max,
         reserve_bytes: u64::from(settings.log.first_segment_bytes) / RESERVE_PART,
         upkeep: Upkeep::new(settings.retention_check_ms, checking),
+        finding: workers.finder.as_ref().map(|finder| finding(finder, &host)),
         stage: Stage::Serving,
     });
     let handle = ShardHandle {
@@ -325,6 +342,21 @@ fn open<D: Disk>(
         queues,
     };
     (host, handle)
+}
+
+/// The way between a shard and its Finder.
+fn finding<D: Disk>(finder: &HostHandle<Finder<D>>, shard: &HostHandle<ShardActor<D>>) -> Finding {
+    Finding {
+        batches: finder.inbox(1),
+        tables: finder.inbox(1),
+        searches: finder.inbox(SEARCHES_MAX),
+        own: OwnInboxes {
+            indexed: shard.inbox(2),
+            built: shard.inbox(2),
+            searched: shard.inbox(2 * SEARCHES_MAX),
+        },
+        retry_at_ms: 0,
+    }
 }
 
 /// The gathering of a shard: no entry larger than half of what the log takes in one.

@@ -60,6 +60,7 @@ impl<D: Disk> Bench<D> {
             core: places.core(0).clone(),
             flush: places.open("flush"),
             reader: places.open("reader"),
+            finder: places.open("finder"),
         };
         match start_on(disk.clone(), at, settings.clone()).await {
             Ok(shard) => Ok(Self { disk, settings, places, shard, fatals }),

@@ -11,6 +11,7 @@ use std::sync::Arc;
 pub use client::{Client, batch};
 use grus_broker::config::ConnectionConfig;
 use grus_broker::dispatch::Service;
+use grus_broker::find::Find;
 use grus_broker::listener::{Listener, ListenerParts};
 use grus_broker::metrics::EdgeMetrics;
 use grus_broker::registry_link::LinkRequest;
@@ -112,6 +113,7 @@ impl Door {
             link: to_link,
             clock: config.clock,
             metrics: metrics.clone(),
+            find: Find { routes: routes.subscribe(), shards: Arc::new([]) },
         };
         let parts = ListenerParts {
             cores: vec![place.clone()],

@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use grus_client::Compression;
 
+use grus_protocol::ids::MessageId;
+
 use crate::bench::BenchCommand;
 use crate::units;
 
@@ -62,6 +64,9 @@ pub enum Command {
     Produce(ProduceArgs),
     /// Print messages, one a line
     Consume(ConsumeArgs),
+    /// Find single messages by id, key, offset or time
+    #[command(subcommand)]
+    Message(MessageCommand),
     /// Measure this machine, and a broker on it
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -201,6 +206,44 @@ pub struct ConsumeArgs {
     pub idle_exit: Option<Duration>,
 }
 
+/// `grus message`
+#[derive(Debug, Subcommand)]
+pub enum MessageCommand {
+    /// Show all of a message: by ID, or by a topic with a key, an offset or a time
+    Show(ShowArgs),
+}
+
+/// `grus message show`
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("by").required(true).args(["id", "key", "offset", "time"]))]
+pub struct ShowArgs {
+    /// The message's id
+    #[arg(conflicts_with_all = ["topic", "queue"], value_parser = message_id)]
+    pub id: Option<MessageId>,
+    /// Topic
+    #[arg(long)]
+    pub topic: Option<String>,
+    /// One of the message's keys
+    #[arg(long, requires = "topic", conflicts_with = "queue")]
+    pub key: Option<String>,
+    /// Queue within the topic
+    #[arg(long, value_name = "N", requires = "topic")]
+    pub queue: Option<u32>,
+    /// Offset within the queue
+    #[arg(long, value_name = "O", requires = "topic", requires = "queue")]
+    pub offset: Option<u64>,
+    /// The first message stored at or after this time, RFC3339; of each queue unless one is named
+    #[arg(long, value_name = "TIME", requires = "topic", value_parser = units::time_ms)]
+    pub time: Option<u64>,
+    /// Show at most so many, the newest of them [default: 32; one with --time]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max: Option<u32>,
+}
+
+fn message_id(text: &str) -> Result<MessageId, String> {
+    text.parse().map_err(|_| format!("`{text}` is not a message id"))
+}
+
 /// `grus quickstart`
 #[derive(Debug, Args)]
 pub struct QuickstartArgs {
@@ -291,6 +334,32 @@ mod tests {
         assert_eq!(header("a="), Ok(("a".to_owned(), String::new())));
         assert!(header("=b").is_err());
         assert!(header("a").is_err());
+    }
+
+    #[test]
+    fn a_message_is_shown_by_one_thing() {
+        let id = "018bcfe5-687b-7202-8202-020202020202";
+        for right in [
+            id,
+            "--topic t --key k --max 3",
+            "--topic t --queue 0 --offset 7",
+            "--topic t --time 2026-11-21T19:40:00Z",
+            "--topic t --queue 1 --time 2026-11-21T19:40:00Z --json",
+        ] {
+            assert!(parse(&format!("grus message show {right}")).is_ok(), "{right}");
+        }
+        for wrong in [
+            "--topic t",
+            "--key k",
+            "--topic t --offset 7",
+            "--topic t --queue 1",
+            "--topic t --key k --queue 1",
+            "--topic t --key k --queue 1 --offset 2",
+            "018bcfe5",
+            "018bcfe5-687b-7202-8202-020202020202 --topic t",
+        ] {
+            assert!(parse(&format!("grus message show {wrong}")).is_err(), "{wrong}");
+        }
     }
 
     #[test]

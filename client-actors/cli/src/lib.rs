@@ -1,8 +1,8 @@
 //! grus: the one binary. Tools, and the broker and registry daemons.
 //!
 //! * [`args`] is what may be written on the command line; [`failure`] how a command fails.
-//! * [`lines`], [`message`] and [`units`] are logic: plain values, no I/O.
-//! * [`broker`], [`topic`], [`produce`], [`consume`] and [`quickstart`] are the commands.
+//! * [`lines`], [`message`], [`message_text`] and [`units`] are logic: plain values, no I/O.
+//! * [`broker`], [`topic`], [`produce`], [`consume`], [`message_show`] and [`quickstart`] are the commands.
 
 pub mod args;
 pub mod bench;
@@ -12,6 +12,8 @@ pub mod failure;
 pub mod input;
 pub mod lines;
 pub mod message;
+pub mod message_show;
+pub mod message_text;
 pub mod output;
 pub mod produce;
 pub mod quickstart;
@@ -24,7 +26,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::args::{Cli, Command, Common};
+use crate::args::{Cli, Command, Common, MessageCommand};
 use crate::failure::Failure;
 use crate::output::Output;
 
@@ -53,6 +55,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Topic(command) => session::block_on(topic::run(&common, &command)),
         Command::Produce(args) => session::block_on(produce::run(&common, &args)),
         Command::Consume(args) => session::block_on(consume::run(&common, &args)),
+        Command::Message(MessageCommand::Show(args)) => {
+            session::block_on(message_show::run(&common, &args))
+        }
         Command::Bench(command) => session::block_on(measured(&common, &command)),
         Command::Quickstart(args) => session::block_on(quickstart::run(&common, &args)),
     }

@@ -135,7 +135,7 @@ pub fn push_json(value: &impl Serialize, out: &mut Vec<u8>) {
 }
 
 /// Headers as an object; a name that repeats has an array.
-fn headers_json(headers: &[Header<'_>]) -> Value {
+pub(crate) fn headers_json(headers: &[Header<'_>]) -> Value {
     let mut object = Map::new();
     for (name, value) in headers {
         let value = value_json(value);
@@ -150,7 +150,7 @@ fn headers_json(headers: &[Header<'_>]) -> Value {
     Value::Object(object)
 }
 
-fn value_json(value: &[u8]) -> Value {
+pub(crate) fn value_json(value: &[u8]) -> Value {
     match std::str::from_utf8(value) {
         Ok(text) => Value::from(text),
         Err(_) => serde_json::json!({ "base64": STANDARD.encode(value) }),

@@ -5,6 +5,7 @@ mod client;
 mod compression;
 mod damage;
 mod disk_full;
+mod find;
 mod hostile;
 mod hostile_frames;
 mod idle;

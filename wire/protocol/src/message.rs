@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 mod fetch;
+mod find;
 mod hello;
 mod metadata;
 mod produce;
@@ -16,6 +17,10 @@ mod subscribe;
 mod topic;
 
 pub use fetch::{Fetch, FetchReply, FetchedBatch, ListAt, ListOffsets, ListOffsetsReply};
+pub use find::{
+    FOUND_MESSAGES_DEFAULT, FOUND_MESSAGES_MAX, FindBy, FindMessages, FindMessagesReply,
+    FoundMessage,
+};
 pub use hello::{HELLO_TEXT_BYTES_MAX, Hello, HelloReply, Ping, PingReply, features};
 pub use metadata::{Metadata, MetadataReply, QueueRoute, TopicMetadata};
 pub use produce::{InitProducer, InitProducerReply, Produce, ProduceReply};
@@ -68,6 +73,7 @@ requests! {
     Credit => CreditReply,
     Seek => SeekReply,
     Unsubscribe => UnsubscribeReply,
+    FindMessages => FindMessagesReply,
     CreateTopic => CreateTopicReply,
     AlterTopic => AlterTopicReply,
     DeleteTopic => DeleteTopicReply,

@@ -63,6 +63,8 @@ opcodes! {
     Unsubscribe = 16,
     /// Brings batches to a subscription; a push.
     Deliver = 17,
+    /// Looks for messages by id, key, offset or time.
+    FindMessages = 18,
     /// Makes a topic.
     CreateTopic = 20,
     /// Changes a topic.

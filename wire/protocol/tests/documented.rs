@@ -7,13 +7,14 @@ use grus_protocol::ids::BrokerAddress;
 use grus_protocol::message::{
     AlterTopic, AlterTopicReply, BrokerHeartbeat, BrokerHeartbeatReply, BrokerState, CreateTopic,
     CreateTopicReply, Credit, DeleteTopic, DeleteTopicReply, Deliver, DescribeTopic,
-    DescribeTopicReply, Fetch, FetchReply, FetchedBatch, Hello, HelloReply, InitProducer,
-    InitProducerReply, ListOffsets, ListOffsetsReply, ListTopics, ListTopicsReply, Metadata,
-    MetadataReply, OfferTopics, OfferTopicsReply, OfferedQueue, OfferedTopic, PingReply, Produce,
-    ProduceReply, QueueDescription, QueueRoute, QueueSpan, RefusedTopic, RegisterBroker,
-    RegisterBrokerReply, RoutesChanged, Seek, SeekReply, ShardClaim, ShardState, Subscribe,
-    SubscribeReply, TopicMetadata, TopicSettings, TopicState, TopicSummary, Unsubscribe,
-    WatchRoutes, WatchRoutesReply,
+    DescribeTopicReply, Fetch, FetchReply, FetchedBatch, FindMessages, FindMessagesReply,
+    FoundMessage, Hello, HelloReply, InitProducer, InitProducerReply, ListOffsets,
+    ListOffsetsReply, ListTopics, ListTopicsReply, Metadata, MetadataReply, OfferTopics,
+    OfferTopicsReply, OfferedQueue, OfferedTopic, PingReply, Produce, ProduceReply,
+    QueueDescription, QueueRoute, QueueSpan, RefusedTopic, RegisterBroker, RegisterBrokerReply,
+    RoutesChanged, Seek, SeekReply, ShardClaim, ShardState, Subscribe, SubscribeReply,
+    TopicMetadata, TopicSettings, TopicState, TopicSummary, Unsubscribe, WatchRoutes,
+    WatchRoutesReply,
 };
 use grus_protocol::{BatchLimits, ErrorCode, ErrorReply, FrameLimits, Opcode, limits};
 
@@ -80,80 +81,89 @@ fn field_tables() -> Vec<Vec<Vec<&'static str>>> {
     tables
 }
 
+/// Each message's name, fields, and how many of them are required.
+type Message = (&'static str, &'static [&'static str], usize);
+
+macro_rules! messages {
+    ($( $name:ident ),* $(,)?) => {
+        &[$( (stringify!($name), $name::FIELDS, $name::FIELDS_REQUIRED) ),*]
+    };
+}
+
+/// All messages, in the order in which they are documented.
+const MESSAGES: &[Message] = messages![
+    Hello,
+    HelloReply,
+    PingReply,
+    Metadata,
+    MetadataReply,
+    BrokerAddress,
+    TopicMetadata,
+    QueueRoute,
+    InitProducer,
+    InitProducerReply,
+    Produce,
+    ProduceReply,
+    Fetch,
+    FetchReply,
+    FetchedBatch,
+    ListOffsets,
+    ListOffsetsReply,
+    Subscribe,
+    SubscribeReply,
+    Credit,
+    Seek,
+    SeekReply,
+    Unsubscribe,
+    Deliver,
+    FindMessages,
+    FindMessagesReply,
+    FoundMessage,
+    CreateTopic,
+    CreateTopicReply,
+    TopicSettings,
+    AlterTopic,
+    AlterTopicReply,
+    DeleteTopic,
+    DeleteTopicReply,
+    DescribeTopic,
+    DescribeTopicReply,
+    QueueDescription,
+    ListTopics,
+    ListTopicsReply,
+    TopicSummary,
+    WatchRoutes,
+    WatchRoutesReply,
+    RoutesChanged,
+    BrokerState,
+    ShardState,
+    TopicState,
+    QueueSpan,
+    RegisterBroker,
+    ShardClaim,
+    RegisterBrokerReply,
+    BrokerHeartbeat,
+    BrokerHeartbeatReply,
+    OfferTopics,
+    OfferedTopic,
+    OfferedQueue,
+    OfferTopicsReply,
+    RefusedTopic,
+    ErrorReply,
+];
+
 #[test]
 fn every_field_of_every_message_is_listed_in_its_place() {
-    macro_rules! messages {
-        ($( $name:ident ),* $(,)?) => {
-            [$( (stringify!($name), $name::FIELDS, $name::FIELDS_REQUIRED) ),*]
-        };
-    }
-    let expected = messages![
-        Hello,
-        HelloReply,
-        PingReply,
-        Metadata,
-        MetadataReply,
-        BrokerAddress,
-        TopicMetadata,
-        QueueRoute,
-        InitProducer,
-        InitProducerReply,
-        Produce,
-        ProduceReply,
-        Fetch,
-        FetchReply,
-        FetchedBatch,
-        ListOffsets,
-        ListOffsetsReply,
-        Subscribe,
-        SubscribeReply,
-        Credit,
-        Seek,
-        SeekReply,
-        Unsubscribe,
-        Deliver,
-        CreateTopic,
-        CreateTopicReply,
-        TopicSettings,
-        AlterTopic,
-        AlterTopicReply,
-        DeleteTopic,
-        DeleteTopicReply,
-        DescribeTopic,
-        DescribeTopicReply,
-        QueueDescription,
-        ListTopics,
-        ListTopicsReply,
-        TopicSummary,
-        WatchRoutes,
-        WatchRoutesReply,
-        RoutesChanged,
-        BrokerState,
-        ShardState,
-        TopicState,
-        QueueSpan,
-        RegisterBroker,
-        ShardClaim,
-        RegisterBrokerReply,
-        BrokerHeartbeat,
-        BrokerHeartbeatReply,
-        OfferTopics,
-        OfferedTopic,
-        OfferedQueue,
-        OfferTopicsReply,
-        RefusedTopic,
-        ErrorReply,
-    ];
     let tables = field_tables();
-    for (table, (name, fields, required)) in tables.iter().zip(expected) {
+    for (table, (name, fields, required)) in tables.iter().zip(MESSAGES) {
         let listed: Vec<_> = table.iter().map(|row| row[1].trim_matches('`')).collect();
-        assert_eq!(listed, fields, "{name}");
+        assert_eq!(listed, *fields, "{name}");
         for (at, row) in table.iter().enumerate() {
             assert_eq!(row[0], at.to_string(), "{name}");
-            assert_eq!(row[3] == "required", at < required, "{name}: {}", row[1]);
+            assert_eq!(row[3] == "required", at < *required, "{name}: {}", row[1]);
         }
     }
-    assert_eq!(tables.len(), expected.len());
+    assert_eq!(tables.len(), MESSAGES.len());
 }
 
 #[test]

@@ -26,10 +26,11 @@ enum Value {
     Bool(bool),
     Number(u64),
     Text(String),
+    Bin(Vec<u8>),
     Array(Vec<Value>),
 }
 
-use Value::{Array, Bool, Nil, Number, Text};
+use Value::{Array, Bin, Bool, Nil, Number, Text};
 
 fn take<'a>(rest: &mut &'a [u8], count: usize) -> &'a [u8] {
     let (taken, left) = rest.split_at(count);
@@ -46,6 +47,10 @@ fn value(rest: &mut &[u8]) -> Value {
         0xc0 => Nil,
         0xc2 => Bool(false),
         0xc3 => Bool(true),
+        0xc4 => {
+            let length = big(take(rest, 1));
+            Bin(take(rest, usize::try_from(length).unwrap()).to_vec())
+        }
         0xcc => Number(big(take(rest, 1))),
         0xcd => Number(big(take(rest, 2))),
         0xce => Number(big(take(rest, 4))),
@@ -487,6 +492,52 @@ fn offsets_are_asked_for_in_three_ways() {
     assert_eq!(at("ListOffsets.first"), Array(n(&[0])));
     assert_eq!(at("ListOffsets.last"), Array(n(&[1])));
     assert_eq!(frame("ListOffsets.reply").header, n(&[1001, 10, 1004]));
+}
+
+#[test]
+fn messages_are_looked_for_in_four_ways() {
+    let id = 0x0123_4567_89ab_cdef;
+    let by = |name| frame(name).header[0].clone();
+    let find = frame("FindMessages.request");
+    assert_eq!((find.opcode, find.correlation), (18, CORRELATION + 18));
+    let key = Array(vec![Number(1), t("orders"), Number(id), Bin(b"order-17".to_vec())]);
+    assert_eq!(find.header, [key, Number(2)]);
+    let bytes: Vec<u8> = (0..16).map(|at| golden("batch.plain")[67 + at]).collect();
+    assert_eq!(by("FindMessages.id"), Array(vec![Number(0), Bin(bytes)]));
+    let with = |first, rest: Vec<Value>| {
+        Array([vec![Number(first), t("orders"), Number(id)], rest].concat())
+    };
+    assert_eq!(by("FindMessages.offset"), with(2, n(&[1, 1000])));
+    assert_eq!(by("FindMessages.time"), with(3, vec![Number(BORN), Nil]));
+    assert_eq!(by("FindMessages.time_in_queue"), with(3, n(&[BORN, 1])));
+
+    let reply = frame("FindMessages.reply");
+    let [Array(found), Bool(true), Number(4096), Number(77)] = &reply.header[..] else {
+        panic!("{:?}", reply.header)
+    };
+    let mut rest = &reply.body[..];
+    let mut bodies = Vec::new();
+    for one in found {
+        let Array(one) = one else { panic!("{one:?}") };
+        let [
+            topic,
+            Number(topic_id),
+            Number(_),
+            Number(offset),
+            Number(5),
+            Number(stored),
+            Number(length),
+        ] = &one[..]
+        else {
+            panic!("{one:?}")
+        };
+        assert_eq!((topic, *topic_id, *stored), (&t("orders"), id, BORN + offset));
+        let batch = batch(take(&mut rest, usize::try_from(*length).unwrap()));
+        assert_eq!((batch.fields["count"], batch.fields["attributes"]), (1, 0));
+        bodies.push((batch.fields["first_sequence"], batch.records[0].body.clone()));
+    }
+    assert_eq!(bodies, [(40, b"{\"order\":17}".to_vec()), (0, b"hello".to_vec())]);
+    assert!(rest.is_empty());
 }
 
 #[test]

@@ -128,6 +128,7 @@ fn every_header_reads_back_to_the_same_bytes() {
             Opcode::Seek => again_of::<message::Seek>(&frame),
             Opcode::Unsubscribe => again_of::<message::Unsubscribe>(&frame),
             Opcode::Deliver => again::<message::Deliver>(&frame),
+            Opcode::FindMessages => again_of::<message::FindMessages>(&frame),
             Opcode::CreateTopic => again_of::<message::CreateTopic>(&frame),
             Opcode::AlterTopic => again_of::<message::AlterTopic>(&frame),
             Opcode::DeleteTopic => again_of::<message::DeleteTopic>(&frame),

@@ -5,7 +5,8 @@
 use bytes::{Bytes, BytesMut};
 use grus_protocol::batch::{Origin, bloom_of};
 use grus_protocol::message::{
-    FetchReply, Metadata, MetadataReply, Produce, RegisterBroker, RoutesChanged,
+    FetchReply, FindMessages, FindMessagesReply, Metadata, MetadataReply, Produce, RegisterBroker,
+    RoutesChanged,
 };
 use grus_protocol::{
     BatchBuilder, BatchLimits, ErrorReply, FrameHead, FrameLimits, MessageId, NewRecord, Offset,
@@ -268,6 +269,8 @@ proptest! {
         let _ = frame::decode_header::<Metadata>(&content);
         let _ = frame::decode_header::<MetadataReply>(&content);
         let _ = frame::decode_header::<RoutesChanged>(&content);
+        let _ = frame::decode_header::<FindMessages>(&content);
+        let _ = frame::decode_header::<FindMessagesReply>(&content);
         let _ = frame::decode_header::<RegisterBroker>(&content);
         let _ = frame::decode_header::<ErrorReply>(&content);
         let _ = RecordBatch::from_log(content.clone());

@@ -225,7 +225,7 @@ impl World {
         self.feed(u64::MAX);
         let views = self.log.find_views();
         let outcome = self.index.search(query, &views);
-        for gap in &outcome.gaps {
+        for gap in outcome.gaps.iter().chain(&outcome.without_table) {
             self.log.find_again(*gap);
         }
         if outcome.gaps.is_empty() {
@@ -244,7 +244,6 @@ impl World {
         };
         let there = |held: &&Stored| self.purged.is_none_or(|purged| held.index > purged);
         let mut expected: Vec<_> = self.stored.iter().filter(is_of).filter(there).collect();
-        expected.sort_by_key(|held| (held.index, held.queue, held.offset));
         let total = expected.len();
         expected.drain(..total.saturating_sub(messages_max));
         let places = |held: &&Stored| (held.queue, Offset(held.offset));

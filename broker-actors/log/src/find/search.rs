@@ -86,10 +86,13 @@ impl<D: Disk> FindIndex<D> {
                 }
             }
             self.without.insert(view.sequence, "it has no table yet");
-            search.out.gaps.push(view.sequence);
+            search.out.without_table.push(view.sequence);
         }
-        let all = (0..view.runs.len()).rev().filter_map(|nth| view.fed(nth));
-        search.scan(&view.mapped, all);
+        let all = (0..view.runs.len()).filter_map(|nth| Some((view.fed(nth)?, nth)));
+        let wanted = all.filter(|(fed, _)| search.may_hold(fed));
+        let mut order: Vec<_> = wanted.map(|(fed, nth)| (fed.run.at, nth)).collect();
+        order.sort_unstable();
+        search.scan(&view.mapped, order.iter().rev().filter_map(|(_, nth)| view.fed(*nth)));
     }
 }
 
@@ -232,7 +235,7 @@ impl Search<'_> {
             offset,
             term: run.term,
             stored: run.stored,
-            index: run.at.index,
+            at: run.at,
             batch,
         });
     }
@@ -240,7 +243,7 @@ impl Search<'_> {
     /// The newest ones, in the order of the log.
     fn into_outcome(self) -> FindOutcome {
         let Self { query, mut out, .. } = self;
-        out.matches.sort_by_key(|found| (found.index, found.queue, found.offset));
+        out.matches.sort_unstable_by_key(|found| (found.at, found.offset));
         let extra = out.matches.len().saturating_sub(query.messages_max);
         out.more |= extra > 0;
         out.matches.drain(..extra);

@@ -27,16 +27,21 @@ pub(super) struct Finding {
     failed: BTreeSet<u64>,
     /// Segments have gone since it was told.
     gone: bool,
+    /// Bytes of the batches in `fresh`.
+    fresh_bytes: u64,
 }
 
 impl Finding {
     pub(super) fn note(&mut self, sequence: u64, run: Run) {
         self.fresh.entry(sequence).or_default().push_back(run);
+        self.fresh_bytes += u64::from(run.length);
     }
 
     /// A segment has gone.
     pub(super) fn forget(&mut self, sequence: u64) {
-        self.fresh.remove(&sequence);
+        for run in self.fresh.remove(&sequence).unwrap_or_default() {
+            self.fresh_bytes = self.fresh_bytes.saturating_sub(u64::from(run.length));
+        }
         self.fed.remove(&sequence);
         self.asked.remove(&sequence);
         self.failed.remove(&sequence);
@@ -67,6 +72,8 @@ impl<D: Disk> Log<D> {
                 && let Some(run) = held.get_mut().pop_front()
             {
                 bytes += u64::from(run.length);
+                self.finding.fresh_bytes =
+                    self.finding.fresh_bytes.saturating_sub(u64::from(run.length));
                 runs.push(FedRun { run, payload: payload_of(segment, run.at.index) });
             }
             if held.get().is_empty() {
@@ -81,6 +88,11 @@ impl<D: Disk> Log<D> {
             feed.alive = Some(self.segments.iter().map(|segment| segment.sequence).collect());
         }
         feed
+    }
+
+    /// About how many bytes of batches the index has not been told of.
+    pub fn find_waiting_bytes(&self) -> u64 {
+        self.finding.fresh_bytes
     }
 
     /// The segments as a search meets them. What [`Log::find_feed`] still has is not in them.
@@ -144,8 +156,10 @@ impl<D: Disk> Log<D> {
             self.finding.asked.remove(&sequence);
             return;
         }
+        let runs: VecDeque<Run> = self.index.runs_in(sequence).into();
         self.finding.fed.insert(sequence, 0);
-        self.finding.fresh.insert(sequence, self.index.runs_in(sequence).into());
+        self.finding.fresh_bytes += runs.iter().map(|run| u64::from(run.length)).sum::<u64>();
+        self.finding.fresh.insert(sequence, runs);
     }
 
     pub(super) fn find_path(&self, sequence: u64) -> PathBuf {

@@ -23,7 +23,7 @@ use crate::notes::{ACCEPTED_RANGES_MAX, Notes};
 use crate::report::Report;
 use crate::segment::{FreeMapping, Previous, Segment};
 use crate::switches::OrderRule;
-use crate::walk::Evidence;
+use crate::walk::{Evidence, Outcome};
 
 /// The smallest segment that a start on a full disk makes do with: the reserve and what goes with it.
 const LEAST_BYTES: u32 = RESERVE_BYTES / 2;
@@ -87,11 +87,7 @@ impl<D: Disk> Log<D> {
         let evidence = evidence(disk, &notes, mark, void_through, free_sequence);
         let mut outcome = opening.recover(&mut found, &names, evidence)?;
         let newest_sequence = outcome.newest_sequence().max(void_through);
-        let next_sequence = if config.skips(OrderRule::NumbersBeyondCuts) {
-            outcome.kept.last().map_or(0, |kept| kept.sequence) + 1
-        } else {
-            names.next_sequence(newest_sequence)
-        };
+        let next_sequence = next_sequence(&config, &outcome, names.next_sequence(newest_sequence));
         let as_found = notes.clone();
         if config.accept_loss {
             give_up(&mut notes, folder, &opening.report, outcome.last())?;
@@ -139,10 +135,9 @@ impl<D: Disk> Log<D> {
             config,
         };
         log.start()?;
-        let volatile = log.notes.lost_kernel;
-        let missing_from = outcome.missing_from;
-        let report = opening.report;
-        Ok((log, Recovered { checkpoints: data, lost_floor, missing_from, volatile, report }))
+        let (volatile, missing_from) = (log.notes.lost_kernel, outcome.missing_from);
+        let (checkpoints, report) = (data, opening.report);
+        Ok((log, Recovered { checkpoints, lost_floor, missing_from, volatile, report }))
     }
 
     /// The last steps of opening: the mark, and a segment to go on in.
@@ -221,6 +216,14 @@ impl<D: Disk> Leaving<D> {
             unmap: Vec::new(),
         }
     }
+}
+
+/// The number of the next segment.
+fn next_sequence(config: &LogConfig, outcome: &Outcome, beyond_cuts: u64) -> u64 {
+    if config.skips(OrderRule::NumbersBeyondCuts) {
+        return outcome.kept.last().map_or(0, |kept| kept.sequence) + 1;
+    }
+    beyond_cuts
 }
 
 fn bytes_since_seal<F>(segments: &VecDeque<Segment<F>>) -> u64 {

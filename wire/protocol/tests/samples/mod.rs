@@ -22,6 +22,7 @@ use grus_protocol::{
 };
 use serde::Serialize;
 
+mod find;
 mod registry;
 
 /// 2023-11-14T22:13:20.123Z.
@@ -177,6 +178,7 @@ pub fn frames() -> Vec<(String, Bytes)> {
     messages(&mut out);
     subscriptions(&mut out);
     topics(&mut out);
+    find::frames(&mut out);
     registry::frames(&mut out);
     errors(&mut out);
     out

@@ -1,0 +1,207 @@
+//! Finding single messages.
+
+use bytes::Bytes;
+use grus_protocol::batch::Record;
+use grus_protocol::message::{FindBy, FindMessages};
+use grus_protocol::{
+    BatchLimits, MessageId, Offset, ProducerEpoch, ProducerId, QueueId, RecordBatch, Sequence,
+    Term, TimestampMs, TopicId, TopicName,
+};
+use thiserror::Error;
+
+use crate::client::Client;
+use crate::error::ClientError;
+
+/// Why there is no message to give.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum FindError {
+    /// There is none.
+    #[error("no such message")]
+    NotFound,
+    /// There is none in what was searched; not all could be.
+    #[error("no such message in what was searched; {unsearched_bytes} bytes could not be")]
+    NotFoundYet {
+        /// Bytes of batches that were not looked at: too many without an index, or damaged.
+        unsearched_bytes: u64,
+    },
+    /// The search failed.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+}
+
+/// Who sent a message, by what number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SentBy {
+    /// The producer.
+    pub producer: ProducerId,
+    /// Its epoch.
+    pub epoch: ProducerEpoch,
+    /// The message's number among those it sent to the queue.
+    pub sequence: Sequence,
+}
+
+/// A message that was found.
+#[derive(Debug, Clone)]
+pub struct FoundMessage {
+    /// The topic it is in.
+    pub topic: TopicName,
+    /// The topic's incarnation.
+    pub topic_id: TopicId,
+    /// The queue it is in.
+    pub queue: QueueId,
+    /// Its place in the queue.
+    pub offset: Offset,
+    /// The term it was stored in.
+    pub term: Term,
+    /// When it was stored, by the broker's clock.
+    pub stored: TimestampMs,
+    /// Who sent it; `None` for a producer without an identity.
+    pub sent_by: Option<SentBy>,
+    record: Record,
+}
+
+impl FoundMessage {
+    /// Its id.
+    pub fn id(&self) -> MessageId {
+        self.record.id()
+    }
+
+    /// Its body.
+    pub fn body(&self) -> &[u8] {
+        self.record.body()
+    }
+
+    /// All that it carries: keys, tag, headers, times, body.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+}
+
+/// What a search came to.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct FoundMessages {
+    /// The messages, by the time they were stored: the newest last.
+    pub messages: Vec<FoundMessage>,
+    /// There may be older ones.
+    pub more: bool,
+    /// Bytes of batches that the broker read one by one, because no index covers them.
+    pub scanned_bytes: u64,
+    /// Bytes of batches that were not looked at: too many without an index, or damaged.
+    pub unsearched_bytes: u64,
+}
+
+impl Client {
+    /// Finds messages by id, by key, by offset or by time: the newest `messages_max` of them
+    /// (0: the broker's own maximum), none being no error.
+    ///
+    /// ```no_run
+    /// # async fn example(client: grus_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// use grus_client::{FindBy, TopicId};
+    ///
+    /// let by = FindBy::Key {
+    ///     topic: "orders".try_into()?,
+    ///     topic_id: TopicId::UNKNOWN,
+    ///     key: b"order-7".to_vec(),
+    /// };
+    /// for message in client.find_messages(by, 10).await?.messages {
+    ///     println!("{} at {} of queue {}", message.id(), message.offset, message.queue);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with `UnknownTopic`, `UnknownQueue`, `OffsetOutOfRange`,
+    /// `CorruptRange` or `UnsupportedFeature` (the broker keeps no index);
+    /// [`ClientError::Timeout`]; [`ClientError::Closed`].
+    pub async fn find_messages(
+        &self,
+        by: FindBy,
+        messages_max: u32,
+    ) -> Result<FoundMessages, ClientError> {
+        let request = FindMessages { by, messages_max };
+        let (reply, body) = self.ask_with_body(&request).await?;
+        let mut found = FoundMessages {
+            messages: Vec::with_capacity(reply.messages.len()),
+            more: reply.more,
+            scanned_bytes: reply.scanned_bytes,
+            unsearched_bytes: reply.unsearched_bytes,
+        };
+        let mut rest = body;
+        for place in reply.messages {
+            let batch = take(&mut rest, place.length)?;
+            let (sent_by, record) = read(batch)?;
+            found.messages.push(FoundMessage {
+                topic: place.topic,
+                topic_id: place.topic_id,
+                queue: place.queue,
+                offset: place.offset,
+                term: place.term,
+                stored: place.stored,
+                sent_by,
+                record,
+            });
+        }
+        Ok(found)
+    }
+
+    /// Finds one message: the newest, when there are several.
+    ///
+    /// # Errors
+    /// [`FindError::NotFound`], or as [`Client::find_messages`].
+    pub async fn find_message(&self, by: FindBy) -> Result<FoundMessage, FindError> {
+        let mut found = self.find_messages(by, 1).await?;
+        match (found.messages.pop(), found.unsearched_bytes) {
+            (Some(message), _) => Ok(message),
+            (None, 0) => Err(FindError::NotFound),
+            (None, unsearched_bytes) => Err(FindError::NotFoundYet { unsearched_bytes }),
+        }
+    }
+}
+
+fn bad(what: impl std::fmt::Display) -> ClientError {
+    ClientError::BadReply(format!("{what}"))
+}
+
+fn take(rest: &mut Bytes, length: u32) -> Result<Bytes, ClientError> {
+    let length = length as usize;
+    if length > rest.len() {
+        return Err(bad("a message reaches beyond the reply"));
+    }
+    Ok(rest.split_to(length))
+}
+
+/// The one record of a batch, checked as if it came from a stranger.
+fn read(batch: Bytes) -> Result<(Option<SentBy>, Record), ClientError> {
+    let batch = RecordBatch::check(batch, &BatchLimits::FORMAT).map_err(bad)?;
+    let producer = batch.producer_id();
+    let sent_by = (producer != ProducerId::NONE).then(|| SentBy {
+        producer,
+        epoch: batch.producer_epoch(),
+        sequence: batch.first_sequence(),
+    });
+    let record = batch.records().next().ok_or_else(|| bad("a batch without a message"))?;
+    Ok((sent_by, record.map_err(bad)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use grus_protocol::{BatchBuilder, NewRecord};
+
+    use super::*;
+
+    #[test]
+    fn a_reply_that_contradicts_itself_is_told() {
+        let mut builder = BatchBuilder::new(BatchLimits::PRODUCE);
+        let id = MessageId::from_parts(TimestampMs(5), &[1; 10]);
+        builder.push(&NewRecord::new(id, TimestampMs(5), "body")).expect("a plain record");
+        let batch = builder.finish();
+        let length = u32::try_from(batch.len()).expect("a short batch");
+        let (sent_by, record) = read(batch.clone()).expect("a whole batch");
+        assert_eq!((sent_by, record.id(), record.body()), (None, id, &b"body"[..]));
+        assert!(matches!(take(&mut batch.clone(), length + 1), Err(ClientError::BadReply(_))));
+        assert!(matches!(read(batch.slice(1..)), Err(ClientError::BadReply(_))));
+    }
+}
