@@ -12,6 +12,7 @@ use grus_protocol::{BatchLimits, BrokerId};
 
 use crate::config::{ClientConfig, ProducerConfig, ReaderConfig, millis};
 use crate::error::ClientError;
+use crate::guard::Guard;
 use crate::link::LinkSettings;
 use crate::producer::RouterDoors;
 use crate::read::Reader;
@@ -48,6 +49,7 @@ pub(crate) struct ClientCore {
     pub(crate) clock: Clock,
     pub(crate) doors: RouterDoors,
     owners: AtomicU32,
+    pub(crate) guard: Guard,
     awaits: Inbox<Await>,
     router: HostHandle<Router>,
     /// What changes when a client is connected, opens a producer, or is closed: not between
@@ -121,9 +123,16 @@ impl Client {
             router,
             config,
             owners: AtomicU32::new(1),
+            guard: Guard::default(),
             owned: Mutex::new(Owned { runtime: Some(runtime), producers: Vec::new(), hello: None }),
         };
         Ok(Self { core: Arc::new(core) })
+    }
+
+    /// How often code of the program that this client has called panicked: callbacks, interceptors,
+    /// queue selectors. No message is lost by it.
+    pub fn panics(&self) -> u64 {
+        self.core.guard.panics()
     }
 
     /// Waits until a broker answers, as long as `connect_wait_max` says.

@@ -1,12 +1,16 @@
 //! How clients, producers and readers are set up.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use grus_protocol::batch::Compression;
 use grus_protocol::names::NameError;
-use grus_protocol::{Offset, QueueId, TimestampMs, TopicName};
+use grus_protocol::{Offset, ProducerName, QueueId, TimestampMs, TopicName};
 
 use crate::error::ClientError;
+use crate::interceptor::Interceptors;
+use crate::message::Message;
 use crate::producer::IN_FLIGHT_BATCHES_MAX;
 
 /// Where a broker listens unless it is told otherwise.
@@ -32,6 +36,8 @@ pub struct ClientConfig {
     pub silence_max: Duration,
     /// The longest wait between two attempts to connect. Default: 1 s.
     pub reconnect_wait_max: Duration,
+    /// What sees every message before and after. Default: nothing.
+    pub interceptors: Interceptors,
 }
 
 impl ClientConfig {
@@ -71,12 +77,18 @@ impl Default for ClientConfig {
             open_timeout: Duration::from_secs(5),
             silence_max: Duration::from_secs(5),
             reconnect_wait_max: Duration::from_secs(1),
+            interceptors: Interceptors::default(),
         }
     }
 }
 
-/// Which queue a message goes to that has no key and names no queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Which queue a message goes to that names none and has no key.
+///
+/// A message that names its queue goes there and nowhere else. One with an order key, a key or a
+/// dedup key goes to the queue of the key's hash, unless the choice is the program's own function,
+/// which is asked for it as well. Where the choice is free, queues that nobody leads at the moment
+/// are passed over.
+#[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub enum QueueChoice {
     /// One queue until its batch is complete, then the next one.
@@ -84,6 +96,54 @@ pub enum QueueChoice {
     Sticky,
     /// Each message to the next queue.
     RoundRobin,
+    /// Each message to any queue.
+    Random,
+    /// By the hash of the message's key, or of its id if it has none.
+    KeyHash,
+    /// The queue with the fewest bytes of this producer that are not acknowledged yet; among
+    /// equals in turn. A queue whose broker is slow or away gets less. What consumers have yet to
+    /// read does not count: a queue keeps it however long it is.
+    LeastBacklog,
+    /// What a function of the program's own says, see [`QueueChoice::own`].
+    Own(QueueSelector),
+}
+
+impl QueueChoice {
+    /// Has a function choose, out of the message and the number of queues. It is called on the
+    /// client's thread and must return at once. A queue that does not exist fails the message with
+    /// [`SendError::UnknownQueue`](crate::SendError::UnknownQueue). If it panics, the message goes
+    /// where it would go without it. Of a batch, it sees the first message.
+    ///
+    /// ```
+    /// use grus_client::{Message, ProducerConfig, QueueChoice, QueueId};
+    ///
+    /// let mut config = ProducerConfig::new("orders")?;
+    /// config.queue_choice = QueueChoice::own(|message: &Message, queues| {
+    ///     QueueId(u32::try_from(message.body().len()).unwrap_or(0) % queues)
+    /// });
+    /// # Ok::<(), grus_client::protocol::names::NameError>(())
+    /// ```
+    pub fn own(select: impl Fn(&Message, u32) -> QueueId + Send + Sync + 'static) -> Self {
+        Self::Own(QueueSelector(Arc::new(select)))
+    }
+}
+
+/// A function that chooses queues.
+#[derive(Clone)]
+pub struct QueueSelector(Arc<Select>);
+
+type Select = dyn Fn(&Message, u32) -> QueueId + Send + Sync;
+
+impl QueueSelector {
+    pub(crate) fn select(&self, message: &Message, queues: u32) -> QueueId {
+        (self.0)(message, queues)
+    }
+}
+
+impl fmt::Debug for QueueSelector {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("QueueSelector")
+    }
 }
 
 /// How a [`Producer`](crate::Producer) sends.
@@ -92,6 +152,11 @@ pub enum QueueChoice {
 pub struct ProducerConfig {
     /// The topic.
     pub topic: TopicName,
+    /// The producer's name, if it has one: after a restart of the program, the producer of the
+    /// same name shuts out its earlier life, which gets
+    /// [`SendError::Fenced`](crate::SendError::Fenced) for whatever it sends from then on. So of
+    /// all producers of a name (and topic) the newest is the only one that stores. Default: none.
+    pub name: Option<ProducerName>,
     /// Whether a topic that does not exist is made, if the broker's policy allows it. Default:
     /// yes.
     pub auto_create: bool,
@@ -125,6 +190,7 @@ impl ProducerConfig {
     pub fn new(topic: &str) -> Result<Self, NameError> {
         Ok(Self {
             topic: TopicName::try_from(topic)?,
+            name: None,
             auto_create: true,
             queue_choice: QueueChoice::Sticky,
             send_timeout: Duration::from_secs(3),
@@ -135,6 +201,14 @@ impl ProducerConfig {
             pending_bytes_max: 64 * 1024 * 1024,
             in_flight_batches_max: IN_FLIGHT_BATCHES_MAX,
         })
+    }
+
+    /// The defaults for a topic, for a producer that is the only one of its name.
+    ///
+    /// # Errors
+    /// When one of the names breaks the rule of names.
+    pub fn named(topic: &str, name: &str) -> Result<Self, NameError> {
+        Ok(Self { name: Some(ProducerName::try_from(name)?), ..Self::new(topic)? })
     }
 
     /// The time after which a message fails at the latest.

@@ -153,6 +153,14 @@ impl SendError {
         }
     }
 
+    /// A timeout of which nothing is known yet but this.
+    pub(crate) fn or_because(self, reason: Option<&Refusal>) -> Self {
+        match self {
+            Self::Timeout { maybe_stored, cause: None } => Self::timeout(maybe_stored, reason),
+            error => error,
+        }
+    }
+
     pub(crate) fn timeout(maybe_stored: bool, cause: Option<&Refusal>) -> Self {
         Self::Timeout { maybe_stored, cause: cause.cloned() }
     }

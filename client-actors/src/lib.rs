@@ -30,6 +30,8 @@ mod client;
 mod config;
 mod error;
 mod find;
+mod guard;
+mod interceptor;
 mod link;
 mod message;
 mod message_id;
@@ -42,12 +44,13 @@ mod router;
 mod runtime;
 mod send;
 mod socket;
+mod watch;
 
 pub use admin::TopicChange;
 pub use client::{Client, Limits};
 pub use config::{
-    BOOTSTRAP_DEFAULT, ClientConfig, MissingTopic, OutOfRange, ProducerConfig, QueueChoice, Queues,
-    ReadMode, ReaderConfig, StartAt,
+    BOOTSTRAP_DEFAULT, ClientConfig, MissingTopic, OutOfRange, ProducerConfig, QueueChoice,
+    QueueSelector, Queues, ReadMode, ReaderConfig, StartAt,
 };
 pub use error::{ClientError, ReadError, Refusal, SendError};
 pub use find::{FindError, FoundMessage, FoundMessages, SentBy};
@@ -58,10 +61,12 @@ pub use grus_protocol::message::{
     TopicSummary,
 };
 pub use grus_protocol::{
-    BrokerId, Durability, ErrorCode, MessageId, Offset, QueueId, TimestampMs, TopicId, TopicName,
+    BrokerId, Durability, ErrorCode, MessageId, Offset, ProducerName, QueueId, TimestampMs,
+    TopicId, TopicName,
 };
+pub use interceptor::{Interceptor, Interceptors};
 pub use message::Message;
-pub use producer::Flushed;
+pub use producer::{Flushed, UNSENT_MAX, Unsent};
 pub use read::{Delivered, DeliveredBatch, Reader};
 pub use receipt::{BatchReceipt, Receipt};
 pub use send::{PendingBatch, PendingReceipt, Producer};

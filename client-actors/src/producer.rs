@@ -18,15 +18,16 @@
 //!   goes on with a new identity.
 
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use bytes::Bytes;
 use grus_mailbox::{Credit, Drained, Dropped, Inbox, Port, Receive, Resident, Room, Tick, Weigh};
 use grus_protocol::message::{InitProducer, InitProducerReply, Produce, ProduceReply};
 use grus_protocol::{BatchLimits, Frame, Offset, QueueId, TopicId};
 
 use crate::config::{ProducerConfig, millis};
 use crate::error::{Refusal, SendError};
+use crate::guard::Guard;
 use crate::link::{ANSWERS_MAX, Call, LinkChanged, LinkState, Subscribe, encode};
 use crate::receipt::{BatchReceipt, Receipt};
 use crate::route::{ASK_MS_MAX, LinkId};
@@ -34,6 +35,7 @@ use crate::router::{Ask, FindRoute, LinkHandle, Routed, reply_of, unavailable};
 
 pub(crate) mod choice;
 pub(crate) mod flushes;
+mod identities;
 pub(crate) mod lane;
 #[cfg(test)]
 mod lane_cases;
@@ -42,13 +44,18 @@ mod lane_model;
 pub(crate) mod outcome;
 pub(crate) mod parts;
 pub(crate) mod payload;
+mod placing;
+mod routing;
+mod salvage;
+#[cfg(test)]
+mod salvage_cases;
 mod slot;
 pub(crate) mod state;
 #[cfg(test)]
 mod state_model;
 
 pub(crate) use choice::Pick;
-pub use flushes::Flushed;
+pub use flushes::{Flushed, UNSENT_MAX, Unsent};
 pub(crate) use lane::IN_FLIGHT_BATCHES_MAX;
 pub(crate) use parts::{Ids, Load};
 
@@ -107,6 +114,7 @@ impl Weigh for Answered {}
 /// The answer to a request for an identity.
 #[derive(Debug)]
 pub(crate) struct IdentityAnswered {
+    source: Option<LinkId>,
     answer: Result<Frame, Dropped>,
 }
 
@@ -119,6 +127,7 @@ pub(crate) struct ProducerActor {
     state: ProducerState<(Reply, Credit), Port<Flushed>>,
     links: HashMap<LinkId, OpenLink>,
     own: Option<OwnInboxes>,
+    guard: Guard,
     is_stopping: bool,
 }
 
@@ -145,9 +154,15 @@ struct OpenLink {
 
 impl ProducerActor {
     /// A producer that asks for its route when it has something to send.
-    pub(crate) fn new(config: ProducerConfig, router: RouterDoors, seed: u64) -> Self {
-        let state = ProducerState::new(&config, BatchLimits::PRODUCE, seed);
-        Self { config, router, state, links: HashMap::new(), own: None, is_stopping: false }
+    pub(crate) fn new(
+        config: ProducerConfig,
+        router: RouterDoors,
+        seed: u64,
+        guard: Guard,
+    ) -> Self {
+        let state = ProducerState::new(&config, BatchLimits::PRODUCE, seed, &guard);
+        let (links, own, is_stopping) = (HashMap::new(), None, false);
+        Self { config, router, state, links, own, guard, is_stopping }
     }
 
     /// Does all there is to do, once for many messages.
@@ -210,14 +225,22 @@ impl ProducerActor {
                     self.state.route(Err(unavailable("client is busy or closed")), now_ms);
                 }
             }
-            Need::Identity => {
+            Need::Identity(source) => {
                 let to = own.identities.clone();
                 let answer = Port::call(move |answer| {
-                    let _ = to.try_put(IdentityAnswered { answer });
+                    let _ = to.try_put(IdentityAnswered { source, answer });
                 });
-                let frame = encode(&InitProducer { name: None }, 0);
+                let frame = encode(&InitProducer { name: self.config.name.clone() }, 0);
                 // A port that is dropped answers, too.
-                let _ = self.router.ask.try_put(Ask { frame, deadline_ms, answer });
+                match source.map(|link| self.links.get(&link)) {
+                    None => drop(self.router.ask.try_put(Ask { frame, deadline_ms, answer })),
+                    Some(Some(OpenLink { calls, session: Some(session) })) => {
+                        let (session, body) = (*session, Bytes::new());
+                        let answer = Some(answer);
+                        drop(calls.try_put(Call { session, frame, body, answer }));
+                    }
+                    Some(_) => drop(answer), // its connection is gone
+                }
             }
         }
     }
@@ -245,7 +268,7 @@ impl ProducerActor {
         result: Result<(Offset, Stored), SendError>,
     ) {
         let topic = self.config.topic.clone();
-        let told = catch_unwind(AssertUnwindSafe(|| match (reply, ids) {
+        self.guard.call("send callback", || match (reply, ids) {
             (Reply::One(port), Ids::One(id)) => port.send(result.map(|(offset, stored)| {
                 let Stored { at: stored, durability, duplicate, .. } = stored;
                 Receipt { id, topic, queue, offset, stored, durability, duplicate }
@@ -257,10 +280,7 @@ impl ProducerActor {
                 }));
             }
             _ => unreachable!("a message has one id, a batch has a list"),
-        }));
-        if told.is_err() {
-            tracing::error!(topic = self.config.topic.as_str(), "a send callback panicked");
-        }
+        });
     }
 }
 
@@ -330,7 +350,7 @@ impl Receive<IdentityAnswered> for ProducerActor {
         };
         let identity = reply
             .map(|reply| Identity { producer: reply.producer_id, epoch: reply.producer_epoch });
-        self.state.identity(identity, room.clock().monotonic_ms());
+        self.state.identity(answered.source, identity, room.clock().monotonic_ms());
         room.notify_drained();
     }
 }

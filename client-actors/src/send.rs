@@ -3,21 +3,23 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use grus_mailbox::{ActorSpec, Answer, Dropped, Host, HostHandle, Inbox, Place, Port, Stopped};
 use grus_mailbox::{PutError, reply};
 use grus_protocol::batch::Compression;
-use grus_protocol::{BatchBuilder, NewRecord, RecordError, TimestampMs, TopicName};
+use grus_protocol::{BatchBuilder, MessageId, NewRecord, RecordError, TimestampMs, TopicName};
 
 use crate::client::{Client, random};
-use crate::config::ProducerConfig;
+use crate::config::{ProducerConfig, QueueChoice};
 use crate::error::SendError;
 use crate::message::Message;
 use crate::message_id::MessageIds;
 use crate::producer::{Flush, Flushed, Ids, Load, Pick, ProducerActor, Reply, Submit};
 use crate::receipt::{BatchReceipt, Receipt};
+use crate::watch::Watch;
 
 /// Sends messages to one topic. Cheap to clone; all clones are the same producer and keep one
 /// order.
@@ -44,6 +46,7 @@ pub(crate) struct ProducerCore {
     flushes: Inbox<Flush>,
     actor: HostHandle<ProducerActor>,
     ids: MessageIds,
+    one_way_failures: Arc<AtomicU64>,
 }
 
 impl ProducerCore {
@@ -63,8 +66,9 @@ impl Producer {
         let seed = random();
         let spec = ActorSpec::new("Producer", config.topic.as_str());
         let (doors, own_config) = (client.core.doors.clone(), config.clone());
+        let guard = client.core.guard.clone();
         let actor = Host::spawn(place, spec, move || {
-            ProducerActor::new(own_config.clone(), doors.clone(), seed)
+            ProducerActor::new(own_config.clone(), doors.clone(), seed, guard.clone())
         });
         let core = ProducerCore {
             client: client.clone(),
@@ -72,6 +76,7 @@ impl Producer {
             flushes: actor.inbox::<Flush>(1_024),
             actor,
             ids: MessageIds::new(random(), (random() >> 32) as u32),
+            one_way_failures: Arc::default(),
             config,
         };
         Self { core: Arc::new(core) }
@@ -102,7 +107,8 @@ impl Producer {
     /// [`SendError::Full`] when there is no room within the send window, [`SendError::Closed`].
     pub async fn enqueue(&self, message: Message) -> Result<PendingReceipt, SendError> {
         let (port, answer) = reply::port();
-        self.put(self.submit_one(message, port)).await?;
+        let (submit, watch) = self.submit_one(message, port);
+        self.put(submit, &watch).await?;
         Ok(PendingReceipt(answer))
     }
 
@@ -112,9 +118,10 @@ impl Producer {
     /// [`SendError::Full`] when there is no room, [`SendError::Closed`].
     pub fn try_enqueue(&self, message: Message) -> Result<PendingReceipt, SendError> {
         let (port, answer) = reply::port();
-        match self.core.submits.try_put(self.submit_one(message, port)) {
+        let (submit, watch) = self.submit_one(message, port);
+        match self.core.submits.try_put(submit) {
             Ok(()) => Ok(PendingReceipt(answer)),
-            Err(refused) => Err(self.refused(&refused)),
+            Err(refused) => Err(watch.refused(self.refused(&refused))),
         }
     }
 
@@ -126,12 +133,34 @@ impl Producer {
         answered: impl FnOnce(Result<Receipt, SendError>) + Send + 'static,
     ) {
         let port = Port::call(move |answer| answered(answer.unwrap_or_else(gone)));
-        if let Err(refused) = self.core.submits.try_put(self.submit_one(message, port)) {
+        let (submit, _) = self.submit_one(message, port);
+        if let Err(refused) = self.core.submits.try_put(submit) {
             let error = self.refused(&refused);
             if let Reply::One(port) = refused.into_message().reply {
                 port.send(Err(error));
             }
         }
+    }
+
+    /// Sends a message of which nobody wants to hear: never waits, never fails. While no broker is
+    /// there it is kept like any other, within `pending_bytes_max` and the send window, and leaves
+    /// when one comes. One that finds no room, or is not stored in time, is lost and
+    /// [counted](Producer::one_way_failures).
+    ///
+    /// It is as safe on its way as any other message: sent again where need be, stored once, in
+    /// order with what this producer sends. What it saves is waiting.
+    pub fn send_one_way(&self, message: Message) {
+        let failures = Arc::clone(&self.core.one_way_failures);
+        self.send_async(message, move |result| {
+            if result.is_err() {
+                failures.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+
+    /// How many messages sent [one-way](Producer::send_one_way) failed so far, by all clones.
+    pub fn one_way_failures(&self) -> u64 {
+        self.core.one_way_failures.load(Ordering::Relaxed)
     }
 
     /// Sends messages as one batch and waits for its receipt: all of them are stored in one queue,
@@ -151,12 +180,14 @@ impl Producer {
     /// As [`Producer::send_batch`], as far as it is known before the batch is sent.
     pub async fn enqueue_batch(&self, messages: Vec<Message>) -> Result<PendingBatch, SendError> {
         let (port, answer) = reply::port();
-        self.put(self.submit_many(messages, port)?).await?;
+        let (submit, watch) = self.submit_many(messages, port)?;
+        self.put(submit, &watch).await?;
         Ok(PendingBatch(answer))
     }
 
-    /// Waits until all that was sent before is answered, without waiting for batches to fill.
-    /// Returns how many messages were stored and how many failed since the flush before.
+    /// Waits until all that was sent before is answered, without waiting for batches to fill; that
+    /// takes the send window at the longest. Returns how many messages were stored and which ones
+    /// were not since the flush before.
     ///
     /// # Errors
     /// [`SendError::Closed`].
@@ -167,7 +198,8 @@ impl Producer {
         answer.await.map_err(|Dropped| gone_error(true))
     }
 
-    /// Flushes and ends the producer; it takes nothing more, by none of its clones.
+    /// Flushes and ends the producer; it takes nothing more, by none of its clones. Returns what a
+    /// flush does: what was not sent is named there.
     ///
     /// # Errors
     /// [`SendError::Closed`] when it was closed before.
@@ -177,7 +209,26 @@ impl Producer {
         Ok(flushed)
     }
 
-    fn submit_one(&self, message: Message, port: Port<Result<Receipt, SendError>>) -> Submit {
+    fn submit_one(
+        &self,
+        mut message: Message,
+        port: Port<Result<Receipt, SendError>>,
+    ) -> (Submit, Watch) {
+        let hooks = &self.core.client.core.config.interceptors;
+        if hooks.is_empty() {
+            return (self.submit(message, port), Watch::default());
+        }
+        let guard = &self.core.client.core.guard;
+        hooks.before_send(guard, &mut message);
+        self.complete(&mut message.record, self.core.client.core.clock.now());
+        let watch = Watch::for_some();
+        let port = watch.over_one(hooks.clone(), guard.clone(), message.clone(), port);
+        let mut submit = self.submit(message, port);
+        submit.weight = submit.weight.saturating_mul(2); // the interceptors' copy
+        (submit, watch)
+    }
+
+    fn submit(&self, message: Message, port: Port<Result<Receipt, SendError>>) -> Submit {
         let weight = u32::try_from(message.weight()).unwrap_or(u32::MAX);
         let pick = message.pick();
         let mut record = message.record;
@@ -189,16 +240,65 @@ impl Producer {
     /// Encodes on the caller's thread, so that many callers share the work.
     fn submit_many(
         &self,
-        messages: Vec<Message>,
+        mut messages: Vec<Message>,
         port: Port<Result<BatchReceipt, SendError>>,
-    ) -> Result<Submit, SendError> {
+    ) -> Result<(Submit, Watch), SendError> {
+        let core = &self.core.client.core;
+        let now = core.clock.now(); // once: it costs more than encoding does
+        let hooks = &core.config.interceptors;
+        let (mut watch, mut copies) = (Watch::default(), Vec::new());
+        if !hooks.is_empty() {
+            for message in &mut messages {
+                hooks.before_send(&core.guard, message);
+                self.complete(&mut message.record, now);
+            }
+            (watch, copies) = (Watch::for_some(), messages.clone());
+        }
+        let own = matches!(self.core.config.queue_choice, QueueChoice::Own(_));
+        let first = messages.first().filter(|_| own).cloned();
+        let encoded = self.encode(messages, now);
+        let (pick, mut builder, ids) = match encoded {
+            Ok(encoded) => encoded,
+            Err(error) => {
+                let failed = Err(error.clone());
+                for copy in &copies {
+                    hooks.after_send(&core.guard, copy, &failed);
+                }
+                return Err(error);
+            }
+        };
+        let weight = builder.len_bytes() + 16 * ids.len();
+        let kept: usize = copies.iter().map(Message::weight).sum();
+        let weight = u32::try_from(weight + kept).unwrap_or(u32::MAX);
+        let compression = self.core.config.compression;
+        let is_wanted = compression != Compression::None;
+        if is_wanted && core.agreed_compressions() & compression.bit() != 0 {
+            builder.compress(compression);
+        }
+        let load = match first {
+            Some(first) => Load::ManyLike(builder, Box::new(first)),
+            None => Load::Many(builder),
+        };
+        let port = if copies.is_empty() {
+            port
+        } else {
+            watch.over_many(hooks.clone(), core.guard.clone(), copies, port)
+        };
+        let reply = Reply::Many(port);
+        Ok((Submit { pick, load, ids: Ids::Many(ids), weight, reply }, watch))
+    }
+
+    fn encode(
+        &self,
+        messages: Vec<Message>,
+        now: TimestampMs,
+    ) -> Result<(Pick, BatchBuilder, Vec<MessageId>), SendError> {
         let Some(first) = messages.first() else { return Err(SendError::EmptyBatch) };
         let pick = first.pick();
         let (first_queue, first_order) = (first.queue, first.record.order_key.clone());
         let first_dedup = first.record.dedup_key.clone();
         let mut builder = BatchBuilder::new(self.core.client.core.batch_limits());
         let mut ids = Vec::with_capacity(messages.len());
-        let now = self.core.client.core.clock.now(); // once: it costs more than encoding does
         for (index, message) in messages.into_iter().enumerate() {
             let other_queue = message.queue.is_some_and(|queue| pick != Pick::Given(queue));
             let order = &message.record.order_key;
@@ -215,14 +315,7 @@ impl Producer {
             builder.push(&record).map_err(|reason| SendError::Invalid { index, reason })?;
             ids.push(record.id);
         }
-        let weight = u32::try_from(builder.len_bytes() + 16 * ids.len()).unwrap_or(u32::MAX);
-        let compression = self.core.config.compression;
-        let is_wanted = compression != Compression::None;
-        if is_wanted && self.core.client.core.agreed_compressions() & compression.bit() != 0 {
-            builder.compress(compression);
-        }
-        let (load, reply) = (Load::Many(builder), Reply::Many(port));
-        Ok(Submit { pick, load, ids: Ids::Many(ids), weight, reply })
+        Ok((pick, builder, ids))
     }
 
     /// Gives the record its birth and its id, unless it has them.
@@ -235,18 +328,18 @@ impl Producer {
         }
     }
 
-    async fn put(&self, submit: Submit) -> Result<(), SendError> {
+    async fn put(&self, submit: Submit, watch: &Watch) -> Result<(), SendError> {
         let submit = match self.core.submits.try_put(submit) {
             Ok(()) => return Ok(()),
             Err(PutError::Full(submit)) => submit,
-            Err(refused) => return Err(self.refused(&refused)),
+            Err(refused) => return Err(watch.refused(self.refused(&refused))),
         };
         // Within the window, what is before it is answered, one way or the other.
-        let put = self.core.submits.put(submit);
+        let put = std::pin::pin!(self.core.submits.put(submit));
         match tokio::time::timeout(self.core.config.window(), put).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(refused)) => Err(self.refused(&refused)),
-            Err(_elapsed) => Err(self.full()),
+            Ok(Err(refused)) => Err(watch.refused(self.refused(&refused))),
+            Err(_elapsed) => Err(watch.refused(self.full())),
         }
     }
 
@@ -269,7 +362,7 @@ fn gone_error(maybe_stored: bool) -> SendError {
     SendError::Closed { maybe_stored }
 }
 
-fn gone<T>(_: Dropped) -> Result<T, SendError> {
+pub(crate) fn gone<T>(_: Dropped) -> Result<T, SendError> {
     Err(gone_error(true))
 }
 

@@ -2,13 +2,30 @@
 
 use std::collections::VecDeque;
 
+use grus_protocol::MessageId;
+
+/// Most messages that a [`Flushed`] names.
+pub const UNSENT_MAX: usize = 1_000;
+
+/// A message that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unsent {
+    /// Its id.
+    pub id: MessageId,
+    /// Whether it may be stored all the same, see
+    /// [`SendError::maybe_stored`](crate::SendError::maybe_stored).
+    pub maybe_stored: bool,
+}
+
 /// How the messages before a flush ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Flushed {
     /// Messages acknowledged since the flush before.
     pub stored: u64,
     /// Messages that failed since the flush before; each caller has been told why.
     pub failed: u64,
+    /// Which ones failed; no more than the first [`UNSENT_MAX`].
+    pub unsent: Vec<Unsent>,
 }
 
 /// Messages between two flushes.
@@ -40,14 +57,23 @@ impl<F> Flushes<F> {
         self.first + newest as u64
     }
 
-    /// Counts `messages` of a generation as answered.
-    pub(crate) fn answered(&mut self, generation: u64, messages: u64, stored: bool) {
+    /// Counts messages of a generation as answered: stored, or failed with a word on whether they
+    /// may be stored.
+    pub(crate) fn answered(&mut self, generation: u64, ids: &[MessageId], failed: Option<bool>) {
+        let messages = ids.len() as u64;
         let index = usize::try_from(generation - self.first).unwrap_or(usize::MAX);
         let generation = &mut self.generations[index];
         assert!(generation.pending >= messages, "a message was answered twice");
         generation.pending -= messages;
         let report = &mut generation.report;
-        *(if stored { &mut report.stored } else { &mut report.failed }) += messages;
+        let Some(maybe_stored) = failed else {
+            report.stored += messages;
+            return;
+        };
+        report.failed += messages;
+        let room = UNSENT_MAX - report.unsent.len();
+        let named = ids.iter().take(room).map(|id| Unsent { id: *id, maybe_stored });
+        report.unsent.extend(named);
     }
 
     /// `waiter` waits for all taken so far.
@@ -79,6 +105,20 @@ impl<F> Flushes<F> {
 mod tests {
     use super::*;
 
+    fn ids(count: u128) -> Vec<MessageId> {
+        (1..=count).map(|number| MessageId(uuid::Uuid::from_u128(number))).collect()
+    }
+
+    #[test]
+    fn a_report_names_so_many_and_counts_all() {
+        let mut flushes = Flushes::new();
+        let generation = flushes.taken(3_000);
+        flushes.flush('a');
+        flushes.answered(generation, &ids(3_000), Some(false));
+        let (_, flushed) = flushes.poll().unwrap();
+        assert_eq!((flushed.failed, flushed.unsent.len()), (3_000, UNSENT_MAX));
+    }
+
     #[test]
     fn a_flush_waits_for_what_came_before_it_and_for_nothing_else() {
         let mut flushes = Flushes::new();
@@ -86,13 +126,15 @@ mod tests {
         flushes.flush('a');
         let after = flushes.taken(1);
         assert!(flushes.is_flushing(before) && !flushes.is_flushing(after));
-        flushes.answered(after, 1, true);
-        flushes.answered(before, 1, false);
+        flushes.answered(after, &ids(1), None);
+        flushes.answered(before, &ids(1), Some(true));
         assert_eq!(flushes.poll(), None);
-        flushes.answered(before, 2, true);
-        assert_eq!(flushes.poll(), Some(('a', Flushed { stored: 2, failed: 1 })));
+        flushes.answered(before, &ids(2), None);
+        let unsent = vec![Unsent { id: ids(1)[0], maybe_stored: true }];
+        assert_eq!(flushes.poll(), Some(('a', Flushed { stored: 2, failed: 1, unsent })));
         flushes.flush('b');
-        assert_eq!(flushes.poll(), Some(('b', Flushed { stored: 1, failed: 0 })));
+        let flushed = Flushed { stored: 1, ..Flushed::default() };
+        assert_eq!(flushes.poll(), Some(('b', flushed)));
         assert_eq!(flushes.poll(), None);
     }
 
@@ -103,7 +145,7 @@ mod tests {
         flushes.flush('a');
         flushes.flush('b');
         assert_eq!(flushes.poll(), None);
-        flushes.answered(first, 1, true);
+        flushes.answered(first, &ids(1), None);
         assert_eq!(flushes.poll().unwrap().0, 'a');
         assert_eq!(flushes.poll().unwrap().0, 'b');
     }

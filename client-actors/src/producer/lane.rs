@@ -22,6 +22,9 @@
 //!    producer (or, with `replicated`, lost its newest records): nothing in flight is stored or
 //!    ever will be. All of it goes out again under a fresh identity.
 //!
+//! 7. A batch of several callers that is refused for one record's sake is taken apart: what the
+//!    others sent goes to the front of the waiting ones, and everything behind follows as in rule 5.
+//!
 //! A batch that is refused for good after an earlier attempt was not answered may be stored by
 //! that attempt, and those behind it, too: where sending them under a fresh identity could store
 //! them twice, the caller hears [`SendError::Timeout`] with `maybe_stored` instead.
@@ -68,6 +71,22 @@ pub(crate) struct Batch<B, M> {
     pub(crate) records: u32,
     /// When its callers are told of a timeout.
     pub(crate) deadline_ms: u64,
+}
+
+/// A refused batch, taken apart.
+#[derive(Debug)]
+pub(crate) struct Divided<B, M> {
+    /// Whoever is to hear of the refusal.
+    pub(crate) failed: Option<M>,
+    /// The others, in their order.
+    pub(crate) rest: Vec<Batch<B, M>>,
+}
+
+impl<B, M> Divided<B, M> {
+    /// One that stays whole: all its callers are to hear.
+    pub(crate) fn whole(batch: Batch<B, M>) -> Self {
+        Self { failed: Some(batch.members), rest: Vec::new() }
+    }
 }
 
 /// A batch to send now, as the payload and the stamp it must carry.
@@ -149,6 +168,30 @@ impl<B, M> Lane<B, M> {
             self.next_sequence = Sequence(0);
             self.fresh_identity_needed = false;
         }
+    }
+
+    /// What is not answered yet.
+    pub(crate) fn payloads(&self) -> impl Iterator<Item = &B> {
+        let waiting = self.ready.iter().map(|batch| &batch.payload);
+        self.window.iter().map(|slot| &slot.payload).chain(waiting)
+    }
+
+    /// Whether nothing is in flight.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.window.is_empty()
+    }
+
+    /// Has it go on under a fresh identity once what is in flight is answered; until then nothing
+    /// more leaves.
+    pub(crate) fn renew(&mut self) {
+        self.fresh_identity_needed |= self.identity.is_some();
+    }
+
+    /// All batches that are awaited, in their order: the queue is gone, and nothing in flight can
+    /// be stored in what is there now.
+    pub(crate) fn take_all(&mut self) -> Vec<Batch<B, M>> {
+        self.requeue_window();
+        self.ready.drain(..).collect()
     }
 
     /// The connection to the queue's leader is there: send at once.
@@ -266,11 +309,13 @@ impl<B, M> Lane<B, M> {
     }
 
     /// An attempt was refused. Returns what that was taken for, unless it is of no account.
+    /// `divide` takes a batch apart that was refused for good.
     pub(crate) fn refused(
         &mut self,
         (serial, attempt): (u64, u64),
         refusal: Refusal,
         now_ms: u64,
+        divide: impl FnOnce(Batch<B, M>, &Refusal) -> Divided<B, M>,
         out: &mut Vec<Outcome<M>>,
     ) -> Option<Verdict> {
         let index = self.index(serial)?;
@@ -304,27 +349,36 @@ impl<B, M> Lane<B, M> {
                 self.window[index].answer(SendError::Fenced(refusal.clone()), out);
                 self.fail_all(|sent| fenced(sent, &refusal), out);
             }
-            Verdict::Final => self.refused_for_good(index, &refusal, out),
+            Verdict::Final => self.refused_for_good(index, &refusal, divide, out),
         }
         self.tidy();
         Some(verdict)
     }
 
-    fn refused_for_good(&mut self, index: usize, refusal: &Refusal, out: &mut Vec<Outcome<M>>) {
+    fn refused_for_good(
+        &mut self,
+        index: usize,
+        refusal: &Refusal,
+        divide: impl FnOnce(Batch<B, M>, &Refusal) -> Divided<B, M>,
+        out: &mut Vec<Outcome<M>>,
+    ) {
         let mut behind = self.window.split_off(index);
         self.fresh_identity_needed = true;
         let Some(mut refused) = behind.pop_front() else { return };
-        let maybe_stored = refused.uncertain; // by an attempt before the refused one
-        let error = if maybe_stored {
-            SendError::timeout(true, Some(refusal))
-        } else {
-            SendError::Refused(refusal.clone())
-        };
-        refused.answer(error, out);
-        for slot in behind.iter_mut().filter(|_| maybe_stored) {
-            slot.answer(SendError::timeout(true, Some(refusal)), out);
+        if refused.uncertain {
+            // An attempt before the refused one may have stored it, and those behind it.
+            refused.answer(SendError::timeout(true, Some(refusal)), out);
+            for slot in &mut behind {
+                slot.answer(SendError::timeout(true, Some(refusal)), out);
+            }
         }
         self.put_back(behind);
+        if let Some(batch) = refused.into_batch() {
+            let divided = divide(batch, refusal);
+            let error = || Err(SendError::Refused(refusal.clone()));
+            out.extend(divided.failed.map(|members| Outcome { members, result: error() }));
+            divided.rest.into_iter().rev().for_each(|batch| self.ready.push_front(batch));
+        }
         self.pop_settled();
     }
 

@@ -4,7 +4,7 @@ use grus_protocol::{
     Durability, ErrorCode, ErrorReply, Offset, ProducerEpoch, ProducerId, TimestampMs,
 };
 
-use super::lane::{Batch, Identity, Lane, LaneSettings};
+use super::lane::{Batch, Divided, Identity, Lane, LaneSettings};
 use super::outcome::{Outcome, Stored};
 use crate::error::{Refusal, SendError};
 
@@ -100,8 +100,20 @@ fn a_refusal_is_waited_out_and_then_all_behind_it_follow_again() {
     let mut lane = lane(3);
     sent(&mut lane, 0);
     let mut out = Vec::new();
-    lane.refused((1, 1), refusal(ErrorCode::Overloaded), 100, &mut out);
-    lane.refused((2, 2), refusal(ErrorCode::OutOfSequence), 100, &mut out);
+    lane.refused(
+        (1, 1),
+        refusal(ErrorCode::Overloaded),
+        100,
+        |batch, _| Divided::whole(batch),
+        &mut out,
+    );
+    lane.refused(
+        (2, 2),
+        refusal(ErrorCode::OutOfSequence),
+        100,
+        |batch, _| Divided::whole(batch),
+        &mut out,
+    );
     assert_eq!(sent(&mut lane, 104), [], "it waits at least half of its backoff");
     assert_eq!(sent(&mut lane, 110), [(1, 2, 1), (2, 4, 1)]);
     assert!(out.is_empty());
@@ -112,7 +124,13 @@ fn a_gap_behind_one_that_is_not_answered_waits_for_that_answer() {
     let mut lane = lane(2);
     sent(&mut lane, 0);
     let mut out = Vec::new();
-    lane.refused((1, 1), refusal(ErrorCode::OutOfSequence), 0, &mut out);
+    lane.refused(
+        (1, 1),
+        refusal(ErrorCode::OutOfSequence),
+        0,
+        |batch, _| Divided::whole(batch),
+        &mut out,
+    );
     assert_eq!(sent(&mut lane, 500), []);
     lane.stored(0, receipt(), &mut out);
     assert_eq!(sent(&mut lane, 500), [(1, 2, 1)]);
@@ -122,7 +140,13 @@ fn a_gap_behind_one_that_is_not_answered_waits_for_that_answer() {
 fn a_gap_before_the_oldest_means_another_identity_for_all() {
     let mut lane = lane(2);
     sent(&mut lane, 0);
-    lane.refused((0, 0), refusal(ErrorCode::UnknownProducer), 0, &mut Vec::new());
+    lane.refused(
+        (0, 0),
+        refusal(ErrorCode::UnknownProducer),
+        0,
+        |batch, _| Divided::whole(batch),
+        &mut Vec::new(),
+    );
     assert_eq!(sent(&mut lane, 0), []);
     assert!(lane.wants_identity());
     lane.give_identity(identity(2));
@@ -163,7 +187,13 @@ fn a_batch_refused_for_good_frees_those_behind_it_once_those_before_it_are_answe
     let mut lane = lane(3);
     sent(&mut lane, 0);
     let mut out = Vec::new();
-    lane.refused((1, 1), refusal(ErrorCode::RecordNotAllowed), 0, &mut out);
+    lane.refused(
+        (1, 1),
+        refusal(ErrorCode::RecordNotAllowed),
+        0,
+        |batch, _| Divided::whole(batch),
+        &mut out,
+    );
     assert!(!lane.wants_identity(), "0 is not answered: 2 must not overtake it");
     lane.stored(0, receipt(), &mut out);
     assert!(lane.wants_identity());
@@ -202,7 +232,13 @@ fn a_fenced_lane_fails_everything() {
     let mut lane = lane(7);
     sent(&mut lane, 0);
     let mut out = Vec::new();
-    lane.refused((0, 0), refusal(ErrorCode::ProducerFenced), 0, &mut out);
+    lane.refused(
+        (0, 0),
+        refusal(ErrorCode::ProducerFenced),
+        0,
+        |batch, _| Divided::whole(batch),
+        &mut out,
+    );
     assert_eq!(out.len(), 7);
     assert!(lane.is_idle());
     let results = results(out);

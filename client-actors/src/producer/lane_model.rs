@@ -8,7 +8,7 @@ use grus_protocol::{
 };
 use proptest::prelude::*;
 
-use super::lane::{Batch, Identity, Lane, LaneSettings};
+use super::lane::{Batch, Divided, Identity, Lane, LaneSettings};
 use super::outcome::{Outcome, Stored};
 use crate::error::{Refusal, SendError};
 
@@ -190,7 +190,13 @@ impl World {
                 }
                 Some(Reply::Refused(token, code)) => {
                     let refusal = Refusal::from(ErrorReply::new(code, ""));
-                    self.lane.refused(token, refusal, self.now_ms, &mut out);
+                    self.lane.refused(
+                        token,
+                        refusal,
+                        self.now_ms,
+                        |batch, _| Divided::whole(batch),
+                        &mut out,
+                    );
                 }
                 None => break,
             }

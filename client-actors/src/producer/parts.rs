@@ -3,8 +3,10 @@
 use bytes::Bytes;
 use grus_protocol::{BatchBuilder, MessageId, NewRecord, QueueId};
 
+use super::choice::Pick;
 use super::outcome::Stored;
 use crate::error::SendError;
+use crate::message::Message;
 use crate::route::LinkId;
 
 /// What is sent.
@@ -14,6 +16,8 @@ pub(crate) enum Load {
     One(NewRecord),
     /// A whole batch, encoded already.
     Many(BatchBuilder),
+    /// The same, with its first message for a function of the program's own to choose by.
+    ManyLike(BatchBuilder, Box<Message>),
 }
 
 /// The ids of what one caller sent.
@@ -28,9 +32,14 @@ pub(crate) enum Ids {
 impl Ids {
     /// How many messages they are of.
     pub(super) fn count(&self) -> u64 {
+        self.as_slice().len() as u64
+    }
+
+    /// All of them.
+    pub(super) fn as_slice(&self) -> &[MessageId] {
         match self {
-            Self::One(_) => 1,
-            Self::Many(ids) => ids.len() as u64,
+            Self::One(id) => std::slice::from_ref(id),
+            Self::Many(ids) => ids,
         }
     }
 }
@@ -40,6 +49,8 @@ impl Ids {
 pub(crate) struct Member<P> {
     pub(crate) port: P,
     pub(crate) ids: Ids,
+    /// What it said about its queue, should it need another one.
+    pub(super) pick: Pick,
     /// The flush it belongs to.
     pub(super) generation: u64,
 }
@@ -70,5 +81,6 @@ pub(crate) struct Sending {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
     Route,
-    Identity,
+    /// From the broker of this connection; `None`: from any.
+    Identity(Option<LinkId>),
 }

@@ -21,6 +21,14 @@ pub(crate) enum Payload {
 }
 
 impl Payload {
+    /// About how many bytes it has.
+    pub(crate) fn len_bytes(&self) -> u64 {
+        match self {
+            Self::Open(builder) => builder.len_bytes() as u64,
+            Self::Stamped { bytes, .. } => bytes.len() as u64,
+        }
+    }
+
     /// The batch as `identity` sends it from `first_sequence` on. Compresses and encodes once; the
     /// same bytes again for the same stamp.
     pub(crate) fn stamped(

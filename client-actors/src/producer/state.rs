@@ -5,17 +5,20 @@
 use std::collections::VecDeque;
 
 use grus_protocol::batch::Compression;
-use grus_protocol::{BatchBuilder, BatchLimits, NewRecord, QueueId, RecordError};
+use grus_protocol::{BatchBuilder, BatchLimits, QueueId};
 
-use super::choice::{Chooser, Pick};
+use super::choice::{Chooser, Queues};
 use super::flushes::{Flushed, Flushes};
-use super::lane::{Batch, Identity, Lane, LaneSettings};
+use super::identities::{Identities, Source};
+use super::lane::{Identity, Lane, LaneSettings};
 use super::outcome::{Outcome, Stored, Verdict};
-use super::parts::{Ended, Ids, Load, Member, Members, Need, Sending};
+use super::parts::{Ended, Load, Member, Members, Need, Sending};
 use super::payload::Payload;
+use super::salvage::divide;
 use crate::backoff::{Backoff, Jitter};
 use crate::config::{ProducerConfig, millis};
 use crate::error::{Refusal, SendError};
+use crate::guard::Guard;
 use crate::route::{Ask, LinkId, Route};
 
 /// An open batch is complete at this age even if it could not leave anyway, because its messages
@@ -24,58 +27,74 @@ const OPEN_AGE_MS_MAX: u64 = 250;
 /// How long to wait when a connection has no room for a batch.
 const NO_ROOM_WAIT_MS: u64 = 5;
 
+/// A batch that still takes messages.
 #[derive(Debug)]
-struct Open<P> {
-    builder: BatchBuilder,
-    members: Members<P>,
-    since_ms: u64,
+pub(super) struct Open<P> {
+    pub(super) builder: BatchBuilder,
+    pub(super) members: Members<P>,
+    pub(super) since_ms: u64,
 }
 
+/// One queue.
 #[derive(Debug)]
-struct QueueLane<P> {
-    lane: Lane<Payload, Members<P>>,
-    open: Option<Open<P>>,
-    link: Option<LinkId>,
+pub(super) struct QueueLane<P> {
+    pub(super) lane: Lane<Payload, Members<P>>,
+    pub(super) open: Option<Open<P>>,
+    pub(super) link: Option<LinkId>,
     /// Which of the producer's identities it had last, counted from 1.
-    identity_number: u64,
-    is_listed: bool,
+    pub(super) identity_number: u64,
+    pub(super) is_listed: bool,
+}
+
+/// Taken before the queues were known.
+#[derive(Debug)]
+pub(super) struct Unrouted<P> {
+    pub(super) deadline_ms: u64,
+    pub(super) load: Load,
+    pub(super) member: Member<P>,
 }
 
 /// See the module documentation. `P` is where an outcome goes, `F` whoever waits for a flush.
 #[derive(Debug)]
 pub(crate) struct ProducerState<P, F> {
-    config: ProducerConfig,
-    limits: BatchLimits,
-    lane_settings: LaneSettings,
-    window_ms: u64,
+    pub(super) config: ProducerConfig,
+    pub(super) limits: BatchLimits,
+    pub(super) lane_settings: LaneSettings,
+    pub(super) window_ms: u64,
     linger_ms: u64,
-    chooser: Chooser,
-    jitter: Jitter,
-    route: Option<Route>,
-    ask_route: Ask,
-    ask_identity: Ask,
-    ask_backoff: Backoff,
-    /// The newest identity and its number, counted from 1.
-    identity: Option<(u64, Identity)>,
-    identities: u64,
-    lanes: Vec<QueueLane<P>>,
+    pub(super) chooser: Chooser,
+    pub(super) jitter: Jitter,
+    pub(super) route: Option<Route>,
+    pub(super) ask_route: Ask,
+    pub(super) ask_backoff: Backoff,
+    /// Why there is no route yet.
+    pub(super) ask_refusal: Option<Refusal>,
+    pub(super) identities: Identities,
+    pub(super) lanes: Vec<QueueLane<P>>,
     /// Lanes that may have something to send.
-    listed: VecDeque<u32>,
-    up: Vec<LinkId>,
-    /// Taken before the queues were known.
-    unrouted: VecDeque<(u64, Pick, Load, Member<P>)>,
-    flushes: Flushes<F>,
+    pub(super) listed: VecDeque<u32>,
+    pub(super) up: Vec<LinkId>,
+    pub(super) unrouted: VecDeque<Unrouted<P>>,
+    pub(super) flushes: Flushes<F>,
     ended: VecDeque<Ended<P>>,
     scratch: Vec<Outcome<Members<P>>>,
-    fenced: Option<SendError>,
+    pub(super) fenced: Option<SendError>,
 }
 
 impl<P, F> ProducerState<P, F> {
     /// A producer that knows nothing yet. `seed` makes its waits and its first queue its own.
-    pub(crate) fn new(config: &ProducerConfig, limits: BatchLimits, seed: u64) -> Self {
+    pub(crate) fn new(
+        config: &ProducerConfig,
+        limits: BatchLimits,
+        seed: u64,
+        guard: &Guard,
+    ) -> Self {
         let mut jitter = Jitter::new(seed);
-        let start = jitter.next_u32();
+        let chooser = Chooser::new(config.queue_choice.clone(), jitter.next(), guard.clone());
         let backoff_ms = (20, 1_000);
+        let mut backoff = || Backoff::new(backoff_ms.0, backoff_ms.1, jitter.next());
+        let (ask_backoff, identity_backoff) = (backoff(), backoff());
+        let is_named = config.name.is_some();
         Self {
             config: config.clone(),
             limits,
@@ -87,14 +106,15 @@ impl<P, F> ProducerState<P, F> {
             },
             window_ms: millis(config.window()),
             linger_ms: millis(config.linger),
-            chooser: Chooser::new(config.queue_choice, start),
+            chooser,
             route: None,
-            ask_route: Ask::Rest,
-            ask_identity: Ask::Rest,
-            ask_backoff: Backoff::new(backoff_ms.0, backoff_ms.1, jitter.next()),
+            // A named producer shuts out its earlier life as soon as it can, not when it first
+            // has something to send.
+            ask_route: if is_named { Ask::NotBefore(0) } else { Ask::Rest },
+            ask_backoff,
+            ask_refusal: None,
+            identities: Identities::new(is_named, identity_backoff),
             jitter,
-            identity: None,
-            identities: 0,
             lanes: Vec::new(),
             listed: VecDeque::new(),
             up: Vec::new(),
@@ -106,91 +126,11 @@ impl<P, F> ProducerState<P, F> {
         }
     }
 
-    fn queues(&self) -> u32 {
-        count(&self.lanes)
+    pub(super) fn queues(&self) -> u32 {
+        self.lanes.count()
     }
 
-    /// Takes what a caller sends; `port` hears of it exactly once.
-    pub(crate) fn take(&mut self, pick: Pick, load: Load, ids: Ids, port: P, now_ms: u64) {
-        let generation = self.flushes.taken(ids.count());
-        let member = Member { port, ids, generation };
-        if let Some(error) = &self.fenced {
-            let error = error.clone();
-            return self.end(QueueId(0), vec![member], Err(error));
-        }
-        if self.route.is_none() {
-            self.ask_route.want();
-            let deadline_ms = now_ms + self.window_ms;
-            return self.unrouted.push_back((deadline_ms, pick, load, member));
-        }
-        self.place(pick, load, member, now_ms);
-    }
-
-    fn place(&mut self, pick: Pick, load: Load, member: Member<P>, now_ms: u64) {
-        let queues = self.queues();
-        let Some(queue) = self.chooser.choose(pick, queues) else {
-            let Pick::Given(queue) = pick else { unreachable!("only a given queue may be absent") };
-            self.ask_route.want(); // it may have been added since
-            return self.end(queue, vec![member], Err(SendError::UnknownQueue { queue, queues }));
-        };
-        match load {
-            Load::One(record) if record.dedup_key.is_some() => {
-                self.close_open(queue);
-                self.place_one(queue, &record, member, now_ms);
-                self.close_open(queue);
-            }
-            Load::One(record) => self.place_one(queue, &record, member, now_ms),
-            Load::Many(builder) => {
-                self.close_open(queue);
-                self.push_batch(queue, builder, vec![member], now_ms);
-            }
-        }
-        self.list(queue);
-    }
-
-    fn place_one(&mut self, queue: u32, record: &NewRecord, member: Member<P>, now_ms: u64) {
-        for _ in 0..2 {
-            let open = self.lanes[queue as usize].open.get_or_insert_with(|| Open {
-                builder: BatchBuilder::new(self.limits),
-                members: Vec::new(),
-                since_ms: now_ms,
-            });
-            match open.builder.push(record) {
-                Ok(()) => {
-                    open.members.push(member);
-                    if open.builder.len_bytes() >= self.config.batch_bytes_max as usize {
-                        self.close_open(queue);
-                    }
-                    return;
-                }
-                Err(RecordError::BatchFull) if !open.members.is_empty() => self.close_open(queue),
-                Err(reason) => {
-                    if open.members.is_empty() {
-                        self.lanes[queue as usize].open = None;
-                    }
-                    let error = SendError::Invalid { index: 0, reason };
-                    return self.end(QueueId(queue), vec![member], Err(error));
-                }
-            }
-        }
-        unreachable!("an empty batch takes a record, or says what is wrong with it");
-    }
-
-    fn close_open(&mut self, queue: u32) {
-        let Some(open) = self.lanes[queue as usize].open.take() else { return };
-        let since_ms = open.since_ms;
-        self.push_batch(queue, open.builder, open.members, since_ms);
-    }
-
-    fn push_batch(&mut self, queue: u32, builder: BatchBuilder, members: Members<P>, at_ms: u64) {
-        self.chooser.batch_closed(queue, self.queues());
-        let records = builder.count();
-        let deadline_ms = at_ms + self.window_ms;
-        let payload = Payload::Open(builder);
-        self.lanes[queue as usize].lane.push(Batch { payload, members, records, deadline_ms });
-    }
-
-    fn list(&mut self, queue: u32) {
+    pub(super) fn list(&mut self, queue: u32) {
         let entry = &mut self.lanes[queue as usize];
         if !entry.is_listed {
             entry.is_listed = true;
@@ -204,17 +144,8 @@ impl<P, F> ProducerState<P, F> {
         let compression = self.compression();
         while let Some(&queue) = self.listed.front() {
             self.close_if_due(queue, now_ms);
+            self.care_for_identity(queue);
             let entry = &mut self.lanes[queue as usize];
-            if entry.lane.wants_identity() {
-                // One that it had before would begin again at a sequence that is taken.
-                match self.identity.filter(|(number, _)| *number > entry.identity_number) {
-                    Some((number, identity)) => {
-                        entry.identity_number = number;
-                        entry.lane.give_identity(identity);
-                    }
-                    None => self.ask_identity.want(),
-                }
-            }
             if let (Some(link), Some(order)) = (entry.link, entry.lane.poll_send(now_ms)) {
                 return Some(Sending {
                     link,
@@ -228,6 +159,39 @@ impl<P, F> ProducerState<P, F> {
             self.listed.pop_front();
         }
         None
+    }
+
+    /// Gives a lane the identity it needs, or has one asked for.
+    fn care_for_identity(&mut self, queue: u32) {
+        let entry = &mut self.lanes[queue as usize];
+        let Some(link) = entry.link.filter(|_| entry.lane.wants_identity()) else { return };
+        let source = self.identities.source(link);
+        // One that it had before would begin again at a sequence that is taken.
+        let newest = self.identities.newest(source);
+        if let Some((number, identity)) =
+            newest.filter(|(number, _)| *number > entry.identity_number)
+        {
+            entry.identity_number = number;
+            return entry.lane.give_identity(identity);
+        }
+        if !self.identities.is_named() {
+            return self.identities.want(source);
+        }
+        // Another one shuts this one out, for all queues of the broker: not while it is at work.
+        let same = |entry: &&mut QueueLane<P>| entry.link == Some(link);
+        self.lanes.iter_mut().filter(same).for_each(|entry| entry.lane.renew());
+        let mut others = self.lanes.iter().filter(|entry| entry.link == Some(link));
+        if others.all(|entry| entry.lane.is_drained()) {
+            self.identities.want(source);
+        }
+    }
+
+    /// A named producer needs its name at every broker it is connected to.
+    pub(super) fn want_names(&mut self) {
+        let links: Vec<_> = self.lanes.iter().filter_map(|entry| entry.link).collect();
+        for link in links {
+            self.identities.want_first(Some(link));
+        }
     }
 
     /// The one asked for, if the broker reads it.
@@ -272,7 +236,8 @@ impl<P, F> ProducerState<P, F> {
             self.ask_route.want();
         }
         let cause = refusal.clone();
-        let verdict = self.with_lane(queue, |lane, out| lane.refused(token, refusal, now_ms, out));
+        let verdict =
+            self.with_lane(queue, |lane, out| lane.refused(token, refusal, now_ms, divide, out));
         if verdict.flatten() == Some(Verdict::Fenced) {
             let fenced = SendError::Fenced(cause.clone());
             self.fail_all(|sent| told(sent, &cause, &fenced));
@@ -309,97 +274,20 @@ impl<P, F> ProducerState<P, F> {
         if self.ask_route.poll(now_ms) {
             return Some(Need::Route);
         }
-        self.ask_identity.poll(now_ms).then_some(Need::Identity)
+        self.identities.poll(now_ms, &self.up).map(Need::Identity)
     }
 
     /// The answer to [`Need::Identity`].
-    pub(crate) fn identity(&mut self, answer: Result<Identity, Refusal>, now_ms: u64) {
-        self.ask_identity = Ask::Rest;
-        match answer {
-            Ok(identity) => {
-                self.ask_backoff.succeeded();
-                self.identities += 1;
-                self.identity = Some((self.identities, identity));
-            }
-            Err(refusal) if refusal.retriable => {
-                self.ask_identity = Ask::NotBefore(now_ms + self.ask_backoff.failed());
-            }
-            Err(refusal) => self.fail_all(|_| SendError::Refused(refusal.clone())),
+    pub(crate) fn identity(
+        &mut self,
+        source: Source,
+        answer: Result<Identity, Refusal>,
+        now_ms: u64,
+    ) {
+        if let Err(refusal) = self.identities.answered(source, answer, now_ms) {
+            self.fail_all(|_| SendError::Refused(refusal.clone()));
         }
         (0..self.queues()).for_each(|queue| self.list(queue));
-    }
-
-    /// The answer to [`Need::Route`].
-    pub(crate) fn route(&mut self, answer: Result<Route, Refusal>, now_ms: u64) {
-        self.ask_route = Ask::Rest;
-        match answer {
-            Ok(route) => {
-                let leaderless = route.links.iter().any(Option::is_none);
-                self.apply_route(route);
-                if leaderless {
-                    self.ask_route = Ask::NotBefore(now_ms + self.ask_backoff.failed());
-                } else {
-                    self.ask_backoff.succeeded();
-                }
-                for (_, pick, load, member) in std::mem::take(&mut self.unrouted) {
-                    self.place(pick, load, member, now_ms);
-                }
-            }
-            Err(refusal) if refusal.retriable => {
-                self.ask_route = Ask::NotBefore(now_ms + self.ask_backoff.failed());
-            }
-            Err(refusal) => {
-                let topic = self.config.topic.clone();
-                let failed = SendError::Topic { topic, refusal: refusal.clone() };
-                self.fail_all(|sent| told(sent, &refusal, &failed));
-                self.route = None;
-                self.drop_lanes_from(0);
-            }
-        }
-    }
-
-    fn apply_route(&mut self, route: Route) {
-        let is_another_topic =
-            self.route.as_ref().is_some_and(|had| had.topic_id != route.topic_id);
-        let queues = count(&route.links);
-        for queue in queues..self.queues() {
-            let error = SendError::UnknownQueue { queue: QueueId(queue), queues };
-            self.fail_lane(queue, |_| error.clone());
-        }
-        self.drop_lanes_from(queues);
-        while self.lanes.len() < route.links.len() {
-            self.lanes.push(QueueLane {
-                lane: Lane::new(self.lane_settings, self.jitter.next()),
-                open: None,
-                link: None,
-                identity_number: 0,
-                is_listed: false,
-            });
-        }
-        for (queue, link) in (0..queues).zip(route.links.iter().copied()) {
-            if is_another_topic {
-                self.lanes[queue as usize].lane.start_over();
-            }
-            if self.lanes[queue as usize].link != link {
-                self.lanes[queue as usize].link = link;
-                self.with_lane(QueueId(queue), |lane, _| lane.link_down());
-                if link.is_some_and(|link| self.up.contains(&link)) {
-                    self.lanes[queue as usize].lane.link_up();
-                }
-            }
-            self.list(queue);
-        }
-        self.route = Some(route);
-    }
-
-    /// Forgets lanes, and with them which sequences are taken: the identity they had is not used
-    /// again.
-    fn drop_lanes_from(&mut self, queue: u32) {
-        if (queue as usize) < self.lanes.len() {
-            self.lanes.truncate(queue as usize);
-            self.listed.retain(|listed| *listed < queue);
-            self.identity = None;
-        }
     }
 
     /// The incarnation of the topic, as far as is known.
@@ -416,12 +304,15 @@ impl<P, F> ProducerState<P, F> {
     pub(crate) fn tick(&mut self, now_ms: u64) {
         for queue in 0..self.queues() {
             self.close_if_due(queue, now_ms);
+            if self.lanes[queue as usize].lane.wants_identity() {
+                self.list(queue); // others of its broker may be done meanwhile
+            }
             if !self.lanes[queue as usize].lane.is_idle() {
                 self.with_lane(QueueId(queue), |lane, out| lane.expire(now_ms, out));
             }
         }
-        while self.unrouted.front().is_some_and(|(deadline_ms, ..)| *deadline_ms <= now_ms) {
-            if let Some((_, _, _, member)) = self.unrouted.pop_front() {
+        while self.unrouted.front().is_some_and(|first| first.deadline_ms <= now_ms) {
+            if let Some(Unrouted { member, .. }) = self.unrouted.pop_front() {
                 self.end(QueueId(0), vec![member], Err(SendError::timeout(false, None)));
             }
         }
@@ -444,7 +335,7 @@ impl<P, F> ProducerState<P, F> {
         for queue in 0..self.queues() {
             self.fail_lane(queue, &error);
         }
-        while let Some((_, _, _, member)) = self.unrouted.pop_front() {
+        while let Some(Unrouted { member, .. }) = self.unrouted.pop_front() {
             self.end(QueueId(0), vec![member], Err(error(false)));
         }
     }
@@ -464,7 +355,7 @@ impl<P, F> ProducerState<P, F> {
         self.flushes.poll()
     }
 
-    fn with_lane<R>(
+    pub(super) fn with_lane<R>(
         &mut self,
         queue: QueueId,
         work: impl FnOnce(&mut Lane<Payload, Members<P>>, &mut Vec<Outcome<Members<P>>>) -> R,
@@ -480,20 +371,27 @@ impl<P, F> ProducerState<P, F> {
         Some(result)
     }
 
-    fn end(&mut self, queue: QueueId, members: Members<P>, result: Result<Stored, SendError>) {
+    pub(super) fn end(
+        &mut self,
+        queue: QueueId,
+        members: Members<P>,
+        result: Result<Stored, SendError>,
+    ) {
+        let result = result.map_err(|error| error.or_because(self.why_waiting()));
+        let failed = result.as_ref().err().map(SendError::maybe_stored);
         for member in &members {
-            self.flushes.answered(member.generation, member.ids.count(), result.is_ok());
+            self.flushes.answered(member.generation, member.ids.as_slice(), failed);
         }
         self.ended.push_back(Ended { queue, members, result });
+    }
+
+    /// What the last question was refused with that must be answered before anything is sent.
+    fn why_waiting(&self) -> Option<&Refusal> {
+        self.ask_refusal.as_ref().or_else(|| self.identities.last_refusal())
     }
 }
 
 /// What the caller of a batch hears that may have been stored, or that was not sent.
-fn told(sent: bool, cause: &Refusal, unsent: &SendError) -> SendError {
+pub(super) fn told(sent: bool, cause: &Refusal, unsent: &SendError) -> SendError {
     if sent { SendError::timeout(true, Some(cause)) } else { unsent.clone() }
-}
-
-/// Queues are numbered by 32 bits.
-fn count<T>(queues: &[T]) -> u32 {
-    u32::try_from(queues.len()).unwrap_or(u32::MAX)
 }

@@ -4,8 +4,8 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use grus_protocol::{
-    BatchBuilder, BatchLimits, Durability, ErrorCode, ErrorReply, MessageId, NewRecord, Offset,
-    ProducerEpoch, ProducerId, QueueId, RecordBatch, TimestampMs, TopicId,
+    BatchBuilder, BatchLimits, Durability, ErrorCode, ErrorDetail, ErrorReply, MessageId,
+    NewRecord, Offset, ProducerEpoch, ProducerId, QueueId, RecordBatch, TimestampMs, TopicId,
 };
 use proptest::prelude::*;
 
@@ -16,6 +16,7 @@ use super::parts::{Ids, Load, Need, Sending};
 use super::state::ProducerState;
 use crate::config::ProducerConfig;
 use crate::error::{Refusal, SendError};
+use crate::guard::Guard;
 use crate::route::{LinkId, Route};
 
 const QUEUES: u32 = 3;
@@ -83,7 +84,7 @@ impl World {
         config.send_timeout = std::time::Duration::from_millis(300);
         config.batch_bytes_max = 1024;
         Self {
-            state: ProducerState::new(&config, BatchLimits::PRODUCE, seed),
+            state: ProducerState::new(&config, BatchLimits::PRODUCE, seed, &Guard::default()),
             queues: (0..QUEUES).map(|_| Queue::default()).collect(),
             pipes: Default::default(),
             answers: Default::default(),
@@ -144,7 +145,12 @@ impl World {
                     self.state.stored(queue, serial, stored);
                 }
                 Err(code) => {
-                    let refusal = Refusal::from(ErrorReply::new(code, ""));
+                    let mut reply = ErrorReply::new(code, "");
+                    if code == ErrorCode::InvalidRecord && !serial.is_multiple_of(3) {
+                        let record_index = u32::try_from(serial % 5).unwrap();
+                        reply = reply.with_detail(ErrorDetail::Record { record_index });
+                    }
+                    let refusal = Refusal::from(reply);
                     self.state.refused(queue, (serial, attempt), refusal, self.now_ms);
                 }
             }
@@ -159,17 +165,19 @@ impl World {
                     let links = (0..QUEUES).map(|queue| Some(LINKS[queue as usize % 2])).collect();
                     self.state.route(Ok(Route { topic_id: TopicId(1), links }), self.now_ms);
                 }
-                Need::Identity if identity == Some(true) => {
+                Need::Identity(source) if identity == Some(true) => {
                     self.identities += 1;
                     let producer = ProducerId(self.identities);
                     let identity = Identity { producer, epoch: ProducerEpoch(0) };
-                    self.state.identity(Ok(identity), self.now_ms);
+                    self.state.identity(source, Ok(identity), self.now_ms);
                 }
                 need => {
                     let refusal = Refusal::from(ErrorReply::new(ErrorCode::Unavailable, ""));
                     match need {
                         Need::Route => self.state.route(Err(refusal), self.now_ms),
-                        Need::Identity => self.state.identity(Err(refusal), self.now_ms),
+                        Need::Identity(source) => {
+                            self.state.identity(source, Err(refusal), self.now_ms);
+                        }
                     }
                 }
             }
@@ -314,6 +322,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Some(ErrorCode::Overloaded)),
         1 => Just(Some(ErrorCode::NotLeader)),
         1 => Just(Some(ErrorCode::Timeout)),
+        1 => Just(Some(ErrorCode::InvalidRecord)),
     ];
     prop_oneof![
         8 => pick().prop_map(|pick| Step::Message { pick }),

@@ -16,6 +16,7 @@
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
+mod again;
 mod alone;
 mod attributes;
 mod bloom;

@@ -2,12 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 use bytes::Bytes;
-use grus_protocol::batch::{
-    BATCH_HEADER_BYTES, NewRecord, Origin, RecordAttributes, bloom_of, may_contain,
-};
+use grus_protocol::batch::{BATCH_HEADER_BYTES, NewRecord, bloom_of, may_contain};
 use grus_protocol::{
     BatchBuilder, BatchError, BatchLimits, ProducerEpoch, ProducerId, Record, RecordBatch,
-    RecordError, Sequence, TimestampMs, TopicName,
+    RecordError, Sequence, TimestampMs,
 };
 
 mod samples;
@@ -16,32 +14,7 @@ use samples::{all_limits, full_record, id};
 
 /// Makes a new record out of a decoded one, every field of it.
 fn rebuilt(record: &Record) -> NewRecord {
-    let has = |attribute| record.attributes().contains(attribute);
-    NewRecord {
-        id: record.id(),
-        born: record.born(),
-        priority: has(RecordAttributes::PRIORITY).then(|| record.priority()),
-        deliver_at: record.deliver_at(),
-        keys: record.keys().map(Bytes::copy_from_slice).collect(),
-        tag: record.tag().map(Into::into),
-        headers: record
-            .headers()
-            .map(|(name, value)| (name.to_owned(), Bytes::copy_from_slice(value)))
-            .collect(),
-        order_key: record.order_key().map(Bytes::copy_from_slice),
-        ttl_ms: record.ttl_ms(),
-        dedup_key: record.dedup_key().map(Bytes::copy_from_slice),
-        lane: record.lane().map(Into::into),
-        retry_count: has(RecordAttributes::RETRY_COUNT).then(|| record.retry_count()),
-        origin: record.origin().map(|origin| Origin {
-            topic: TopicName::parse_any(origin.topic).unwrap(),
-            queue: origin.queue,
-            offset: origin.offset,
-        }),
-        is_tombstone: record.is_tombstone(),
-        extension: record.extension().map(Bytes::copy_from_slice),
-        body: record.body_bytes(),
-    }
+    record.into()
 }
 
 #[test]
