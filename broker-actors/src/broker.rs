@@ -11,7 +11,7 @@
 //! | `http` | the HTTP server's one worker |
 //!
 //! Start: the folder's lock, the ports (so that a taken one is told at once), the registry, the
-//! shards side by side, the routes, HTTP, and the door last. Stop, in stages: the door, the shards
+//! shards side by side, the routes, the door, and HTTP last. Stop, in stages: the door, the shards
 //! (whose answers still leave), the connections, the link, the registry, and every thread.
 
 mod parts;
@@ -23,8 +23,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use grus_log::{RealDisk, Report};
-use grus_mailbox::{HostHandle, Places, Process, Shutdown, StageReport, outlet, reply};
+use grus_mailbox::{HostHandle, Inbox, Places, Process, Shutdown, StageReport, outlet, reply};
 use grus_protocol::ids::{BrokerAddress, ShardId};
+use grus_registry::configuration::{Loaded, Setting};
 use grus_registry::{
     RegistryError, RegistryHandle, RegistryPlaces, RegistryRequest, RegistryService,
     RegistrySettings, RegistryStartError, RoutingTable, Watch,
@@ -33,13 +34,13 @@ use prometheus_client::registry::Registry as MetricsRegistry;
 use thiserror::Error;
 use tokio::sync::watch;
 
-use crate::config::BrokerConfig;
+use crate::config::{BROKER_SCHEMA, BrokerConfig};
 use crate::data_folder::{DataFolder, FolderError};
 use crate::dispatch::Service;
 use crate::find::Find;
 use crate::http::host::AllowedHosts;
 use crate::http::{HttpParts, HttpServer};
-use crate::listener::{Listener, ListenerParts, StopAccepting};
+use crate::listener::{ListConnections, Listener, ListenerParts, StopAccepting};
 use crate::metrics::EdgeMetrics;
 use crate::registry_link::routes::Routes;
 use crate::registry_link::{LinkParts, REQUESTS_MAX, RegistryLink};
@@ -48,6 +49,8 @@ pub use parts::ShardPlan;
 
 /// Stages of a stop; each gets its share of the time allowed.
 const STAGES: u32 = 4;
+/// Listings of connections that may be under way.
+const LISTINGS_MAX: u32 = 16;
 /// Longest wait for all topics to be open before the door opens anyway.
 const SETTLE_MAX: Duration = Duration::from_secs(30);
 
@@ -127,7 +130,13 @@ impl Broker {
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running then.
-    pub async fn start(config: BrokerConfig, process: Process) -> Result<Self, StartError> {
+    pub async fn start(
+        config: impl Into<Loaded<BrokerConfig>>,
+        process: Process,
+    ) -> Result<Self, StartError> {
+        let loaded = config.into();
+        let settings = Arc::new(BROKER_SCHEMA.settings(&loaded));
+        let config = loaded.config;
         let folder = DataFolder::open(&config.data)?;
         let sockets = Sockets::bind(&config)?;
         let addresses = sockets.addresses.clone();
@@ -142,7 +151,7 @@ impl Broker {
             http: None,
             listener: None,
         };
-        match running.bring_up(&config, sockets, &process).await {
+        match running.bring_up(&config, &settings, sockets, &process).await {
             Ok(routes) => Ok(Self { addresses, routes, process, running }),
             Err(error) => {
                 running.stop().await;
@@ -219,6 +228,7 @@ impl Running {
     async fn bring_up(
         &mut self,
         config: &BrokerConfig,
+        settings: &Arc<Vec<Setting>>,
         sockets: Sockets,
         process: &Process,
     ) -> Result<watch::Receiver<Arc<Routes>>, StartError> {
@@ -269,6 +279,7 @@ impl Running {
             metrics: metrics.clone(),
             find: Find { routes: routes.clone(), shards: handles.clone().into() },
         };
+        let connections = self.open_door(config, sockets.listen, service).await?;
         if let Some(socket) = sockets.http {
             let parts = HttpParts {
                 broker: self.folder.broker(),
@@ -277,12 +288,14 @@ impl Running {
                 shards: handles,
                 metrics,
                 registry: Arc::new(registry),
+                connections,
+                session_ms_max: u64::from(whole_ms(config.connection.session_timeout)),
+                settings: Arc::clone(settings),
                 hosts: AllowedHosts::new(&config.http_address, &config.http_hosts),
                 fault_switches: fault_switches(),
             };
             self.http = Some(start_http(config, socket, parts)?);
         }
-        self.open_door(config, sockets.listen, service).await?;
         Ok(routes)
     }
 
@@ -343,7 +356,7 @@ impl Running {
         config: &BrokerConfig,
         socket: TcpListener,
         service: Service,
-    ) -> Result<(), StartError> {
+    ) -> Result<Inbox<ListConnections>, StartError> {
         let parts = ListenerParts {
             cores: self.places.cores().to_vec(),
             service,
@@ -351,8 +364,10 @@ impl Running {
             connections_max: config.connections_max,
         };
         let listener = Listener::start(self.places.core(0), socket, parts).await;
-        self.listener = Some(listener.ok_or(StartError::Gone("the listener"))?);
-        Ok(())
+        let listener = listener.ok_or(StartError::Gone("the listener"))?;
+        let listing = listener.inbox(LISTINGS_MAX);
+        self.listener = Some(listener);
+        Ok(listing)
     }
 
     /// Stops whatever is running, the last first. The door closes and no more is read, then the

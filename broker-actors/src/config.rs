@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use grus_protocol::ids::Durability;
 use grus_protocol::limits;
-use grus_registry::configuration::Schema;
+use grus_registry::configuration::{Key, Loaded, Schema, Source};
 use tracing_subscriber::EnvFilter;
 
 use self::keys::KEYS;
@@ -57,6 +57,8 @@ pub struct BrokerConfig {
 pub struct ConnectionConfig {
     /// Closed when no whole request arrived for this long.
     pub idle_timeout: Duration,
+    /// Not listed as a client when no whole request arrived for this long.
+    pub session_timeout: Duration,
     /// Closed when the first request is not there after this long.
     pub hello_timeout: Duration,
     /// Closed when a frame that has begun neither ends nor comes on by 64 KiB for this long.
@@ -139,6 +141,7 @@ impl Default for BrokerConfig {
             http_hosts: Vec::new(),
             connection: ConnectionConfig {
                 idle_timeout: Duration::from_mins(2),
+                session_timeout: Duration::from_secs(10),
                 hello_timeout: Duration::from_secs(10),
                 frame_timeout: Duration::from_secs(10),
                 write_timeout: Duration::from_secs(10),
@@ -186,6 +189,18 @@ impl BrokerConfig {
         }
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         u32::try_from(processors.saturating_sub(1)).unwrap_or(1).max(1)
+    }
+}
+
+impl From<BrokerConfig> for Loaded<BrokerConfig> {
+    /// A configuration made by a program: what differs from the default, it has set.
+    fn from(config: BrokerConfig) -> Self {
+        let default = BrokerConfig::default();
+        let source = |key: &Key<BrokerConfig>| {
+            let is_default = (key.get)(&config) == (key.get)(&default);
+            if is_default { Source::Default } else { Source::Flag }
+        };
+        Self { sources: KEYS.iter().map(source).collect(), config }
     }
 }
 

@@ -7,7 +7,7 @@
 //!
 //! * Owns: the socket, by way of its two tasks ([`crate::socket`]), and the deadlines of its peer.
 //! * Lives on: a core arbiter, with its reader and writer.
-//! * Inbox: [`Tick`] each second, [`Ended`] from its own tasks.
+//! * Inbox: [`Tick`] each second, [`Ended`] from its own tasks, [`Describe`] from HTTP.
 //! * Talks to: nobody; its reader puts requests into the inboxes of TopicQueue and RegistryLink.
 //! * Stops: when its socket is closed by either side, or with the broker: it then reads no more,
 //!   and writes the replies that are under way.
@@ -16,6 +16,7 @@
 pub mod blocks;
 pub mod budget;
 pub mod complaints;
+pub mod facts;
 pub mod foreign;
 pub mod liveness;
 pub mod output;
@@ -30,9 +31,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use grus_mailbox::{
-    ActorSpec, Credit, Host, HostHandle, Place, Receive, Resident, RestartPolicy, Room, Tick,
+    ActorSpec, Credit, Host, HostHandle, Place, Port, Receive, Resident, RestartPolicy, Room, Tick,
     Weigh, outlet,
 };
+use grus_protocol::ids::TimestampMs;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
@@ -43,8 +45,9 @@ use crate::socket::Gate;
 use crate::socket::reader::{ReadEnd, Reader};
 use crate::socket::writer::Writer;
 use blocks::Allowance;
-use budget::BudgetLimits;
+use budget::{BudgetLimits, Load};
 use complaints::Complaints;
+use facts::Facts;
 use liveness::{Deadlines, Liveness, Overdue};
 use pushes::{OUTGOING_EACH_MAX, SUBSCRIPTIONS_MAX};
 
@@ -99,6 +102,36 @@ pub struct StopReading;
 
 impl Weigh for StopReading {}
 
+/// Asks who is connected, and what is under way.
+#[derive(Debug)]
+pub struct Describe {
+    /// Gets it.
+    pub reply: Port<Description>,
+}
+
+impl Weigh for Describe {}
+
+/// A connection at one moment.
+#[derive(Debug, Clone)]
+pub struct Description {
+    /// The peer's address.
+    pub peer: SocketAddr,
+    /// When it connected.
+    pub since: TimestampMs,
+    /// Whether it has said hello.
+    pub greeted: bool,
+    /// How long it has sent no whole frame, in milliseconds; in steps of a second.
+    pub silent_ms: u64,
+    /// Whole frames it has sent.
+    pub frames_read: u64,
+    /// Bytes it has taken.
+    pub bytes_written: u64,
+    /// What is under way.
+    pub load: Load,
+    /// What it has said or shown.
+    pub facts: Facts,
+}
+
 /// Counts one connection as open until its actor is gone for good.
 #[derive(Debug)]
 struct Presence {
@@ -146,6 +179,7 @@ pub struct Connection {
     parts: Arc<ConnectionParts>,
     gate: Rc<Gate>,
     liveness: Liveness,
+    since: TimestampMs,
     presence: Rc<Presence>,
     /// The reader ends when this is dropped.
     reading: Option<oneshot::Sender<()>>,
@@ -198,13 +232,15 @@ impl Connection {
             frame_ms: ms(config.frame_timeout),
             write_ms: ms(config.write_timeout),
         };
-        let now_ms = parts.service.clock.monotonic_ms();
+        let clock = parts.service.clock;
+        let (since, now_ms) = (clock.now(), clock.monotonic_ms());
         Self {
             socket,
             peer,
             parts,
             gate: Rc::new(Gate::new(limits)),
             liveness: Liveness::new(deadlines, now_ms),
+            since,
             presence,
             reading: None,
             hushed: false,
@@ -241,7 +277,8 @@ impl Resident for Connection {
         let pushes_max = OUTGOING_EACH_MAX * u32::try_from(SUBSCRIPTIONS_MAX).unwrap_or(u32::MAX);
         let (replies, outlet) = outlet(config.inflight_requests_max.max(1) + 2 + pushes_max);
         let writer = Writer::new(write_half, outlet, Rc::clone(&self.gate), metrics.clone());
-        let dispatcher = Dispatcher::new(Arc::clone(service), replies.clone());
+        let dispatcher =
+            Dispatcher::new(Arc::clone(service), Rc::clone(&self.gate), replies.clone());
         let (limits, gate) = (service.frame_limits, Rc::clone(&self.gate));
         let allowance = allowance.clone();
         let reader = Reader::new(read_half, limits, gate, replies, dispatcher, metrics, allowance);
@@ -294,6 +331,22 @@ impl Receive<Ended> for Connection {
         };
         // The writer ends when the last reply is written.
         self.presence.reason.set(reason);
+    }
+}
+
+impl Receive<Describe> for Connection {
+    fn receive(&mut self, describe: Describe, _: Credit, room: &mut Room<'_, Self>) {
+        let pulse = self.gate.pulse();
+        describe.reply.send(Description {
+            peer: self.peer,
+            since: self.since,
+            greeted: pulse.greeted,
+            silent_ms: self.liveness.quiet_ms(room.clock().monotonic_ms()),
+            frames_read: pulse.frames_read,
+            bytes_written: pulse.bytes_written,
+            load: self.gate.load(),
+            facts: self.gate.facts().borrow().clone(),
+        });
     }
 }
 

@@ -14,9 +14,9 @@ use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::ids::{BrokerAddress, TopicId};
 use grus_protocol::limits::{BatchLimits, FrameLimits};
 use grus_protocol::message::{
-    DescribeTopic, DescribeTopicReply, Fetch, FindMessages, Hello, HelloReply, ListAt, ListOffsets,
-    ListOffsetsReply, ListTopics, ListTopicsReply, Metadata, MetadataReply, PingReply, Produce,
-    Subscribe, TopicMetadata,
+    DescribeTopic, DescribeTopicReply, Fetch, FindMessages, Hello, HelloReply, InitProducer,
+    ListAt, ListOffsets, ListOffsetsReply, ListTopics, ListTopicsReply, Metadata, MetadataReply,
+    PingReply, Produce, Subscribe, TopicMetadata,
 };
 use grus_protocol::names::TopicName;
 use tokio::sync::watch;
@@ -72,6 +72,7 @@ pub struct Service {
 /// Serves the requests of one connection.
 pub struct Dispatcher {
     service: Arc<Service>,
+    gate: Rc<Gate>,
     seen: watch::Receiver<Arc<Routes>>,
     routes: Arc<Routes>,
     /// What this connection's batches may be: the broker's limits, and what Hello agreed on.
@@ -80,15 +81,15 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Serves one connection, which is written to by `writer`, from `service`.
+    /// Serves the connection of `gate`, which is written to by `writer`, from `service`.
     #[must_use]
-    pub fn new(service: Arc<Service>, writer: Inbox<Outgoing>) -> Self {
+    pub fn new(service: Arc<Service>, gate: Rc<Gate>, writer: Inbox<Outgoing>) -> Self {
         let mut seen = service.routes.clone();
         let routes = Arc::clone(&seen.borrow_and_update());
         let compressions = Compression::None.bit();
         let batch_limits = BatchLimits { compressions, ..service.batch_limits };
         let subscriptions = ConnectionSubscriptions::new(writer, compressions);
-        Self { service, seen, routes, batch_limits, subscriptions }
+        Self { service, gate, seen, routes, batch_limits, subscriptions }
     }
 
     /// Where HTTP is served.
@@ -105,7 +106,10 @@ impl Dispatcher {
             Request::Credit(ask) => self.subscriptions.credit(ask, reply).await,
             Request::Subscribe(ask) => self.subscribe(ask, reply).await,
             Request::Seek(ask) => self.subscriptions.seek(ask, reply).await,
-            Request::Unsubscribe(ask) => self.subscriptions.unsubscribe(ask, reply).await,
+            Request::Unsubscribe(ask) => {
+                self.gate.facts().borrow_mut().unsubscribed(ask.subscription);
+                self.subscriptions.unsubscribe(ask, reply).await;
+            }
             Request::ListOffsets(ask) => self.list_offsets(&ask, reply).await,
             Request::Ping => reply.header(&PingReply { time: self.service.clock.now() }),
             Request::Hello(hello) => self.hello(&hello, reply, gate),
@@ -113,9 +117,7 @@ impl Dispatcher {
             Request::ListTopics(ask) => self.list_topics(&ask, reply),
             Request::DescribeTopic(ask) => self.describe_topic(&ask, reply),
             Request::FindMessages(ask) => self.find_messages(ask, reply),
-            Request::InitProducer(ask) => {
-                self.link(reply, |reply| LinkRequest::InitProducer { ask, reply });
-            }
+            Request::InitProducer(ask) => self.init_producer(ask, reply),
             Request::CreateTopic(ask) => {
                 self.link(reply, |reply| LinkRequest::Create { ask, reply });
             }
@@ -147,6 +149,7 @@ impl Dispatcher {
         self.batch_limits.compressions = header.compressions;
         self.subscriptions.agree(header.compressions);
         gate.greet();
+        gate.facts().borrow_mut().greeted(hello);
         reply.header(&header);
     }
 
@@ -190,6 +193,8 @@ impl Dispatcher {
             Err(error) => return reply.error(error.to_reply()),
         };
         self.service.metrics.batch_taken(batch.count(), batch.len_bytes());
+        let (id, epoch) = (batch.producer_id(), batch.producer_epoch());
+        self.gate.facts().borrow_mut().produced(id, epoch, batch.count());
         let message =
             topic_queue::Produce { batch, dedup_key: once.key(), reply: reply.produced() };
         let Err(refused) = handle.produce.try_put(message) else { return };
@@ -213,6 +218,7 @@ impl Dispatcher {
             Ok(handle) => handle,
             Err(error) => return reply.error(error),
         };
+        self.gate.facts().borrow_mut().fetched(&ask.topic, ask.queue, ask.offset);
         let message = topic_queue::Fetch {
             offset: ask.offset,
             last_term: ask.last_term,
@@ -229,7 +235,11 @@ impl Dispatcher {
             Err(error) => return reply.error(error),
         };
         match topic.queue(ask.topic_id, ask.queue) {
-            Ok(queue) => self.subscriptions.subscribe(ask, queue, reply).await,
+            Ok(queue) => {
+                let facts = self.gate.facts();
+                facts.borrow_mut().subscribed(ask.subscription, &ask.topic, ask.queue);
+                self.subscriptions.subscribe(ask, queue, reply).await;
+            }
             Err(error) => reply.error(error),
         }
     }
@@ -267,6 +277,23 @@ impl Dispatcher {
                 Ok(found) => reply.with_body(&found.reply, &found.batches),
                 Err(error) => reply.error(error),
             }
+        });
+    }
+
+    /// Asks for an identity, and notes whose it is.
+    fn init_producer(&self, ask: InitProducer, reply: ReplyTo) {
+        let (port, answer) = reply::port();
+        let name = ask.name.clone();
+        let _ = self.service.link.try_put(LinkRequest::InitProducer { ask, reply: port }); // refused: dropped
+        let gate = Rc::clone(&self.gate);
+        // Ends with its answer, which comes or is dropped; counted in the budget until then.
+        tokio::task::spawn_local(async move {
+            let Ok(given) = answer.await else { return }; // the way back is dropped, which answers
+            if let Ok(given) = &given {
+                let (id, epoch) = (given.producer_id, given.producer_epoch);
+                gate.facts().borrow_mut().identified(id, epoch, name);
+            }
+            reply.result(given);
         });
     }
 

@@ -3,13 +3,19 @@
 //! One worker thread of its own, so that whoever reads listings slows down no shard. Every request
 //! must name this server in its `Host` header ([`host`]).
 
+pub mod browse;
+pub mod clients;
 pub mod gauges;
 pub mod host;
+pub mod messages;
+pub mod page;
 pub mod shapes;
+pub mod state;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServerHandle, ServiceRequest, ServiceResponse};
@@ -19,28 +25,47 @@ use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::uri::Authority;
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, HttpResponse, HttpServer as Server, web};
-use futures_util::future::join_all;
-use grus_mailbox::{Process, reply};
+use grus_mailbox::{Inbox, Process};
+use grus_protocol::error::ErrorReply;
 use grus_protocol::ids::{BrokerId, QueueId};
 use grus_protocol::names::TopicName;
-use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use grus_registry::configuration::Setting;
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
 use tokio::sync::watch;
 
+use crate::connection::Description;
+use crate::listener::ListConnections;
 use crate::metrics::EdgeMetrics;
-use crate::registry_link::routes::{Routes, TopicRoute};
-use crate::shard::{ShardHandle, ShardRequest, ShardStatus};
-use crate::statuses::queue_statuses;
-use crate::topic_queue::{QueueAsk, QueueStatus};
+use crate::registry_link::routes::Routes;
+use crate::shard::ShardHandle;
+use crate::topic_queue::QueueAsk;
 use host::AllowedHosts;
-use shapes::{Actors, ErrorBody, Health, INDEX_HTML, QueueItem, ShardHealth};
+use messages::status_of;
+use shapes::ErrorBody;
 
-/// Topics asked at once for a listing.
-const TOPICS_AT_ONCE: usize = 64;
+/// What can be read.
+const KNOWN_PATHS: [&str; 9] = [
+    "/",
+    "/health",
+    "/topics",
+    "/queue/list",
+    "/messages",
+    "/clients",
+    "/actors",
+    "/config",
+    "/metrics",
+];
+/// Connections open at once; others wait.
+const CONNECTIONS_MAX: usize = 256;
+/// Longest time for the head of a request to arrive.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection may be idle between requests.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// Longest time for a connection to close.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Seconds a stop waits for requests under way.
 const STOP_SECONDS: u64 = 1;
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What HTTP shows.
 #[derive(Clone)]
@@ -57,10 +82,23 @@ pub struct HttpParts {
     pub metrics: EdgeMetrics,
     /// Where the counters are registered.
     pub registry: Arc<Registry>,
+    /// Whoever knows the connections.
+    pub connections: Inbox<ListConnections>,
+    /// A client that is silent for so long is not listed, in milliseconds.
+    pub session_ms_max: u64,
+    /// Every setting in force.
+    pub settings: Arc<Vec<Setting>>,
     /// Who may ask.
     pub hosts: AllowedHosts,
     /// Whether faults may be injected, for tests of supervision.
     pub fault_switches: bool,
+}
+
+impl HttpParts {
+    /// Whether a connection is one of a client that is there.
+    fn is_listed(&self, connection: &Description) -> bool {
+        connection.greeted && connection.silent_ms < self.session_ms_max
+    }
 }
 
 /// A running server.
@@ -85,18 +123,25 @@ impl HttpServer {
                     InternalError::from_response(problem, answer).into()
                 }))
                 .wrap(from_fn(check_host))
-                .route("/", web::get().to(index))
-                .route("/health", web::get().to(health))
-                .route("/actors", web::get().to(actors))
-                .route("/metrics", web::get().to(metrics))
-                .route("/queue/list", web::get().to(queue_list))
+                .configure(page::routes)
+                .route("/health", web::get().to(state::health))
+                .route("/topics", web::get().to(state::topics))
+                .route("/queue/list", web::get().to(state::queue_list))
+                .route("/messages", web::get().to(messages::messages))
+                .route("/clients", web::get().to(clients::clients))
+                .route("/actors", web::get().to(state::actors))
+                .route("/config", web::get().to(state::config))
+                .route("/metrics", web::get().to(state::metrics))
                 .route("/fault/panic", web::post().to(fault_panic))
                 .default_service(web::to(nothing_here))
         })
         .workers(1)
         .worker_max_blocking_threads(1)
         .backlog(64)
-        .max_connections(256)
+        .max_connections(CONNECTIONS_MAX)
+        .keep_alive(KEEP_ALIVE)
+        .client_request_timeout(HEAD_TIMEOUT)
+        .client_disconnect_timeout(DISCONNECT_TIMEOUT)
         .shutdown_timeout(STOP_SECONDS)
         .disable_signals()
         .listen(socket)?
@@ -119,7 +164,24 @@ impl HttpServer {
 }
 
 fn error(status: StatusCode, text: impl Into<String>) -> HttpResponse {
-    HttpResponse::build(status).json(ErrorBody { error: text.into() })
+    HttpResponse::build(status).json(ErrorBody { error: text.into(), code: None })
+}
+
+/// What the protocol would answer, as HTTP says it.
+fn refused(reply: &ErrorReply) -> HttpResponse {
+    let code = Some(reply.code.name());
+    HttpResponse::build(status_of(reply.code))
+        .json(ErrorBody { error: reply.message.clone(), code })
+}
+
+/// Whether every name under which the request is meant for somebody is one of ours: a proxy may
+/// look at the target where we look at `Host`, or at the second of two.
+fn names_us(request: &ServiceRequest, hosts: &AllowedHosts) -> bool {
+    let allows = |value: &HeaderValue| value.to_str().is_ok_and(|name| hosts.allows(name));
+    let mut headers = request.headers().get_all(header::HOST).peekable();
+    let target = request.uri().authority().map(Authority::as_str);
+    let is_named = headers.peek().is_some() || target.is_some();
+    is_named && headers.all(allows) && target.is_none_or(|name| hosts.allows(name))
 }
 
 /// Refuses what was meant for another name, and says what every answer says.
@@ -128,9 +190,7 @@ async fn check_host(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     let parts = request.app_data::<web::Data<HttpParts>>().cloned();
-    let header = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
-    let host = header.or_else(|| request.uri().authority().map(Authority::as_str));
-    let ours = host.zip(parts).is_some_and(|(host, parts)| parts.hosts.allows(host));
+    let ours = parts.is_some_and(|parts| names_us(&request, &parts.hosts));
     let mut response = if ours {
         next.call(request).await?.map_into_boxed_body()
     } else {
@@ -140,70 +200,19 @@ async fn check_host(
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(
-        header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
-    );
+    if !headers.contains_key(header::CONTENT_SECURITY_POLICY) {
+        let nothing = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+        headers.insert(header::CONTENT_SECURITY_POLICY, nothing);
+    }
     Ok(response)
 }
 
-async fn index() -> HttpResponse {
-    HttpResponse::Ok().content_type("text/html; charset=utf-8").body(INDEX_HTML)
-}
-
 async fn nothing_here(request: actix_web::HttpRequest) -> HttpResponse {
-    let known = ["/", "/health", "/actors", "/metrics", "/queue/list"];
-    if known.contains(&request.path()) {
+    if KNOWN_PATHS.contains(&request.path()) {
         let text = format!("{} is read with GET", request.path());
         return error(StatusCode::METHOD_NOT_ALLOWED, text);
     }
     error(StatusCode::NOT_FOUND, format!("there is no {}", request.path()))
-}
-
-async fn health(parts: web::Data<HttpParts>) -> HttpResponse {
-    let shards = shard_statuses(&parts.shards).await;
-    let ready = shards.len() == parts.shards.len() && shards.iter().all(|shard| shard.is_ready);
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    HttpResponse::build(status).json(Health {
-        status: if ready { "ok" } else { "unavailable" },
-        broker_id: parts.broker.0,
-        version: env!("CARGO_PKG_VERSION"),
-        uptime_ms: parts.process.clock.monotonic_ms(),
-        connections: parts.metrics.connections(),
-        topics: parts.routes.borrow().len(),
-        shards: shards.iter().map(ShardHealth::from).collect(),
-    })
-}
-
-async fn actors(parts: web::Data<HttpParts>) -> HttpResponse {
-    HttpResponse::Ok().json(Actors::of(&parts.process.census))
-}
-
-#[derive(Debug, Deserialize)]
-struct ListQuery {
-    topic: Option<String>,
-}
-
-async fn queue_list(parts: web::Data<HttpParts>, query: web::Query<ListQuery>) -> HttpResponse {
-    let queues = all_queues(&parts, query.topic.as_deref()).await;
-    let items: Vec<_> = queues.iter().map(|(topic, status)| QueueItem::of(topic, status)).collect();
-    HttpResponse::Ok().json(items)
-}
-
-async fn metrics(parts: web::Data<HttpParts>) -> HttpResponse {
-    let queues: Vec<_> =
-        all_queues(&parts, None).await.into_iter().map(|(_, status)| status).collect();
-    let shards = shard_statuses(&parts.shards).await;
-    let mut moment = Registry::default();
-    gauges::register(&mut moment, &queues, &shards, &Actors::of(&parts.process.census).kinds);
-    let mut text = String::new();
-    let written = encode_registry(&mut text, &parts.registry)
-        .and_then(|()| encode_registry(&mut text, &moment))
-        .and_then(|()| encode_eof(&mut text));
-    match written {
-        Ok(()) => HttpResponse::Ok().content_type(OPENMETRICS).body(text),
-        Err(failure) => error(StatusCode::INTERNAL_SERVER_ERROR, failure.to_string()),
-    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -230,30 +239,4 @@ async fn fault_panic(
         Some(Ok(())) => HttpResponse::Accepted().finish(),
         _ => error(StatusCode::NOT_FOUND, "there is no such queue"),
     }
-}
-
-/// Every queue that can answer now, with its topic, in order.
-async fn all_queues(parts: &HttpParts, only: Option<&str>) -> Vec<(Arc<TopicRoute>, QueueStatus)> {
-    let routes = Arc::clone(&parts.routes.borrow());
-    let wanted = |topic: &&Arc<TopicRoute>| only.is_none_or(|name| topic.name.as_str() == name);
-    let topics: Vec<_> = routes.topics().filter(wanted).cloned().collect();
-    let mut queues = Vec::new();
-    for some in topics.chunks(TOPICS_AT_ONCE) {
-        let asked = some.iter().map(|topic| async move { (topic, queue_statuses(topic).await) });
-        for (topic, statuses) in join_all(asked).await {
-            queues.extend(statuses.into_iter().flatten().map(|status| (Arc::clone(topic), status)));
-        }
-    }
-    queues
-}
-
-async fn shard_statuses(shards: &[ShardHandle]) -> Vec<ShardStatus> {
-    let asked: Vec<_> = shards
-        .iter()
-        .filter_map(|shard| {
-            let (port, answer) = reply::port();
-            shard.inbox.try_put(ShardRequest::Status { reply: port }).ok().map(|()| answer)
-        })
-        .collect();
-    join_all(asked).await.into_iter().flatten().collect()
 }

@@ -8,7 +8,7 @@
 //! * Owns: the listening socket, and the handles of all connections.
 //! * Lives on: core arbiter 0.
 //! * Inbox: `Accepted` from its own accept loop, `Arrived` and `Left` about connections,
-//!   [`StopAccepting`] from the one who stops the broker.
+//!   [`StopAccepting`] from the one who stops the broker, [`ListConnections`] from HTTP.
 //! * Talks to: Connection, to stop it.
 //! * Stops: first of all ([`StopAccepting`]), and for good when its connections have ended.
 //! * If it panics: it is rebuilt on the same socket; open connections stay.
@@ -19,6 +19,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +39,7 @@ use tokio::sync::oneshot;
 use crate::config::ConnectionConfig;
 use crate::connection::blocks::Allowance;
 use crate::connection::complaints::Complaints;
-use crate::connection::{Connection, ConnectionParts, StopReading};
+use crate::connection::{Connection, ConnectionParts, Describe, StopReading};
 use crate::dispatch::Service;
 
 /// Sockets accepted and not yet placed.
@@ -82,6 +83,28 @@ pub struct StopAccepting {
 }
 
 impl Weigh for StopAccepting {}
+
+/// Asks for the way to the connections that are open.
+#[derive(Debug)]
+pub struct ListConnections {
+    /// Those with a greater number than this; all without it.
+    pub after: Option<u64>,
+    /// At most so many.
+    pub connections_max: usize,
+    /// Gets them, in order of their numbers.
+    pub reply: Port<ConnectionPage>,
+}
+
+impl Weigh for ListConnections {}
+
+/// Some of the open connections.
+#[derive(Debug)]
+pub struct ConnectionPage {
+    /// Each with its number, in order.
+    pub connections: Vec<(u64, Inbox<Describe>)>,
+    /// Whether there are others behind them.
+    pub more: bool,
+}
 
 /// Tells the listener that a connection is over, however it ends.
 struct Guard {
@@ -329,6 +352,20 @@ impl Receive<Left> for Listener {
         if self.draining && connections.is_empty() {
             room.stop();
         }
+    }
+}
+
+impl Receive<ListConnections> for Listener {
+    fn receive(&mut self, list: ListConnections, _: Credit, _: &mut Room<'_, Self>) {
+        let open = self.estate.connections.borrow();
+        let from = list.after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut behind = open
+            .range((from, Bound::Unbounded))
+            .filter_map(|(number, handle)| Some((*number, handle.as_ref()?)));
+        let some = behind.by_ref().take(list.connections_max);
+        let connections = some.map(|(number, handle)| (number, handle.inbox(1))).collect();
+        let more = behind.next().is_some();
+        list.reply.send(ConnectionPage { connections, more });
     }
 }
 

@@ -14,7 +14,7 @@ Options:
   --config <FILE>   Configuration file (TOML); GRUS__SECTION__KEY variables win over it
   --data <DIR>      Folder of the data [default: ./grus-data]
   --listen <ADDR>   Where clients connect [default: 127.0.0.1:6086]
-  --http <ADDR>     Where /health, /actors, /metrics and /queue/list are served, or `off`
+  --http <ADDR>     Where the page and its API are served, or `off`
                     [default: 127.0.0.1:7654]
   --print-config    Print every setting in force and where it came from, and end
   -h, --help        Print this

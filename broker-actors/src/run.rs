@@ -85,7 +85,7 @@ pub fn run_from(args: &BrokerArgs) -> Result<(), RunError> {
         return Ok(());
     }
     start_log_lines(&loaded.config)?;
-    Broker::run(loaded.config)
+    Broker::run(loaded)
 }
 
 impl Broker {
@@ -94,7 +94,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`RunError`] when it could not start.
-    pub fn run(config: BrokerConfig) -> Result<(), RunError> {
+    pub fn run(config: impl Into<Loaded<BrokerConfig>>) -> Result<(), RunError> {
         raise_descriptor_limit();
         System::new().block_on(async {
             let mut signals = Signals::listen()?;

@@ -19,7 +19,8 @@ use std::cell::{Cell, RefCell};
 
 use tokio::sync::Notify;
 
-use crate::connection::budget::{Budget, BudgetLimits};
+use crate::connection::budget::{Budget, BudgetLimits, Load};
+use crate::connection::facts::Facts;
 use crate::connection::liveness::Pulse;
 
 /// What reader, writer and actor of one connection share, all on one thread.
@@ -33,6 +34,7 @@ pub struct Gate {
     bytes_written: Cell<u64>,
     output_waits: Cell<bool>,
     greeted: Cell<bool>,
+    facts: RefCell<Facts>,
 }
 
 impl Gate {
@@ -48,6 +50,7 @@ impl Gate {
             bytes_written: Cell::new(0),
             output_waits: Cell::new(false),
             greeted: Cell::new(false),
+            facts: RefCell::default(),
         }
     }
 
@@ -97,6 +100,16 @@ impl Gate {
     /// Whether Hello was accepted.
     pub fn is_greeted(&self) -> bool {
         self.greeted.get()
+    }
+
+    /// What is known of the peer.
+    pub const fn facts(&self) -> &RefCell<Facts> {
+        &self.facts
+    }
+
+    /// What is under way.
+    pub fn load(&self) -> Load {
+        self.budget.borrow().load()
     }
 
     /// What has happened so far.

@@ -152,3 +152,230 @@ async fn errors_are_json_and_the_index_lists_what_there_is() {
     }
     broker.stop().await;
 }
+
+#[actix::test]
+async fn the_page_is_whole_and_may_do_nothing_but_read_its_own_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let (broker, http) = start(&folder).await;
+    let mut waiting = vec!["/".to_owned()];
+    let mut seen = std::collections::BTreeSet::new();
+    while let Some(path) = waiting.pop() {
+        let (status, head, text) = ask(http, "GET", &path, "localhost").await;
+        assert_eq!(status, 200, "{path}");
+        assert!(head.contains("default-src 'none'; script-src 'self'"), "{path}: {head}");
+        assert!(!head.contains("unsafe"), "{path}: {head}");
+        assert!(head.contains("x-content-type-options: nosniff"), "{path}: {head}");
+        let mut outside = text
+            .split("http")
+            .skip(1)
+            .filter(|rest| rest.starts_with("s://") || rest.starts_with("://"));
+        assert!(outside.all(|rest| rest.starts_with("://www.w3.org/2000/svg")), "{path}");
+        for sink in [
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "eval(",
+            " style=",
+            "onclick",
+        ] {
+            assert!(!text.contains(sink), "{path}: {sink}");
+        }
+        for word in text.split(['"', '\'']) {
+            let file =
+                word.strip_prefix("./").map_or(word.to_owned(), |rest| format!("/page/{rest}"));
+            if file.starts_with("/page/") && seen.insert(file.clone()) {
+                waiting.push(file);
+            }
+        }
+    }
+    assert_eq!(seen.len(), 6, "{seen:?}");
+    broker.stop().await;
+}
+
+async fn send(client: &mut Client, topic: &str, bodies: &[&[u8]]) {
+    let produce = Produce {
+        topic: TopicName::try_from(topic).unwrap(),
+        topic_id: TopicId::UNKNOWN,
+        queue: QueueId(0),
+        timeout_ms: 0,
+    };
+    let _: ProduceReply = client.call_with(&produce, &batch(bodies)).await.unwrap();
+}
+
+#[actix::test]
+async fn messages_are_shown_from_any_place_and_what_cannot_be_is_a_typed_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let (broker, http) = start(&folder).await;
+    let mut client = Client::greeted(broker.addresses().listen).await;
+    let large = vec![b'x'; 1 << 20];
+    send(&mut client, "t", &[b"<script>", b"", b"\xff\x00", b"{}", &large]).await;
+    send(&mut client, "t", &[b"last"]).await;
+
+    let page = json(http, "/messages?topic=t").await;
+    let offsets = |page: &Value| -> Vec<u64> {
+        let messages = page["messages"].as_array().unwrap();
+        messages.iter().map(|message| message["offset"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(offsets(&page), [0, 1, 2, 3, 4, 5]);
+    let body = |at: usize, field: &str| page["messages"][at]["body"][field].clone();
+    assert_eq!(body(0, "value"), "<script>");
+    assert_eq!((body(1, "value"), &page["messages"][1]["bodyBytes"]), ("".into(), &0.into()));
+    assert_eq!((body(2, "value"), body(2, "encoding")), ("/wA=".into(), "base64".into()));
+    assert_eq!(body(4, "value").as_str().unwrap().len(), 4096);
+    assert_eq!(page["messages"][4]["truncated"], true);
+    assert_eq!(
+        (&page["logStart"], &page["endOffset"], &page["next"]),
+        (&0.into(), &6.into(), &Value::Null)
+    );
+
+    let whole = json(http, "/messages?topic=t&from=4&max=1&body=16777216").await;
+    assert_eq!(whole["messages"][0]["body"]["value"].as_str().unwrap().len(), 1 << 20);
+    assert_eq!((&whole["messages"][0]["truncated"], &whole["next"]), (&false.into(), &5.into()));
+    assert_eq!(offsets(&json(http, "/messages?topic=t&from=newest&max=2").await), [4, 5]);
+    assert_eq!(offsets(&json(http, "/messages?topic=t&from=6").await), [0_u64; 0]);
+    let stored = page["messages"][5]["storeTime"].as_u64().unwrap();
+    assert_eq!(
+        offsets(&json(http, &format!("/messages?topic=t&time={stored}")).await).last(),
+        Some(&5)
+    );
+    assert_eq!(
+        offsets(&json(http, &format!("/messages?topic=t&time={}", stored + 1)).await),
+        [0_u64; 0]
+    );
+    assert_eq!(offsets(&json(http, "/messages?topic=t&queue=1").await), [0_u64; 0]);
+
+    for (query, status, code) in [
+        ("topic=nothing", 404, Some("UnknownTopic")),
+        ("topic=t&queue=9", 404, Some("UnknownQueue")),
+        ("topic=..%2Fx", 400, Some("InvalidRequest")),
+        ("topic=t&from=soon", 400, Some("InvalidRequest")),
+        ("topic=t&from=1&time=1", 400, Some("InvalidRequest")),
+        ("topic=t&max=0", 400, Some("InvalidRequest")),
+        ("topic=t&max=201", 400, Some("InvalidRequest")),
+        ("topic=t&queue=-1", 400, None),
+        ("topic=t&other=1", 400, None),
+        ("", 400, None),
+    ] {
+        let (is, _, body) = ask(http, "GET", &format!("/messages?{query}"), "localhost").await;
+        assert_eq!(is, status, "{query}: {body}");
+        let body: Value = serde_json::from_str(&body).unwrap();
+        assert!(body["error"].is_string(), "{query}");
+        assert_eq!(body["code"].as_str(), code, "{query}");
+    }
+    broker.stop().await;
+}
+
+#[actix::test]
+async fn clients_are_listed_while_they_are_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let (broker, http) = start(&folder).await;
+    let mut producer = Client::greeted(broker.addresses().listen).await;
+    send(&mut producer, "t", &[b"a", b"b"]).await;
+    let stranger = Client::stranger(broker.addresses().listen).await;
+    let listed = json(http, "/clients").await;
+    let clients = listed["clients"].as_array().unwrap();
+    assert_eq!(clients.len(), 1, "{listed}");
+    assert_eq!(
+        (&clients[0]["clientId"], &clients[0]["software"]),
+        (&"test".into(), &"test".into())
+    );
+    assert_eq!(clients[0]["address"], producer.stream.local_addr().unwrap().to_string());
+    assert_eq!(clients[0]["producers"][0]["messages"], 2);
+    assert_eq!(clients[0]["requests"], 2);
+    assert_eq!(listed["next"], Value::Null);
+
+    let all = json(http, "/clients?all=true&max=1").await;
+    assert_eq!(
+        (all["clients"].as_array().unwrap().len(), &all["next"]),
+        (1, &all["clients"][0]["connection"])
+    );
+    let rest = json(http, &format!("/clients?all=true&after={}", all["next"])).await;
+    assert_eq!(rest["clients"][0]["greeted"], false, "{rest}");
+    assert_eq!(ask(http, "GET", "/clients?max=0", "localhost").await.0, 400);
+
+    drop((producer, stranger));
+    let mut rounds = 0;
+    while !json(http, "/clients?all=true").await["clients"].as_array().unwrap().is_empty() {
+        rounds += 1;
+        assert!(rounds < 1_000, "closed clients leave at once");
+    }
+    broker.stop().await;
+}
+
+#[actix::test]
+async fn topics_and_configuration_are_what_was_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let (broker, http) = start(&folder).await;
+    let mut client = Client::greeted(broker.addresses().listen).await;
+    send(&mut client, "t", &[b"a", b"b"]).await;
+    let topics = json(http, "/topics").await;
+    assert_eq!(
+        (&topics[0]["name"], &topics[0]["queues"], &topics[0]["messages"]),
+        (&"t".into(), &4.into(), &2.into())
+    );
+    assert_eq!(topics[0]["retentionMs"], 7 * 24 * 3_600_000);
+    assert_eq!(json(http, "/topics?topic=u").await, Value::Array(Vec::new()));
+
+    let settings = json(http, "/config").await;
+    let of = |key: &str| {
+        let mut all = settings.as_array().unwrap().iter();
+        all.find(|setting| setting["key"] == key).unwrap_or_else(|| panic!("{key}")).clone()
+    };
+    assert_eq!(of("http.hosts")["value"], "[\"grus.example\"]");
+    assert_eq!(of("http.hosts")["source"], "command line");
+    assert_eq!(
+        (&of("topic.queues")["value"], &of("topic.queues")["source"]),
+        (&"4".into(), &"default".into())
+    );
+    broker.stop().await;
+}
+
+/// Connects and sends bytes; answers with all that comes until the other side closes.
+async fn hostile(address: SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let _closed_early = stream.write_all(bytes).await;
+    let mut answer = Vec::new();
+    let _reset_is_an_end_too = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[actix::test]
+async fn slow_and_giant_heads_are_cut_off_and_others_are_served_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let (broker, http) = start(&folder).await;
+    let slow = futures_util::future::join_all(
+        (0..150).map(|_| hostile(http, b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")),
+    );
+    let served = async {
+        for _ in 0..20 {
+            assert_eq!(ask(http, "GET", "/health", "localhost").await.0, 200);
+        }
+        let mut giant = b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Giant: ".to_vec();
+        giant.resize(1 << 20, b'x');
+        assert!(!hostile(http, &giant).await.contains("200 OK"), "a giant head");
+        let many = "X-Many: 1\r\n".repeat(5_000);
+        let many = format!("GET /health HTTP/1.1\r\nHost: localhost\r\n{many}\r\n");
+        assert!(!hostile(http, many.as_bytes()).await.contains("200 OK"), "too many headers");
+        for odd in
+            [&b"\x16\x03\x01\x02\x00"[..], b"GRUS\0\0\0\0\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"]
+        {
+            assert!(!hostile(http, odd).await.contains("200 OK"), "{odd:?}");
+        }
+    };
+    let watch = std::time::Duration::from_secs(20);
+    let (ends, ()) = tokio::time::timeout(watch, async { tokio::join!(slow, served) })
+        .await
+        .expect("slow heads are cut off");
+    for end in ends {
+        assert!(end.is_empty() || end.contains("408"), "{end}");
+    }
+    assert_eq!(ask(http, "GET", "/health", "localhost").await.0, 200);
+    let two_hosts = b"GET /health HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
+    assert!(!hostile(http, two_hosts).await.contains("200 OK"), "two hosts");
+    let absolute =
+        b"GET http://evil.example/health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let answer = hostile(http, absolute).await;
+    assert!(!answer.contains("200 OK"), "a target that names another: {answer}");
+    broker.stop().await;
+}

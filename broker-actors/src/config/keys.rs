@@ -41,6 +41,9 @@ pub(super) static KEYS: &[Key<BrokerConfig>] = &[
 
     key!("connection.idle_timeout", duration(ms(1_000)..=minutes(24 * 60)),
         "A connection without a whole request for this long is closed.", connection.idle_timeout),
+    key!("connection.session_timeout", duration(ms(1_000)..=minutes(24 * 60)),
+        "A client that has sent no whole request for this long is not listed any more.",
+        connection.session_timeout),
     key!("connection.hello_timeout", duration(ms(100)..=minutes(60)),
         "A connection whose first request is not there after this long is closed.", connection.hello_timeout),
     key!("connection.frame_timeout", duration(ms(100)..=minutes(60)),

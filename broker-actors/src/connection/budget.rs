@@ -11,6 +11,17 @@ pub struct BudgetLimits {
     pub output_bytes_max: u64,
 }
 
+/// What a connection has under way at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Requests not answered yet.
+    pub requests: u32,
+    /// Bytes of those requests.
+    pub request_bytes: u64,
+    /// Bytes of replies that wait for the peer.
+    pub output_bytes: u64,
+}
+
 /// What a connection has under way.
 #[derive(Debug)]
 pub struct Budget {
@@ -56,6 +67,13 @@ impl Budget {
     /// Replies of so many bytes wait for the peer now.
     pub fn output_is(&mut self, bytes: u64) {
         self.output_bytes = bytes;
+    }
+
+    /// All that is under way.
+    #[must_use]
+    pub const fn load(&self) -> Load {
+        let Self { requests, request_bytes, output_bytes, .. } = *self;
+        Load { requests, request_bytes, output_bytes }
     }
 
     /// Requests under way.

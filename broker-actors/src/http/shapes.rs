@@ -1,6 +1,7 @@
 //! The JSON of the API. Field names are part of it: docs/HTTP.md. Pure.
 
 use grus_mailbox::{ActorReport, Census, KindReport};
+use grus_registry::configuration::Setting;
 use serde::Serialize;
 
 use crate::registry_link::routes::TopicRoute;
@@ -12,6 +13,9 @@ use crate::topic_queue::QueueStatus;
 pub struct ErrorBody {
     /// What is wrong, in one line.
     pub error: String,
+    /// The protocol's name for it, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<&'static str>,
 }
 
 /// `GET /health`
@@ -122,19 +126,185 @@ impl QueueItem {
     }
 }
 
-/// The index: what is served, for people who look.
-pub const INDEX_HTML: &str = "<!doctype html>
-<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Grus broker</title></head><body>
-<h1>Grus broker</h1>
-<ul>
-<li><a href=\"/health\">/health</a>: whether it serves</li>
-<li><a href=\"/queue/list\">/queue/list</a>: every queue with its pointers</li>
-<li><a href=\"/actors\">/actors</a>: every actor, how full its inbox is, how busy it is</li>
-<li><a href=\"/metrics\">/metrics</a>: counters for Prometheus</li>
-</ul>
-<p>Described in docs/HTTP.md. Clients connect to the broker's own port, not to this one.</p>
-</body></html>
-";
+/// One item of `GET /topics`.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TopicItem {
+    /// Its name.
+    pub name: String,
+    /// Its incarnation, as text: it has more digits than a JavaScript number.
+    pub topic_id: String,
+    /// `durable`, `temporary` or `delay`.
+    pub r#type: String,
+    /// `persisted` or `replicated`.
+    pub durability: String,
+    /// Queues of it.
+    pub queues: usize,
+    /// Queues of it that could not answer at this moment.
+    pub queues_silent: usize,
+    /// Age at which messages go, in milliseconds; 0 = never.
+    pub retention_ms: u64,
+    /// Bytes of a queue above which its oldest messages go; 0 = no cap.
+    pub retention_bytes: u64,
+    /// When it was made, in milliseconds since 1970.
+    pub created: u64,
+    /// Messages that can be read.
+    pub messages: u64,
+    /// Bytes of their batches.
+    pub bytes: u64,
+    /// When a message was last stored, in milliseconds since 1970; 0 = never.
+    pub last_modified_time: u64,
+}
+
+impl TopicItem {
+    /// A topic with the numbers of its queues.
+    #[must_use]
+    pub fn of(topic: &TopicRoute, queues: &[Option<QueueStatus>]) -> Self {
+        let known = || queues.iter().flatten();
+        Self {
+            name: topic.name.to_string(),
+            topic_id: topic.id.to_string(),
+            r#type: topic.settings.kind.to_string(),
+            durability: topic.settings.durability.to_string(),
+            queues: queues.len(),
+            queues_silent: queues.iter().filter(|queue| queue.is_none()).count(),
+            retention_ms: topic.settings.retention_ms,
+            retention_bytes: topic.settings.retention_bytes,
+            created: topic.created.0,
+            messages: known().map(|queue| queue.messages).sum(),
+            bytes: known().map(|queue| queue.bytes).sum(),
+            last_modified_time: known().map(|queue| queue.last_modified.0).max().unwrap_or(0),
+        }
+    }
+}
+
+/// `GET /messages`
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MessagePage {
+    /// The topic's name.
+    pub topic: String,
+    /// The queue's number in it.
+    pub queue_id: u32,
+    /// The first offset there is.
+    pub log_start: u64,
+    /// The offset the next message gets.
+    pub end_offset: u64,
+    /// Where to go on; nothing at the end of the queue.
+    pub next: Option<u64>,
+    /// The messages.
+    pub messages: Vec<MessageItem>,
+}
+
+/// One message.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageItem {
+    /// Its offset.
+    pub offset: u64,
+    /// Its id.
+    pub id: String,
+    /// When it was made, by the producer's clock, in milliseconds since 1970.
+    pub born_time: u64,
+    /// When it was stored, in milliseconds since 1970.
+    pub store_time: u64,
+    /// 0 to 9.
+    pub priority: u8,
+    /// Its tag.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// Its keys.
+    pub keys: Vec<Piece>,
+    /// Its headers.
+    pub headers: Vec<HeaderItem>,
+    /// The key that its order holds by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub order_key: Option<Piece>,
+    /// The key that it is stored once by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dedup_key: Option<Piece>,
+    /// When it is due, in milliseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deliver_at: Option<u64>,
+    /// How long it is worth something, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl_ms: Option<u64>,
+    /// Its lane.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lane: Option<String>,
+    /// How often it was delivered again.
+    pub retry_count: u32,
+    /// Where it came from, when it was moved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<MessageOrigin>,
+    /// Whether it removes its key.
+    pub tombstone: bool,
+    /// Who sent it, as text; `0` = a producer without an identity.
+    pub producer_id: String,
+    /// The epoch of the producer's life.
+    pub producer_epoch: u32,
+    /// Bytes of the whole body.
+    pub body_bytes: usize,
+    /// Whether `body` is only the beginning of it.
+    pub truncated: bool,
+    /// The body.
+    pub body: Piece,
+}
+
+/// Some bytes.
+#[derive(Debug, Clone, Serialize)]
+pub struct Piece {
+    /// The text, or the bytes in base64.
+    pub value: String,
+    /// `utf-8` or `base64`.
+    pub encoding: &'static str,
+}
+
+/// A header of a message.
+#[derive(Debug, Clone, Serialize)]
+pub struct HeaderItem {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    #[serde(flatten)]
+    pub value: Piece,
+}
+
+/// Where a message was first.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageOrigin {
+    /// The topic's name.
+    pub topic: String,
+    /// The queue's number in it.
+    pub queue_id: u32,
+    /// Its offset there.
+    pub offset: u64,
+}
+
+/// One item of `GET /config`.
+#[derive(Debug, Clone, Serialize)]
+pub struct SettingItem {
+    /// `section.key`.
+    pub key: &'static str,
+    /// The value, as TOML.
+    pub value: String,
+    /// Where it came from.
+    pub source: String,
+    /// What is configured by it.
+    pub about: &'static str,
+}
+
+impl From<&Setting> for SettingItem {
+    fn from(setting: &Setting) -> Self {
+        Self {
+            key: setting.key,
+            value: setting.value.clone(),
+            source: setting.source.to_string(),
+            about: setting.about,
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

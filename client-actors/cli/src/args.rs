@@ -86,7 +86,7 @@ pub struct BrokerArgs {
     /// Where producers and consumers connect
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
-    /// Where /health, /actors, /metrics and /queue/list are served
+    /// Where the page and its API are served
     #[arg(long, value_name = "ADDR")]
     pub http: Option<String>,
     /// Print every setting in force, and end

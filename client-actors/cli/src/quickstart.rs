@@ -251,7 +251,7 @@ impl Run {
             }
         };
         let text = format!(
-            "queues  http://{http}/queue/list   {}\n\
+            "page    http://{http}/             {}\n\
              metrics http://{http}/metrics      {metrics} values\n\
              actors  http://{http}/actors\n\
              docs    docs/README.md\n\
