@@ -12,6 +12,8 @@ use crate::region::Region;
 const SECTOR_BYTES: usize = 512;
 /// How much is read ahead of the scan.
 const READ_AHEAD_BYTES: usize = 4 * 1024 * 1024;
+/// What can or cannot be read as a whole.
+const PAGE_BYTES: usize = 4096;
 /// So many zero bytes at the end of a sector's part speak for a sector that was never written.
 const ZERO_TAIL_BYTES: usize = 16;
 
@@ -60,7 +62,8 @@ struct Scanner<'a> {
     life: u64,
     limit: usize,
     ready: usize,
-    unreadable: Option<Range<usize>>,
+    /// Ascending; each page on its own, so that one bad sector hides nothing beside it.
+    unreadable: Vec<Range<usize>>,
 }
 
 /// Reads segment `sequence` from its mapping. `durable_until` is where the control page says that
@@ -77,7 +80,7 @@ pub(crate) fn scan(
     let head = SegmentHead::decode(head_bytes);
     let close = Close::find(head_bytes, sequence);
     let limit = close.map_or(length, |(close, _)| (close.cut as usize).min(length));
-    let mut scanner = Scanner { region, life, limit, ready: 0, unreadable: None };
+    let mut scanner = Scanner { region, life, limit, ready: 0, unreadable: Vec::new() };
     let (mut found, end) = scanner.run();
     let known_end = close.map(|(close, _)| close.cut).or(durable_until).unwrap_or(0);
     if end < known_end {
@@ -143,14 +146,20 @@ impl Scanner<'_> {
     /// The next whole header behind a place that has none.
     fn next_header(&mut self, broken: usize) -> Option<usize> {
         // Where the broken header's own length leads, unless that is what is broken.
-        let length = u32_at(self.region.bytes(broken + 16..broken + 20), 0) as usize;
-        let guess = broken.saturating_add(stride_of(length.min(self.limit)));
-        if guess + ENTRY_HEADER_BYTES <= self.limit && self.header(guess).is_some() {
-            return Some(guess);
+        if self.is_readable(&(broken..broken + ENTRY_HEADER_BYTES)) {
+            let length = u32_at(self.region.bytes(broken + 16..broken + 20), 0) as usize;
+            let guess = broken.saturating_add(stride_of(length.min(self.limit)));
+            if guess + ENTRY_HEADER_BYTES <= self.limit && self.header(guess).is_some() {
+                return Some(guess);
+            }
         }
         let mut at = broken + ENTRY_ALIGNMENT_BYTES;
         while at + ENTRY_HEADER_BYTES <= self.limit {
             self.read_ahead(at + ENTRY_HEADER_BYTES);
+            if !self.is_readable(&(at..at + ENTRY_HEADER_BYTES)) {
+                at += ENTRY_ALIGNMENT_BYTES;
+                continue;
+            }
             let sequence = self.region.bytes(at + 8..at + 16);
             if u64_at(sequence, 0) == self.life && self.header(at).is_some() {
                 return Some(at);
@@ -163,18 +172,31 @@ impl Scanner<'_> {
     /// Reads ahead by madvise, so that a medium that cannot be read is an error and not a signal.
     fn read_ahead(&mut self, until: usize) {
         while self.ready < until.min(self.limit) {
-            let next = (self.ready + READ_AHEAD_BYTES).min(self.region.len());
+            let end = self.limit.next_multiple_of(PAGE_BYTES).min(self.region.len());
+            let next = (self.ready + READ_AHEAD_BYTES).min(end);
             if self.region.fault_in_for_reading(self.ready..next).is_err() {
-                let from = self.unreadable.as_ref().map_or(self.ready, |range| range.start);
-                self.unreadable = Some(from..next);
+                self.find_unreadable(self.ready..next);
             }
             self.ready = next;
         }
     }
 
+    /// A bad sector, or a hole in a file system of memory that is full: page by page.
+    fn find_unreadable(&mut self, block: Range<usize>) {
+        for from in block.clone().step_by(PAGE_BYTES) {
+            let page = from..(from + PAGE_BYTES).min(block.end);
+            if self.region.fault_in_for_reading(page.clone()).is_err() {
+                match self.unreadable.last_mut() {
+                    Some(last) if last.end == page.start => last.end = page.end,
+                    _ => self.unreadable.push(page),
+                }
+            }
+        }
+    }
+
     fn is_readable(&self, range: &Range<usize>) -> bool {
-        let overlaps = |bad: &Range<usize>| range.start < bad.end && bad.start < range.end;
-        !self.unreadable.as_ref().is_some_and(overlaps)
+        let after = self.unreadable.partition_point(|bad| bad.end <= range.start);
+        self.unreadable.get(after).is_none_or(|bad| range.end <= bad.start)
     }
 
     /// Whether some sector's part of the header at `at` is all zeros.
