@@ -9,12 +9,15 @@ use crate::machine::Refusal;
 /// Why a queue or its shard did not do what it was asked. Variants by what the caller can do.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum QueueError {
-    /// Another broker leads the shard; nothing is known about a request that was under way.
+    /// Another broker leads the shard; nothing was stored.
     #[error("shard is led elsewhere")]
     NotLeader {
         /// The leading broker, where known.
         leader: Option<u64>,
     },
+    /// Leadership was lost, or the shard stopped, with the request under way: it may be stored.
+    #[error("shard lost its leader with the request under way; its outcome is not known")]
+    OutcomeUnknown,
     /// No room for the request now.
     #[error("too much is under way")]
     Overloaded {
@@ -115,6 +118,7 @@ impl QueueError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::NotLeader { .. } => ErrorCode::NotLeader,
+            Self::OutcomeUnknown => ErrorCode::OutcomeUnknown,
             Self::Unavailable => ErrorCode::Unavailable,
             Self::Stopping => ErrorCode::ShuttingDown,
             Self::StorageFull => ErrorCode::StorageFull,

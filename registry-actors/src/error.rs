@@ -72,6 +72,9 @@ pub enum RegistryError {
     /// Another replica leads the registry.
     #[error("this replica does not lead the registry")]
     NotLeader,
+    /// Leadership was lost with the request under way: it may have been carried out.
+    #[error("the registry lost its leader with the request under way")]
+    OutcomeUnknown,
     /// Too many requests at once; try again.
     #[error("registry is busy")]
     Busy,
@@ -91,6 +94,7 @@ impl RegistryError {
             Self::TooManyTopics | Self::TooManyQueues => ErrorCode::TooManyTopics,
             Self::NoShard { .. } => ErrorCode::Unavailable,
             Self::NotLeader => ErrorCode::NotLeader,
+            Self::OutcomeUnknown => ErrorCode::OutcomeUnknown,
             Self::Busy => ErrorCode::Overloaded,
             Self::Stopping => ErrorCode::ShuttingDown,
             Self::ShardTaken { .. } | Self::TooManyBrokers => ErrorCode::InvalidRequest,

@@ -49,6 +49,8 @@ pub(crate) fn verdict(refusal: &Refusal) -> Verdict {
         ErrorCode::DuplicateForgotten => Verdict::ReceiptLost,
         // Routes are asked for again; they say whether there is no such topic or queue.
         ErrorCode::UnknownTopic | ErrorCode::UnknownQueue | ErrorCode::StaleTopic => Verdict::Again,
+        // What it was sent with are sequence numbers: a second copy is known as one.
+        ErrorCode::OutcomeUnknown => Verdict::Again,
         _ if refusal.retriable => Verdict::Again,
         code if code.outcome_unknown() => Verdict::Unknown,
         _ => Verdict::Final,

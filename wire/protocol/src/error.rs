@@ -100,6 +100,10 @@ error_codes! {
     Unavailable = 24, retry;
     /// A field has a value that makes no sense.
     InvalidRequest = 25, final;
+    /// The broker lost leadership, or stopped, with the request under way: it may have been carried
+    /// out, or may yet be. With a producer id, the same bytes may be sent again; without one, that
+    /// may store them twice.
+    OutcomeUnknown = 26, final;
 
     /// There is no such topic, and it may not be created.
     UnknownTopic = 40, final;
@@ -113,7 +117,7 @@ error_codes! {
     InvalidName = 44, final;
     /// A topic setting is out of its bounds, or may not be changed that way.
     InvalidSettings = 45, final;
-    /// Another broker leads this queue.
+    /// Another broker leads this queue; nothing was stored.
     NotLeader = 46, retry;
     /// A limit on the number of topics, queues or producers is reached.
     TooManyTopics = 47, final;
@@ -174,6 +178,7 @@ impl ErrorCode {
             Self::NotLeader
                 | Self::ShuttingDown
                 | Self::Unavailable
+                | Self::OutcomeUnknown
                 | Self::UnknownTopic
                 | Self::UnknownQueue
                 | Self::StaleTopic
@@ -189,7 +194,7 @@ impl ErrorCode {
                 | Self::Timeout
                 | Self::ShuttingDown
                 | Self::Unavailable
-                | Self::NotLeader
+                | Self::OutcomeUnknown
                 | Self::Other(_)
         )
     }
