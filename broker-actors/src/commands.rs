@@ -367,7 +367,7 @@ fn topic_name(text: &str) -> Result<TopicName, CodecError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     fn joined(command: &Command) -> Bytes {
@@ -387,7 +387,7 @@ mod tests {
         }
     }
 
-    fn examples() -> Vec<Command> {
+    pub(crate) fn examples() -> Vec<Command> {
         let queue = QueueKey { topic: TopicId(7), queue: QueueId(3) };
         vec![
             Command::Append { queue, batch: Bytes::from_static(b"the batch") },

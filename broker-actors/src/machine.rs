@@ -7,8 +7,8 @@
 //! * [`queue`]: offsets, visible start, counts of a queue.
 //! * [`window`]: the last batches of a producer on a queue, for idempotence.
 //! * `dedup`: which dedup keys a queue has stored of late.
-//! * [`part`]: the names under which parts of the state are saved; [`Machine::dirty_parts`] gives
-//!   those that changed, [`Machine::all_parts`] all, [`Machine::restore`] reads them back.
+//! * [`part`]: the names under which parts of the state are saved; [`Machine::freeze`] and
+//!   [`Machine::frozen_parts`] give those that changed, or all, [`Machine::restore`] reads them back.
 
 pub mod part;
 pub mod queue;
@@ -17,11 +17,14 @@ pub mod window;
 mod dedup;
 mod digest;
 mod fence;
+mod freeze;
 mod produce;
 mod save;
 
 #[cfg(test)]
 mod dedup_tests;
+#[cfg(test)]
+mod hostile_tests;
 #[cfg(test)]
 pub(crate) mod model_tests;
 
@@ -40,6 +43,8 @@ use thiserror::Error;
 use crate::commands::{Command, DedupKey, RetainQueue, TopicConfig};
 use digest::Tracked;
 use fence::Fence;
+use freeze::Frozen;
+pub use freeze::{SLICE_BYTES_MAX, SLICE_PARTS_MAX};
 use part::PartKey;
 use produce::NamedProducer;
 use queue::{QueueNumbers, QueueState};
@@ -213,6 +218,8 @@ pub struct Machine {
     dirty: BTreeSet<PartKey>,
     /// Exclusive or of the hashes of all parts that are not dirty.
     clean_digest: u64,
+    /// What a checkpoint is still to be given.
+    frozen: Option<Frozen>,
     changed: Vec<QueueKey>,
 }
 
@@ -235,6 +242,7 @@ impl Machine {
             dedup_keys: 0,
             dirty: BTreeSet::from([PartKey::Shard]),
             clean_digest: 0,
+            frozen: None,
             changed: Vec::new(),
         }
     }
@@ -307,6 +315,7 @@ impl Machine {
     }
 
     fn change_numbers(&mut self) -> &mut ShardNumbers {
+        self.touch(&PartKey::Shard);
         let (digest, dirty) = (&mut self.clean_digest, &mut self.dirty);
         self.numbers.change(|hash| {
             *digest ^= hash;
@@ -354,11 +363,13 @@ impl Machine {
         let topic = config.topic;
         for queue in all.difference(&known) {
             let key = QueueKey { topic, queue: *queue };
+            self.touch(&PartKey::Queue(key));
             let numbers = Tracked::unsaved(QueueNumbers::default());
             self.dirty.insert(PartKey::Queue(key));
             self.queues.insert(key, QueueState { numbers, ..QueueState::default() });
             self.mark_changed(key);
         }
+        self.touch(&PartKey::Topic(topic));
         let (digest, dirty) = (&mut self.clean_digest, &mut self.dirty);
         dirty.insert(PartKey::Topic(topic));
         match self.topics.get_mut(&topic) {
@@ -369,12 +380,14 @@ impl Machine {
     }
 
     fn apply_topic_drop(&mut self, topic: TopicId) -> Effect {
+        self.touch(&PartKey::Topic(topic));
         let Some(config) = self.topics.remove(&topic) else {
             return Outcome::TopicDrop(false).into();
         };
         self.forget_part(PartKey::Topic(topic), config.clean_hash());
         for queue in &config.get().queues {
             let key = QueueKey { topic, queue: *queue };
+            self.touch_queue(key);
             let Some(state) = self.queues.remove(&key) else { continue };
             self.forget_part(PartKey::Queue(key), state.numbers.clean_hash());
             for (producer, window) in &state.windows {
@@ -394,6 +407,7 @@ impl Machine {
     fn apply_retain(&mut self, queues: &[RetainQueue]) -> usize {
         let mut moved = 0;
         for retain in queues {
+            self.touch(&PartKey::Queue(retain.queue));
             let Some(state) = self.queues.get_mut(&retain.queue) else { continue };
             let numbers = *state.numbers.get();
             let start = retain.start.min(numbers.next_offset);

@@ -168,15 +168,17 @@ impl Machine {
         appended: &Appended,
     ) {
         let window_ms = self.dedup_window_ms(queue);
-        let Some(state) = self.queues.get_mut(&queue) else { return };
-        let dedup = &mut state.dedup;
-        let last = dedup.buckets.last_key_value();
+        let Some(state) = self.queues.get(&queue) else { return };
+        let last = state.dedup.buckets.last_key_value();
         let number = match last {
             Some((number, bucket)) if bucket.get().takes(window_ms, moment) => *number,
             Some((number, _)) => number + 1,
             None => 0,
         };
         let part = || PartKey::Dedup(queue, number);
+        self.touch(&part());
+        let Some(state) = self.queues.get_mut(&queue) else { return };
+        let dedup = &mut state.dedup;
         let (digest, dirty) = (&mut self.clean_digest, &mut self.dirty);
         let bucket = dedup.buckets.entry(number).or_insert_with(|| {
             dirty.insert(part());
@@ -204,10 +206,11 @@ impl Machine {
     pub(super) fn expire_dedup_keys(&mut self, time: TimestampMs) {
         for _ in 0..EXPIRED_PER_ENTRY_MAX {
             let Some(&(expires, queue, number)) = self.dedup_order.first() else { return };
-            if expires * EXPIRY_STEP_MS > time.0 {
+            if expires.saturating_mul(EXPIRY_STEP_MS) > time.0 {
                 return;
             }
             self.dedup_order.pop_first();
+            self.touch(&PartKey::Dedup(queue, number));
             let Some(state) = self.queues.get_mut(&queue) else { continue };
             let Some(bucket) = state.dedup.buckets.remove(&number) else { continue };
             for stored in &bucket.get().keys {

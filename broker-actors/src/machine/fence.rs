@@ -45,6 +45,7 @@ impl Machine {
         producer: ProducerId,
         epoch: ProducerEpoch,
     ) -> Result<(), Refusal> {
+        self.touch(&PartKey::Fence(producer));
         if let Some(known) = self.fences.get_mut(&producer) {
             if epoch < known.get().epoch {
                 return Err(Refusal::Fenced { epoch: known.get().epoch });
@@ -79,6 +80,7 @@ impl Machine {
             .map(|(producer, _)| *producer)
             .collect();
         for producer in over {
+            self.touch(&PartKey::Fence(producer));
             let Some(fence) = self.fences.remove(&producer) else { continue };
             self.epochs.remove(&producer);
             self.forget_part(PartKey::Fence(producer), fence.clean_hash());

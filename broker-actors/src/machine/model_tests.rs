@@ -1,5 +1,7 @@
 //! The machine against a model that remembers everything and looks everything up by walking.
 
+mod slices;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;

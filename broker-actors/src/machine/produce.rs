@@ -86,6 +86,7 @@ impl Machine {
                 return Ok(known);
             }
         }
+        self.touch(&PartKey::Queue(key));
         let state = self.queues.get_mut(&key).ok_or(Refusal::UnknownQueue)?;
         let count = batch.count();
         let base_offset = state.numbers.get().next_offset;
@@ -147,6 +148,7 @@ impl Machine {
     }
 
     fn remember(&mut self, key: QueueKey, producer: ProducerId, epoch: ProducerEpoch, slot: Slot) {
+        self.touch(&PartKey::Window(key, producer));
         let Some(state) = self.queues.get_mut(&key) else { return };
         let (digest, dirty, windows) = (&mut self.clean_digest, &mut self.dirty, &mut self.windows);
         let part = || PartKey::Window(key, producer);
@@ -188,6 +190,7 @@ impl Machine {
             }
             let Some(&(key, producer)) = windows.first() else { return };
             self.forget_hour(hour, key, producer);
+            self.touch(&PartKey::Window(key, producer));
             let window =
                 self.queues.get_mut(&key).and_then(|queue| queue.windows.remove(&producer));
             if let Some(window) = window {
@@ -224,6 +227,7 @@ impl Machine {
         let Some(name) = name else {
             return Ok(self.new_producer());
         };
+        self.touch(&PartKey::NamedProducer(name.clone()));
         if let Some(known) = self.named_producers.get_mut(&name) {
             let (digest, dirty) = (&mut self.clean_digest, &mut self.dirty);
             let known = known.change(|hash| {
@@ -265,6 +269,7 @@ impl Machine {
             .map(|(name, _)| name.clone())
             .collect();
         for name in over {
+            self.touch(&PartKey::NamedProducer(name.clone()));
             let Some(named) = self.named_producers.remove(&name) else { continue };
             self.epochs.remove(&named.get().producer);
             self.forget_part(PartKey::NamedProducer(name), named.clean_hash());

@@ -9,6 +9,7 @@ use thiserror::Error;
 use super::dedup::Bucket;
 use super::digest::{Tracked, part_hash};
 use super::fence::Fence;
+use super::freeze::Frozen;
 use super::part::PartKey;
 use super::produce::NamedProducer;
 use super::queue::{QueueNumbers, QueueState};
@@ -75,18 +76,9 @@ fn decode_topic(bytes: Bytes) -> Result<TopicConfig, CodecError> {
 impl Machine {
     /// The parts that changed since the last call, a part that is gone without a value.
     pub fn dirty_parts(&mut self) -> Vec<Part> {
-        let dirty = std::mem::take(&mut self.dirty);
-        let mut parts = Vec::with_capacity(dirty.len());
-        for part in dirty {
-            let key = part.encode();
-            let value = self.encode_part(&part);
-            if let Some(value) = &value {
-                let hash = part_hash(&key, value);
-                self.clean_digest ^= hash;
-                self.save_part(&part, hash);
-            }
-            parts.push(Part { key, value });
-        }
+        self.freeze(false);
+        let mut parts = Vec::new();
+        while self.frozen_parts(&mut parts).is_none() {}
         parts
     }
 
@@ -108,7 +100,8 @@ impl Machine {
 
     /// A number that is equal on two replicas exactly if (but for chance) their states are.
     pub fn digest(&self) -> u64 {
-        self.dirty.iter().fold(self.clean_digest, |digest, part| {
+        let frozen = self.frozen.iter().flat_map(Frozen::dirty);
+        self.dirty.iter().chain(frozen).fold(self.clean_digest, |digest, part| {
             self.encode_part(part)
                 .map_or(digest, |value| digest ^ part_hash(&part.encode(), &value))
         })
@@ -189,7 +182,7 @@ impl Machine {
         Ok(())
     }
 
-    fn encode_part(&self, part: &PartKey) -> Option<Bytes> {
+    pub(super) fn encode_part(&self, part: &PartKey) -> Option<Bytes> {
         match part {
             PartKey::Shard => Some(self.numbers.get().encode()),
             PartKey::Topic(topic) => {
@@ -213,7 +206,7 @@ impl Machine {
         }
     }
 
-    fn save_part(&mut self, part: &PartKey, hash: u64) {
+    pub(super) fn save_part(&mut self, part: &PartKey, hash: u64) {
         match part {
             PartKey::Shard => self.numbers.save(hash),
             PartKey::Topic(topic) => {
