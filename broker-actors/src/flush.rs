@@ -13,10 +13,11 @@
 //! * If it panics: the process ends. A failed fsync ends it too, by way of the log's verdict on the
 //!   job that comes back: what the page cache holds can no longer be trusted.
 
-use grus_consensus::JobPort;
+use grus_consensus::{JobPort, Reading};
 use grus_log::{Disk, Job};
 use grus_mailbox::{Credit, Inbox, PutError, Receive, Resident, Room, Weigh};
 
+use crate::reader::ReadForConsensus;
 use crate::storage::JobFinished;
 
 /// Jobs that may be on their way: the log gives out few at a time, reaching this is a bug.
@@ -50,6 +51,7 @@ impl<D: Disk> Receive<RunJob<D>> for Flush {
 pub(crate) struct FlushPort<D: Disk> {
     pub(crate) flush: Inbox<RunJob<D>>,
     pub(crate) storage: Inbox<JobFinished<D>>,
+    pub(crate) reader: Inbox<ReadForConsensus>,
 }
 
 impl<D: Disk> JobPort<D> for FlushPort<D> {
@@ -59,6 +61,15 @@ impl<D: Disk> JobPort<D> for FlushPort<D> {
             Ok(()) => None,
             Err(PutError::Full(_)) => unreachable!("the log bounds its jobs"),
             Err(PutError::Stopped(RunJob { job, .. })) => Some(job.run()),
+        }
+    }
+
+    fn read(&self, reading: Reading) {
+        // Full means very many at once; stopped, that the shard is stopping: it must not wait.
+        if let Err(PutError::Full(left) | PutError::Stopped(left)) =
+            self.reader.try_put(ReadForConsensus(reading))
+        {
+            (left.0)();
         }
     }
 }

@@ -4,16 +4,18 @@
 //! ```text
 //! TopicQueue --ReadCold (the fetch inside)--> [Reader] --Warmed--> TopicQueue --> Connection
 //! Shard ------CheckEntries------------------> [Reader] --Checked-> Storage
+//! consensus --ReadForConsensus (the answer port inside)--> [Reader]
 //! ```
 //!
 //! * Owns: nothing; what it works on travels in the message.
 //! * Lives on: its own arbiter, which the disk may hold up. May serve several shards.
 //! * Inbox: `ReadCold`, full means too many readers of old messages, which they are told;
-//!   `CheckEntries`, one per shard.
+//!   `CheckEntries`, one per shard; `ReadForConsensus`, a few per shard.
 //! * Talks to: TopicQueue, Storage.
 //! * Stops: with its shard.
 //! * If it panics: it is rebuilt; the reader concerned asks again.
 
+use grus_consensus::Reading;
 use grus_log::{FaultIn, Scrub};
 use grus_mailbox::{Credit, Inbox, PutError, Receive, Resident, Room, Weigh};
 
@@ -22,6 +24,8 @@ use crate::topic_queue::{Cold, Warmed};
 
 /// Cold reads that may wait.
 pub const COLD_READS_MAX: u32 = 256;
+/// Checkpoints that may wait to be read for consensus.
+pub const CONSENSUS_READS_MAX: u32 = 16;
 
 /// Brings batches into memory, then hands the fetch or the turn back to its queue.
 #[derive(Debug)]
@@ -42,6 +46,11 @@ pub(crate) struct CheckEntries {
 
 impl Weigh for CheckEntries {}
 
+/// Something that consensus has to read from the disk.
+pub(crate) struct ReadForConsensus(pub(crate) Reading);
+
+impl Weigh for ReadForConsensus {}
+
 /// See the module documentation.
 #[derive(Debug, Default)]
 pub(crate) struct Reader;
@@ -60,6 +69,12 @@ impl Receive<ReadCold> for Reader {
             Err(PutError::Full(_)) => unreachable!("a queue has room for its own reads"),
             Err(PutError::Stopped(warmed)) => warmed.cold.stopped(),
         }
+    }
+}
+
+impl Receive<ReadForConsensus> for Reader {
+    fn receive(&mut self, msg: ReadForConsensus, _credit: Credit, _room: &mut Room<'_, Self>) {
+        (msg.0)();
     }
 }
 

@@ -220,8 +220,10 @@ impl<D: Disk> ShardActor<D> {
 
     fn error_of(&self, error: &ProposeError) -> QueueError {
         match error {
-            ProposeError::NotLeader { leader } | ProposeError::Unknown { leader } => {
-                QueueError::NotLeader { leader: *leader }
+            ProposeError::NotLeader { leader } => QueueError::NotLeader { leader: *leader },
+            // The entry may be applied yet, here or by the next leader.
+            ProposeError::Unknown { .. } | ProposeError::Stopped | ProposeError::Fatal(_) => {
+                QueueError::OutcomeUnknown
             }
             ProposeError::TooLarge { bytes, bytes_max } => {
                 QueueError::BatchTooLarge { bytes: *bytes, bytes_max: *bytes_max }
@@ -230,8 +232,6 @@ impl<D: Disk> ShardActor<D> {
                 QueueError::StorageFull
             }
             ProposeError::Full => QueueError::Overloaded { retry_after_ms: OVERLOADED_RETRY_MS },
-            ProposeError::Stopped => QueueError::Stopping,
-            ProposeError::Fatal(_) => QueueError::Unavailable,
         }
     }
 
@@ -246,6 +246,9 @@ impl<D: Disk> ShardActor<D> {
                     return self.finish(Rest::Open(topic, reply));
                 }
                 (Command::TopicConfig(config), Waiter::OpenTopic { topic, reply })
+            }
+            ShardRequest::DropTopic { reply, .. } if !self.ground.complete.get() => {
+                return reply.send(Err(QueueError::StorageFull));
             }
             ShardRequest::DropTopic { topic, reply } => {
                 if self.ground.machine.borrow().state.topic(topic).is_none() {
@@ -288,6 +291,15 @@ impl<D: Disk> ShardActor<D> {
             config.queues.iter().all(|queue| queues.contains(queue))
                 && *known == TopicConfig { queues, ..config.clone() }
         })
+    }
+
+    /// After a start on a full disk: once there was room, the state holds all that was acknowledged.
+    fn complete_state(&mut self) {
+        if !self.ground.complete.get() && self.group.status().ready {
+            self.ground.complete.set(true);
+            self.queues.follow_state();
+            tracing::info!(shard = self.ground.shard.0, "the disk has room again");
+        }
     }
 
     fn status(&self) -> ShardStatus {
@@ -403,6 +415,7 @@ impl<D: Disk> Receive<Tick> for ShardActor<D> {
             self.depart(room);
         }
         if self.stage == Stage::Serving {
+            self.complete_state();
             self.check_old_entries();
             self.keep_findable(msg.monotonic_ms);
             self.keep_up(msg, room);

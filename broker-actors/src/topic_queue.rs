@@ -251,6 +251,11 @@ enum Look {
     AtEnd(Bounds),
 }
 
+/// Whether the offset lies behind an end that may not be the end: neither out of range nor diverged.
+fn offset_is_unknown<D: Disk>(reading: &QueueReading<'_, D>, offset: Offset) -> bool {
+    reading.is_cut_short() && offset > reading.bounds().end_offset
+}
+
 fn look<D: Disk>(reading: &QueueReading<'_, D>, fetch: &Fetch) -> Result<Look, QueueError> {
     let (bounds, is_at_end) = plan(reading, fetch.offset, fetch.last_term)?;
     if is_at_end {
@@ -270,6 +275,9 @@ fn plan<D: Disk>(
 ) -> Result<(Bounds, bool), QueueError> {
     let bounds = reading.bounds();
     let Bounds { log_start, end_offset } = bounds;
+    if offset_is_unknown(reading, offset) {
+        return Err(QueueError::Unavailable);
+    }
     match fetch_plan::plan(bounds, offset, last_term, || reading.term_before(offset)) {
         FetchPlan::AtEnd => Ok((bounds, true)),
         FetchPlan::Read => Ok((bounds, false)),

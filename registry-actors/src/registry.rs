@@ -301,6 +301,10 @@ impl<D: Disk> Receive<RegistryRequest> for Registry<D> {
             RegistryRequest::RegisterBroker { address, shards, reply } => {
                 let BrokerAddress { id: broker, host, port } = address;
                 let register = RegisterBroker { broker, host, port, shards };
+                // Writes nothing, so that a broker starts on a full disk as well.
+                if self.core.machine.borrow().state().is_registered(&register) {
+                    return reply.send(Ok(self.publish()));
+                }
                 let register = Command::RegisterBroker(register);
                 self.propose(&register, Asker::Register(reply), credit, room);
             }
@@ -402,9 +406,8 @@ fn answer_of(result: Result<AppliedReply<Answer>, ProposeError>) -> Answer {
             Err(RegistryError::Unreadable { reason: "an entry without an answer".to_owned() })
         }),
         Err(error) => Err(match error {
-            ProposeError::NotLeader { .. } | ProposeError::Unknown { .. } => {
-                RegistryError::NotLeader
-            }
+            ProposeError::NotLeader { .. } => RegistryError::NotLeader,
+            ProposeError::Unknown { .. } => RegistryError::OutcomeUnknown,
             ProposeError::Full => RegistryError::Busy,
             ProposeError::TooLarge { bytes, bytes_max } => RegistryError::InvalidSettings {
                 reason: format!("{bytes} bytes of a command, at most {bytes_max}"),

@@ -153,7 +153,7 @@ async fn build<D: Disk>(
             for done in core.early.take() {
                 group.job_done(done);
             }
-            let ready = group.ready().await.map_err(RegistryStartError::from);
+            let ready = group.ready_or_full().await.map(|_| ()).map_err(RegistryStartError::from);
             // Whoever asks to be told from now on is told nothing older than this.
             let table = Arc::new(core.machine.borrow().state().routing());
             let links = core.links.get().expect("linked");

@@ -138,6 +138,19 @@ impl State {
         Ok((Outcome::Deleted(topic.id), vec![PartKey::Topic(topic.id)]))
     }
 
+    /// Whether registering so would change nothing.
+    pub(crate) fn is_registered(&self, register: &RegisterBroker) -> bool {
+        let broker = register.broker;
+        let is_open = |(shard, durability): &(ShardId, Durability)| {
+            let place = ShardPlace { durability: *durability, broker, open: true };
+            self.shards.get(shard) == Some(&place)
+        };
+        let mut mine = self.shards.iter().filter(|(_, place)| place.broker == broker && place.open);
+        self.brokers.get(&broker) == Some(&register.address())
+            && register.shards.iter().all(is_open)
+            && mine.all(|(shard, _)| register.shards.iter().any(|(named, _)| named == shard))
+    }
+
     fn register_broker(&mut self, register: &RegisterBroker) -> Applied {
         let broker = register.broker;
         if register.host.is_empty() || register.host.len() > HOST_BYTES_MAX {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use grus_log::Part;
 use openraft::entry::RaftEntry as _;
 
+use crate::codec::encode_stored_membership;
 use crate::fault::Fault;
 use crate::machine::{AppliedReply, ApplyContext, IndexSink, Item, MACHINE_KIND_MIN, StateMachine};
 use crate::own::{self, OWN_KEY, OwnState, SealPoint};
@@ -27,10 +28,22 @@ pub(crate) struct Applied {
     pub(crate) own: OwnState,
     /// The last seal applied and the digest of the state right after it.
     pub(crate) sealed: Option<(SealPoint, u64)>,
+    /// The checkpoint that is being encoded.
+    sealing: Option<Sealing>,
     /// Bytes of the last full checkpoint, and of all deltas since.
     checkpoint_bytes: Option<(usize, usize)>,
     /// Entries whose digests were made with others that the operator has given up since.
     pub(crate) doubtful: Option<RangeInclusive<u64>>,
+}
+
+/// A checkpoint that is being encoded, slice by slice.
+#[derive(Debug)]
+struct Sealing {
+    point: SealPoint,
+    full: bool,
+    membership: Bytes,
+    own: Bytes,
+    parts: Vec<Part>,
 }
 
 /// A checkpoint to be written: the state right after a Seal entry.
@@ -38,21 +51,22 @@ pub(crate) struct Applied {
 pub(crate) struct SealedState {
     pub(crate) point: SealPoint,
     pub(crate) full: bool,
+    pub(crate) membership: Bytes,
     pub(crate) parts: Vec<Part>,
     pub(crate) digest: u64,
 }
 
 impl Applied {
-    /// Applies one entry. The checkpoint is there when the entry is a Seal.
+    /// Applies one entry. A Seal begins a checkpoint ([`Applied::seal_slice`]); the one before must
+    /// be over.
     pub(crate) fn apply<S: StateMachine>(
         &mut self,
         entry: RaftEntry,
         machine: &mut S,
         index: &mut dyn IndexSink,
         level_max: u16,
-    ) -> Result<(Outcome<S::Reply>, Option<SealedState>), Fault> {
+    ) -> Result<Outcome<S::Reply>, Fault> {
         let id = entry.log_id();
-        let mut sealed = None;
         let outcome = match entry.payload {
             Payload::Blank => Outcome::Nothing,
             Payload::Membership(membership) => {
@@ -63,13 +77,13 @@ impl Applied {
                 let seal = command.seal;
                 let outcome = self.apply_command(id, &command, machine, index, level_max)?;
                 if seal {
-                    sealed = Some(self.seal(id, machine));
+                    self.begin_seal(id, machine);
                 }
                 outcome
             }
         };
         self.last = Some(id);
-        Ok((outcome, sealed))
+        Ok(outcome)
     }
 
     fn apply_command<S: StateMachine>(
@@ -143,34 +157,51 @@ impl Applied {
         }
     }
 
-    /// Takes the state after the Seal entry `id`: the changed parts, or all of them when the
-    /// changes since the last full one have grown beyond it.
-    fn seal<S: StateMachine>(&mut self, id: LogId, machine: &mut S) -> SealedState {
+    /// Fixes the state after the Seal entry `id`: the changed parts, or all of them when the
+    /// changes since the last full one have grown to its size.
+    fn begin_seal<S: StateMachine>(&mut self, id: LogId, machine: &mut S) {
+        assert!(self.sealing.is_none(), "a checkpoint is over before the next Seal is applied");
         let (term, index) = log_id_parts(&id);
         let point = SealPoint { index, term };
         self.own.seals.push(point);
-        let digest = self.digest(machine);
-        self.sealed = Some((point, digest));
-        let own_part = Part { key: Bytes::from_static(OWN_KEY), value: Some(self.own.encode()) };
-        let mut parts = machine.dirty_parts();
-        let bytes = bytes_of(&parts);
-        let full = match &mut self.checkpoint_bytes {
-            Some((full_bytes, delta_bytes)) => {
-                *delta_bytes += bytes;
-                *delta_bytes > *full_bytes
+        let full = self.checkpoint_bytes.is_none_or(|(full, deltas)| deltas >= full);
+        let mut parts = Vec::new();
+        if !machine.freeze(full) {
+            parts = machine.dirty_parts();
+            if full {
+                parts = machine.all_parts();
             }
-            None => true,
-        };
-        if full {
-            parts = machine.all_parts();
-            self.checkpoint_bytes = Some((bytes_of(&parts), 0));
+        }
+        let membership = encode_stored_membership(&self.membership);
+        let own = self.own.encode();
+        self.sealing = Some(Sealing { point, full, membership, own, parts });
+        self.sealed = None;
+    }
+
+    /// Whether a checkpoint is being encoded.
+    pub(crate) fn is_sealing(&self) -> bool {
+        self.sealing.is_some()
+    }
+
+    /// Encodes the next slice of the checkpoint that has begun. The checkpoint, once that was the
+    /// last one.
+    pub(crate) fn seal_slice<S: StateMachine>(&mut self, machine: &mut S) -> Option<SealedState> {
+        let sealing = self.sealing.as_mut()?;
+        let digest = machine.frozen_parts(&mut sealing.parts)?;
+        let Sealing { point, full, membership, own, mut parts } = self.sealing.take()?;
+        let digest = whole_digest(digest, &own);
+        let bytes = bytes_of(&parts);
+        match &mut self.checkpoint_bytes {
+            Some((_, deltas)) if !full => *deltas += bytes,
+            sizes => *sizes = Some((bytes, 0)),
         }
         debug_assert!(
             parts.iter().all(|part| part.key.first() != Some(&0)),
             "keys that start with a zero byte are consensus's own"
         );
-        parts.push(own_part);
-        SealedState { point, full, parts, digest }
+        parts.push(Part { key: Bytes::from_static(OWN_KEY), value: Some(own) });
+        self.sealed = Some((point, digest));
+        Some(SealedState { point, full, membership, parts, digest })
     }
 
     /// The next checkpoint holds everything, whatever has changed.
@@ -180,7 +211,7 @@ impl Applied {
 
     /// Digest of the machine and of consensus's own state.
     pub(crate) fn digest<S: StateMachine>(&self, machine: &S) -> u64 {
-        machine.digest().rotate_left(32) ^ u64::from(crc32c::crc32c(&self.own.encode()))
+        whole_digest(machine.digest(), &self.own.encode())
     }
 
     /// Replaces everything by the state at `id`, and checks that it has the digest it came with.
@@ -203,6 +234,7 @@ impl Applied {
             membership,
             own,
             sealed: None,
+            sealing: None,
             checkpoint_bytes: Some((bytes, 0)),
             doubtful: self.doubtful.take(),
         };
@@ -214,6 +246,10 @@ impl Applied {
         *self = Applied { sealed: Some((SealPoint { index, term }, digest)), ..applied };
         Ok(())
     }
+}
+
+fn whole_digest(machine: u64, own: &Bytes) -> u64 {
+    machine.rotate_left(32) ^ u64::from(crc32c::crc32c(own))
 }
 
 fn bytes_of(parts: &[Part]) -> usize {

@@ -117,11 +117,6 @@ impl Reader {
         if count > most || count > self.bytes.len() { Err(self.invalid()) } else { Ok(count) }
     }
 
-    /// The bytes not read yet.
-    pub(crate) fn rest(&self) -> &[u8] {
-        &self.bytes
-    }
-
     pub(crate) fn end(&self) -> Result<(), CodecError> {
         if self.bytes.is_empty() { Ok(()) } else { Err(self.invalid()) }
     }

@@ -8,10 +8,14 @@ use grus_protocol::ids::{Durability, ShardId, TimestampMs};
 use openraft::{Config, SnapshotPolicy};
 
 use crate::fault::{Fault, StartError};
+use crate::transfer::SNAPSHOT_CHUNK_BYTES;
 use crate::types::{Member, NodeId};
 
 /// Most bytes of entries in one append to a follower.
 pub(crate) const APPEND_BYTES_MAX: u64 = 4 << 20;
+/// Most entries in one append to a follower; far below what the receiver of one takes.
+const APPEND_ENTRIES_MAX: usize = 300;
+const _: () = assert!(APPEND_ENTRIES_MAX <= crate::wire::ENTRIES_MAX);
 /// Most members of a group, voters and learners.
 const MEMBERS_MAX: usize = 16;
 /// How much two clocks may drift apart within one lease.
@@ -74,6 +78,8 @@ pub struct GroupConfig {
     pub feature_level_max: u16,
     /// Timings of elections.
     pub timings: Timings,
+    /// Where a chunk of a snapshot ends that is sent to a member, in bytes of parts.
+    pub snapshot_chunk_bytes: usize,
     /// The wall clock, read once per proposal.
     pub clock: Rc<dyn Fn() -> TimestampMs>,
     /// Called once when this replica stops for a reason that only a restart can mend. Ends the
@@ -100,6 +106,7 @@ impl GroupConfig {
             durability,
             feature_level_max: 0,
             timings: Timings::ALONE,
+            snapshot_chunk_bytes: SNAPSHOT_CHUNK_BYTES,
             clock,
             fatal,
             sabotage: Sabotage::default(),
@@ -121,7 +128,7 @@ impl GroupConfig {
             snapshot_policy: SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: u64::MAX,
             purge_batch_size: 1,
-            max_payload_entries: 300, // far below what one message may hold (wire)
+            max_payload_entries: APPEND_ENTRIES_MAX as u64,
             replication_lag_threshold: 5000,
             enable_pre_vote: Some(true),
             enable_leader_restore: Some(self.sabotage.leader_restore),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use futures_util::future::select;
 use grus_log::{CheckpointData, Disk, EntryId, JobDone, Log, Recovered};
 use openraft::Raft;
 use openraft::ServerState;
@@ -34,6 +35,7 @@ use crate::peers::{Links, Peers};
 use crate::replica::state_of;
 use crate::shared::{ENTRY_OVERHEAD_BYTES, Shared, Types};
 use crate::status::{Leadership, Status, lease_left};
+use crate::transfer::Incoming;
 use crate::types::{NodeId, Outcome, RaftVote, log_id_parts};
 
 pub(crate) type RaftOf<S, D, RT> = Raft<Types<S, RT>, Applier<S, D, RT>>;
@@ -99,6 +101,8 @@ pub(crate) struct Inner<S: StateMachine, D: Disk, RT: AsyncRuntime> {
     pub(crate) promoting: Cell<bool>,
     /// The leader a Rejoin is under way to.
     pub(crate) rejoining: RefCell<Option<RaftVote>>,
+    /// A snapshot that is coming in.
+    pub(crate) incoming: RefCell<Option<Incoming>>,
 }
 
 impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
@@ -136,7 +140,8 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         shared.pump();
         let store = LogStore::new(Rc::clone(&shared));
         let applier = Applier::new(Rc::clone(&shared));
-        let links = Links { node, peers: Rc::clone(&peers) };
+        let chunk_bytes = shared.config.snapshot_chunk_bytes;
+        let links = Links { node, peers: Rc::clone(&peers), chunk_bytes };
         let started = InstantOf::<RT>::now();
         let raft = match Raft::new(node, raft_config, links, store, applier).await {
             Ok(raft) => raft,
@@ -157,6 +162,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             sealing: Cell::new(false),
             promoting: Cell::new(false),
             rejoining: RefCell::new(None),
+            incoming: RefCell::new(None),
         };
         let group = Self { inner: Rc::new(inner) };
         group.settle_alone().await?;
@@ -176,7 +182,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             voters.extend(config.members.iter().map(|(id, _)| *id));
         }
         if voters == [config.node] {
-            self.inner.shared.ballot.borrow_mut().alone();
+            self.inner.shared.heal_alone();
         } else if config.timings == Timings::ALONE {
             let count = voters.len();
             let what = format!("{count} voters with the timings of a group of one");
@@ -319,6 +325,29 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         }
     }
 
+    /// As [`Group::ready`], but does not wait for room on a full disk: `false` when the first
+    /// entry of this leader finds none. What was known to be committed is applied then, and the
+    /// group becomes ready by itself once there is room.
+    ///
+    /// # Errors
+    /// As [`Group::ready`].
+    pub async fn ready_or_full(&self) -> Result<bool, ProposeError> {
+        let shared = &self.inner.shared;
+        let mut watch = self.watch();
+        loop {
+            let found_full = std::pin::pin!(shared.next_found_full());
+            let now = *watch.borrow_and_update();
+            if now.stopped {
+                return Err(self.stop_reason());
+            }
+            if now.ready || shared.waits_on_full_disk() {
+                return Ok(now.ready);
+            }
+            let changed = std::pin::pin!(watch.changed());
+            select(changed, found_full).await;
+        }
+    }
+
     pub(crate) fn stop_reason(&self) -> ProposeError {
         self.inner.shared.fault().map_or(ProposeError::Stopped, ProposeError::Fatal)
     }
@@ -350,12 +379,15 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         self.inner.shared.applied.borrow().own.level
     }
 
-    /// Stops taking part. Entries under way may or may not be applied. The log stays open; jobs
-    /// that still come out of it (a last sync) should be run before it is dropped.
+    /// Stops taking part. Entries under way may or may not be applied. Returns once what was
+    /// acknowledged before its sync is synced and the durable mark of that is taken back; jobs
+    /// must be served until then. The log stays open; jobs that still come out of it should be run
+    /// before it is dropped.
     pub async fn stop(&self) {
         self.inner.stopped.set(true);
+        self.inner.shared.stop_waiting();
         let _ = self.inner.raft.shutdown().await; // a core that panicked has stopped as well
-        self.inner.shared.forget_nothing();
+        self.inner.shared.forget_nothing().await;
         self.inner.shared.keeper.notify_one();
         self.inner.leadership.send_modify(|now| {
             now.ready = false;

@@ -15,7 +15,8 @@ use crate::group::{Group, InstantOf};
 use crate::machine::StateMachine;
 use crate::peers::ask;
 use crate::shared::{ENTRY_OVERHEAD_BYTES, Types};
-use crate::types::{Committed, Member, NodeId, RaftEntry, RaftVote, log_id_parts};
+use crate::transfer::{self, Chunk, Taken};
+use crate::types::{Committed, Member, NodeId, RaftEntry, RaftVote, SnapshotMeta, log_id_parts};
 use crate::wire::{Reply, Request, Shape, VoteRequest};
 
 /// How long an append waits here for the next segment.
@@ -53,14 +54,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             }
             Request::Vote(request) => self.on_vote(request, false).await,
             Request::PreVote(request) => self.on_vote(request, true).await,
-            Request::Snapshot { vote, meta, data } => {
-                if !self.may_follow(&vote) {
-                    return Reply::Refused;
-                }
-                let snapshot = Snapshot { meta, snapshot: data };
-                let installed = self.inner.raft.install_full_snapshot(vote, snapshot).await;
-                installed.map_or(Reply::Refused, |done| Reply::Installed { vote: done.vote })
-            }
+            Request::Snapshot { vote, meta, chunk } => self.on_snapshot(vote, meta, chunk).await,
             Request::Transfer { from, to, last } => {
                 if !self.may_vote() {
                     return Reply::Refused;
@@ -75,6 +69,29 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
                 standing: self.inner.shared.ballot.borrow().standing().code(),
                 durable: self.inner.shared.log.borrow().synced_index(),
             },
+        }
+    }
+
+    /// Takes a chunk of a snapshot; the last one installs it.
+    async fn on_snapshot(&self, vote: RaftVote, meta: SnapshotMeta, chunk: Chunk) -> Reply {
+        if !self.may_follow(&vote) {
+            return Reply::Refused;
+        }
+        let taken = transfer::take(&mut self.inner.incoming.borrow_mut(), vote, meta, chunk);
+        match taken {
+            Ok(Taken::Next(number)) => Reply::Wanted { number },
+            Ok(Taken::Whole(meta, snapshot)) => {
+                let snapshot = Snapshot { meta, snapshot };
+                let installed = self.inner.raft.install_full_snapshot(vote, snapshot).await;
+                installed.map_or(Reply::Refused, |done| Reply::Installed { vote: done.vote })
+            }
+            Ok(Taken::Refused) => Reply::Refused,
+            Err(error) => {
+                let shard = self.inner.shared.config.shard.0;
+                tracing::warn!(shard, %error, "chunk of a snapshot refused");
+                *self.inner.incoming.borrow_mut() = None;
+                Reply::Refused
+            }
         }
     }
 
@@ -99,6 +116,9 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         if !self.may_follow(&rpc.vote) {
             return Reply::Refused;
         }
+        // What an older leader has begun to send will never be whole.
+        let term = rpc.vote.leader_id.term;
+        self.inner.incoming.borrow_mut().take_if(|old| old.vote.leader_id.term < term);
         let sent = rpc.entries.len();
         let mut fit = self.fit(&rpc.entries);
         if fit == 0 && sent > 0 {

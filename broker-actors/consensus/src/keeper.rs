@@ -293,7 +293,7 @@ async fn promote<S: StateMachine, D: Disk, RT: AsyncRuntime>(
                 return Err(format!("there is no checkpoint at {}-{}", trim.term, trim.index));
             }
             inner.shared.next_job_done().await;
-            if inner.shared.fault().is_some() {
+            if inner.shared.is_stopping() {
                 return Err("replica has stopped".to_owned());
             }
         };

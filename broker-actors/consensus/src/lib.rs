@@ -29,6 +29,7 @@ mod snapshot;
 mod status;
 #[cfg(test)]
 mod suite_tests;
+mod transfer;
 mod types;
 mod wire;
 
@@ -40,7 +41,7 @@ pub use config::{GroupConfig, Timings};
 pub use fault::{Fault, StartError};
 pub use group::{Group, ProposeError};
 pub use grus_log::{Part, Run};
-pub use jobs::{InlineJobs, JobPort};
+pub use jobs::{InlineJobs, JobPort, Reading};
 pub use machine::{
     AppliedReply, ApplyContext, IndexSink, Item, MACHINE_KIND_MIN, NewItem, RestoreError,
     StateMachine,
@@ -49,4 +50,5 @@ pub use members::{ChangeError, PROMOTE_LAG_ENTRIES_MAX};
 pub use own::SealPoint;
 pub use peers::{NoPeers, PeerError, Peers};
 pub use status::{Leadership, Status};
+pub use transfer::SNAPSHOT_CHUNK_BYTES;
 pub use types::{Member, NodeId, TypeConfig};

@@ -127,6 +127,22 @@ pub trait StateMachine: 'static {
     /// All parts, whether dirty or not.
     fn all_parts(&self) -> Vec<Part>;
 
+    /// Begins a checkpoint in slices: fixes what [`StateMachine::frozen_parts`] gives to the state
+    /// as it is now, all parts or those changed since the last checkpoint began, which count as
+    /// clean. Items may be applied before all of it is given. False when the machine is so small
+    /// that it gives its parts in one go instead.
+    fn freeze(&mut self, whole: bool) -> bool {
+        let _ = whole;
+        false
+    }
+
+    /// Adds the next slice of the frozen state to `parts`: work of at most 500 us. With the last
+    /// one comes the digest of the state as it was frozen.
+    fn frozen_parts(&mut self, parts: &mut Vec<Part>) -> Option<u64> {
+        let _ = parts;
+        Some(self.digest())
+    }
+
     /// Replaces the whole state by `parts` (all values are there), clean.
     ///
     /// # Errors

@@ -21,8 +21,14 @@ use openraft::{OptionalSend, RPCTypes};
 use thiserror::Error;
 
 use crate::snapshot::SnapshotData;
+use crate::transfer::Chunks;
 use crate::types::{Committed, Member, NodeId, RaftVote, TypeConfig};
 use crate::wire::{self, Reply, Request};
+
+/// How often a chunk of a snapshot is tried again.
+const CHUNK_TRIES: u32 = 3;
+/// Before it is.
+const CHUNK_PAUSE: Duration = Duration::from_millis(50);
 
 type Types<R, RT> = TypeConfig<R, RT>;
 type VoteResult<R, RT> = Result<VoteResponse<Types<R, RT>>, RPCError<Types<R, RT>>>;
@@ -95,6 +101,7 @@ pub(crate) enum CallError {
 pub(crate) struct Links {
     pub(crate) node: NodeId,
     pub(crate) peers: Rc<dyn Peers>,
+    pub(crate) chunk_bytes: usize,
 }
 
 impl<R: 'static, RT: AsyncRuntime> RaftNetworkFactory<Types<R, RT>> for Links {
@@ -102,7 +109,8 @@ impl<R: 'static, RT: AsyncRuntime> RaftNetworkFactory<Types<R, RT>> for Links {
 
     async fn new_client(&mut self, target: NodeId, member: &Member) -> Link {
         let address = member.addr.clone();
-        Link { node: self.node, peers: Rc::clone(&self.peers), target, address }
+        let (peers, chunk_bytes) = (Rc::clone(&self.peers), self.chunk_bytes);
+        Link { node: self.node, peers, target, address, chunk_bytes }
     }
 }
 
@@ -112,6 +120,7 @@ pub(crate) struct Link {
     peers: Rc<dyn Peers>,
     target: NodeId,
     address: String,
+    chunk_bytes: usize,
 }
 
 impl Link {
@@ -130,6 +139,54 @@ impl Link {
                 Err(Timeout { action, id: self.node, target: self.target, timeout }.into())
             }
             Err(error) => Err(unreachable(&error.to_string())),
+        }
+    }
+}
+
+impl Link {
+    /// Sends a snapshot chunk by chunk, each when the one before has been taken.
+    async fn send_snapshot<R: 'static, RT: AsyncRuntime>(
+        &self,
+        vote: RaftVote,
+        snapshot: Snapshot,
+        option: &RPCOption,
+    ) -> Result<SnapshotResponse<Types<R, RT>>, StreamingError<Types<R, RT>>> {
+        let Snapshot { meta, snapshot: data } = snapshot;
+        let mut chunks = Chunks::new(data, self.chunk_bytes);
+        let mut tries_left = CHUNK_TRIES;
+        let mut chunk = chunks.next();
+        loop {
+            let number = chunk.number;
+            let request = Request::Snapshot { vote, meta: meta.clone(), chunk: chunk.clone() };
+            let reply = self.ask::<R, RT>(RPCTypes::InstallSnapshot, &request, option).await;
+            tries_left = match reply {
+                Ok(Reply::Installed { vote }) => return Ok(SnapshotResponse::new(vote)),
+                Ok(Reply::Wanted { number: wanted }) if wanted == number + 1 && !chunk.is_last => {
+                    chunk = chunks.next();
+                    CHUNK_TRIES
+                }
+                // It has another one in mind: all over again.
+                Ok(Reply::Wanted { .. }) if tries_left > 0 => {
+                    chunks.rewind();
+                    chunk = chunks.next();
+                    tries_left - 1
+                }
+                // The answer may be what was lost: the same chunk may come twice.
+                Err(RPCError::Timeout(_) | RPCError::Unreachable(_)) if tries_left > 0 => {
+                    RT::sleep(CHUNK_PAUSE).await;
+                    tries_left - 1
+                }
+                Ok(other) => {
+                    let error = io::Error::other(format!("unexpected answer {other:?}"));
+                    return Err(StreamingError::Network(NetworkError::new(&error)));
+                }
+                Err(RPCError::Timeout(error)) => return Err(StreamingError::Timeout(error)),
+                Err(RPCError::Network(error)) => return Err(StreamingError::Network(error)),
+                Err(RPCError::Unreachable(error)) => {
+                    return Err(StreamingError::Unreachable(error));
+                }
+                Err(RPCError::RemoteError(never)) => match never.source {},
+            };
         }
     }
 }
@@ -201,23 +258,10 @@ impl<R: 'static, RT: AsyncRuntime> RaftNetworkV2<Types<R, RT>> for Link {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<Types<R, RT>>, StreamingError<Types<R, RT>>> {
-        let Snapshot { meta, snapshot: data } = snapshot;
-        let request = Request::Snapshot { vote, meta, data };
-        let asking = std::pin::pin!(self.ask(RPCTypes::InstallSnapshot, &request, &option));
-        let reply = match select(asking, std::pin::pin!(cancel)).await {
+        let sending = std::pin::pin!(self.send_snapshot(vote, snapshot, &option));
+        match select(sending, std::pin::pin!(cancel)).await {
             Either::Left((reply, _)) => reply,
-            Either::Right((closed, _)) => return Err(closed.into()),
-        };
-        match reply {
-            Ok(Reply::Installed { vote }) => Ok(SnapshotResponse::new(vote)),
-            Ok(other) => {
-                let error = io::Error::other(format!("unexpected answer {other:?}"));
-                Err(StreamingError::Network(NetworkError::new(&error)))
-            }
-            Err(RPCError::Timeout(error)) => Err(StreamingError::Timeout(error)),
-            Err(RPCError::Network(error)) => Err(StreamingError::Network(error)),
-            Err(RPCError::Unreachable(error)) => Err(StreamingError::Unreachable(error)),
-            Err(RPCError::RemoteError(never)) => match never.source {},
+            Either::Right((closed, _)) => Err(closed.into()),
         }
     }
 

@@ -1,10 +1,12 @@
 //! What applying entries, checkpoints and snapshots do to the shared state.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use grus_log::{CheckpointData, CheckpointError, Disk, EntryId};
 use openraft::async_runtime::AsyncRuntime;
 use openraft::entry::RaftEntry as _;
+use tokio::sync::oneshot;
 
 use crate::apply::SealedState;
 use crate::codec::{self, encode_stored_membership};
@@ -15,10 +17,13 @@ use crate::shared::Shared;
 use crate::snapshot::SnapshotData;
 use crate::types::{LogId, Outcome, RaftEntry, SnapshotMeta, StoredMembership, entry_id, log_id};
 
+/// Between two slices of a checkpoint: the arbiter is everybody else's for most of the time.
+pub(crate) const SLICE_PAUSE: Duration = Duration::from_millis(1);
+
 impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Shared<S, D, RT> {
     // --- applying ---
 
-    /// Applies one committed entry, and takes a checkpoint when it is a Seal.
+    /// Applies one committed entry. A Seal begins a checkpoint, see [`Shared::seal_slice`].
     pub(crate) fn apply(&self, entry: RaftEntry) -> std::io::Result<Outcome<S::Reply>> {
         let level_max = self.config.feature_level_max;
         let index = entry.index();
@@ -29,14 +34,37 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Shared<S, D, RT> {
             self.applied.borrow_mut().apply(entry, &mut *machine, &mut sink, level_max)
         }));
         let result = result.unwrap_or_else(|panic| Err(Fault::panic(index, &*panic)));
-        let (outcome, sealed) = result.map_err(|fault| self.fail(fault))?;
-        if sealed.is_some() || matches!(outcome, Outcome::Nothing) {
-            self.attention.set(true); // a new term, new members, or a checkpoint
-        }
-        if let Some(sealed) = sealed {
-            self.checkpoint(sealed)?;
+        let outcome = result.map_err(|fault| self.fail(fault))?;
+        if matches!(outcome, Outcome::Nothing) {
+            self.attention.set(true); // a new term, or new members
         }
         Ok(outcome)
+    }
+
+    /// Encodes one slice of the checkpoint that has begun, and hands it to the log after the last.
+    /// True when there is more to do. Entries behind the Seal may be applied between two slices.
+    pub(crate) fn seal_slice(&self) -> std::io::Result<bool> {
+        if self.is_stopping() || !self.applied.borrow().is_sealing() {
+            return Ok(false);
+        }
+        let index = self.applied.borrow().last.map_or(0, |id| entry_id(&id).index);
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            self.applied.borrow_mut().seal_slice(&mut *self.machine.borrow_mut())
+        }));
+        let sealed = result.map_err(|panic| self.fail(Fault::panic(index, &*panic)))?;
+        let Some(sealed) = sealed else { return Ok(true) };
+        self.checkpoint(sealed)?;
+        self.keeper.notify_one();
+        Ok(false)
+    }
+
+    /// Ends the checkpoint that has begun, with room for others between its slices.
+    pub(crate) async fn finish_seal(&self) -> std::io::Result<()> {
+        while self.seal_slice()? {
+            RT::sleep(SLICE_PAUSE).await;
+        }
+        // A stop leaves it undone; then nothing else is applied either.
+        if self.applied.borrow().is_sealing() { Err(self.stopped()) } else { Ok(()) }
     }
 
     /// Wakes the keeper when what was applied gives it something to do; most entries do not.
@@ -50,11 +78,10 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Shared<S, D, RT> {
     }
 
     fn checkpoint(&self, sealed: SealedState) -> std::io::Result<()> {
-        let membership = encode_stored_membership(&self.applied.borrow().membership);
         let data = CheckpointData {
             index: sealed.point.index,
             term: sealed.point.term,
-            membership,
+            membership: sealed.membership,
             full: sealed.full,
             parts: sealed.parts,
             digest: sealed.digest,
@@ -78,20 +105,53 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Shared<S, D, RT> {
     // --- snapshots ---
 
     /// The snapshot: the checkpoint at the floor, never a newer one, for a member that installs
-    /// it drops its log up to there.
-    pub(crate) fn snapshot(&self) -> std::io::Result<Option<(SnapshotMeta, SnapshotData)>> {
-        let floor = if self.config.sabotage.newest_snapshot {
+    /// it drops its log up to there. It is read where that holds nobody up.
+    pub(crate) async fn snapshot(&self) -> std::io::Result<Option<(SnapshotMeta, SnapshotData)>> {
+        loop {
+            let Some(point) = self.snapshot_point() else { return Ok(None) };
+            let reading = self.log.borrow().checkpoint_reading(point.index);
+            let (told, answer) = oneshot::channel();
+            self.jobs.read(Box::new(move || {
+                let chain = reading.and_then(|reading| reading.run());
+                let bad = |reason: String| Fault::Checkpoint { index: point.index, reason };
+                let state = chain.map_err(|error| bad(error.to_string()));
+                let _ = told.send(state.and_then(|chain| state_of(&chain))); // nobody waits any more
+            }));
+            let state = answer.await.map_err(|_gone| self.stopped())?;
+            match state {
+                Ok((id, membership, data)) => {
+                    let meta = SnapshotMeta { last_log_id: Some(id), last_membership: membership };
+                    return Ok(Some((meta, data)));
+                }
+                // The floor moved on while it was read, and its files went.
+                Err(_) if self.snapshot_point() != Some(point) => {}
+                Err(fault) => return Err(self.fail(fault)),
+            }
+        }
+    }
+
+    fn snapshot_point(&self) -> Option<EntryId> {
+        if self.config.sabotage.newest_snapshot {
             self.log.borrow().newest_checkpoint()
+        } else if self.starting.get() {
+            self.floor_at_start()
         } else {
             self.log.borrow().floor()
-        };
-        let Some(EntryId { index, .. }) = floor else { return Ok(None) };
-        let chain = self.log.borrow().checkpoint_at(index);
-        let bad = |reason: String| self.fail(Fault::Checkpoint { index, reason });
-        let chain = chain.map_err(|error| bad(error.to_string()))?;
-        let (id, membership, data) = state_of(&chain).map_err(|fault| self.fail(fault))?;
-        let meta = SnapshotMeta { last_log_id: Some(id), last_membership: membership };
-        Ok(Some((meta, data)))
+        }
+    }
+
+    /// The snapshot while openraft reads what is there. Recovery may have had to begin at a
+    /// checkpoint before the floor; openraft would install a snapshot ahead of the state then, and
+    /// wait for a job whose result nobody takes yet. So it is the checkpoint that recovery began
+    /// at, which covers all that is purged; the floor counts again once the start is over.
+    fn floor_at_start(&self) -> Option<EntryId> {
+        let log = self.log.borrow();
+        let applied = self.applied.borrow().last.as_ref().map(entry_id);
+        let floor = log.floor()?;
+        if applied.is_some_and(|applied| floor.index <= applied.index) {
+            return Some(floor);
+        }
+        log.checkpoints().filter(|held| Some(held.index) <= applied.map(|id| id.index)).last()
     }
 
     /// Replaces state and log start by a snapshot from the leader: the state first, so that one
@@ -102,6 +162,11 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Shared<S, D, RT> {
         data: SnapshotData,
     ) -> std::io::Result<()> {
         let Some(id) = meta.last_log_id else { return Ok(()) };
+        if self.starting.get() {
+            let reason = "it is ahead of the state that the start began from".to_owned();
+            let index = entry_id(&id).index;
+            return Err(self.fail(Fault::Checkpoint { index, reason }));
+        }
         let EntryId { term, index } = entry_id(&id);
         let checkpoint = CheckpointData {
             index,

@@ -47,12 +47,16 @@ pub(crate) struct Shared<S: StateMachine, D: Disk, RT: AsyncRuntime> {
     pub(crate) starting: Cell<bool>,
     /// Bytes proposed and not yet in the log.
     pub(crate) proposed_bytes: Rc<Cell<u64>>,
-    jobs: Box<dyn JobPort<D>>,
+    pub(crate) jobs: Box<dyn JobPort<D>>,
     pub(crate) flushes: RefCell<Flushes<IOFlushed<Types<S, RT>>>>,
     tickets: RefCell<BTreeMap<Ticket, oneshot::Sender<()>>>,
     /// Woken whenever a job is done: there may be room.
     job_done: Notify,
     waiting_for_room: Cell<u32>,
+    /// Woken when an append finds the disk full.
+    found_full: Notify,
+    /// The group is being stopped: nobody waits for room any more.
+    stopping: Cell<bool>,
     /// Appends may be acknowledged by the class of the shard.
     early: Cell<bool>,
     /// The last membership that was appended: it is acknowledged when it is synced, whatever the
@@ -86,6 +90,8 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Shared<S, D, RT> {
             tickets: RefCell::default(),
             job_done: Notify::new(),
             waiting_for_room: Cell::new(0),
+            found_full: Notify::new(),
+            stopping: Cell::new(false),
             early: Cell::new(false),
             members_at: Cell::new(None),
             attention: Cell::new(false),
@@ -189,13 +195,25 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Shared<S, D, RT> {
     }
 
     /// A clean stop: everything is synced, then the mark that it may not be goes.
-    pub(crate) fn forget_nothing(&self) {
+    /// Returns once that is durable, so that a start after a power cut sees it.
+    pub(crate) async fn forget_nothing(&self) {
         let sound = self.ballot.borrow().standing() == Standing::Sound;
         if self.early.get() && sound && self.fault.borrow().is_none() {
-            let mut log = self.log.borrow_mut();
-            log.request_sync();
-            log.clear_volatile();
-            drop(log);
+            // One job does both, the sync first.
+            let ticket = {
+                let mut log = self.log.borrow_mut();
+                log.request_sync();
+                log.clear_volatile()
+            };
+            let _ = self.wait(ticket).await; // after a fault the mark stays, as it should
+        }
+    }
+
+    /// The only voter: what a lost kernel took is lost, and nobody remembers more.
+    pub(crate) fn heal_alone(&self) {
+        self.ballot.borrow_mut().alone();
+        if self.log.borrow().lost_memory() {
+            self.log.borrow_mut().heal_volatile();
             self.pump();
         }
     }
@@ -228,7 +246,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Shared<S, D, RT> {
         done.await.map_err(|_| self.stopped())
     }
 
-    fn stopped(&self) -> std::io::Error {
+    pub(crate) fn stopped(&self) -> std::io::Error {
         let fault = self.fault();
         fault.unwrap_or_else(|| Fault::Raft("group stopped".to_owned())).into_io()
     }
@@ -236,6 +254,27 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Shared<S, D, RT> {
     /// Whether an append waits for room on the disk; RaftCore answers nobody meanwhile.
     pub(crate) fn waits_for_disk(&self) -> bool {
         self.waiting_for_room.get() > 0 || !self.tickets.borrow().is_empty()
+    }
+
+    /// Whether an append waits for room that a full disk does not give.
+    pub(crate) fn waits_on_full_disk(&self) -> bool {
+        self.waiting_for_room.get() > 0 && self.log.borrow().is_disk_full()
+    }
+
+    /// Ends when an append finds the disk full, from now on.
+    pub(crate) fn next_found_full(&self) -> impl Future<Output = ()> + '_ {
+        self.found_full.notified()
+    }
+
+    /// Whether the group is being stopped, or has failed.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.get() || self.fault.borrow().is_some()
+    }
+
+    /// Nobody waits for room from here on: a stop must not wait for a disk that stays full.
+    pub(crate) fn stop_waiting(&self) {
+        self.stopping.set(true);
+        self.job_done.notify_waiters();
     }
 
     // --- appending ---
@@ -280,11 +319,12 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Shared<S, D, RT> {
                 Ok(()) => break,
                 Err(AppendError::NoRoom | AppendError::DiskFull) => {
                     self.waiting_for_room.set(self.waiting_for_room.get() + 1);
+                    self.found_full.notify_waiters();
                     self.pump();
                     // A disk that was full is looked at again now and then.
                     let _ = RT::timeout(ROOM_RETRY, done).await;
                     self.waiting_for_room.set(self.waiting_for_room.get() - 1);
-                    if self.fault.borrow().is_some() {
+                    if self.is_stopping() {
                         return Err(self.stopped());
                     }
                 }

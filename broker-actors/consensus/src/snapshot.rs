@@ -2,13 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use bytes::{BufMut, Bytes};
+use bytes::Bytes;
 use grus_log::Part;
-
-use crate::codec::{CodecError, Reader, Writer};
-
-/// Most parts in one snapshot.
-const PARTS_MAX: usize = 1 << 24;
 
 /// A whole state: every part with its value, and the digest of the machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,40 +35,6 @@ impl SnapshotData {
             |(key, value): (&Bytes, &Bytes)| Part { key: key.clone(), value: Some(value.clone()) };
         self.parts.iter().map(part).collect()
     }
-
-    /// Encodes the state for a peer, with a CRC32C of all that follows it.
-    pub(crate) fn encode(&self) -> Bytes {
-        let mut w = Writer::default();
-        w.0.put_u64_le(self.digest);
-        w.count(self.parts.len());
-        for (key, value) in &self.parts {
-            w.bytes(key);
-            w.bytes(value);
-        }
-        let body = w.finish();
-        let mut all = Writer::versioned();
-        all.0.put_u32_le(crc32c::crc32c(&body));
-        all.0.extend_from_slice(&body);
-        all.finish()
-    }
-
-    /// Reads a state that a peer sent.
-    pub(crate) fn decode(bytes: Bytes) -> Result<Self, CodecError> {
-        let mut r = Reader::new(bytes, "snapshot");
-        r.version()?;
-        let crc = r.u32()?;
-        if crc32c::crc32c(r.rest()) != crc {
-            return Err(r.invalid());
-        }
-        let digest = r.u64()?;
-        let mut parts = BTreeMap::new();
-        for _ in 0..r.count(PARTS_MAX)? {
-            let key = r.bytes()?;
-            parts.insert(key, r.bytes()?);
-        }
-        r.end()?;
-        Ok(Self { parts, digest })
-    }
 }
 
 #[cfg(test)]
@@ -91,18 +52,5 @@ mod tests {
         state.overlay(&[part("b", Some("2")), part("c", Some("2"))]);
         state.overlay(&[part("a", None)]);
         assert_eq!(state.to_parts(), [part("b", Some("2")), part("c", Some("2"))]);
-    }
-
-    #[test]
-    fn a_snapshot_comes_back_and_a_flipped_byte_does_not() {
-        let mut state = SnapshotData { digest: 77, ..Default::default() };
-        state.overlay(&[part("a", Some("1")), part("b", Some("xyz"))]);
-        let bytes = state.encode();
-        assert_eq!(SnapshotData::decode(bytes.clone()).unwrap(), state);
-        for at in 0..bytes.len() {
-            let mut bad = bytes.to_vec();
-            bad[at] ^= 0x10;
-            assert!(SnapshotData::decode(bad.into()).is_err(), "byte {at} got through");
-        }
     }
 }

@@ -12,11 +12,11 @@ use openraft::entry::RaftEntry as _;
 
 use crate::codec::{CodecError, Reader, Writer, decode_membership, encode_membership};
 use crate::payload::Command;
-use crate::snapshot::SnapshotData;
+use crate::transfer::Chunk;
 use crate::types::{LogId, Payload, RaftEntry, RaftVote, SnapshotMeta, log_id, log_id_parts};
 
-/// Most entries in one append.
-const ENTRIES_MAX: usize = 4096;
+/// Most entries in one append that is taken.
+pub(crate) const ENTRIES_MAX: usize = 4096;
 
 /// A message between members.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(crate) enum Request {
     Append { vote: RaftVote, prev: Option<LogId>, commit: Option<LogId>, entries: Vec<RaftEntry> },
     Vote(VoteRequest),
     PreVote(VoteRequest),
-    Snapshot { vote: RaftVote, meta: SnapshotMeta, data: SnapshotData },
+    Snapshot { vote: RaftVote, meta: SnapshotMeta, chunk: Chunk },
     Transfer { from: RaftVote, to: u64, last: Option<LogId> },
     Rejoin { node: u64 },
     ReadIndex,
@@ -53,6 +53,10 @@ pub(crate) enum Reply {
     Installed {
         vote: RaftVote,
     },
+    /// Of a snapshot that is coming in: the chunk that is wanted next.
+    Wanted {
+        number: u32,
+    },
     Done,
     ReadIndex {
         index: u64,
@@ -79,14 +83,12 @@ impl Request {
             }
             Request::Vote(request) => encode_vote(&mut w, 2, request),
             Request::PreVote(request) => encode_vote(&mut w, 3, request),
-            Request::Snapshot { vote, meta, data } => {
+            Request::Snapshot { vote, meta, chunk } => {
                 w.0.put_u8(4);
                 w.vote(vote);
                 w.log_id(meta.last_log_id.as_ref());
                 w.stored_membership(&meta.last_membership);
-                let body = data.encode();
-                w.0.put_u32_le(u32::try_from(body.len()).expect("snapshot fits u32"));
-                return vec![w.finish(), body];
+                chunk.encode(&mut w);
             }
             Request::Transfer { from, to, last } => {
                 w.0.put_u8(5);
@@ -121,9 +123,8 @@ impl Request {
                 let vote = r.vote()?;
                 let last_log_id = r.log_id()?;
                 let last_membership = r.stored_membership()?;
-                let data = SnapshotData::decode(r.bytes()?)?;
                 let meta = SnapshotMeta { last_log_id, last_membership };
-                Request::Snapshot { vote, meta, data }
+                Request::Snapshot { vote, meta, chunk: Chunk::decode(&mut r)? }
             }
             5 => Request::Transfer { from: r.vote()?, to: r.u64()?, last: r.log_id()? },
             6 => Request::Rejoin { node: r.u64()? },
@@ -190,6 +191,7 @@ impl<'a> Shape<'a> {
 }
 
 fn encode_entries(mut w: Writer, entries: &[RaftEntry]) -> Vec<Bytes> {
+    assert!(entries.len() <= ENTRIES_MAX, "an append of more entries would be refused");
     w.count(entries.len());
     let mut slices = Vec::with_capacity(1 + entries.len() * 2);
     for entry in entries {
@@ -274,6 +276,10 @@ impl Reply {
                 w.log_id(durable.map(|index| log_id(0, index)).as_ref());
             }
             Reply::Refused => w.0.put_u8(10),
+            Reply::Wanted { number } => {
+                w.0.put_u8(11);
+                w.0.put_u32_le(*number);
+            }
         }
         w.finish()
     }
@@ -296,6 +302,7 @@ impl Reply {
                 durable: r.log_id()?.map(|id| log_id_parts(&id).1),
             },
             10 => Reply::Refused,
+            11 => Reply::Wanted { number: r.u32()? },
             _ => return Err(r.invalid()),
         };
         r.end()?;
@@ -391,6 +398,7 @@ mod tests {
             Reply::ReadIndex { index: 9 },
             Reply::Standing { standing: 1, durable: Some(4) },
             Reply::Refused,
+            Reply::Wanted { number: 7 },
         ] {
             assert_eq!(Reply::decode(reply.encode()).unwrap(), reply);
         }
@@ -399,7 +407,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(128))]
         #[test]
-        fn random_bytes_never_panic(kind in 0u8..12, bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+        fn random_bytes_never_panic(kind in 0u8..13, bytes in prop::collection::vec(any::<u8>(), 0..80)) {
             let mut all = vec![1, kind];
             all.extend(bytes);
             let _ = Request::decode(Bytes::from(all.clone()));

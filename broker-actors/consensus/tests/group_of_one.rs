@@ -429,3 +429,134 @@ fn a_replicated_group_acknowledges_messages_early_and_new_members_only_when_they
         group.stop().await;
     });
 }
+
+#[test]
+fn a_kernel_that_a_group_of_one_has_lost_is_not_held_against_it_for_ever() {
+    let disk = SimDisk::new(15);
+    let start_replicated = |disk: SimDisk| async move {
+        let log_config = LogConfig { durability: Durability::Replicated, ..log_config() };
+        let (log, recovered) = Log::open(&disk, Path::new("shard"), log_config).unwrap();
+        let config = GroupConfig {
+            durability: Durability::Replicated,
+            ..config(&Rc::default(), &Rc::default())
+        };
+        let log = Rc::new(RefCell::new(log));
+        let log_too = Rc::clone(&log);
+        let group = Group::start(config, log_too, &recovered, Rc::default(), InlineJobs, NoPeers);
+        let group: One = group.await.unwrap();
+        group.ready().await.unwrap();
+        (recovered.volatile, log.borrow().lost_memory())
+    };
+    let start = |disk: &SimDisk| simulate(15, start_replicated(disk.clone()));
+    assert_eq!(start(&disk), (false, false));
+    disk.cut();
+    disk.power_on();
+    assert_eq!(start(&disk), (true, false), "its own word is the only one there is");
+    disk.kill_process();
+    assert_eq!(start(&disk), (false, false), "and that is durable");
+}
+
+/// Gives results back only once it is told to, as threads do whose results nobody takes yet.
+#[derive(Clone, Default)]
+struct Later(Rc<RefCell<Vec<JobDone<SimDisk>>>>);
+
+impl JobPort<SimDisk> for Later {
+    fn submit(&self, job: Job<SimDisk>) -> Option<JobDone<SimDisk>> {
+        self.0.borrow_mut().push(job.run());
+        None
+    }
+}
+
+#[test]
+fn a_floor_ahead_of_the_state_that_recovery_begins_with_holds_nobody_up() {
+    let disk = SimDisk::new(16);
+    let (floor, begins_at) = simulate(16, async {
+        let one = start(&disk).await;
+        for id in 0..200 {
+            one.group.propose(&[machine::append(1, id, 2_000)]).await.unwrap();
+        }
+        let held: Vec<_> = one.log.borrow().checkpoints().collect();
+        assert!(held.len() >= 4, "{held:?}");
+        // As after a crash between the floor and the purge.
+        one.log.borrow_mut().set_floor(held[2]);
+        one.group.request_room();
+        assert_eq!(one.log.borrow().floor(), Some(held[2]));
+        (held[2], held[0])
+    });
+    disk.kill_process();
+    // The footer between them is gone: recovery begins at the checkpoint before it.
+    let mut footers: Vec<_> = disk.files().into_iter().map(|(path, _)| path).collect();
+    footers.retain(|path| path.to_string_lossy().contains("footer-"));
+    footers.sort();
+    disk.remove(&footers[1]).unwrap();
+    simulate(16, async {
+        let fault = Rc::default();
+        let (log, recovered) = Log::open(&disk, Path::new("shard"), log_config()).unwrap();
+        assert_eq!(recovered.checkpoints.last().map(grus_log::CheckpointData::id), Some(begins_at));
+        assert_eq!(log.floor(), Some(floor));
+        let later = Later::default();
+        let log = Rc::new(RefCell::new(log));
+        let machine: Rc<RefCell<Queues>> = Rc::default();
+        let config = config(&fault, &Rc::default());
+        let machine_too = Rc::clone(&machine);
+        let group = Group::start(config, log, &recovered, machine_too, later.clone(), NoPeers);
+        let wait = std::time::Duration::from_secs(5);
+        let group: One = tokio::time::timeout(wait, group).await.expect("it starts").unwrap();
+        let ready = async {
+            tokio::join!(group.ready(), async {
+                while !group.status().ready {
+                    let done: Vec<_> = later.0.borrow_mut().drain(..).collect();
+                    for done in done {
+                        group.job_done(done);
+                    }
+                    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                }
+            })
+        };
+        tokio::time::timeout(wait, ready).await.unwrap().0.unwrap();
+        assert_eq!(machine.borrow().next(1), 200);
+        assert!(fault.borrow().is_none());
+    });
+}
+
+#[test]
+fn entries_are_applied_between_the_slices_of_a_checkpoint_and_do_not_show_in_it() {
+    let disk = SimDisk::new(17);
+    let (queues, at_seal) = (200_u32, 300_u64);
+    simulate(17, async {
+        let one = start(&disk).await;
+        let items: Vec<NewItem> =
+            (0..at_seal).map(|id| machine::append((id % 200) as u32, id, 10)).collect();
+        one.group.propose(&items).await.unwrap();
+        one.group.propose_seal().await.unwrap();
+        let mut answered = 0;
+        while one.log.borrow().newest_checkpoint().is_none() {
+            let next = at_seal + answered;
+            one.group.propose(&[machine::append(7, next, 10)]).await.unwrap();
+            answered += 1;
+        }
+        let slices = one.machine.borrow().slices.clone();
+        assert_eq!(slices.len(), queues as usize, "one part each");
+        let between = slices.windows(2).filter(|pair| pair[0] < pair[1]).count();
+        assert!(answered > 100 && between > 100, "{answered} answers: {slices:?}");
+        let at = one.log.borrow().newest_checkpoint().unwrap();
+        let chain = one.log.borrow().checkpoint_at(at.index).unwrap();
+        let mut restored = Queues::default();
+        let mut parts = chain[0].parts.clone();
+        parts.retain(|part| !part.key.starts_with(&[0]));
+        grus_consensus::StateMachine::restore(&mut restored, parts).unwrap();
+        assert_eq!(restored.next(7), 2, "as it was at the Seal");
+        assert_eq!(restored.numbers().len(), queues as usize);
+        // A Seal while slices are left waits for them.
+        let (first, second) = (one.group.propose_seal(), one.group.propose_seal());
+        first.await.unwrap();
+        second.await.unwrap();
+        assert!(one.fault.borrow().is_none());
+        one.group.stop().await;
+    });
+    disk.kill_process();
+    simulate(17, async {
+        let one = start(&disk).await;
+        assert!(one.machine.borrow().next(7) > 2, "what came behind it is applied again");
+    });
+}

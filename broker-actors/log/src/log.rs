@@ -39,6 +39,7 @@ mod recover_state;
 mod scrub;
 mod warm;
 
+pub use checkpoints::CheckpointReading;
 pub use fault_in::FaultIn;
 pub use open::Recovered;
 pub use recover_state::LostFloor;

@@ -31,6 +31,9 @@ pub struct Ground<D: Disk> {
     /// True while an entry waits for room in the log: work that was done for the log may have
     /// made some.
     pub starved: Cell<bool>,
+    /// False after a start on a full disk, until there is room for the leader's first entry: what
+    /// is applied may end before what was acknowledged.
+    pub complete: Cell<bool>,
 }
 
 /// Where queues are told that they have changed.
@@ -115,6 +118,15 @@ impl StateMachine for ShardMachine {
 
     fn all_parts(&self) -> Vec<Part> {
         self.state.all_parts()
+    }
+
+    fn freeze(&mut self, whole: bool) -> bool {
+        self.state.freeze(whole);
+        true
+    }
+
+    fn frozen_parts(&mut self, parts: &mut Vec<Part>) -> Option<u64> {
+        self.state.frozen_parts(parts)
     }
 
     fn restore(&mut self, parts: Vec<Part>) -> Result<(), RestoreError> {

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::finder::{Finder, SEARCHES_MAX};
 use crate::flush::{Flush, FlushPort, JOBS_MAX};
-use crate::reader::{COLD_READS_MAX, Reader};
+use crate::reader::{COLD_READS_MAX, CONSENSUS_READS_MAX, Reader};
 use crate::storage::{ConsensusStarted, Storage, StorageLinks};
 
 /// How often retention looks for what is due, in milliseconds.
@@ -167,7 +167,7 @@ impl<D: Disk> Workers<D> {
 }
 
 /// Starts a shard on the real disk: recovers its log, elects it leader of its group of one, and
-/// rebuilds its queues. Returns once it is ready.
+/// rebuilds its queues. Returns once it is ready; on a full disk once it can serve readers.
 ///
 /// # Errors
 /// See [`ShardStartError`].
@@ -203,6 +203,7 @@ async fn build<D: Disk>(
         log: Rc::new(RefCell::new(log)),
         machine: Rc::new(RefCell::new(machine)),
         starved: Cell::new(false),
+        complete: Cell::new(true),
     });
     // Asked before consensus starts: what it meets while it applies, it can only end the process for.
     if let Some(index) = recovered.damaged_to_apply()
@@ -281,6 +282,7 @@ async fn start_group<D: Disk>(
     let jobs = FlushPort {
         flush: workers.flush.inbox(JOBS_MAX),
         storage: workers.storage.inbox(JOBS_MAX),
+        reader: workers.reader.inbox(CONSENSUS_READS_MAX),
     };
     let started = workers.storage.inbox::<ConsensusStarted>(1);
     let (log, machine) = (Rc::clone(&ground.log), Rc::clone(&ground.machine));
@@ -288,7 +290,12 @@ async fn start_group<D: Disk>(
     links.set_group(group.clone());
     let told = started.try_put(ConsensusStarted);
     assert!(told.is_ok(), "Storage has room for its first message");
-    group.ready().await?;
+    // On a full disk there is no room for a leader's first entry: readers are served meanwhile.
+    let is_ready = group.ready_or_full().await?;
+    ground.complete.set(is_ready);
+    if !is_ready {
+        tracing::warn!(shard = settings.shard.0, "starts on a full disk: only readers are served");
+    }
     // Footers of older segments still name topics that were dropped later.
     let machine = ground.machine.borrow();
     ground.log.borrow_mut().index_retain(|topic| machine.state.topic(topic).is_some());

@@ -49,6 +49,11 @@ impl<'a, D: Disk> QueueReading<'a, D> {
         Bounds { log_start: self.numbers.visible_start, end_offset: self.numbers.next_offset }
     }
 
+    /// Whether the queue may go on behind its end: see [`Ground::complete`].
+    pub fn is_cut_short(&self) -> bool {
+        !self.ground.complete.get()
+    }
+
     /// The batch that holds `offset`, or the first one behind it.
     fn batch_at(&self, offset: Offset) -> Option<(Extent, Run)> {
         let run = self.ground.log.borrow().runs(self.key, offset, 1).into_iter().next()?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use grus_broker::error::QueueError;
-use grus_log::SimDisk;
+use grus_log::{Disk as _, SimDisk};
 use grus_protocol::ids::Durability;
 
 use crate::bench::{Bench, Queue, batch, settings, sim_bench, topic};
@@ -71,5 +71,53 @@ async fn a_disk_full_of_our_own_messages_is_freed_by_dropping_a_topic() {
     tokio::time::timeout(Duration::from_secs(20), tries).await.expect("the log was trimmed");
     let bench = bench.restart().await;
     assert_eq!(bench.queue(2, 0).bodies().await.len(), 1);
+    bench.stop().await;
+}
+
+/// Not even the room that a start keeps for itself is left.
+#[actix::test]
+async fn a_start_on_a_disk_without_any_room_serves_readers_refuses_producers_and_heals() {
+    let bench = sim_bench().await;
+    bench.open(topic(1, 1)).await.unwrap();
+    let queue = bench.queue(1, 0);
+    let mut stored = 0;
+    for number in 0..20_u8 {
+        stored += u64::from(queue.produce(batch(&[&[number; 100]])).await.unwrap().count);
+    }
+    let (disk, settings) = bench.stop().await;
+    let reserve = settings.folder.join("reserve");
+    disk.remove(&reserve).unwrap();
+    disk.set_capacity_bytes(0); // what a start lets go of is taken by others at once
+    let start = Bench::start(disk, settings);
+    let bench = tokio::time::timeout(Duration::from_secs(20), start).await.expect("it starts");
+    let status = bench.status().await;
+    assert!(status.disk_full && !status.is_ready);
+    let queue = bench.queue(1, 0);
+    assert_eq!(queue.bodies().await.len() as u64, stored, "readers have all of it");
+    assert_eq!(queue.produce(batch(&[b"more"])).await, Err(QueueError::StorageFull));
+    assert_eq!(bench.open(topic(2, 1)).await.err(), Some(QueueError::StorageFull));
+    assert_eq!(bench.drop_topic(1).await, Err(QueueError::StorageFull), "its outcome is not known");
+    assert_eq!(bench.open(topic(1, 1)).await.map(|queues| queues.len()), Ok(1));
+    let beyond = queue.fetch(stored + 1, 0, 0).await.await.unwrap();
+    assert_eq!(beyond.err(), Some(QueueError::Unavailable), "the queue may be longer than that");
+
+    // It stops in order and starts again, as often as one likes.
+    let bench = bench.restart().await;
+    bench.disk.set_capacity_bytes(u64::MAX);
+    let queue = bench.queue(1, 0);
+    let heals = async {
+        loop {
+            match queue.produce(batch(&[b"again"])).await {
+                Ok(receipt) => break receipt,
+                Err(error) => assert_eq!(error, QueueError::StorageFull),
+            }
+        }
+    };
+    let healed = tokio::time::timeout(Duration::from_secs(20), heals).await.expect("it heals");
+    assert_eq!(healed.base_offset.0, stored);
+    assert_eq!(queue.bodies().await.len() as u64, stored + 1);
+    let bench = bench.restart().await;
+    assert!(bench.status().await.is_ready);
+    assert_eq!(bench.queue(1, 0).bodies().await.len() as u64, stored + 1);
     bench.stop().await;
 }

@@ -1,5 +1,7 @@
 //! A queue actor that panics: its producers see a short wait, its neighbours nothing.
 
+use futures_util::future::{Either, select};
+use grus_broker::error::QueueError;
 use grus_broker::topic_queue::QueueAsk;
 use grus_mailbox::Dropped;
 
@@ -53,4 +55,42 @@ async fn fetches_parked_at_a_panic_lose_their_port_and_later_ones_wait_as_before
     queue.produce(batch(&[b"a"])).await.unwrap();
     assert_eq!(parked.await.unwrap().unwrap().batches.len(), 1);
     bench.stop().await;
+}
+
+#[actix::test]
+async fn while_a_queue_is_held_down_after_panics_its_neighbour_answers_everything() {
+    let bench = sim_bench().await;
+    bench.open(topic(1, 2)).await.unwrap();
+    let (queue, neighbour) = (bench.queue(1, 0), bench.queue(1, 1));
+    // Each panic keeps it down for longer than the last; the eighth is the last it is allowed.
+    for _ in 0..8 {
+        queue.ask.put(QueueAsk::Panic).await.unwrap();
+    }
+    let held = queue.send(batch(&[b"held"])).await;
+    let all_beside = async {
+        for number in 0..20_u8 {
+            neighbour.produce(batch(&[&[number]])).await.unwrap();
+            assert_eq!(neighbour.bodies().await.len(), usize::from(number) + 1);
+        }
+    };
+    let held = match select(std::pin::pin!(all_beside), held).await {
+        Either::Left(((), held)) => held,
+        Either::Right(_) => panic!("the neighbour waited for the queue that was down"),
+    };
+    assert_eq!(held.await.unwrap().unwrap().base_offset.0, 0, "it is rebuilt, and serves");
+    bench.stop().await;
+}
+
+#[actix::test]
+async fn a_batch_under_way_when_the_log_fails_is_told_that_its_outcome_is_unknown() {
+    let mut bench = sim_bench().await;
+    bench.open(topic(1, 1)).await.unwrap();
+    let queue = bench.queue(1, 0);
+    queue.produce(batch(&[b"before"])).await.unwrap();
+    bench.disk.fail_sync_in(1);
+    let told = queue.produce(batch(&[b"under way"])).await.unwrap_err();
+    assert_eq!(told, QueueError::OutcomeUnknown, "it is in the log, perhaps for good");
+    assert!(told.code().outcome_unknown() && !told.code().is_retriable());
+    assert!(bench.fatals.recv().await.is_some(), "the process ends");
+    bench.abandon().await;
 }

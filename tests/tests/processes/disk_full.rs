@@ -20,7 +20,7 @@ impl SmallDisk {
     /// Mounted with room for `mib` MiB, or why not.
     fn mount(mib: u32) -> Result<Self, String> {
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let size = format!("size={mib}m");
+        let size = format!("size={mib}m,nr_inodes=256");
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
             .arg(folder.path())
@@ -36,12 +36,19 @@ impl SmallDisk {
         self.folder.path()
     }
 
-    /// Takes all the room that is left; the file that holds it.
+    /// Takes all the room that is left, for bytes and for files; the folder that holds it.
     fn fill(&self) -> PathBuf {
         let ballast = self.path().join("ballast");
-        let block = vec![0_u8; 64 * 1024];
-        let mut file = fs::File::create(&ballast).expect("a new file");
-        while std::io::Write::write_all(&mut file, &block).is_ok() {}
+        let _ = fs::create_dir(&ballast); // it may be there
+        let mut file = fs::File::options().create(true).append(true).open(ballast.join("bytes"));
+        let file = file.as_mut().expect("a file");
+        for block in [64 * 1024, 512] {
+            while std::io::Write::write_all(file, &vec![0_u8; block]).is_ok() {}
+        }
+        let mut number = fs::read_dir(&ballast).expect("a folder").count();
+        while fs::File::create(ballast.join(number.to_string())).is_ok() {
+            number += 1;
+        }
         ballast
     }
 }
@@ -85,7 +92,7 @@ fn producers_are_told_readers_are_served_and_it_heals() {
     let line = home.grus_fed(&["produce", "t", "--timeout", "1s"], &line.repeat(1_024)).refused();
     println!("while it is full: {line}");
 
-    fs::remove_file(ballast).expect("the ballast goes");
+    fs::remove_dir_all(ballast).expect("the ballast goes");
     let watch = Watch::start();
     while !home.grus_fed(&["produce", "t", "--timeout", "5s"], b"healed\n").status.success() {
         assert!(
@@ -96,6 +103,64 @@ fn producers_are_told_readers_are_served_and_it_heals() {
     }
     let healed = read_all(&home, "t");
     assert_eq!(healed.last().and_then(|message| message.body.as_deref()), Some("healed"));
+    broker.end(Signal::TERM);
+    let broker = home.start();
+    assert_eq!(read_all(&home, "t"), healed, "and after a restart all of it is there");
+    broker.end(Signal::TERM);
+}
+
+#[test]
+fn a_start_without_any_room_serves_readers_refuses_producers_and_heals() {
+    let disk = match SmallDisk::mount(128) {
+        Ok(disk) => disk,
+        Err(why) => {
+            println!("skipped: a small tmpfs cannot be mounted here ({why})");
+            return;
+        }
+    };
+    let home = Home::at(&disk.path().join("data"))
+        .with("GRUS__LOG__SEGMENT_BYTES", "4MiB")
+        .with("GRUS__LOG__FIRST_SEGMENT_BYTES", "4MiB");
+    let mut broker = home.start();
+    create(&home, "t", 1);
+    home.grus_fed(&["produce", "t"], b"first\nsecond\n").ok();
+    let line = [vec![b'x'; 64 * 1024 - 1], vec![b'\n']].concat();
+    let full = "starts on a full disk";
+    let mut ballast = disk.fill();
+    // Each start takes what the last one has kept back, until there is nothing.
+    for _ in 0..8 {
+        home.grus_fed(&["produce", "t", "--timeout", "1s"], &line.repeat(256)).refused();
+        ballast = disk.fill();
+        broker.process.kill();
+        broker = home.start();
+        if broker.process.log().contains(full) {
+            break;
+        }
+    }
+    assert!(broker.process.log().contains(full), "there is always some room left");
+
+    let read = read_all(&home, "t");
+    assert_eq!(read.len() as u64, kept(&home, "t"));
+    assert_eq!(read[1].body.as_deref(), Some("second"));
+    let told = home.grus_fed(&["produce", "t", "--timeout", "1s"], b"more\n").refused();
+    println!("while there is no room: {told}");
+    let (_, metrics) = broker.get("/metrics");
+    assert!(
+        metrics.contains("grus_shard_disk_full{shard=\"0\",durability=\"persisted\"} 1"),
+        "{metrics}"
+    );
+    broker.end(Signal::TERM); // it does not wait for the room that never comes
+    let mut broker = home.start();
+    assert_eq!(read_all(&home, "t").len(), read.len());
+
+    fs::remove_dir_all(ballast).expect("the ballast goes");
+    let watch = Watch::start();
+    while !home.grus_fed(&["produce", "t", "--timeout", "5s"], b"healed\n").status.success() {
+        let log = broker.process.log();
+        assert!(watch.elapsed() < Duration::from_secs(30), "it does not heal: {log}");
+    }
+    let healed = read_all(&home, "t");
+    assert_eq!(healed.len(), read.len() + 1);
     broker.end(Signal::TERM);
     let broker = home.start();
     assert_eq!(read_all(&home, "t"), healed, "and after a restart all of it is there");

@@ -57,6 +57,11 @@ pub struct Queues {
     pub wrong: bool,
     /// Everything applied since the start: index, time.
     pub applied: Vec<(u64, TimestampMs)>,
+    /// What a checkpoint is still to be given, and its digest.
+    frozen: Vec<Part>,
+    frozen_digest: u64,
+    /// Slices given since the start: how much had been applied at each.
+    pub slices: Vec<usize>,
 }
 
 fn key(queue: u32) -> Bytes {
@@ -124,9 +129,26 @@ impl StateMachine for Queues {
         self.by_number.keys().map(|queue| self.part(*queue)).collect()
     }
 
+    fn freeze(&mut self, whole: bool) -> bool {
+        self.frozen = self.dirty_parts();
+        if whole {
+            self.frozen = self.all_parts();
+        }
+        self.frozen_digest = self.digest();
+        true
+    }
+
+    /// One part per slice.
+    fn frozen_parts(&mut self, parts: &mut Vec<Part>) -> Option<u64> {
+        self.slices.push(self.applied.len());
+        parts.extend(self.frozen.pop());
+        self.frozen.is_empty().then_some(self.frozen_digest)
+    }
+
     fn restore(&mut self, parts: Vec<Part>) -> Result<(), RestoreError> {
         self.by_number.clear();
         self.dirty.clear();
+        self.frozen.clear();
         for part in parts {
             let bad = || RestoreError::new(&part.key, "not a queue");
             let name = std::str::from_utf8(&part.key).ok().and_then(|key| key.strip_prefix("q/"));

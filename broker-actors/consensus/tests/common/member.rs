@@ -151,6 +151,8 @@ impl Member {
             durability: setup.durability,
             feature_level_max: 1,
             timings: Timings::default(),
+            // One part each, so that the chunks of small states are many.
+            snapshot_chunk_bytes: 1,
             clock: Rc::new(move || TimestampMs(clock.now_ms())),
             fatal: Rc::new(move |why| {
                 told.line(format!("member {node} stops: {why}"));

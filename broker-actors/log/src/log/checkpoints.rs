@@ -123,11 +123,20 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// See [`CheckpointReadError`].
     pub fn checkpoint_at(&self, index: u64) -> Result<Vec<CheckpointData>, CheckpointReadError> {
-        let mut chain = Vec::new();
-        for entry in self.chain_of(index).ok_or(CheckpointReadError::Missing { index })? {
-            chain.push(read_checkpoint(&self.disk, &self.folder, entry.id.index)?.0.data);
-        }
-        Ok(chain)
+        self.checkpoint_reading(index)?.run()
+    }
+
+    /// What [`Log::checkpoint_at`] does, to be done on a thread that may block.
+    ///
+    /// # Errors
+    /// [`CheckpointReadError::Missing`].
+    pub fn checkpoint_reading(
+        &self,
+        index: u64,
+    ) -> Result<CheckpointReading<D>, CheckpointReadError> {
+        let chain = self.chain_of(index).ok_or(CheckpointReadError::Missing { index })?;
+        let chain = chain.iter().map(|entry| entry.id.index).collect();
+        Ok(CheckpointReading { disk: self.disk.clone(), folder: self.folder.clone(), chain })
     }
 
     /// From the full checkpoint that the one at `index` builds on, to that one.
@@ -267,6 +276,26 @@ impl<D: Disk> Log<D> {
         let old: Vec<CheckpointEntry> = old;
         let paths = old.iter().map(|old| FileName::Checkpoint(old.id.index).to_string());
         self.leaving.remove.extend(paths.map(|name| self.folder.join(name)));
+    }
+}
+
+/// Reads a checkpoint with all it builds on. Its files may be taken away meanwhile, when the floor
+/// has moved on: then it fails.
+#[derive(Debug)]
+pub struct CheckpointReading<D: Disk> {
+    disk: D,
+    folder: std::path::PathBuf,
+    chain: Vec<u64>,
+}
+
+impl<D: Disk> CheckpointReading<D> {
+    /// A full checkpoint, then its deltas. Blocks.
+    ///
+    /// # Errors
+    /// See [`CheckpointReadError`].
+    pub fn run(&self) -> Result<Vec<CheckpointData>, CheckpointReadError> {
+        let read = |index: &u64| Ok(read_checkpoint(&self.disk, &self.folder, *index)?.0.data);
+        self.chain.iter().map(read).collect()
     }
 }
 
