@@ -42,6 +42,8 @@ mod lane_cases;
 #[cfg(test)]
 mod lane_model;
 pub(crate) mod outcome;
+#[cfg(test)]
+pub(crate) mod panic_cases;
 pub(crate) mod parts;
 pub(crate) mod payload;
 mod placing;

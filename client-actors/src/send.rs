@@ -209,6 +209,12 @@ impl Producer {
         Ok(flushed)
     }
 
+    /// The actor itself, for tests that make it panic.
+    #[cfg(test)]
+    pub(crate) fn actor(&self) -> &HostHandle<ProducerActor> {
+        &self.core.actor
+    }
+
     fn submit_one(
         &self,
         mut message: Message,

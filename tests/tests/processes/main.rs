@@ -11,6 +11,8 @@ mod hostile_frames;
 mod idle;
 mod kill;
 mod odd_bytes;
+mod producing;
+mod programs;
 mod quickstart;
 mod read;
 mod registry_folder;

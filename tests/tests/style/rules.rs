@@ -207,12 +207,12 @@ pub fn broken_links(path: &str, text: &str, exists: impl Fn(&str) -> bool) -> Ve
 
 /// The commands a reader of the README is asked to run: lines of its fenced blocks.
 pub fn commands(readme: &str) -> Vec<String> {
-    let mut inside = false;
+    let mut fence: Option<&str> = None;
     let mut found = Vec::new();
     for line in readme.lines() {
         if line.starts_with("```") {
-            inside = !inside;
-        } else if inside && !line.trim().is_empty() {
+            fence = if fence.is_none() { Some(line) } else { None };
+        } else if fence.is_some_and(|fence| fence != "```rust") && !line.trim().is_empty() {
             found.push(line.trim().to_owned());
         }
     }
@@ -346,5 +346,6 @@ mod bites {
     #[test]
     fn commands_are_found() {
         assert_eq!(commands("a\n```sh\nmake test\n\n```\nb `c`\n```\nx\n```"), ["make test", "x"]);
+        assert_eq!(commands("```rust\nlet a = 1;\n```\n```sh\nx\n```"), ["x"]);
     }
 }
