@@ -162,14 +162,17 @@ impl<D: Disk> ShardActor<D> {
     /// Sends off what may leave now.
     fn depart(&mut self, room: &mut Room<'_, Self>) {
         while self.gather.may_leave() {
-            if !self.has_room() {
-                if self.starve() {
-                    continue;
-                }
+            let next = if self.has_room() {
+                self.gather.next_entry()
+            } else if self.starve() {
+                continue;
+            } else if self.has_room_for_one() {
+                self.gather.next_single()
+            } else {
                 break;
-            }
+            };
+            let Some((ticket, items)) = next else { break };
             self.ground.starved.set(false);
-            let Some((ticket, items)) = self.gather.next_entry() else { break };
             let proposal = self.group.propose(&items);
             room.spawn_into(async move { Proposed { ticket, result: proposal.await } });
         }
@@ -185,14 +188,22 @@ impl<D: Disk> ShardActor<D> {
         self.group.has_room(self.gather.next_bytes_max() as u64 + reserve)
     }
 
+    /// On a full disk: whether what lets go of messages can leave one by one, where all that has
+    /// gathered is more than the room that is left.
+    fn has_room_for_one(&self) -> bool {
+        let is_full = self.ground.log.borrow().is_disk_full();
+        is_full && self.group.has_room((self.gather.first_bytes() + ENTRY_HEADER_BYTES) as u64)
+    }
+
     /// The log has no room now. When the disk is full, nobody waits for better times but what lets
-    /// go of messages. True if somebody was sent away.
+    /// go of messages, and when the shard stops, not even that. True if somebody was sent away.
     fn starve(&mut self) -> bool {
         self.ground.starved.set(true);
         if !self.ground.log.borrow().is_disk_full() {
             return false;
         }
-        let gone = self.gather.give_up(|(waiter, _)| waiter.makes_room());
+        let stops = self.stage >= Stage::Finishing;
+        let gone = self.gather.give_up(|(waiter, _)| waiter.makes_room() && !stops);
         let somebody = !gone.is_empty();
         for (waiter, credit) in gone {
             self.finish(waiter.fail(QueueError::StorageFull));
@@ -432,7 +443,7 @@ impl<D: Disk> Receive<TrimDone> for ShardActor<D> {
 impl<D: Disk> Receive<QueuesStopped> for ShardActor<D> {
     fn receive(&mut self, _: QueuesStopped, _credit: Credit, room: &mut Room<'_, Self>) {
         self.stage = Stage::Finishing;
-        self.go_on_stopping(room);
+        self.depart(room);
     }
 }
 

@@ -75,20 +75,32 @@ impl<I, W> Gather<I, W> {
 
     /// The most bytes that the next entry can have.
     pub fn next_bytes_max(&self) -> usize {
-        let first = self.waiting.front().map_or(0, |first| first.bytes);
-        self.waiting_bytes.min(first.max(self.limits.entry_bytes_max))
+        self.waiting_bytes.min(self.first_bytes().max(self.limits.entry_bytes_max))
+    }
+
+    /// Bytes of the item that is due, 0 when none waits.
+    pub fn first_bytes(&self) -> usize {
+        self.waiting.front().map_or(0, |first| first.bytes)
     }
 
     /// Takes the next entry, if one may leave: its ticket and items.
     pub fn next_entry(&mut self) -> Option<(u64, Vec<I>)> {
+        self.next_entry_of(self.limits.entry_items_max)
+    }
+
+    /// The same with the item that is due alone, for when there is no room for more.
+    pub fn next_single(&mut self) -> Option<(u64, Vec<I>)> {
+        self.next_entry_of(1)
+    }
+
+    fn next_entry_of(&mut self, items_max: usize) -> Option<(u64, Vec<I>)> {
         if !self.may_leave() {
             return None;
         }
         let mut bytes = 0;
         let (mut items, mut waiters) = (Vec::new(), Vec::new());
         while let Some(next) = self.waiting.front() {
-            let full = bytes + next.bytes > self.limits.entry_bytes_max
-                || items.len() >= self.limits.entry_items_max;
+            let full = bytes + next.bytes > self.limits.entry_bytes_max || items.len() >= items_max;
             if full && !items.is_empty() {
                 break;
             }
@@ -191,6 +203,17 @@ mod tests {
         gather.finished(0);
         assert_eq!(gather.next_entry(), Some((1, vec![1])));
         assert_eq!(gather.waiting_bytes(), 0);
+    }
+
+    #[test]
+    fn one_item_may_leave_alone_where_all_of_them_find_no_room() {
+        let mut gather = gather_of(&[10, 20, 30]);
+        assert_eq!((gather.first_bytes(), gather.next_bytes_max()), (10, 60));
+        assert_eq!(gather.next_single(), Some((0, vec![0])));
+        assert_eq!(gather.next_single(), None, "one entry is under way");
+        gather.finished(0);
+        assert_eq!(gather.next_single(), Some((1, vec![1])));
+        assert_eq!((gather.first_bytes(), gather.waiting_bytes()), (30, 30));
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use grus_broker::error::QueueError;
+use grus_broker::shard::ShardRequest;
 use grus_log::{Disk as _, SimDisk};
-use grus_protocol::ids::Durability;
+use grus_protocol::ids::{Durability, TopicId};
 
 use crate::bench::{Bench, Queue, batch, settings, sim_bench, topic};
 
@@ -119,5 +120,49 @@ async fn a_start_on_a_disk_without_any_room_serves_readers_refuses_producers_and
     let bench = bench.restart().await;
     assert!(bench.status().await.is_ready);
     assert_eq!(bench.queue(1, 0).bodies().await.len() as u64, stored + 1);
+    bench.stop().await;
+}
+
+/// What lets go of messages may be more, together, than the room that a full disk keeps for it.
+#[actix::test]
+async fn many_drops_on_a_full_disk_leave_one_by_one_and_a_stop_does_not_wait_for_the_rest() {
+    let mut settings = settings("/data/0".into(), Durability::Persisted);
+    settings.retention_check_ms = 1_000_000_000; // nothing is trimmed: the room only shrinks
+    let bench = Bench::start(SimDisk::new(11), settings).await;
+    for number in 1..=300 {
+        bench.open(topic(number, 1)).await.unwrap();
+    }
+    let queue = bench.queue(1, 0);
+    bench.disk.set_capacity_bytes(bench.disk.used_bytes());
+    for size in [10_000, 1_000, 100, 1] {
+        let body = vec![7; size];
+        while queue.produce(batch(&[&body])).await.is_ok() {}
+    }
+    assert!(bench.status().await.disk_full);
+    let mut answers = Vec::new();
+    for number in 2..=300 {
+        let (reply, answer) = grus_mailbox::reply::port();
+        let drop = ShardRequest::DropTopic { topic: TopicId(number), reply };
+        bench.handle().inbox.put(drop).await.unwrap();
+        answers.push(answer);
+    }
+    let mut dropped = 0;
+    for answer in answers.drain(..10) {
+        answer.await.unwrap().expect("there is room for these");
+        dropped += 1;
+    }
+    let stop = tokio::time::timeout(Duration::from_secs(20), bench.stop());
+    let (disk, settings) = stop.await.expect("it stops, whatever still waits for room");
+    for answer in answers {
+        match answer.await {
+            Ok(Ok(())) => dropped += 1,
+            Ok(Err(error)) => assert_eq!(error, QueueError::StorageFull),
+            Err(_gone) => {}
+        }
+    }
+    assert!(dropped < 299, "all of them found room: the test shows nothing");
+    disk.set_capacity_bytes(u64::MAX);
+    let bench = Bench::start(disk, settings).await;
+    assert_eq!(bench.status().await.queues, 300 - dropped, "what was acknowledged is gone");
     bench.stop().await;
 }
