@@ -36,10 +36,10 @@ pub struct PushSink {
 #[derive(Debug)]
 pub struct Lives {
     /// Held as long as the subscription lives.
-    pub _subscription: Arc<()>,
+    pub subscription: Arc<()>,
     /// Held as long as any subscription of the connection lives: its address is the connection's
     /// number.
-    pub _connection: Arc<()>,
+    pub connection: Arc<()>,
 }
 
 impl PushSink {

@@ -66,7 +66,7 @@ impl ConnectionSubscriptions {
         let alive = Arc::new(());
         let open = Open { asks: queue.subscribe.clone(), alive: Arc::downgrade(&alive) };
         let connection = Arc::clone(&self.connection);
-        let lives = Lives { _subscription: alive, _connection: connection };
+        let lives = Lives { subscription: alive, connection };
         let (writer, compressions) = (self.writer.clone(), self.compressions);
         let sink = PushSink::new((id, ask.queue), writer, compressions, lives);
         let subscribe =
