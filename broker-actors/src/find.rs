@@ -19,7 +19,7 @@ use grus_protocol::names::TopicName;
 use tokio::sync::watch;
 
 use crate::error::QueueError;
-use crate::registry_link::routes::{Routes, TopicRoute, unknown_topic};
+use crate::registry_link::routes::{QueuePlace, Routes, TopicRoute, unknown_topic};
 use crate::shard::{ShardHandle, ShardRequest};
 use crate::topic_queue::{At, Fetch, FetchedBatch, ListedOffset, QueueAsk, QueueHandle};
 
@@ -154,7 +154,14 @@ impl Find {
             Some(queue) => vec![queue],
             None => all.map(QueueId).collect(),
         };
-        let looks = queues.into_iter().map(|queue| first_stored_at(topic, queue, time));
+        // Queues of other brokers are theirs to answer for, unless one is asked for by its number.
+        let is_ours = |number: &QueueId| {
+            let place = topic.queues.get(number.0 as usize);
+            let here = |place: &QueuePlace| self.shards.iter().any(|own| own.shard == place.shard);
+            queue.is_some() || place.is_some_and(here)
+        };
+        let looks = queues.into_iter().filter(is_ours);
+        let looks = looks.map(|queue| first_stored_at(topic, queue, time));
         let mut found = Vec::new();
         for look in join_all(looks).await {
             found.extend(look?);

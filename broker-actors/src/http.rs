@@ -5,6 +5,7 @@
 
 pub mod browse;
 pub mod clients;
+pub mod find;
 pub mod gauges;
 pub mod host;
 pub mod messages;
@@ -45,12 +46,13 @@ use messages::status_of;
 use shapes::ErrorBody;
 
 /// What can be read.
-const KNOWN_PATHS: [&str; 9] = [
+const KNOWN_PATHS: [&str; 10] = [
     "/",
     "/health",
     "/topics",
     "/queue/list",
     "/messages",
+    "/message/find",
     "/clients",
     "/actors",
     "/config",
@@ -128,6 +130,7 @@ impl HttpServer {
                 .route("/topics", web::get().to(state::topics))
                 .route("/queue/list", web::get().to(state::queue_list))
                 .route("/messages", web::get().to(messages::messages))
+                .route("/message/find", web::get().to(find::find))
                 .route("/clients", web::get().to(clients::clients))
                 .route("/actors", web::get().to(state::actors))
                 .route("/config", web::get().to(state::config))

@@ -16,7 +16,7 @@
 //! * [`table`]: the same on the disk, `find-<16 hex>` beside the segment: made again when it is lost
 //!   or damaged. * [`build`]: making one. * [`read`]: the records of a batch. * [`search`]: looking.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -43,7 +43,7 @@ pub use view::{FindFeed, FindView, FindViews, SealedView};
 pub(crate) use view::{FedRun, FedSegment, Mapped};
 
 use build::Building;
-use entries::Entries;
+use entries::{ENTRIES_MAX, Entries};
 use hash::Hashing;
 use table::TableFile;
 
@@ -125,7 +125,9 @@ pub struct FindIndex<D: Disk> {
     /// Tables on the disk that were opened.
     tables: BTreeMap<u64, TableFile>,
     /// Tables that are damaged or cannot be had: not tried again by each search.
-    without: BTreeMap<u64, &'static str>,
+    without: BTreeSet<u64>,
+    /// Most entries of a segment.
+    entries_max: usize,
     building: Option<Building<D>>,
 }
 
@@ -148,7 +150,8 @@ impl<D: Disk> FindIndex<D> {
             hashing: Hashing::default(),
             open: BTreeMap::new(),
             tables: BTreeMap::new(),
-            without: BTreeMap::new(),
+            without: BTreeSet::new(),
+            entries_max: ENTRIES_MAX,
             building: None,
         }
     }
@@ -172,7 +175,7 @@ impl<D: Disk> FindIndex<D> {
                 continue;
             }
             if from == 0 {
-                self.open.insert(sequence, OpenSegment::new(mapped));
+                self.open.insert(sequence, OpenSegment::new(mapped, self.entries_max));
             }
             if let Some(open) = self.open.get_mut(&sequence) {
                 open.take(runs, self.hashing);
@@ -181,15 +184,15 @@ impl<D: Disk> FindIndex<D> {
         if let Some(alive) = feed.alive {
             self.open.retain(|sequence, _| alive.contains(sequence));
             self.tables.retain(|sequence, _| alive.contains(sequence));
-            self.without.retain(|sequence, _| alive.contains(sequence));
+            self.without.retain(|sequence| alive.contains(sequence));
         }
         gaps
     }
 }
 
 impl OpenSegment {
-    fn new(mapped: Mapped) -> Self {
-        let (runs, entries) = (Vec::new(), Entries::default());
+    fn new(mapped: Mapped, entries_max: usize) -> Self {
+        let (runs, entries) = (Vec::new(), Entries::new(entries_max));
         Self { mapped, runs, entries, unread: Vec::new() }
     }
 

@@ -22,8 +22,8 @@ use crate::topic_queue::{At, Fetch, Fetched, QueueAsk, QueueHandle};
 const MESSAGES_MAX: usize = 200;
 const MESSAGES_DEFAULT: usize = 20;
 /// Bytes of each body that are shown when nothing was said, and at most.
-const BODY_BYTES_DEFAULT: usize = 4 * 1024;
-const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub(super) const BODY_BYTES_DEFAULT: usize = 4 * 1024;
+pub(super) const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of batches that are read at a time.
 const STEP_BYTES: u32 = 256 * 1024;
 /// Reads of one answer.
@@ -162,6 +162,7 @@ pub fn status_of(code: ErrorCode) -> StatusCode {
         ErrorCode::UnknownTopic | ErrorCode::UnknownQueue => StatusCode::NOT_FOUND,
         ErrorCode::InvalidRequest | ErrorCode::InvalidName => StatusCode::BAD_REQUEST,
         ErrorCode::OffsetOutOfRange => StatusCode::RANGE_NOT_SATISFIABLE,
+        ErrorCode::UnsupportedFeature => StatusCode::NOT_IMPLEMENTED,
         code if code.is_retriable() => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }

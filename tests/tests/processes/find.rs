@@ -110,7 +110,7 @@ fn each_receipt_is_found_by_its_id_through_kills_and_lost_tables() {
 #[test]
 fn a_message_is_shown_whole_by_key_offset_and_time() {
     let home = Home::new();
-    let _broker = home.start();
+    let broker = home.start();
     create(&home, "t", 4);
     let early = produced(&home, &["t", "--key", "a", "--tag", "paid"], "one\n");
     let arguments = ["t", "--key", "b", "--header", "currency=EUR"];
@@ -136,6 +136,26 @@ fn a_message_is_shown_whole_by_key_offset_and_time() {
     for part in ["id        ", "topic     t (id ", "key       b", "currency = EUR", "\nthree\n"] {
         assert!(text.contains(part), "{part} in {text}");
     }
+    let get = |path: &str| -> (u16, Value) {
+        let (status, body) = broker.get(path);
+        (status, serde_json::from_str(&body).expect("JSON"))
+    };
+    let id = late[1]["id"].as_str().expect("an id");
+    let same = format!("topic=t&queue={queue}&offset={offset}");
+    for (query, body) in [
+        (format!("id={id}"), "three"),
+        ("topic=t&key=b&max=1".to_owned(), "three"),
+        (same, "one"),
+        ("topic=t&time=0&max=1".to_owned(), "one"),
+    ] {
+        let (status, found) = get(&format!("/message/find?{query}"));
+        assert_eq!(status, 200, "{query}: {found}");
+        assert_eq!(found["messages"][0]["body"]["value"], body, "{query}: {found}");
+        assert_eq!(found["messages"][0]["topic"], "t", "{query}: {found}");
+    }
+    assert_eq!(get("/message/find?topic=t&key=nobody").1["messages"], serde_json::json!([]));
+    assert_eq!(get("/message/find?topic=t").0, 400);
+    assert_eq!(get("/message/find?topic=nobody&key=k").0, 404);
 }
 
 #[test]

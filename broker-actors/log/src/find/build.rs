@@ -26,6 +26,20 @@ pub struct FindBuilt {
     pub sequence: u64,
     /// Why there is no table, if there is none. Its batches are then read by each search.
     pub failure: Option<String>,
+    /// Whether another attempt may succeed.
+    pub try_again: bool,
+}
+
+impl FindBuilt {
+    const fn done(sequence: u64) -> Self {
+        Self { sequence, failure: None, try_again: false }
+    }
+
+    fn failed(sequence: u64, error: &io::Error) -> Self {
+        // What is said here itself stays true; what the file system says may change.
+        let try_again = error.kind() != io::ErrorKind::Other;
+        Self { sequence, failure: Some(error.to_string()), try_again }
+    }
 }
 
 /// A table being made.
@@ -59,10 +73,10 @@ impl<D: Disk> FindIndex<D> {
             return None;
         }
         self.open.remove(&sequence);
-        if !self.without.contains_key(&sequence) && self.open_table(&view).is_some() {
-            return Some(FindBuilt { sequence, failure: None });
+        if !self.without.contains(&sequence) && self.open_table(&view).is_some() {
+            return Some(FindBuilt::done(sequence));
         }
-        let own = Some((Entries::default(), 0));
+        let own = Some((Entries::new(self.entries_max), 0));
         self.building = Some(Building { view, stage: Stage::Read(0), own });
         None
     }
@@ -83,19 +97,18 @@ impl<D: Disk> FindIndex<D> {
     pub fn build_step(&mut self) -> Option<FindBuilt> {
         let mut building = self.building.take()?;
         let sequence = building.view.sequence;
-        let failure = match self.step(&mut building) {
+        match self.step(&mut building) {
             Ok(false) => {
                 self.building = Some(building);
-                return None;
+                None
             }
-            Ok(true) => None,
+            Ok(true) => Some(FindBuilt::done(sequence)),
             Err(error) => {
                 let _ = self.disk.remove(&self.temporary(sequence));
-                self.without.insert(sequence, "its table could not be made");
-                Some(error.to_string())
+                self.without.insert(sequence);
+                Some(FindBuilt::failed(sequence, &error))
             }
-        };
-        Some(FindBuilt { sequence, failure })
+        }
     }
 
     /// One step; true when the table is there.

@@ -34,16 +34,16 @@ impl Times {
 pub(super) struct Entries {
     parts: Vec<Vec<u64>>,
     count: usize,
+    count_max: usize,
     pub times: Times,
 }
 
-impl Default for Entries {
-    fn default() -> Self {
-        Self { parts: vec![Vec::new(); PARTS], count: 0, times: Times::NONE }
-    }
-}
-
 impl Entries {
+    /// None yet, and never more than `count_max`.
+    pub(super) fn new(count_max: usize) -> Self {
+        Self { parts: vec![Vec::new(); PARTS], count: 0, count_max, times: Times::NONE }
+    }
+
     pub(super) fn add_id(
         &mut self,
         id: MessageId,
@@ -58,7 +58,7 @@ impl Entries {
     }
 
     pub(super) fn add(&mut self, hash: u32, batch: u32) -> Result<(), Unreadable> {
-        if self.count >= ENTRIES_MAX {
+        if self.is_full() {
             return Err(());
         }
         self.count += 1;
@@ -80,7 +80,7 @@ impl Entries {
 
     /// Whether there is no room for more.
     pub(super) fn is_full(&self) -> bool {
-        self.count >= ENTRIES_MAX
+        self.count >= self.count_max
     }
 
     /// One part, sorted, each entry once; `name` says what each batch is called there.
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn parts_follow_each_other_and_hold_each_entry_once() {
-        let mut entries = Entries::default();
+        let mut entries = Entries::new(ENTRIES_MAX);
         for (hash, batch) in [(u32::MAX, 3), (0, 1), (7, 2), (7, 2), (7, 5), (1 << 31, 4)] {
             entries.add(hash, batch).unwrap();
         }
@@ -134,7 +134,7 @@ mod tests {
             (bytes[6], bytes[8]) = (0x70, 0x80);
             MessageId::from_bytes(bytes)
         };
-        let mut entries = Entries::default();
+        let mut entries = Entries::new(ENTRIES_MAX);
         let other = MessageId::from_bytes([0x42; 16]);
         assert!(!entries.times.may_hold(id(5)) && entries.times.may_hold(other));
         for time in [9, 5, 7] {

@@ -443,6 +443,43 @@ fn one_key_in_very_many_batches_gives_the_newest_ones() {
 }
 
 #[test]
+fn a_segment_with_too_many_entries_is_read_instead() {
+    let mut world = World::new(u32::MAX);
+    world.work();
+    world.index.entries_max = 32; // six batches and a part of the seventh
+    for _ in 0..20 {
+        world.produce(&[(1, vec![1, 2, 0])], EntryKind::Normal);
+    }
+    let check = |world: &mut World| {
+        for nth in [18, 50] {
+            let by = FindBy::Id(world.stored[nth].id);
+            let query = FindQuery { by, messages_max: 5, scope: None };
+            let outcome = world.search(&query);
+            assert_eq!((outcome.matches.len(), outcome.unsearched_bytes), (1, 0), "{nth}");
+            assert!(outcome.scanned_bytes > 0);
+        }
+    };
+    check(&mut world);
+    world.seal();
+    check(&mut world);
+    let mut built = None;
+    while built.is_none() {
+        built = if world.index.is_building() {
+            world.index.build_step()
+        } else {
+            let view = world.log.next_find_build().unwrap();
+            world.index.begin_build(view)
+        };
+    }
+    let built = built.unwrap();
+    assert_eq!((built.failure.as_deref(), built.try_again), (Some("it has too many keys"), false));
+    world.log.find_built(&built);
+    check(&mut world);
+    assert!(world.log.next_find_build().is_none(), "it is not tried again and again");
+    assert_eq!(finds(&world), 0);
+}
+
+#[test]
 fn only_what_is_in_scope_is_found() {
     let mut world = sealed_world(2);
     let by = FindBy::Key { topic: TopicId(1), key: key(1) };

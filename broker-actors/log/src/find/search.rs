@@ -1,7 +1,6 @@
 //! A search: from the newest segment to the oldest, until there is enough. What a table names is
 //! read and compared; what no table covers is read, within a limit.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -51,10 +50,9 @@ impl<D: Disk> FindIndex<D> {
         match self.open.get(&sequence) {
             Some(open) if !open.lacks(runs) => {
                 let hash = search.query.by.hash(self.hashing);
-                let mut named: BTreeSet<u32> = BTreeSet::new();
-                if search.query.by.id().is_none_or(|id| open.entries.times.may_hold(id)) {
-                    named.extend(open.entries.batches(hash));
-                }
+                let mut named = open.entries.batches(hash);
+                // Some of them were noted in part; all of them are read below.
+                named.retain(|nth| open.unread.binary_search(nth).is_err());
                 let named = named.iter().rev().map(|nth| open.runs[*nth as usize]);
                 search.verify(&open.mapped, named);
                 let unread = open.unread.iter().rev().map(|nth| open.runs[*nth as usize]);
@@ -74,7 +72,7 @@ impl<D: Disk> FindIndex<D> {
         }
         let hash = search.query.by.hash(self.hashing);
         let path = self.path(view.sequence);
-        if !self.without.contains_key(&view.sequence) {
+        if !self.without.contains(&view.sequence) {
             let file = self.disk.open(&path);
             if let (Some(table), Ok(file)) = (self.open_table(view), file) {
                 match search.look(table, &file, view, hash) {
@@ -85,7 +83,7 @@ impl<D: Disk> FindIndex<D> {
                     }
                 }
             }
-            self.without.insert(view.sequence, "it has no table yet");
+            self.without.insert(view.sequence);
             search.out.without_table.push(view.sequence);
         }
         let all = (0..view.runs.len()).filter_map(|nth| Some((view.fed(nth)?, nth)));

@@ -110,7 +110,8 @@ impl<D: Disk> Log<D> {
 
     /// A sealed segment whose table was not asked for yet, once its batches have all been fed.
     pub fn next_find_build(&mut self) -> Option<SealedView> {
-        if !self.config.find_index {
+        // A full disk leaves its room to what must be stored.
+        if !self.config.find_index || self.room.disk_full {
             return None;
         }
         let finding = &self.finding;
@@ -132,7 +133,7 @@ impl<D: Disk> Log<D> {
             // The segment went while its table was made.
             self.leaving.remove.push(self.find_path(sequence));
         } else if built.failure.is_some() {
-            self.finding.failed.insert(sequence);
+            self.finding.failed.extend(built.try_again.then_some(sequence));
         } else {
             self.finding.fed.remove(&sequence);
         }
