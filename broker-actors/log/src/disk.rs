@@ -93,6 +93,14 @@ pub trait DiskFile: Debug + Send + Sync + 'static {
     /// # Errors
     /// What the file system said.
     fn length(&self) -> io::Result<u64>;
+    /// Where the last bytes end that were ever written; behind it all reads as zeros. Never less than that;
+    /// where the file system does not tell, the length.
+    ///
+    /// # Errors
+    /// What the file system said.
+    fn data_end(&self) -> io::Result<u64> {
+        self.length()
+    }
     /// Gives every byte up to `length` a place on the disk (zeros where nothing was) and makes the
     /// file at least that long. Afterwards no store below `length` can find the disk full.
     ///
@@ -114,6 +122,18 @@ pub trait DiskFile: Debug + Send + Sync + 'static {
     /// # Errors
     /// `StorageFull`, or what the file system said.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Writes all of `slices`, one behind the other.
+    ///
+    /// # Errors
+    /// `StorageFull`, or what the file system said; some of the bytes may be written then.
+    fn write_slices_at(&self, offset: u64, slices: &[&[u8]]) -> io::Result<()> {
+        let mut at = offset;
+        for slice in slices {
+            self.write_at(at, slice)?;
+            at += slice.len() as u64;
+        }
+        Ok(())
+    }
     /// Makes bytes and size durable (fdatasync).
     ///
     /// # Errors

@@ -149,7 +149,7 @@ fn warm<F: DiskFile>(warmth: &Warmth<F>) -> Result<(), JobFailure> {
     // Without it the stores take longer, nothing else.
     let _ = match warmth.way {
         WarmWay::Read => warmth.region.fault_in_for_reading(warmth.range.clone()),
-        _ => warmth.region.fault_in_for_writing(warmth.range.clone()),
+        WarmWay::WriteAndSync(_) => warmth.region.fault_in_for_writing(warmth.range.clone()),
     };
     let WarmWay::WriteAndSync(file) = &warmth.way else { return Ok(()) };
     file.sync().map_err(|error| JobFailure::Fatal("syncing a new segment".into(), error))

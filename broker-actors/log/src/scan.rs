@@ -69,17 +69,21 @@ struct Scanner<'a> {
 /// Reads segment `sequence` from its mapping. `durable_until` is where the control page says that
 /// the segment's durable bytes end, if it does.
 /// `life` is what its entries carry: the sequence number, unless a test has taken that rule away.
+/// Behind `data_end` the file holds zeros, and is not read: most of a new segment.
 pub(crate) fn scan(
     region: &Region,
     sequence: u64,
     life: u64,
     durable_until: Option<u32>,
+    data_end: u64,
 ) -> SegmentScan {
     let length = region.len();
     let head_bytes = region.bytes(0..length.min(SEGMENT_HEAD_BYTES as usize));
     let head = SegmentHead::decode(head_bytes);
     let close = Close::find(head_bytes, sequence);
     let limit = close.map_or(length, |(close, _)| (close.cut as usize).min(length));
+    let data_end = usize::try_from(data_end).unwrap_or(length).min(length);
+    let limit = limit.min(data_end.next_multiple_of(4096));
     let mut scanner = Scanner { region, life, limit, ready: 0, unreadable: Vec::new() };
     let (mut found, end) = scanner.run();
     let known_end = close.map(|(close, _)| close.cut).or(durable_until).unwrap_or(0);

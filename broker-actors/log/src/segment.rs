@@ -7,12 +7,17 @@ use std::sync::mpsc::Sender;
 use bytes::Bytes;
 
 use crate::config::LogConfig;
+use crate::disk::DiskFile;
 use crate::entry::{ENTRY_HEADER_BYTES, EntryHeader, NewEntry, Place, stride_of};
 use crate::job::ToSync;
 use crate::layout::{Close, SEGMENT_HEAD_BYTES};
 use crate::region::Region;
 use crate::switches::OrderRule;
 use crate::table::{EntryOffset, EntryTable};
+
+/// Entries of so many bytes are written, smaller ones stored into the mapping: a call to the kernel costs
+/// about as much as storing a KiB.
+const WRITTEN_BYTES_MIN: usize = 4096;
 
 /// A mapping that nobody reads any more; its file may be used again or taken away.
 #[derive(Debug)]
@@ -145,34 +150,6 @@ impl<F> Segment<F> {
         if self.is_open() { (self.limit - self.end) as usize } else { 0 }
     }
 
-    /// Appends an entry; there must be room.
-    pub(crate) fn append(&mut self, entry: &NewEntry<'_>, previous: Previous, mark: Place) {
-        let length = entry.payload_bytes();
-        let stride = stride_of(length);
-        assert!(stride <= self.room(), "no room for {stride} bytes in segment {}", self.sequence);
-        let mut crc = 0;
-        let mut at = self.end as usize + ENTRY_HEADER_BYTES;
-        for piece in entry.payload {
-            crc = crc32c::crc32c_append(crc, piece);
-            self.owner.region.store(at, piece);
-            at += piece.len();
-        }
-        let header = EntryHeader {
-            kind: entry.kind as u8,
-            previous_kind: previous.kind,
-            sequence: self.life,
-            length: u32::try_from(length).expect("smaller than a segment"),
-            payload_crc: crc,
-            id: entry.id(),
-            previous_term: previous.term,
-            mark,
-        };
-        self.owner.region.store(self.end as usize, &header.encode());
-        self.table.place(entry.id(), self.end, header.kind);
-        self.end += u32::try_from(stride).expect("smaller than a segment");
-        self.dirty = true;
-    }
-
     /// Closes the segment behind its last entry: no entry is ever added again.
     pub(crate) fn close(&mut self) {
         self.close_and_void(self.sequence);
@@ -276,6 +253,45 @@ impl<F> Segment<F> {
         let start = offset as usize + ENTRY_HEADER_BYTES;
         let end = start.checked_add(header.length as usize)?;
         (end <= self.whole.len()).then(|| (header, self.whole.slice(start..end)))
+    }
+}
+
+impl<F: DiskFile> Segment<F> {
+    /// Appends an entry; there must be room. One of some size is written by a call to the kernel: a store
+    /// to a page of the mapping that is not there has the page zeroed first, and each page is protected
+    /// again by each sync. Where the call is refused the store still does it.
+    pub(crate) fn append(&mut self, entry: &NewEntry<'_>, previous: Previous, mark: Place) {
+        let length = entry.payload_bytes();
+        let stride = stride_of(length);
+        assert!(stride <= self.room(), "no room for {stride} bytes in segment {}", self.sequence);
+        let payload_crc =
+            { entry.payload.iter() }.fold(0, |crc, piece| crc32c::crc32c_append(crc, piece));
+        let header = EntryHeader {
+            kind: entry.kind as u8,
+            previous_kind: previous.kind,
+            sequence: self.life,
+            length: u32::try_from(length).expect("smaller than a segment"),
+            payload_crc,
+            id: entry.id(),
+            previous_term: previous.term,
+            mark,
+        };
+        let head = header.encode();
+        let slices: Vec<&[u8]> = std::iter::once(&head[..])
+            .chain(entry.payload.iter().map(|piece| &piece[..]))
+            .collect();
+        let file = self.file.as_ref().filter(|_| stride >= WRITTEN_BYTES_MIN);
+        let write = |file: &Arc<F>| file.write_slices_at(u64::from(self.end), &slices).is_ok();
+        if !file.is_some_and(write) {
+            let mut at = self.end as usize;
+            for slice in slices {
+                self.owner.region.store(at, slice);
+                at += slice.len();
+            }
+        }
+        self.table.place(entry.id(), self.end, header.kind);
+        self.end += u32::try_from(stride).expect("smaller than a segment");
+        self.dirty = true;
     }
 }
 

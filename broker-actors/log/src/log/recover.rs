@@ -279,7 +279,9 @@ impl<'a, D: Disk> Opening<'a, D> {
             let mark = evidence.mark.filter(|mark: &Mark| mark.place.sequence == *sequence);
             let life = if self.config.skips(OrderRule::SequencePerLife) { 1 } else { *sequence };
             let durable_until = mark.map(|mark| mark.place.offset);
-            let scan = scan(&segment.region, *sequence, life, durable_until);
+            let data_end = segment.file.as_ref().and_then(|file| file.data_end().ok());
+            let data_end = data_end.unwrap_or(u64::MAX);
+            let scan = scan(&segment.region, *sequence, life, durable_until, data_end);
             if scan.head_damaged && !scan.is_unused() {
                 let name = FileName::Segment(*sequence);
                 self.report.notes.push(format!("{name}: head damaged, its name was used"));

@@ -1,12 +1,12 @@
 //! Warming: pages that will be stored to next are brought into memory ahead of time.
 //!
-//! A store to a page that is not there costs 3 to 8 times as much, on the core thread. And blocks
-//! that were only allocated make each small sync commit the file system's journal: written once
-//! ahead, a sync of 64 KiB took 0.4 of the time (docs/STORAGE.md has the measurement). A recycled
-//! file's blocks are written already, so its pages are only read in. The flush thread does it in
-//! small steps between commits, and only a few MiB ahead, so that an idle log holds little memory.
-//! Under load, when each commit covers much, it goes farther ahead and leaves the syncs out: there
-//! a commit's own cost is the bytes, and most of what is warmed is stored to before it is written.
+//! Blocks that were only allocated make each small sync commit the file system's journal: written once
+//! ahead, a sync of 64 KiB took 0.4 of the time (docs/STORAGE.md has the measurement). And a store to a
+//! page that is not there costs 3 to 8 times as much, on the core thread. A recycled file's blocks are
+//! written already, so its pages are only read in. The flush thread does it in small steps between
+//! commits, and only a few MiB ahead, so that an idle log holds little memory. Under load, when each commit
+//! covers much, a new file is not warmed: a commit's own cost is the bytes there, and large entries are
+//! written, not stored (`segment.rs`), which needs no page. A recycled one is read in farther ahead.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -34,8 +34,6 @@ const LOAD_BYTES: u64 = 512 * 1024;
 pub(crate) enum WarmWay<F> {
     /// The file's blocks have been written in an older life.
     Read,
-    /// They have not, and there is no time to do it ahead.
-    Write,
     /// They have not: write them, so that small syncs are cheap.
     WriteAndSync(Arc<F>),
 }
@@ -73,9 +71,9 @@ impl<D: Disk> Log<D> {
             (WARM_AHEAD_BYTES, WARM_STEP_BYTES)
         };
         let way = |recycled, file: Option<&Arc<D::File>>| match file {
-            _ if recycled => WarmWay::Read,
-            Some(file) if !busy => WarmWay::WriteAndSync(Arc::clone(file)),
-            _ => WarmWay::Write,
+            _ if recycled => Some(WarmWay::Read),
+            Some(file) if !busy => Some(WarmWay::WriteAndSync(Arc::clone(file))),
+            _ => None,
         };
         let active = self.segments.back().filter(|segment| segment.is_open());
         let mut warmth = None;
@@ -87,10 +85,11 @@ impl<D: Disk> Log<D> {
                 step,
             );
             ahead = ahead.saturating_sub(segment.limit - segment.end);
-            warmth = next.map(|range| Warmth {
+            let way = way(segment.recycled, segment.file.as_ref());
+            warmth = next.zip(way).map(|(range, way)| Warmth {
                 sequence: segment.sequence,
                 region: segment.region().clone(),
-                way: way(segment.recycled, segment.file.as_ref()),
+                way,
                 range,
             });
         }
@@ -101,7 +100,7 @@ impl<D: Disk> Log<D> {
             warmth = Some(Warmth {
                 sequence: spare.sequence,
                 region: spare.region.clone(),
-                way: way(spare.recycled, Some(&spare.file)),
+                way: way(spare.recycled, Some(&spare.file))?,
                 range,
             });
         }

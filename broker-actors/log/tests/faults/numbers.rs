@@ -104,3 +104,27 @@ fn a_spare_whose_number_a_cut_has_declared_void_is_never_used_again() {
     }
     println!("{} cuts hit it; without the rule each loses what was acknowledged", hit.len());
 }
+
+#[test]
+fn a_cut_in_a_segment_closed_long_ago_is_on_the_disk_when_the_job_is_done() {
+    for seed in 0..40 {
+        let disk = SimDisk::new(seed);
+        let mut log = open(&disk, None);
+        while segments(&log) < 3 {
+            append(&mut log, 1);
+            work(&mut log);
+        }
+        // All is synced, so that the first segments need no descriptor any more.
+        let keep = EntryId { term: 1, index: 5 };
+        log.truncate_after(Some(keep.index));
+        work(&mut log);
+        let next = (seed % 2 == 0).then(|| append(&mut log, 2));
+        work(&mut log);
+        drop(log);
+        disk.cut();
+        disk.power_on();
+        let log = open(&disk, None);
+        assert_eq!(log.last(), Some(next.unwrap_or(keep)), "seed {seed}");
+        assert_eq!(log.term_of(keep.index), Some(1), "seed {seed}");
+    }
+}
