@@ -404,6 +404,7 @@ impl<D: Disk> Receive<Applied> for TopicQueue<D> {
 
 impl<D: Disk> Receive<Expire> for TopicQueue<D> {
     fn receive(&mut self, msg: Expire, _credit: Credit, _room: &mut Room<'_, Self>) {
+        self.parking.retain(|asked| !asked.fetch.reply.is_closed()); // its peer has gone
         for asked in self.parking.take_expired(msg.monotonic_ms) {
             self.serve(asked, msg.monotonic_ms, msg.monotonic_ms);
         }

@@ -14,6 +14,7 @@ use grus_protocol::{ErrorCode, ErrorReply, QueueId, TopicId, TopicName};
 use crate::client::Client;
 use crate::config::millis;
 use crate::error::{ClientError, Refusal};
+use crate::follow::{Leader, Unanswered};
 use crate::link::encode;
 use crate::router::{Ask, reply_of};
 
@@ -151,20 +152,28 @@ impl Client {
         }
     }
 
-    /// Tells the offset of a place or a time in a queue that this client's broker leads, and the
-    /// queue's bounds.
+    /// Tells the offset of a place or a time in a queue, and the queue's bounds. It asks whoever
+    /// leads the queue.
     ///
     /// # Errors
-    /// [`ClientError::Refused`] with `UnknownTopic`, `UnknownQueue` or `NotLeader`;
-    /// [`ClientError::Timeout`]; [`ClientError::Closed`].
+    /// [`ClientError::Refused`] with `UnknownTopic` or `UnknownQueue`; [`ClientError::Timeout`];
+    /// [`ClientError::Closed`].
     pub async fn list_offset(
         &self,
         topic: &str,
         queue: QueueId,
         at: ListAt,
     ) -> Result<ListOffsetsReply, ClientError> {
-        let request = ListOffsets { topic: name(topic)?, topic_id: TopicId::UNKNOWN, queue, at };
-        self.ask(&request).await?.result.map_err(ClientError::Refused)
+        let topic = name(topic)?;
+        let core = &self.core;
+        let deadline_ms = core.clock.monotonic_ms() + millis(core.config.request_timeout);
+        let make = |topic_id| ListOffsets { topic: topic.clone(), topic_id, queue, at };
+        let asked = Leader::new(self, topic.clone(), queue).ask(make, deadline_ms).await;
+        asked.map(|(reply, _)| reply).map_err(|error| match error {
+            Unanswered::Refused(refusal) => ClientError::Refused(refusal),
+            Unanswered::Timeout(_) => ClientError::Timeout { maybe_done: false },
+            Unanswered::Closed => ClientError::Closed,
+        })
     }
 
     /// Asks any broker; the reply's header, and its body.

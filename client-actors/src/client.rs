@@ -8,13 +8,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use grus_mailbox::{ActorSpec, Clock, Dropped, Host, HostHandle, Inbox, reply};
 use grus_protocol::batch::Compression;
 use grus_protocol::message::HelloReply;
-use grus_protocol::{BatchLimits, BrokerId};
+use grus_protocol::names::NameError;
+use grus_protocol::{BatchLimits, BrokerId, TopicName};
 
 use crate::config::{ClientConfig, ProducerConfig, ReaderConfig, millis};
+use crate::deliver::{DeliverTo, DeliveryHandle};
 use crate::error::ClientError;
 use crate::guard::Guard;
+use crate::hooks::ReceiveHooks;
 use crate::link::LinkSettings;
 use crate::producer::RouterDoors;
+use crate::pull::Puller;
 use crate::read::Reader;
 use crate::router::{ASKS_MAX, Ask, Await, FindRoute, Router};
 use crate::runtime::Runtime;
@@ -198,7 +202,54 @@ impl Client {
     /// [`ClientError::Config`] when the configuration makes no sense, [`ClientError::Closed`].
     pub fn reader(&self, config: ReaderConfig) -> Result<Reader, ClientError> {
         config.check()?;
-        Ok(Reader::open(self, &self.core.place()?, config))
+        Ok(Reader::open(self, &self.core.place()?, config, ReceiveHooks::of(self)))
+    }
+
+    /// Opens a puller of one topic, which asks nothing until it is told to.
+    ///
+    /// # Errors
+    /// When the topic's name breaks the rule of names.
+    pub fn puller(&self, topic: &str) -> Result<Puller, NameError> {
+        Ok(Puller::new(self.clone(), TopicName::try_from(topic)?))
+    }
+
+    /// Brings the messages of one topic to an actor of the program's own, each as a
+    /// [`Delivery`](crate::Delivery), in order for each queue, as long as the handle is held. The
+    /// receiver is sent no more than it may have in hand: what it drops makes room for more.
+    ///
+    /// ```no_run
+    /// use actix::{Actor, Context, Handler};
+    /// use grus_client::{Client, DeliverTo, Delivery, ReaderConfig, StartAt};
+    ///
+    /// struct Printer;
+    /// impl Actor for Printer {
+    ///     type Context = Context<Self>;
+    /// }
+    /// impl Handler<Delivery> for Printer {
+    ///     type Result = ();
+    ///     fn handle(&mut self, delivery: Delivery, _: &mut Context<Self>) {
+    ///         println!("{}: {} bytes", delivery.offset, delivery.body().len());
+    ///     } // dropped: handled
+    /// }
+    ///
+    /// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let printer = Printer.start();
+    /// let config = ReaderConfig::new("orders", StartAt::First)?;
+    /// let delivery = client.deliver_to(config, DeliverTo::new(printer.recipient()))?;
+    /// # drop(delivery);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ClientError::Config`] when the configuration makes no sense, [`ClientError::Closed`].
+    pub fn deliver_to(
+        &self,
+        config: ReaderConfig,
+        to: DeliverTo,
+    ) -> Result<DeliveryHandle, ClientError> {
+        config.check()?;
+        Ok(DeliveryHandle::open(self, &self.core.place()?, config, to))
     }
 
     /// Sends what its producers have taken (as long as their send windows last), ends all actors

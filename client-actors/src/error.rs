@@ -223,6 +223,14 @@ pub enum ReadError {
         /// How many the topic has, numbered from 0.
         queues: u32,
     },
+    /// No broker answered in time. What was asked may be asked again.
+    #[error("queue {queue}: not answered in time{}", because(cause.as_ref()))]
+    Unanswered {
+        /// The queue.
+        queue: QueueId,
+        /// The last refusal, when there was one.
+        cause: Option<Refusal>,
+    },
     /// The broker refuses to let this queue be read.
     #[error("queue {queue}: broker refused: {refusal}")]
     Refused {
@@ -244,6 +252,7 @@ impl ReadError {
             | Self::Diverged { queue, .. }
             | Self::Damaged { queue, .. }
             | Self::UnknownQueue { queue, .. }
+            | Self::Unanswered { queue, .. }
             | Self::Refused { queue, .. } => Some(*queue),
             Self::Topic { .. } | Self::Closed => None,
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::error::SendError;
 use crate::guard::Guard;
 use crate::message::Message;
+use crate::read::Delivered;
 use crate::receipt::Receipt;
 
 /// Sees every message of a client. All methods do nothing unless they are written.
@@ -40,6 +41,29 @@ pub trait Interceptor: Send + Sync {
     fn after_send(&self, message: &Message, result: &Result<Receipt, SendError>) {
         let _ = (message, result);
     }
+
+    /// Before the program is given a message, on the thread that asks for it: by
+    /// [`Reader::next`](crate::Reader::next) and `next_batch`, as a stream, as a
+    /// [`Delivery`](crate::Delivery), by [`Puller`](crate::Puller).
+    fn before_receive(&self, message: &Delivered) {
+        let _ = message;
+    }
+
+    /// After the program is done with it, once for each message it was given: when it asks for the
+    /// next one, or drops the reader or the delivery.
+    fn after_receive(&self, message: &Delivered, result: Received) {
+        let _ = (message, result);
+    }
+}
+
+/// What became of a message that the program was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Received {
+    /// The program came back from it.
+    Handled,
+    /// The program panicked over it.
+    Panicked,
 }
 
 /// The interceptors of a client, called in the order in which they were added.
@@ -80,6 +104,18 @@ impl Interceptors {
     ) {
         for interceptor in &self.0 {
             guard.call("after_send", || interceptor.after_send(message, result));
+        }
+    }
+
+    pub(crate) fn before_receive(&self, guard: &Guard, message: &Delivered) {
+        for interceptor in &self.0 {
+            guard.call("before_receive", || interceptor.before_receive(message));
+        }
+    }
+
+    pub(crate) fn after_receive(&self, guard: &Guard, message: &Delivered, result: Received) {
+        for interceptor in &self.0 {
+            guard.call("after_receive", || interceptor.after_receive(message, result));
         }
     }
 }

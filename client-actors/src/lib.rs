@@ -2,7 +2,10 @@
 //!
 //! * [`Client`] finds a broker and keeps the connection; it has the calls about topics.
 //! * [`Producer`] sends to a topic: idempotent, pipelined, in order.
-//! * [`Reader`] reads a topic: from the first or last message, an offset or a time.
+//! * [`Reader`] reads a topic: from the first or last message, an offset or a time. It is pushed to,
+//!   or asks by long polls ([`ReadMode`]); it is a `Stream`.
+//! * [`Client::deliver_to`] brings what a reader reads to an actix actor of the program's own.
+//! * [`Puller`] reads by explicit questions: this queue, from this offset, so many.
 //!
 //! All of them go on by themselves when the broker is restarted, and wait for one that is not up
 //! yet. They are actors on a thread of the client's own, and are used as plain async from any
@@ -28,14 +31,19 @@ mod admin;
 mod backoff;
 mod client;
 mod config;
+mod courier;
+mod deliver;
 mod error;
 mod find;
+mod follow;
 mod guard;
+mod hooks;
 mod interceptor;
 mod link;
 mod message;
 mod message_id;
 mod producer;
+mod pull;
 mod read;
 mod reader;
 mod receipt;
@@ -52,6 +60,7 @@ pub use config::{
     BOOTSTRAP_DEFAULT, ClientConfig, MissingTopic, OutOfRange, ProducerConfig, QueueChoice,
     QueueSelector, Queues, ReadMode, ReaderConfig, StartAt,
 };
+pub use deliver::{DeliverTo, Delivery, DeliveryHandle, ReadFailed};
 pub use error::{ClientError, ReadError, Refusal, SendError};
 pub use find::{FindError, FoundMessage, FoundMessages, SentBy};
 pub use grus_protocol as protocol;
@@ -64,9 +73,10 @@ pub use grus_protocol::{
     BrokerId, Durability, ErrorCode, MessageId, Offset, ProducerName, QueueId, TimestampMs,
     TopicId, TopicName,
 };
-pub use interceptor::{Interceptor, Interceptors};
+pub use interceptor::{Interceptor, Interceptors, Received};
 pub use message::Message;
 pub use producer::{Flushed, UNSENT_MAX, Unsent};
+pub use pull::{Position, Pulled, Puller};
 pub use read::{Delivered, DeliveredBatch, Reader};
 pub use receipt::{BatchReceipt, Receipt};
 pub use send::{PendingBatch, PendingReceipt, Producer};

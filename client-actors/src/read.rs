@@ -15,7 +15,8 @@ use grus_protocol::{MessageId, Offset, QueueId, Record, RecordBatch, TimestampMs
 use crate::client::{Client, random};
 use crate::config::{ReaderConfig, StartAt};
 use crate::error::ReadError;
-use crate::reader::{Item, ReaderActor, Seek, Take};
+use crate::hooks::{InHand, ReceiveHooks};
+use crate::reader::{Item, ReaderActor, Seek, SeekAll, Take};
 
 /// A message that was read. Its bytes are not copied: it keeps the batch it came in alive.
 #[derive(Debug, Clone)]
@@ -98,6 +99,11 @@ pub struct DeliveredBatch {
 }
 
 impl DeliveredBatch {
+    pub(crate) fn of(topic: &TopicName, item: Item) -> Self {
+        let Item { queue, base_offset, skip, stored, batch, .. } = item;
+        Self { topic: topic.clone(), queue, stored, base_offset, skip, batch }
+    }
+
     /// Number of messages in it that belong to what is read.
     pub fn len(&self) -> usize {
         (self.batch.count() - self.skip) as usize
@@ -153,6 +159,7 @@ pub struct Reader {
     config: ReaderConfig,
     takes: Inbox<Take>,
     seeks: Inbox<Seek>,
+    seeks_of_all: Inbox<SeekAll>,
     actor: HostHandle<ReaderActor>,
     /// The answer awaited; kept when a future is dropped, so that nothing of it is lost.
     pending: Option<Answer<Result<Vec<Item>, ReadError>>>,
@@ -161,10 +168,17 @@ pub struct Reader {
     /// Told after `messages`.
     damage: Option<ReadError>,
     sought: HashMap<QueueId, u32>,
+    in_hand: InHand,
 }
 
 impl Reader {
-    pub(crate) fn open(client: &Client, place: &Place, config: ReaderConfig) -> Self {
+    /// `hooks` see what the program is given; none where somebody else shows it to them.
+    pub(crate) fn open(
+        client: &Client,
+        place: &Place,
+        config: ReaderConfig,
+        hooks: Option<ReceiveHooks>,
+    ) -> Self {
         let spec = ActorSpec::new("Reader", config.topic.as_str());
         let (doors, own_config) = (client.core.doors.clone(), config.clone());
         let seed = random();
@@ -178,6 +192,7 @@ impl Reader {
             client: client.clone(),
             takes: actor.inbox::<Take>(16),
             seeks: actor.inbox::<Seek>(16),
+            seeks_of_all: actor.inbox::<SeekAll>(16),
             actor,
             config,
             pending: None,
@@ -185,6 +200,7 @@ impl Reader {
             messages: VecDeque::new(),
             damage: None,
             sought: HashMap::new(),
+            in_hand: InHand::new(hooks),
         }
     }
 
@@ -212,12 +228,18 @@ impl Reader {
     /// # Errors
     /// As [`Reader::next`].
     pub async fn next_batch(&mut self) -> Result<Vec<Delivered>, ReadError> {
+        self.in_hand.done();
         poll_fn(|context| self.poll_messages(context)).await?;
-        Ok(self.messages.drain(..).collect())
+        let messages: Vec<_> = self.messages.drain(..).collect();
+        for message in &messages {
+            self.in_hand.give(message);
+        }
+        Ok(messages)
     }
 
     /// The next batch as it is stored; waits for one. The fastest way to read. Messages that
-    /// [`Reader::next`] has in hand are not in it. Dropping the future loses nothing.
+    /// [`Reader::next`] has in hand are not in it, and interceptors do not see it. Dropping the
+    /// future loses nothing.
     ///
     /// # Errors
     /// As [`Reader::next`].
@@ -226,8 +248,10 @@ impl Reader {
     }
 
     fn poll_message(&mut self, context: &mut Context<'_>) -> Poll<Result<Delivered, ReadError>> {
+        self.in_hand.done(); // the program has come back for the next one
         ready!(self.poll_messages(context))?;
         let message = self.messages.pop_front().expect("there is one");
+        self.in_hand.give(&message);
         Poll::Ready(Ok(message))
     }
 
@@ -284,8 +308,7 @@ impl Reader {
     }
 
     fn delivered(&self, item: Item) -> DeliveredBatch {
-        let Item { queue, base_offset, skip, stored, batch, .. } = item;
-        DeliveredBatch { topic: self.config.topic.clone(), queue, stored, base_offset, skip, batch }
+        DeliveredBatch::of(&self.config.topic, item)
     }
 
     /// Goes on reading a queue at another place; also after an error of that queue.
@@ -299,6 +322,20 @@ impl Reader {
         let sought = answer.await.map_err(|Dropped| ReadError::Closed)?;
         self.sought.insert(queue, sought);
         self.messages.retain(|message| message.queue != queue);
+        Ok(())
+    }
+
+    /// Goes on reading all its queues at another place.
+    ///
+    /// # Errors
+    /// [`ReadError::Closed`].
+    pub async fn seek_all(&mut self, start: StartAt) -> Result<(), ReadError> {
+        let (done, answer) = reply::port();
+        let seek = SeekAll { start, done };
+        self.seeks_of_all.put(seek).await.map_err(|_stopped| ReadError::Closed)?;
+        let sought = answer.await.map_err(|Dropped| ReadError::Closed)?;
+        self.sought.extend(sought);
+        self.messages.clear();
         Ok(())
     }
 
@@ -342,4 +379,40 @@ impl fmt::Debug for Reader {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Reader").field("config", &self.config).finish_non_exhaustive()
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use grus_mailbox::{Credit, Receive, Room, Weigh};
+
+    use crate::client::Client;
+    use crate::config::{ClientConfig, ReaderConfig, StartAt};
+    use crate::error::ReadError;
+    use crate::reader::ReaderActor;
+
+    /// A bug.
+    struct Injected;
+    impl Weigh for Injected {}
+    impl Receive<Injected> for ReaderActor {
+        fn receive(&mut self, _: Injected, _: Credit, _: &mut Room<'_, Self>) {
+            panic!("injected by a test");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_panics_says_that_it_is_closed_and_its_neighbours_go_on() {
+        let client = Client::start(ClientConfig::new(["127.0.0.1:1"])).unwrap();
+        let config = ReaderConfig::new("t", StartAt::First).unwrap();
+        let mut reader = client.reader(config.clone()).unwrap();
+        let mut neighbour = client.reader(config).unwrap();
+        reader.actor.inbox::<Injected>(1).put(Injected).await.unwrap();
+        assert_eq!(reader.next().await.unwrap_err(), ReadError::Closed, "it never begins anew");
+        let sought = reader.seek(grus_protocol::QueueId(0), StartAt::First).await;
+        assert_eq!(sought, Err(ReadError::Closed));
+        assert_eq!(futures_util::StreamExt::next(&mut reader).await.map(drop_result), None);
+        neighbour.seek_all(StartAt::Last).await.expect("it lives");
+        client.close().await;
+    }
+
+    fn drop_result<T, E>(_: Result<T, E>) {}
 }

@@ -8,8 +8,8 @@
 //!
 //! * Owns: how far it has come in each queue, what was read ahead ([`state`](self::state)).
 //! * Lives on: the client's arbiter.
-//! * Inbox: [`Take`], [`Seek`], [`Answered`], [`Pushed`], [`Routed`], [`LinkChanged`], [`Tick`].
-//!   What is pushed is bounded by the credit that was given for it.
+//! * Inbox: [`Take`], [`Seek`], [`SeekAll`], [`Answered`], [`Pushed`], [`Routed`], [`LinkChanged`],
+//!   [`Tick`]. What is pushed is bounded by the credit that was given for it.
 //! * Talks to: links, Router; the program by reply port.
 //! * Stops: at once; what was read ahead is dropped.
 //! * If it panics: the program hears that the reader is closed: how far it had come is lost, so it
@@ -30,6 +30,7 @@ use crate::producer::RouterDoors;
 use crate::route::{ASK_MS_MAX, LinkId};
 use crate::router::{FindRoute, LinkHandle, Routed, reply_of, unavailable};
 
+pub(crate) mod asking;
 pub(crate) mod cursor;
 pub(crate) mod requests;
 pub(crate) mod state;
@@ -38,9 +39,10 @@ mod state_model;
 
 pub(crate) use cursor::Item;
 
+use asking::{Ask, Asking, Telling};
 use cursor::Want;
 use requests::{credit_frame, delivered, fetched, frame_of, number_of, unsubscribe_frame};
-use state::{Ask, Asking, ReaderState, Telling};
+use state::ReaderState;
 
 const TICK: Duration = Duration::from_millis(50);
 
@@ -61,6 +63,16 @@ pub(crate) struct Seek {
 }
 
 impl Weigh for Seek {}
+
+/// Goes on at another place in all queues, also those not known yet; answers how often each was
+/// sought in now.
+#[derive(Debug)]
+pub(crate) struct SeekAll {
+    pub(crate) start: StartAt,
+    pub(crate) done: Port<Vec<(QueueId, u32)>>,
+}
+
+impl Weigh for SeekAll {}
 
 /// A request came back, or its connection was lost.
 #[derive(Debug)]
@@ -255,6 +267,13 @@ impl Receive<Take> for ReaderActor {
 impl Receive<Seek> for ReaderActor {
     fn receive(&mut self, seek: Seek, _: Credit, room: &mut Room<'_, Self>) {
         seek.done.send(self.state.seek(seek.queue, seek.start));
+        room.notify_drained();
+    }
+}
+
+impl Receive<SeekAll> for ReaderActor {
+    fn receive(&mut self, seek: SeekAll, _: Credit, room: &mut Room<'_, Self>) {
+        seek.done.send(self.state.seek_all(seek.start));
         room.notify_drained();
     }
 }

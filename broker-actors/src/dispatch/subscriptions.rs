@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use grus_mailbox::{Inbox, Port};
 use grus_protocol::error::{ErrorCode, ErrorReply};
@@ -14,6 +15,9 @@ use crate::connection::pushes::{Lives, PushSink, SUBSCRIPTIONS_MAX};
 use crate::connection::replies::{Outgoing, ReplyTo};
 use crate::error::QueueError;
 use crate::topic_queue::{Account, ListedOffset, QueueHandle, SubscriptionAsk, SubscriptionKey};
+
+/// The longest a request of a subscription waits for room in its queue.
+const PUT_WAIT: Duration = Duration::from_secs(30);
 
 /// See the module documentation.
 #[derive(Debug)]
@@ -115,10 +119,10 @@ impl ConnectionSubscriptions {
     }
 }
 
-/// Waits for room: what a client asks of a queue goes in the order it asked. A queue that has
-/// stopped drops the port, which answers.
+/// Waits for room, as long as a Produce would: what a client asks of a queue goes in the order it
+/// asked. Too late, or the queue has stopped: the port is dropped, which answers.
 async fn put(asks: &Inbox<SubscriptionAsk>, ask: SubscriptionAsk) {
-    let _ = asks.put(ask).await;
+    let _ = tokio::time::timeout(PUT_WAIT, asks.put(ask)).await;
 }
 
 fn unknown(reply: ReplyTo) {

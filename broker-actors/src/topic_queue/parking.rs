@@ -43,6 +43,11 @@ impl<F> Parking<F> {
         std::mem::replace(&mut self.parked, later).into_values()
     }
 
+    /// Drops those for which nobody waits any more.
+    pub fn retain(&mut self, mut is_wanted: impl FnMut(&F) -> bool) {
+        self.parked.retain(|_, fetch| is_wanted(fetch));
+    }
+
     /// Whether nobody waits.
     pub fn is_empty(&self) -> bool {
         self.parked.is_empty()
@@ -63,6 +68,16 @@ mod tests {
         assert_eq!(parking.take_expired(20).collect::<String>(), "azb");
         assert_eq!(parking.take_all().collect::<Vec<_>>(), [(30, 'c')]);
         assert!(parking.is_empty());
+    }
+
+    #[test]
+    fn those_nobody_waits_for_leave_their_place() {
+        let mut parking = Parking::new(2);
+        parking.park(10, 'a').unwrap();
+        parking.park(20, 'b').unwrap();
+        parking.retain(|fetch| *fetch != 'a');
+        assert_eq!(parking.park(5, 'c'), Ok(()));
+        assert_eq!(parking.take_all().map(|(_, fetch)| fetch).collect::<String>(), "cb");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use grus_client::Compression;
+use grus_client::{Compression, ReadMode};
 
 use grus_protocol::ids::MessageId;
 
@@ -204,6 +204,28 @@ pub struct ConsumeArgs {
     /// End when no message has come for so long
     #[arg(long, value_parser = units::duration, value_name = "TIME")]
     pub idle_exit: Option<Duration>,
+    /// How messages come
+    #[arg(long, value_enum, default_value_t = ModeArg::Push)]
+    pub mode: ModeArg,
+}
+
+/// How messages come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ModeArg {
+    /// The broker sends them as they come
+    Push,
+    /// The broker is asked for them, and holds the question while there are none
+    Pull,
+}
+
+impl ModeArg {
+    /// As the client library has it.
+    pub fn mode(self) -> ReadMode {
+        match self {
+            Self::Push => ReadMode::Push,
+            Self::Pull => ReadMode::Poll,
+        }
+    }
 }
 
 /// `grus message`

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::args::Common;
+use crate::args::{Common, ModeArg};
 use crate::failure::Failure;
 use crate::units;
 
@@ -29,6 +29,9 @@ pub enum BenchCommand {
         /// Messages to read, over all connections
         #[arg(long, value_name = "N")]
         messages: u64,
+        /// How messages come
+        #[arg(long, value_enum, default_value_t = ModeArg::Push)]
+        mode: ModeArg,
         /// The load
         #[command(flatten)]
         load: LoadArgs,
@@ -101,9 +104,9 @@ pub async fn run(command: &BenchCommand, common: &Common) -> Result<Option<Value
             let load = args.load(common)?;
             json!({ "produce": load::produce(&load).await?, "load": described(&load) })
         }
-        BenchCommand::Consume { messages, load } => {
+        BenchCommand::Consume { messages, mode, load } => {
             let load = load.load(common)?;
-            json!({ "consume": load::consume(&load, *messages).await?, "load": described(&load) })
+            json!({ "consume": load::consume(&load, *messages, mode.mode()).await?, "load": described(&load) })
         }
         BenchCommand::Latency(args) => {
             let load = args.load(common)?;

@@ -98,6 +98,7 @@ async fn reader(client: &Client, args: &ConsumeArgs) -> Result<Reader, Failure> 
         From::Time(ms) => StartAt::Time(TimestampMs(ms)),
     };
     let mut config = ReaderConfig::new(&args.topic, start).map_err(|error| failed(&error))?;
+    config.mode = args.mode.mode();
     config.queues = match args.queue {
         Some(queue) => Queues::Only(vec![QueueId(queue)]),
         None => Queues::All,

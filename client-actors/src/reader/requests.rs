@@ -7,8 +7,8 @@ use grus_protocol::message::{
 };
 use grus_protocol::{Frame, RecordBatch, SubscriptionId, TopicId};
 
+use super::asking::{Ask, Asking};
 use super::cursor::{Fetched, Want};
-use super::state::{Ask, Asking};
 use crate::config::{ReaderConfig, StartAt, millis};
 use crate::link::{encode, encode_one_way};
 

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use grus_protocol::error::ErrorDetail;
 use grus_protocol::{ErrorCode, Offset, QueueId, TopicId};
 
-use super::cursor::{Cursor, Fetched, Item, Want};
+use super::asking::{Ask, Asking, Telling, error_of};
+use super::cursor::{Cursor, Fetched, Item};
 use crate::backoff::{Backoff, Jitter};
 use crate::config::{MissingTopic, OutOfRange, Queues, ReadMode, ReaderConfig, StartAt, millis};
 use crate::error::{ReadError, Refusal};
@@ -22,34 +23,6 @@ const ANSWER_SLACK_MS: u64 = 10_000;
 const ROUTE_AGE_MS_MAX: u64 = 10_000;
 /// How long to wait when a connection has no room for a request.
 const NO_ROOM_WAIT_MS: u64 = 5;
-
-/// A request to send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Asking {
-    pub(crate) link: LinkId,
-    pub(crate) queue: QueueId,
-    pub(crate) number: u64,
-    pub(crate) want: Want,
-    pub(crate) ask: Ask,
-}
-
-/// How to ask for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ask {
-    /// For one answer.
-    Once { bytes_max: u32 },
-    /// For all there is, with this credit of messages and bytes.
-    Subscribe { credit: (u32, u32) },
-}
-
-/// Something to tell a broker about a subscription; it does not answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Telling {
-    /// More credit.
-    Credit { link: LinkId, queue: QueueId, number: u64, credit: (u32, u32) },
-    /// Its end.
-    Leave { link: LinkId, number: u64 },
-}
 
 /// See the module documentation.
 #[derive(Debug)]
@@ -440,27 +413,9 @@ impl ReaderState {
             {
                 cursor.located(asked.clamp(log_start, end_offset.max(log_start)));
             }
-            (code, bounds) => {
+            _ => {
                 cursor.rest();
-                let failed = match (code, bounds) {
-                    (ErrorCode::OffsetOutOfRange, Some((log_start, end_offset))) => {
-                        ReadError::OffsetOutOfRange { queue, asked, log_start, end_offset }
-                    }
-                    (ErrorCode::Diverged, _) => {
-                        let agreed = match refusal.detail {
-                            Some(ErrorDetail::Divergence { term, end_offset, .. }) => {
-                                Some((end_offset, term))
-                            }
-                            _ => None,
-                        };
-                        ReadError::Diverged { queue, asked, agreed }
-                    }
-                    (ErrorCode::CorruptRange, _) => {
-                        ReadError::Damaged { queue, at: asked, reason: refusal.message.clone() }
-                    }
-                    _ => ReadError::Refused { queue, refusal },
-                };
-                self.failed.push_back(failed);
+                self.failed.push_back(error_of(queue, asked, refusal));
             }
         }
     }
@@ -505,6 +460,16 @@ impl ReaderState {
         }
         self.seeks_before.push((queue, start));
         0
+    }
+
+    /// The same for all its queues, those that are not known yet included.
+    pub(crate) fn seek_all(&mut self, start: StartAt) -> Vec<(QueueId, u32)> {
+        if self.route.is_none() {
+            self.config.start = start;
+            self.seeks_before.clear();
+        }
+        let queues: Vec<QueueId> = self.cursors.iter().map(|cursor| cursor.queue).collect();
+        queues.into_iter().map(|queue| (queue, self.seek(queue, start))).collect()
     }
 
     /// All that was read ahead, or the next error; `None` when there is nothing yet.

@@ -12,8 +12,9 @@ use grus_protocol::{
 };
 use proptest::prelude::*;
 
+use super::asking::{Ask, Asking, Telling};
 use super::cursor::{Fetched, Want};
-use super::state::{Ask, Asking, ReaderState, Telling};
+use super::state::ReaderState;
 use crate::config::{OutOfRange, ReadMode, ReaderConfig, StartAt};
 use crate::error::{ReadError, Refusal};
 use crate::route::{LinkId, Route};

@@ -15,6 +15,7 @@ mod producing;
 mod programs;
 mod quickstart;
 mod read;
+mod reading;
 mod registry_folder;
 mod send;
 mod start;

@@ -20,6 +20,7 @@ pub mod census;
 pub mod clock;
 pub mod credit;
 pub mod fatal;
+pub mod foreign;
 pub mod host;
 pub mod inbox;
 mod line;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use grus_client::{Client, ClientConfig, Message, ProducerConfig, ReaderConfig, StartAt};
+use grus_client::{Client, ClientConfig, Message, ProducerConfig, ReadMode, ReaderConfig, StartAt};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
@@ -163,7 +163,7 @@ async fn lane_of(
 ///
 /// # Errors
 /// A body that is not as it was sent, or a broker that cannot be read.
-pub async fn consume(load: &Load, messages: u64) -> Result<Rate, Failure> {
+pub async fn consume(load: &Load, messages: u64, mode: ReadMode) -> Result<Rate, Failure> {
     let mut clients = Vec::new();
     for _ in 0..load.connections {
         clients.push(connect(load).await?);
@@ -171,7 +171,7 @@ pub async fn consume(load: &Load, messages: u64) -> Result<Rate, Failure> {
     let each = messages / load.connections as u64;
     let watch = Stopwatch::start();
     let mut lanes: FuturesUnordered<_> =
-        clients.iter().map(|client| read_lane(load, client, each)).collect();
+        clients.iter().map(|client| read_lane(load, client, each, mode)).collect();
     let (mut count, mut bytes) = (0, 0);
     while let Some(lane) = lanes.next().await {
         let (read, size) = lane?;
@@ -181,9 +181,16 @@ pub async fn consume(load: &Load, messages: u64) -> Result<Rate, Failure> {
     Ok(Rate::new(count, bytes, watch.elapsed(), None))
 }
 
-async fn read_lane(load: &Load, client: &Client, messages: u64) -> Result<(u64, u64), Failure> {
+async fn read_lane(
+    load: &Load,
+    client: &Client,
+    messages: u64,
+    mode: ReadMode,
+) -> Result<(u64, u64), Failure> {
     let told = |error: &dyn std::fmt::Display| Failure::because("cannot read", error);
-    let config = ReaderConfig::new(&load.topic, StartAt::First).map_err(|error| told(&error))?;
+    let mut config =
+        ReaderConfig::new(&load.topic, StartAt::First).map_err(|error| told(&error))?;
+    config.mode = mode;
     let mut reader = client.reader(config).map_err(|error| told(&error))?;
     let (mut read, mut bytes) = (0, 0);
     while read < messages {
