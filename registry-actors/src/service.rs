@@ -153,7 +153,7 @@ async fn build<D: Disk>(
             for done in core.early.take() {
                 group.job_done(done);
             }
-            let ready = group.ready_or_full().await.map(|_| ()).map_err(RegistryStartError::from);
+            let ready = ready_or_complete(&group).await.map_err(RegistryStartError::from);
             // Whoever asks to be told from now on is told nothing older than this.
             let table = Arc::new(core.machine.borrow().state().routing());
             let links = core.links.get().expect("linked");
@@ -175,6 +175,22 @@ async fn build<D: Disk>(
             Err(error)
         }
     }
+}
+
+/// Waits until the group leads, or on a full disk until its state is all that its log holds. Behind a
+/// power cut the last entries may not be known to be committed: a table without their topics would
+/// have the shards drop these, so then the start waits for the room that a leader needs.
+async fn ready_or_complete<D: Disk>(group: &Group<RegistryMachine, D>) -> Result<(), ProposeError> {
+    if group.ready_or_full().await? {
+        return Ok(());
+    }
+    let status = group.status();
+    if status.applied == status.last {
+        tracing::warn!("registry starts on a full disk: nothing can be changed");
+        return Ok(());
+    }
+    tracing::warn!("registry waits for room on a full disk: its last entries need a leader");
+    group.ready().await
 }
 
 /// Starts the actors, linked to one another. Nothing runs before the caller awaits.

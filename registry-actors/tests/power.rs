@@ -135,3 +135,38 @@ async fn the_log_does_not_grow_for_ever_and_its_checkpoint_is_enough() {
     assert_eq!(table.topics.values().collect::<Vec<_>>(), [&kept]);
     assert_eq!(bench.rebuilds().await, 0);
 }
+
+#[actix::test]
+async fn a_start_on_a_full_disk_shows_no_table_that_lacks_what_was_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = SimDisk::new(3);
+    let log = folder.path().join("log");
+    let start = || Bench::start_on(small(folder.path()), disk.clone());
+    let bench = start().await.unwrap();
+    bench.register(&[0]).await;
+    // As a power cut may leave it: older than the last answer.
+    let control = disk.content(&log.join("control"));
+    bench.create("newest", 3).await.unwrap();
+    bench.stop().await;
+    disk.overwrite(&log.join("control"), 0, &control);
+    disk.remove(&log.join("reserve")).unwrap();
+    disk.set_capacity_bytes(0);
+    // The shards would drop a topic that its table lacks: it waits for the room that a leader needs.
+    let mut starting = std::pin::pin!(start());
+    let early = tokio::time::timeout(Duration::from_millis(300), &mut starting).await;
+    assert!(early.is_err(), "it serves a table that it cannot know to be whole");
+    disk.set_capacity_bytes(u64::MAX);
+    let mut bench = starting.await.unwrap();
+    let table = bench.told(0).await;
+    assert!(table.topics.contains_key(&name("newest")), "{:?}", table.topics.keys());
+    bench.stop().await;
+
+    // Where all is known to be committed it serves at once, and a broker that it knows registers.
+    let _ = disk.remove(&log.join("reserve")); // it could not be made again on the full disk
+    disk.set_capacity_bytes(0);
+    let mut bench = start().await.unwrap();
+    assert!(bench.told(0).await.topics.contains_key(&name("newest")));
+    bench.register(&[0]).await;
+    assert!(bench.create("more", 1).await.is_err(), "there is no room for it");
+    bench.stop().await;
+}

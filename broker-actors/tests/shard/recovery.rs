@@ -8,7 +8,7 @@ use grus_broker::error::QueueError;
 use grus_broker::shard::{ShardSettings, ShardStartError, TopicConfig};
 use grus_broker::topic_queue::{QueueHandle, Receipt};
 use grus_log::switches::OrderRule;
-use grus_log::{OpenError, RealDisk, SimDisk};
+use grus_log::{Log, OpenError, RealDisk, SimDisk};
 use grus_mailbox::{Answer, FatalReason};
 use grus_protocol::ids::{Durability, Offset, Term};
 
@@ -350,5 +350,24 @@ async fn damage_in_what_must_be_applied_again_is_named_and_only_the_operator_giv
     let (disk, _) = bench.stop().await;
     let bench = Bench::start(disk, settings).await; // what was given up once stays given up
     assert_eq!(bench.queue(1, 0).bodies().await.len(), 9);
+    bench.stop().await;
+}
+
+#[actix::test]
+async fn a_clean_stop_of_a_replicated_shard_leaves_no_doubt_behind_a_reboot() {
+    let settings = settings("/data/0".into(), Durability::Replicated);
+    let bench = Bench::start(SimDisk::new(13), settings).await;
+    bench.open(TopicConfig { durability: Durability::Replicated, ..topic(1, 1) }).await.unwrap();
+    for number in 0..50_u8 {
+        bench.queue(1, 0).produce(batch(&[&[number]])).await.unwrap();
+    }
+    let (disk, settings) = bench.stop().await;
+    disk.cut();
+    disk.power_on();
+    let (log, recovered) = Log::open(&disk, &settings.folder, settings.log.clone()).unwrap();
+    assert!(!recovered.volatile && !log.lost_memory(), "all was synced, and it was said so");
+    drop(log);
+    let bench = Bench::start(disk, settings).await;
+    assert_eq!(bench.queue(1, 0).bodies().await.len(), 50);
     bench.stop().await;
 }
