@@ -15,6 +15,7 @@
 //! (whose answers still leave), the connections, the link, the registry, and every thread.
 
 mod parts;
+mod sockets;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -42,10 +43,12 @@ use crate::http::host::AllowedHosts;
 use crate::http::{HttpParts, HttpServer};
 use crate::listener::{ListConnections, Listener, ListenerParts, StopAccepting};
 use crate::metrics::EdgeMetrics;
+use crate::metrics::shards::LogMetrics;
 use crate::registry_link::routes::Routes;
 use crate::registry_link::{LinkParts, REQUESTS_MAX, RegistryLink};
 use crate::shard::{self, Shard, ShardHandle, ShardPlaces, ShardStartError};
 pub use parts::ShardPlan;
+use sockets::Sockets;
 
 /// Stages of a stop; each gets its share of the time allowed.
 const STAGES: u32 = 4;
@@ -118,13 +121,6 @@ struct Running {
     listener: Option<HostHandle<Listener>>,
 }
 
-/// Sockets bound before anything else is begun.
-struct Sockets {
-    listen: TcpListener,
-    http: Option<TcpListener>,
-    addresses: Addresses,
-}
-
 impl Broker {
     /// Starts a broker in this process, which runs an actix `System`. Several fit in one process.
     ///
@@ -190,40 +186,6 @@ impl Broker {
     }
 }
 
-impl Sockets {
-    fn bind(config: &BrokerConfig) -> Result<Self, StartError> {
-        let listen = bind("clients", &config.listen_address)?;
-        let http = match config.http_address.as_str() {
-            "off" | "" => None,
-            address => Some(bind("HTTP", address)?),
-        };
-        let addresses = Addresses {
-            listen: local("clients", &config.listen_address, &listen)?,
-            http: match &http {
-                Some(socket) => Some(local("HTTP", &config.http_address, socket)?),
-                None => None,
-            },
-        };
-        Ok(Self { listen, http, addresses })
-    }
-}
-
-fn bind(what: &'static str, address: &str) -> Result<TcpListener, StartError> {
-    let failed = |source| StartError::Port { what, address: address.to_owned(), source };
-    let socket = TcpListener::bind(address).map_err(failed)?; // with SO_REUSEADDR, as std does
-    socket.set_nonblocking(true).map_err(failed)?;
-    Ok(socket)
-}
-
-fn local(
-    what: &'static str,
-    address: &str,
-    socket: &TcpListener,
-) -> Result<SocketAddr, StartError> {
-    let failed = |source| StartError::Port { what, address: address.to_owned(), source };
-    socket.local_addr().map_err(failed)
-}
-
 impl Running {
     async fn bring_up(
         &mut self,
@@ -241,7 +203,10 @@ impl Running {
         };
         let plan = ShardPlan::new(&table, self.folder.broker(), wanted);
         register(&registry, &address, &plan).await?;
-        let handles = self.start_shards(config, &plan).await?;
+        let mut metrics_registry = MetricsRegistry::default();
+        let metrics = EdgeMetrics::new(&mut metrics_registry);
+        let log_metrics = LogMetrics::new(&mut metrics_registry);
+        let handles = self.start_shards(config, &plan, &log_metrics).await?;
 
         let (published, routes) = watch::channel(Arc::new(Routes::default()));
         let (settled, mut is_settled) = watch::channel(false);
@@ -262,8 +227,6 @@ impl Running {
             tracing::warn!("not all topics are open yet");
         }
 
-        let mut registry = MetricsRegistry::default();
-        let metrics = EdgeMetrics::new(&mut registry);
         let http_address = sockets.addresses.http.map_or("no port".into(), |at| at.to_string());
         let service = Service {
             address,
@@ -287,7 +250,8 @@ impl Running {
                 routes: routes.clone(),
                 shards: handles,
                 metrics,
-                registry: Arc::new(registry),
+                data: self.folder.path().to_owned(),
+                registry: Arc::new(metrics_registry),
                 connections,
                 session_ms_max: u64::from(whole_ms(config.connection.session_timeout)),
                 settings: Arc::clone(settings),
@@ -318,6 +282,7 @@ impl Running {
         &mut self,
         config: &BrokerConfig,
         plan: &ShardPlan,
+        metrics: &LogMetrics,
     ) -> Result<Vec<ShardHandle>, StartError> {
         let (reader, finder) = (self.places.open("reader"), self.places.open("finder"));
         let mut starting = Vec::new();
@@ -329,7 +294,8 @@ impl Running {
                 finder: finder.clone(),
             };
             let folder = self.folder.shard(id);
-            let settings = config.shard_settings(id, self.folder.broker(), folder, durability);
+            let mut settings = config.shard_settings(id, self.folder.broker(), folder, durability);
+            settings.metrics = metrics.shard(id, durability);
             starting.push(async move {
                 let started = shard::start(places, settings).await;
                 started.map_err(|source| StartError::Shard { shard: id, source })

@@ -17,6 +17,7 @@ use grus_consensus::{JobPort, Reading};
 use grus_log::{Disk, Job};
 use grus_mailbox::{Credit, Inbox, PutError, Receive, Resident, Room, Weigh};
 
+use crate::metrics::shards::ShardMetrics;
 use crate::reader::ReadForConsensus;
 use crate::storage::JobFinished;
 
@@ -32,14 +33,21 @@ pub(crate) struct RunJob<D: Disk> {
 impl<D: Disk> Weigh for RunJob<D> {}
 
 /// See the module documentation.
-#[derive(Debug, Default)]
-pub(crate) struct Flush;
+#[derive(Debug)]
+pub(crate) struct Flush {
+    pub(crate) metrics: ShardMetrics,
+}
 
 impl Resident for Flush {}
 
 impl<D: Disk> Receive<RunJob<D>> for Flush {
-    fn receive(&mut self, msg: RunJob<D>, credit: Credit, _room: &mut Room<'_, Self>) {
+    fn receive(&mut self, msg: RunJob<D>, credit: Credit, room: &mut Room<'_, Self>) {
+        let clock = room.clock();
+        let since_ns = msg.job.is_sync().then(|| clock.monotonic_ns());
         let done = msg.job.run();
+        if let Some(since_ns) = since_ns {
+            self.metrics.synced(clock.monotonic_ns().saturating_sub(since_ns));
+        }
         // Stopped: the shard went without waiting, as after a fatal; nobody needs the result.
         if let Err(PutError::Full(_)) = msg.storage.try_put(JobFinished { done, credit }) {
             unreachable!("Storage has room for every job that is on its way");

@@ -6,7 +6,6 @@
 pub mod browse;
 pub mod clients;
 pub mod find;
-pub mod gauges;
 pub mod host;
 pub mod messages;
 pub mod page;
@@ -15,6 +14,7 @@ pub mod state;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,6 +82,8 @@ pub struct HttpParts {
     pub shards: Vec<ShardHandle>,
     /// The counters.
     pub metrics: EdgeMetrics,
+    /// Its data folder, whose disk is looked at.
+    pub data: PathBuf,
     /// Where the counters are registered.
     pub registry: Arc<Registry>,
     /// Whoever knows the connections.

@@ -1,8 +1,10 @@
 //! The counters of a broker, in a registry of its own: several brokers fit in one process.
 //!
 //! What happens often is counted where it happens, one atomic addition per batch or frame. What
-//! can be asked for (queues, shards, actors) is asked when `/metrics` is read, see
-//! [`crate::http`]. docs/OPERATING.md lists every name; a test compares.
+//! can be asked for (topics, shards, actors) is asked when `/metrics` is read, see [`moment`]. docs/OPERATING.md lists every name; a test compares.
+
+pub mod moment;
+pub mod shards;
 
 use std::sync::Arc;
 
@@ -49,6 +51,8 @@ struct Counters {
     batches: Counter,
     records: Counter,
     batch_bytes: Counter,
+    fetched_batches: Counter,
+    fetched_bytes: Counter,
 }
 
 impl EdgeMetrics {
@@ -72,6 +76,8 @@ impl EdgeMetrics {
         count("grus_produce_batches", "Batches that passed the edge", &counters.batches);
         count("grus_produce_records", "Records that passed the edge", &counters.records);
         count("grus_produce_bytes", "Bytes of batches that passed the edge", &counters.batch_bytes);
+        count("grus_fetch_batches", "Batches written to readers", &counters.fetched_batches);
+        count("grus_fetch_bytes", "Bytes of batches written to readers", &counters.fetched_bytes);
         registry.register("grus_connections", "Connections open", counters.connections.clone());
         registry.register(
             "grus_connections_closed",
@@ -134,6 +140,12 @@ impl EdgeMetrics {
     /// Bytes left.
     pub fn bytes_written(&self, bytes: u64) {
         self.0.bytes_written.inc_by(bytes);
+    }
+
+    /// Batches are written to a reader.
+    pub fn batches_given(&self, batches: usize, bytes: usize) {
+        self.0.fetched_batches.inc_by(batches as u64);
+        self.0.fetched_bytes.inc_by(bytes as u64);
     }
 
     /// A batch passed the checks of the edge.

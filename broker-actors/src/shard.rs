@@ -41,6 +41,7 @@ pub(crate) use waiter::Waiter;
 use crate::commands::Command;
 use crate::error::QueueError;
 use crate::machine::Outcome;
+use crate::metrics::shards::ShardMetrics;
 use crate::topic_queue::OVERLOADED_RETRY_MS;
 use finding::Finding;
 use gather::{Gather, Pending};
@@ -96,6 +97,8 @@ impl Weigh for Propose {
 /// An entry that was under way is applied, or will not be.
 struct Proposed {
     ticket: u64,
+    /// When it left, on the monotonic clock.
+    left_ns: u64,
     result: Result<AppliedReply<Outcome>, ProposeError>,
 }
 
@@ -138,6 +141,7 @@ pub(crate) struct ShardActor<D: Disk> {
     /// Room in the log that a full disk keeps for retention.
     reserve_bytes: u64,
     upkeep: Upkeep,
+    metrics: ShardMetrics,
     finding: Option<Finding>,
     stage: Stage,
 }
@@ -174,7 +178,8 @@ impl<D: Disk> ShardActor<D> {
             let Some((ticket, items)) = next else { break };
             self.ground.starved.set(false);
             let proposal = self.group.propose(&items);
-            room.spawn_into(async move { Proposed { ticket, result: proposal.await } });
+            let left_ns = room.clock().monotonic_ns();
+            room.spawn_into(async move { Proposed { ticket, left_ns, result: proposal.await } });
         }
         self.go_on_stopping(room);
     }
@@ -398,6 +403,8 @@ impl<D: Disk> Receive<Proposed> for ShardActor<D> {
         let waiters = self.gather.finished(msg.ticket);
         match msg.result {
             Ok(applied) => {
+                let took_ns = room.clock().monotonic_ns().saturating_sub(msg.left_ns);
+                self.metrics.appended(took_ns);
                 assert_eq!(applied.replies.len(), waiters.len(), "every item has one answer");
                 for ((waiter, credit), outcome) in waiters.into_iter().zip(applied.replies) {
                     let rest = waiter.answer(outcome, self.ground.durability);

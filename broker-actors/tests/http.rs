@@ -5,6 +5,7 @@
 #[path = "support/client.rs"]
 mod client;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use client::{Client, batch};
@@ -12,8 +13,8 @@ use grus_broker::Broker;
 use grus_broker::config::BrokerConfig;
 use grus_mailbox::{Clock, FatalPort, Process};
 use grus_protocol::TopicName;
-use grus_protocol::ids::{QueueId, TopicId};
-use grus_protocol::message::{Produce, ProduceReply};
+use grus_protocol::ids::{Offset, QueueId, Term, TopicId};
+use grus_protocol::message::{Fetch, Produce, ProduceReply};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -104,12 +105,79 @@ async fn queues_health_actors_and_metrics_show_what_was_done() {
         "grus_produce_batches_total 2",
         "grus_produce_records_total 4",
         "grus_requests_total{opcode=\"Produce\"} 2",
-        "grus_queue_write_pointer{topic=\"orders\",queue=\"1\"} 2",
+        "grus_topic_messages{topic=\"orders\"} 2",
+        "grus_log_append_seconds_count{shard=\"0\",durability=\"persisted\"} 4",
         "grus_shard_ready{shard=\"0\",durability=\"persisted\"} 1",
     ] {
         assert!(metrics.lines().any(|is| is == line), "{line} is not in\n{metrics}");
     }
     assert!(metrics.ends_with("# EOF\n"));
+    assert!(!metrics.contains("grus_queue_"), "queues on request");
+    let (_, _, one) = ask(http, "GET", "/metrics?topic=orders", "localhost").await;
+    assert!(one.contains("grus_queue_write_pointer{topic=\"orders\",queue=\"1\"} 2"), "{one}");
+    assert!(!one.contains("other"), "{one}");
+    broker.stop().await;
+}
+
+/// Names by `# TYPE` lines, as Prometheus reads them.
+fn types(metrics: &str) -> BTreeMap<String, String> {
+    let lines = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let pair =
+        |line: &str| line.split_once(' ').map(|(name, kind)| (name.to_owned(), kind.to_owned()));
+    lines.filter_map(pair).collect()
+}
+
+#[actix::test]
+async fn the_live_metrics_and_the_documented_ones_are_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let (broker, http) = start(&folder).await;
+    let mut client = Client::greeted(broker.addresses().listen).await;
+    send(&mut client, "t", &[b"a"]).await;
+    let unknown = Fetch {
+        topic: TopicName::try_from("unknown").unwrap(),
+        topic_id: TopicId::UNKNOWN,
+        queue: QueueId(0),
+        offset: Offset(0),
+        last_term: Term(0),
+        bytes_max: 1,
+        wait_ms: 0,
+    };
+    client.call(&unknown).await.unwrap_err();
+    drop(client);
+    let mut rounds = 0;
+    let live = loop {
+        let (_, _, text) = ask(http, "GET", "/metrics?queues=true", "localhost").await;
+        if text.contains("grus_actors{kind=\"Connection\"} 0") {
+            break text;
+        }
+        rounds += 1;
+        assert!(rounds < 1_000, "a closed connection is counted");
+    };
+    let handled = "grus_actor_handled_total{kind=\"Connection\"} ";
+    assert!(live.contains(handled) && !live.contains(&format!("{handled}0")), "never goes back");
+    let served = types(&live);
+    let page = include_str!("../../docs/OPERATING.md");
+    let mut documented = BTreeMap::new();
+    for line in page.lines().filter(|line| line.starts_with("| `grus_")) {
+        let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let name = cells[0].trim_matches('`').to_owned();
+        let kind = ["counter", "histogram"]
+            .into_iter()
+            .find(|kind| cells[2].contains(&format!(", {kind}")));
+        documented.insert(name, kind.unwrap_or("gauge").to_owned());
+    }
+    assert_eq!(served, documented);
+    for line in live.lines().filter(|line| line.starts_with("# ")) {
+        let name = line.split(' ').nth(2).unwrap_or_default();
+        assert!(line == "# EOF" || live.contains(&format!("# HELP {name} ")), "{line}");
+    }
+    for name in served.keys() {
+        let odd = ["_ms", "_us", "_total", "_mib", "_count"].iter().any(|end| name.ends_with(end));
+        assert!(
+            name.starts_with("grus_") && !odd,
+            "{name}: base units, no suffix of the format's own"
+        );
+    }
     broker.stop().await;
 }
 

@@ -1,12 +1,14 @@
 //! Whatever crosses a crate or a process: the harness that the tests in `tests/` are written with.
 //!
 //! * [`broker`] is a broker as a process: started, waited for, killed, started again.
+//! * [`browser`] is a real browser that looks at a broker's page.
 //! * [`program`] runs `grus` with arguments and hands back what it printed.
 //! * [`process`] is what both stand on: a child whose lines are events and whose log is shown on failure.
 //! * [`hostile`] is a peer whose every byte is the test's own.
 //! * [`trace`] reads what strace wrote and judges the order of syncs and receipts.
 
 pub mod broker;
+pub mod browser;
 pub mod hostile;
 pub mod http;
 pub mod ports;

@@ -83,6 +83,11 @@ pub(crate) enum JobFailure {
 }
 
 impl<D: Disk> Job<D> {
+    /// Whether it is a round of syncs that somebody waits for.
+    pub fn is_sync(&self) -> bool {
+        matches!(self.work, Work::Commit { .. })
+    }
+
     /// Does the work. Blocks.
     pub fn run(self) -> JobDone<D> {
         let Self { disk, folder, work } = self;

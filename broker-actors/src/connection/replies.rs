@@ -73,6 +73,16 @@ impl Content {
         }
     }
 
+    /// How many batches it carries for a reader, and their bytes.
+    #[must_use]
+    pub fn batches(&self) -> Option<(usize, usize)> {
+        let (Self::Fetched(_, fetched) | Self::Delivered { fetched, .. }) = self else {
+            return None;
+        };
+        let bytes = fetched.batches.iter().map(|batch| batch.bytes.len()).sum();
+        Some((fetched.batches.len(), bytes))
+    }
+
     /// Appends the frame to `output`.
     pub fn write_into(self, output: &mut Output) {
         match self {

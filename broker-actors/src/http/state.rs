@@ -1,5 +1,6 @@
 //! What a broker is at this moment: health, topics, queues, actors, metrics, configuration.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use actix_web::http::StatusCode;
@@ -11,7 +12,8 @@ use prometheus_client::registry::Registry;
 use serde::Deserialize;
 
 use super::shapes::{Actors, Health, QueueItem, SettingItem, ShardHealth, TopicItem};
-use super::{HttpParts, error, gauges};
+use super::{HttpParts, error};
+use crate::metrics::moment::Moment;
 use crate::registry_link::routes::{Routes, TopicRoute};
 use crate::shard::{ShardHandle, ShardRequest, ShardStatus};
 use crate::statuses::queue_statuses;
@@ -75,21 +77,46 @@ pub async fn config(parts: web::Data<HttpParts>) -> HttpResponse {
     HttpResponse::Ok().json(items)
 }
 
+/// What may stand behind the `?` of `/metrics`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetricsQuery {
+    /// Whether each queue is shown.
+    #[serde(default)]
+    queues: bool,
+    /// One topic alone, each of its queues shown.
+    topic: Option<String>,
+}
+
 /// Serves `GET /metrics`.
-pub async fn metrics(parts: web::Data<HttpParts>) -> HttpResponse {
-    let queues: Vec<_> =
-        all_queues(&parts, None).await.into_iter().map(|(_, status)| status).collect();
-    let shards = shard_statuses(&parts.shards).await;
-    let mut moment = Registry::default();
-    gauges::register(&mut moment, &queues, &shards, &Actors::of(&parts.process.census).kinds);
+pub async fn metrics(parts: web::Data<HttpParts>, query: web::Query<MetricsQuery>) -> HttpResponse {
+    let queues = all_queues(&parts, query.topic.as_deref()).await;
+    let census = &parts.process.census;
+    let moment = Moment {
+        uptime_ms: parts.process.clock.monotonic_ms(),
+        disk: disk_of(&parts.data),
+        queues: queues.into_iter().map(|(_, status)| status).collect(),
+        queues_wanted: query.queues || query.topic.is_some(),
+        shards: shard_statuses(&parts.shards).await,
+        kinds: census.totals(),
+        actors: census.snapshot(),
+    };
+    let mut asked = Registry::default();
+    moment.register(&mut asked);
     let mut text = String::new();
     let written = encode_registry(&mut text, &parts.registry)
-        .and_then(|()| encode_registry(&mut text, &moment))
+        .and_then(|()| encode_registry(&mut text, &asked))
         .and_then(|()| encode_eof(&mut text));
     match written {
         Ok(()) => HttpResponse::Ok().content_type(OPENMETRICS).body(text),
         Err(failure) => error(StatusCode::INTERNAL_SERVER_ERROR, failure.to_string()),
     }
+}
+
+/// Bytes of a folder's disk: free for this process, and in all.
+fn disk_of(folder: &Path) -> Option<(u64, u64)> {
+    let disk = rustix::fs::statvfs(folder).ok()?;
+    Some((disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize))
 }
 
 /// The topics asked for, in order of their names.

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::finder::{Finder, SEARCHES_MAX};
 use crate::flush::{Flush, FlushPort, JOBS_MAX};
+use crate::metrics::shards::ShardMetrics;
 use crate::reader::{COLD_READS_MAX, CONSENSUS_READS_MAX, Reader};
 use crate::storage::{ConsensusStarted, Storage, StorageLinks};
 
@@ -60,6 +61,8 @@ pub struct ShardSettings {
     pub gather: GatherLimits,
     /// How often retention looks for what is due, in milliseconds.
     pub retention_check_ms: u64,
+    /// How long its log takes.
+    pub metrics: ShardMetrics,
 }
 
 impl ShardSettings {
@@ -71,7 +74,9 @@ impl ShardSettings {
             ..LogConfig::default()
         };
         let gather = GatherLimits::default();
-        Self { shard, broker, folder, log, gather, retention_check_ms: RETENTION_CHECK_MS }
+        let metrics = ShardMetrics::default();
+        let retention_check_ms = RETENTION_CHECK_MS;
+        Self { shard, broker, folder, log, gather, retention_check_ms, metrics }
     }
 }
 
@@ -240,7 +245,10 @@ fn start_workers<D: Disk>(
     let storage = Host::spawn_local(&places.core, spec("Storage").never_restarts(), move || {
         Storage::new(Rc::clone(&ground), links.clone())
     });
-    let flush = Host::spawn(&places.flush, spec("Flush").never_restarts(), || Flush);
+    let metrics = settings.metrics.clone();
+    let flush = Host::spawn(&places.flush, spec("Flush").never_restarts(), move || Flush {
+        metrics: metrics.clone(),
+    });
     let reader = Host::spawn(&places.reader, spec("Reader"), || Reader);
     let finder = settings.log.find_index.then(|| {
         let (disk, folder) = (disk.clone(), settings.folder.clone());
@@ -339,6 +347,7 @@ fn open<D: Disk>(
         item_bytes_max,
         reserve_bytes: u64::from(settings.log.first_segment_bytes) / RESERVE_PART,
         upkeep: Upkeep::new(settings.retention_check_ms, checking),
+        metrics: settings.metrics.clone(),
         finding: workers.finder.as_ref().map(|finder| finding(finder, &host)),
         stage: Stage::Serving,
     });

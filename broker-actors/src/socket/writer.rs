@@ -75,6 +75,9 @@ impl Writer {
             if let Some(code) = reply.content.error_code() {
                 self.metrics.error_sent(code);
             }
+            if let Some((batches, bytes)) = reply.content.batches() {
+                self.metrics.batches_given(batches, bytes);
+            }
             self.ended.extend(reply.request_bytes);
             self.closing = reply.close_after;
             match reply.content {

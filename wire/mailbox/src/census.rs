@@ -22,7 +22,15 @@ pub struct Census {
 struct Entries {
     next: u64,
     actors: BTreeMap<u64, Arc<ActorStats>>,
-    restarts_of_the_stopped: u64,
+    /// What those did that have stopped, by kind: counters never go back.
+    stopped: BTreeMap<&'static str, Stopped>,
+}
+
+#[derive(Debug, Default)]
+struct Stopped {
+    handled: u64,
+    busy_ns: u64,
+    restarts: u64,
 }
 
 /// One actor as a snapshot shows it.
@@ -116,13 +124,36 @@ impl Census {
     pub fn restarts_total(&self) -> u64 {
         let entries = self.lock();
         let living: u64 = entries.actors.values().map(|stats| u64::from(stats.restarts())).sum();
-        living + entries.restarts_of_the_stopped
+        living + entries.stopped.values().map(|stopped| stopped.restarts).sum::<u64>()
     }
 
     /// Every actor, in the order in which they started.
     pub fn snapshot(&self) -> Vec<ActorReport> {
         let actors: Vec<_> = self.lock().actors.values().cloned().collect();
         actors.iter().map(|stats| stats.report()).collect()
+    }
+
+    /// By kind: how the living are, and what all have done since the process started, those that
+    /// have stopped included.
+    pub fn totals(&self) -> Vec<KindReport> {
+        let living = self.snapshot();
+        let mut kinds: BTreeMap<_, _> =
+            Self::by_kind(&living).into_iter().map(|kind| (kind.kind, kind)).collect();
+        for (kind, stopped) in &self.lock().stopped {
+            let sum = kinds.entry(*kind).or_insert(KindReport {
+                kind,
+                actors: 0,
+                queued: 0,
+                handled: 0,
+                busy_us: 0,
+                oldest_waiting_ms: 0,
+                restarts: 0,
+            });
+            sum.handled += stopped.handled;
+            sum.busy_us += stopped.busy_ns / 1_000;
+            sum.restarts += stopped.restarts;
+        }
+        kinds.into_values().collect()
     }
 
     /// The actors of a snapshot, summed by kind and sorted by it.
@@ -160,7 +191,10 @@ impl Drop for CensusEntry {
     fn drop(&mut self) {
         let mut entries = self.census.lock();
         if let Some(stats) = entries.actors.remove(&self.key) {
-            entries.restarts_of_the_stopped += u64::from(stats.restarts());
+            let stopped = entries.stopped.entry(stats.kind).or_default();
+            stopped.handled += stats.handled.load(Ordering::Relaxed);
+            stopped.busy_ns += stats.busy_ns.load(Ordering::Relaxed);
+            stopped.restarts += u64::from(stats.restarts());
         }
     }
 }

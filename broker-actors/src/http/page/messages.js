@@ -129,7 +129,7 @@ function details(page, message) {
     ['Priority', message.priority], ['Retries', message.retryCount || null],
     ['Origin', message.origin && `${message.origin.topic}/${message.origin.queueId} at ${message.origin.offset}`],
     ['Producer', message.producerId !== '0' ? `${message.producerId}, epoch ${message.producerEpoch}` : null],
-    ['Size', `${bytes(message.bodyBytes)} (${number(message.bodyBytes)} B)`],
+    ['Size', message.bodyBytes < 1024 ? bytes(message.bodyBytes) : `${bytes(message.bodyBytes)} (${number(message.bodyBytes)} B)`],
   ];
   const pairs = (list) => list.filter(([, value]) => value != null && value !== '')
     .flatMap(([name, value]) => [el('dt', {}, name), el('dd', { class: 'mono' }, String(value))]);

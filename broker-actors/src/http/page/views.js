@@ -103,7 +103,7 @@ export function clients(main) {
       { title: 'Queue', kind: 'number', value: (row) => row.queueId, cell: (row) => row.queueId },
       { title: 'By', kind: 'minor', value: (row) => row.mode, cell: (row) => row.mode },
       { title: 'Asked for offset', kind: 'number', value: (row) => row.offset ?? -1, cell: (row) => (row.offset == null ? '' : number(row.offset)) },
-      { title: 'Times', kind: 'number minor', value: (row) => row.fetches, cell: (row) => number(row.fetches) },
+      { title: 'Times', kind: 'number minor', value: (row) => row.fetches, cell: (row) => (row.mode === 'push' ? '' : number(row.fetches)) },
       { title: 'Client', kind: 'wrap', value: (row) => row.clientId, cell: (row) => `${row.clientId || 'unnamed'} at ${row.address}` },
     ],
   });
