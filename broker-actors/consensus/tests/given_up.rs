@@ -254,3 +254,41 @@ fn without_any_checkpoint_behind_what_is_purged_the_file_is_named_and_nothing_ch
         assert_eq!(disk.files(), before);
     });
 }
+
+#[test]
+fn segment_files_taken_away_are_refused_until_given_up_and_the_group_goes_on() {
+    simulate(7, async {
+        for kept in [0, 1, 3] {
+            let disk = SimDisk::new(7 + kept as u64);
+            let (placed, _) = build(&disk).await;
+            for kind in ["checkpoint-", "footer-"] {
+                for path in files(&disk, kind) {
+                    disk.remove(&path).unwrap();
+                }
+            }
+            let (log, _) = Log::open(&disk, Path::new(FOLDER), log_config()).unwrap();
+            let path_of = |(index, _): &(u64, Placed)| log.segment_path(*index).unwrap();
+            let paths: Vec<PathBuf> = placed.iter().map(path_of).collect();
+            drop(log);
+            disk.kill_process();
+            let mut all = paths.clone();
+            all.dedup();
+            let gone = &all[kept..];
+            for path in gone {
+                disk.remove(path).unwrap();
+            }
+            let refused = start(&disk, false).await.err().unwrap();
+            assert!(matches!(refused, StartError::Fault(Fault::Entry { .. })), "{refused}");
+            disk.kill_process();
+            let one = start(&disk, true).await.unwrap();
+            let there = paths.iter().filter(|path| !gone.contains(path)).count() as u64;
+            assert_eq!(one.machine.borrow().next(1), there, "{kept} files are left");
+            one.goes_on().await;
+            one.end().await;
+            disk.kill_process();
+            let one = start(&disk, false).await.unwrap();
+            assert_eq!(one.machine.borrow().next(1), there + 100, "{kept} files are left");
+            one.end().await;
+        }
+    });
+}

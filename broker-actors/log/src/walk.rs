@@ -228,7 +228,8 @@ impl Walk {
         };
         let head = SEGMENT_HEAD_BYTES;
         let mut gap = Kept::empty(sequence, None);
-        if let Some(missing) = self.approach(first, true) {
+        let from_start = (self.next_index().is_none() && first > 0).then_some(0..first);
+        if let Some(missing) = from_start.or_else(|| self.approach(first, true)) {
             // What is missing goes to the segment before, or has none to be in.
             if let Some(mut before) = self.out.kept.pop() {
                 self.name_missing(&mut before, missing, None, head..head);
@@ -330,10 +331,7 @@ impl Walk {
         let index = header.id.index;
         let starts_segment = kept.table.is_empty();
         if self.next_index().is_none() {
-            if let Some((from, until)) = unknown.filter(|_| index > 0) {
-                self.name_missing(kept, index - 1..index, Some(header), from..until);
-            }
-            return Gap::Settled;
+            return self.take_start(kept, offset, header, unknown);
         }
         if !starts_segment && self.next_index().is_some_and(|expected| index < expected) {
             let place = Place { sequence: kept.sequence, offset };

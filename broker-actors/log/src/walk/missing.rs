@@ -3,8 +3,8 @@
 //! A file in the middle leaves a gap between the indexes around it. One at the end leaves nothing
 //! behind it, so others must tell: its footer, the durable mark, or a floor that lies farther on.
 
-use super::{Evidence, Kept, Walk};
-use crate::entry::EntryId;
+use super::{Evidence, Gap, Kept, Verdict, Walk};
+use crate::entry::{EntryHeader, EntryId, Place};
 use crate::report::DamagedRange;
 use crate::table::EntryTable;
 
@@ -44,6 +44,33 @@ impl Walk {
         for (sequence, last) in [by_mark, by_floor].into_iter().flatten() {
             self.name_missing_end(sequence, last);
         }
+    }
+
+    /// The first entry of all. Nothing is purged, so that a log begins at 0; one that never had another
+    /// entry before it (in a test) names no term before it.
+    pub(super) fn take_start(
+        &mut self,
+        kept: &mut Kept,
+        offset: u32,
+        header: &EntryHeader,
+        unknown: Option<(u32, u32)>,
+    ) -> Gap {
+        let index = header.id.index;
+        let missing =
+            if header.previous_term > 0 { 0..index } else { index.saturating_sub(1)..index };
+        let place = Place { sequence: kept.sequence, offset };
+        if unknown.is_none() {
+            if header.previous_term == 0 || missing.is_empty() {
+                return Gap::Settled;
+            }
+            let given_up = self.is_given_up(&missing);
+            if !given_up && matches!(self.judge(place, false, true), Verdict::Torn) {
+                return Gap::Torn;
+            }
+        }
+        let (from, until) = unknown.unwrap_or((kept.end, kept.end));
+        self.name_missing(kept, missing, Some(header), from..until);
+        Gap::Settled
     }
 
     /// Whether all of `indexes` are given up.

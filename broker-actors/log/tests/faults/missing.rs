@@ -183,3 +183,50 @@ fn a_truncation_of_everything_is_not_taken_for_files_taken_away() {
         assert_eq!((log.last(), recovered.report.damage), (Some(next), vec![]), "seed {seed}");
     }
 }
+
+/// A young log: nothing is purged, and no segment has a footer.
+#[test]
+fn the_first_segments_of_a_young_log_taken_away_are_refused_until_given_up() {
+    for gone in [&[1][..], &[1, 2], &[1, 2, 3], &[2], &[3]] {
+        let disk = SimDisk::new(1);
+        let (mut log, _) = open(&disk, false);
+        let mut in_gone = Vec::new();
+        while log.stats().segments < 3 || in_gone.is_empty() {
+            let id = append(&mut log, EntryKind::Normal, 1);
+            let path = log.segment_path(id.index).unwrap();
+            let is_gone = |number: &u64| path.ends_with(format!("segment-{number:016x}"));
+            in_gone.extend(gone.iter().any(is_gone).then_some(id.index));
+            work(&mut log);
+        }
+        let last = log.last().unwrap();
+        drop(log);
+        disk.kill_process();
+        for number in gone {
+            disk.remove(&Path::new(FOLDER).join(format!("segment-{number:016x}"))).unwrap();
+        }
+        for _ in 0..2 {
+            let (log, recovered) = open(&disk, false);
+            assert_eq!(recovered.damaged_to_apply(), Some(in_gone[0]), "{gone:?}");
+            assert_eq!((log.first_index(), log.last()), (Some(0), Some(last)), "{gone:?}");
+        }
+        let (mut log, _) = open(&disk, true);
+        let next = append(&mut log, EntryKind::Normal, 2);
+        work(&mut log);
+        drop(log);
+        for cut in [true, false] {
+            if cut {
+                disk.cut();
+                disk.power_on();
+            } else {
+                disk.kill_process();
+            }
+            let (log, _) = open(&disk, false);
+            assert_eq!((log.first_index(), log.last()), (Some(0), Some(next)), "{gone:?}");
+            for index in 0..next.index {
+                let entry = log.entry(index).unwrap();
+                let lost = entry.kind == EntryKind::Lost;
+                assert_eq!(lost, in_gone.contains(&index), "{gone:?}: entry {index}");
+            }
+        }
+    }
+}
