@@ -56,8 +56,10 @@ impl Frozen {
 
 impl Machine {
     /// Fixes what [`Machine::frozen_parts`] gives: the state as it is now, whole, or what has
-    /// changed since the last time. What an earlier call fixed and nobody took counts as changed.
+    /// changed since the last time. The last one must have been taken to its end, or replaced by
+    /// [`Machine::restore`]: what was given of it counts as saved.
     pub fn freeze(&mut self, whole: bool) {
+        debug_assert!(self.frozen.is_none(), "what is frozen was not taken to its end");
         if let Some(Frozen { mut dirty, .. }) = self.frozen.take() {
             self.dirty.append(&mut dirty);
         }
