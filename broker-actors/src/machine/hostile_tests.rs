@@ -120,10 +120,10 @@ proptest! {
         }
         let mut restored = Machine::new(SHARD);
         if restored.restore(parts).is_ok() {
+            // Of the bytes as they came: a digest that was written beside them would not fit.
             let again = restored.all_parts();
-            let digest = restored.digest();
-            prop_assert!(restored.restore(again).is_ok());
-            prop_assert_eq!(restored.digest(), digest);
+            prop_assert!(restored.restore(again.clone()).is_ok());
+            prop_assert_eq!(restored.all_parts(), again);
         }
     }
 }
