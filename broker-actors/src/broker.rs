@@ -10,10 +10,12 @@
 //! | `registry-flush`, `registry-disk` | the registry's log and its copy in sled; block |
 //! | `http` | the HTTP server's one worker |
 //!
-//! Start: the folder's lock, the ports (so that a taken one is told at once), the registry, the
-//! shards side by side, the routes, the door, and HTTP last. Stop, in stages: the door, the shards
+//! Start: the folder's lock, the ports (so that a taken one is told at once), the registry (embedded,
+//! or the link to one that is a process of its own), the shards side by side, the routes, the door,
+//! and HTTP last. Stop, in stages: the door, the shards
 //! (whose answers still leave), the connections, the link, the registry, and every thread.
 
+mod enrolment;
 mod parts;
 mod sockets;
 
@@ -24,12 +26,12 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use grus_log::{RealDisk, Report};
-use grus_mailbox::{HostHandle, Inbox, Places, Process, Shutdown, StageReport, outlet, reply};
-use grus_protocol::ids::{BrokerAddress, ShardId};
+use grus_mailbox::{HostHandle, Inbox, Places, Process, Shutdown, StageReport, reply};
+use grus_protocol::error::ErrorReply;
+use grus_protocol::ids::ShardId;
 use grus_registry::configuration::{Loaded, Setting};
 use grus_registry::{
-    RegistryError, RegistryHandle, RegistryPlaces, RegistryRequest, RegistryService,
-    RegistrySettings, RegistryStartError, RoutingTable, Watch,
+    Claims, RegistryError, RegistryHandle, RegistryService, RegistryStartError, RemoteService,
 };
 use prometheus_client::registry::Registry as MetricsRegistry;
 use thiserror::Error;
@@ -44,11 +46,13 @@ use crate::http::{HttpParts, HttpServer};
 use crate::listener::{ListConnections, Listener, ListenerParts, StopAccepting};
 use crate::metrics::EdgeMetrics;
 use crate::metrics::shards::LogMetrics;
+use crate::registry_link::ledger::Home;
 use crate::registry_link::routes::Routes;
-use crate::registry_link::{LinkParts, REQUESTS_MAX, RegistryLink};
+use crate::registry_link::{LinkParts, LinkRequest, REQUESTS_MAX, RegistryLink};
 use crate::shard::{self, Shard, ShardHandle, ShardPlaces, ShardStartError};
+use enrolment::Enrolment;
 pub use parts::ShardPlan;
-use sockets::Sockets;
+use sockets::{Sockets, advertised};
 
 /// Stages of a stop; each gets its share of the time allowed.
 const STAGES: u32 = 4;
@@ -79,6 +83,17 @@ pub enum StartError {
     /// The registry refused this broker.
     #[error("registry: {0}")]
     Register(#[from] RegistryError),
+    /// The registry, a process of its own, refused this broker.
+    #[error("the registry refuses this broker: {0}")]
+    Refused(ErrorReply),
+    /// What has to be there before the shards are started could not be written.
+    #[error("{}: {source}", path.display())]
+    Keep {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A shard did not start.
     #[error("shard {shard}: {source}")]
     Shard {
@@ -115,6 +130,7 @@ struct Running {
     stage_limit: Duration,
     places: Places,
     registry: Option<RegistryService<RealDisk>>,
+    remote: Option<RemoteService>,
     shards: Vec<Shard>,
     link: Option<HostHandle<RegistryLink>>,
     http: Option<HttpServer>,
@@ -142,6 +158,7 @@ impl Broker {
             stage_limit: config.shutdown_timeout / STAGES,
             places: Places::start(cores, &process),
             registry: None,
+            remote: None,
             shards: Vec::new(),
             link: None,
             http: None,
@@ -195,38 +212,17 @@ impl Running {
         process: &Process,
     ) -> Result<watch::Receiver<Arc<Routes>>, StartError> {
         let address = advertised(config, self.folder.broker(), sockets.addresses.listen);
-        let registry = self.start_registry(config.log.accept_loss).await?;
-        let table = table_now(&registry).await?;
-        let wanted = match config.shards_per_durability {
-            0 => config.core_arbiters_resolved(),
-            some => some,
-        };
-        let plan = ShardPlan::new(&table, self.folder.broker(), wanted);
-        register(&registry, &address, &plan).await?;
         let mut metrics_registry = MetricsRegistry::default();
         let metrics = EdgeMetrics::new(&mut metrics_registry);
         let log_metrics = LogMetrics::new(&mut metrics_registry);
+        let enrolled = self.enrol(config, &address, &metrics).await?;
+        let Enrolment { registry, plan, home } = enrolled;
         let handles = self.start_shards(config, &plan, &log_metrics).await?;
-
-        let (published, routes) = watch::channel(Arc::new(Routes::default()));
-        let (settled, mut is_settled) = watch::channel(false);
-        let link = RegistryLink::start(
-            self.places.core(0),
-            LinkParts {
-                registry,
-                shards: handles.clone(),
-                policy: config.topic_policy(),
-                published: Arc::new(published),
-                settled: Arc::new(settled),
-            },
-        );
-        let ask = link.inbox(REQUESTS_MAX);
-        self.link = Some(link);
-        let settling = is_settled.wait_for(|settled| *settled);
-        if tokio::time::timeout(SETTLE_MAX, settling).await.is_err() {
-            tracing::warn!("not all topics are open yet");
+        if let Some(remote) = &self.remote {
+            remote.claims_are(Claims { shards: plan.shards().to_vec(), wanted: 0 });
         }
 
+        let (ask, routes) = self.start_link(config, registry.clone(), handles.clone(), home).await;
         let http_address = sockets.addresses.http.map_or("no port".into(), |at| at.to_string());
         let service = Service {
             address,
@@ -237,6 +233,8 @@ impl Running {
             fetch_wait_ms_max: whole_ms(config.fetch.wait_max),
             idle_ms_max: whole_ms(config.connection.idle_timeout),
             routes: routes.clone(),
+            follows_registry: self.remote.is_some(),
+            table: registry.subscribe(),
             link: ask,
             clock: process.clock,
             metrics: metrics.clone(),
@@ -248,6 +246,7 @@ impl Running {
                 broker: self.folder.broker(),
                 process: process.clone(),
                 routes: routes.clone(),
+                remote: self.remote.as_ref().map(RemoteService::state),
                 shards: handles,
                 metrics,
                 data: self.folder.path().to_owned(),
@@ -263,18 +262,34 @@ impl Running {
         Ok(routes)
     }
 
-    async fn start_registry(&mut self, accept_loss: bool) -> Result<RegistryHandle, StartError> {
-        let places = RegistryPlaces {
-            core: self.places.core(0).clone(),
-            flush: self.places.open("registry-flush"),
-            disk: self.places.open("registry-disk"),
+    /// Starts the registry link, and waits until all topics are open that are known.
+    async fn start_link(
+        &mut self,
+        config: &BrokerConfig,
+        registry: RegistryHandle,
+        shards: Vec<ShardHandle>,
+        home: Home,
+    ) -> (Inbox<LinkRequest>, watch::Receiver<Arc<Routes>>) {
+        let (published, routes) = watch::channel(Arc::new(Routes::default()));
+        let (settled, mut is_settled) = watch::channel(false);
+        let parts = LinkParts {
+            registry,
+            shards,
+            policy: config.topic_policy(),
+            published: Arc::new(published),
+            settled: Arc::new(settled),
+            broker: self.folder.broker(),
+            home,
+            kept: self.folder.routes(),
         };
-        let settings =
-            RegistrySettings { accept_loss, ..RegistrySettings::new(self.folder.registry()) };
-        let registry = RegistryService::start(places, settings, RealDisk).await?;
-        let handle = registry.handle().clone();
-        self.registry = Some(registry);
-        Ok(handle)
+        let link = RegistryLink::start(self.places.core(0), parts);
+        let ask = link.inbox(REQUESTS_MAX);
+        self.link = Some(link);
+        let settling = is_settled.wait_for(|settled| *settled);
+        if tokio::time::timeout(SETTLE_MAX, settling).await.is_err() {
+            tracing::warn!("not all topics are open yet");
+        }
+        (ask, routes)
     }
 
     /// Starts all shards side by side.
@@ -351,6 +366,9 @@ impl Running {
         if let Some(http) = self.http {
             shutdown.step("http", move || http.stop());
         }
+        if let Some(remote) = self.remote {
+            shutdown.step("leave the registry", move || async move { remote.stop().await });
+        }
         shutdown.stage("shards");
         for shard in self.shards {
             shutdown.step(format!("{shard:?}"), move || shard.stop());
@@ -390,33 +408,6 @@ fn start_http(
     })
 }
 
-/// The routes as the registry has them after its own recovery.
-async fn table_now(registry: &RegistryHandle) -> Result<Arc<RoutingTable>, StartError> {
-    let (to, mut from) = outlet(1);
-    let gone = || StartError::Gone("the registry");
-    registry.watch.try_put(Watch { to }).map_err(|_| gone())?;
-    let (changed, _credit) = from.take().await.ok_or_else(gone)?;
-    Ok(changed.table)
-}
-
-/// Names this broker and its shards to the registry, so that topics can be placed on them.
-async fn register(
-    registry: &RegistryHandle,
-    address: &BrokerAddress,
-    plan: &ShardPlan,
-) -> Result<(), StartError> {
-    let (port, answer) = reply::port();
-    let request = RegistryRequest::RegisterBroker {
-        address: address.clone(),
-        shards: plan.shards().to_vec(),
-        reply: port,
-    };
-    let gone = || StartError::Gone("the registry");
-    registry.ask.try_put(request).map_err(|_| gone())?;
-    answer.await.map_err(|_| gone())??;
-    Ok(())
-}
-
 /// Says what recovery found in a shard's log.
 fn log_report(shard: ShardId, report: &Report) {
     if let Some(torn) = &report.torn {
@@ -430,23 +421,6 @@ fn log_report(shard: ShardId, report: &Report) {
     }
 }
 
-/// How clients reach this broker: as configured, or where it listens.
-fn advertised(
-    config: &BrokerConfig,
-    id: grus_protocol::ids::BrokerId,
-    listen: SocketAddr,
-) -> BrokerAddress {
-    let configured = config.advertised_address.rsplit_once(':').and_then(|(host, port)| {
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        Some((host.to_owned(), port.parse().ok()?))
-    });
-    if configured.is_none() && listen.ip().is_unspecified() {
-        tracing::warn!("listen.advertised_address is not set: clients elsewhere are misled");
-    }
-    let (host, port) = configured.unwrap_or_else(|| (listen.ip().to_string(), listen.port()));
-    BrokerAddress { id, host, port }
-}
-
 /// Whether faults may be injected over HTTP: for tests of supervision alone.
 fn fault_switches() -> bool {
     let on = std::env::var_os("GRUS_FAULT_SWITCHES").is_some_and(|value| value == "1");
@@ -458,26 +432,4 @@ fn fault_switches() -> bool {
 
 fn whole_ms(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use grus_protocol::ids::BrokerId;
-
-    use super::*;
-
-    #[test]
-    fn clients_are_told_the_configured_address_or_the_real_one() {
-        let listen: SocketAddr = "127.0.0.1:4000".parse().unwrap();
-        let mut config = BrokerConfig::default();
-        let told = |config: &BrokerConfig| {
-            let address = advertised(config, BrokerId(1), listen);
-            (address.host, address.port)
-        };
-        assert_eq!(told(&config), ("127.0.0.1".into(), 4000));
-        config.advertised_address = "mq.example:6086".into();
-        assert_eq!(told(&config), ("mq.example".into(), 6086));
-        config.advertised_address = "[fe80::1]:6086".into();
-        assert_eq!(told(&config), ("fe80::1".into(), 6086));
-    }
 }

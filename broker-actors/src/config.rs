@@ -38,6 +38,8 @@ pub struct BrokerConfig {
     pub http_address: String,
     /// Names that a request's `Host` may bear besides the loopback ones and the address.
     pub http_hosts: Vec<String>,
+    /// Where registries are that are processes of their own; none: this broker has its own.
+    pub registry_addresses: Vec<String>,
     /// Limits of one connection.
     pub connection: ConnectionConfig,
     /// What is refused with a typed error.
@@ -139,6 +141,7 @@ impl Default for BrokerConfig {
             connections_max: 10_000,
             http_address: "127.0.0.1:7654".into(),
             http_hosts: Vec::new(),
+            registry_addresses: Vec::new(),
             connection: ConnectionConfig {
                 idle_timeout: Duration::from_mins(2),
                 session_timeout: Duration::from_secs(10),

@@ -16,9 +16,10 @@ use grus_protocol::limits::{BatchLimits, FrameLimits};
 use grus_protocol::message::{
     DescribeTopic, DescribeTopicReply, Fetch, FindMessages, Hello, HelloReply, InitProducer,
     ListAt, ListOffsets, ListOffsetsReply, ListTopics, ListTopicsReply, Metadata, MetadataReply,
-    PingReply, Produce, Subscribe, TopicMetadata,
+    PingReply, Produce, Subscribe, TopicMetadata, WatchRoutes, WatchRoutesReply,
 };
 use grus_protocol::names::TopicName;
+use grus_registry::RoutingTable;
 use tokio::sync::watch;
 
 use crate::commands::DedupKey;
@@ -28,6 +29,7 @@ use crate::find::Find;
 use crate::metrics::EdgeMetrics;
 use crate::registry_link::LinkRequest;
 use crate::registry_link::routes::{Routes, TopicRoute, unknown_topic};
+use crate::route_feed::RouteFeed;
 use crate::socket::Gate;
 use crate::statuses::describe;
 use crate::topic_queue::{self, At, ListedOffset, QueueAsk};
@@ -59,6 +61,10 @@ pub struct Service {
     pub idle_ms_max: u32,
     /// The routes, as they change.
     pub routes: watch::Receiver<Arc<Routes>>,
+    /// Whether the registry is a process of its own, which may know more than is known here.
+    pub follows_registry: bool,
+    /// The routes of the registry, for those who watch.
+    pub table: watch::Receiver<Arc<RoutingTable>>,
     /// Whoever changes them.
     pub link: Inbox<LinkRequest>,
     /// The clock.
@@ -78,6 +84,9 @@ pub struct Dispatcher {
     /// What this connection's batches may be: the broker's limits, and what Hello agreed on.
     batch_limits: BatchLimits,
     subscriptions: ConnectionSubscriptions,
+    writer: Inbox<Outgoing>,
+    /// What the client watches.
+    watching: Option<RouteFeed>,
 }
 
 impl Dispatcher {
@@ -88,8 +97,9 @@ impl Dispatcher {
         let routes = Arc::clone(&seen.borrow_and_update());
         let compressions = Compression::None.bit();
         let batch_limits = BatchLimits { compressions, ..service.batch_limits };
-        let subscriptions = ConnectionSubscriptions::new(writer, compressions);
-        Self { service, gate, seen, routes, batch_limits, subscriptions }
+        let subscriptions = ConnectionSubscriptions::new(writer.clone(), compressions);
+        let watching = None;
+        Self { service, gate, seen, routes, batch_limits, subscriptions, writer, watching }
     }
 
     /// Where HTTP is served.
@@ -118,6 +128,7 @@ impl Dispatcher {
             Request::DescribeTopic(ask) => self.describe_topic(&ask, reply),
             Request::FindMessages(ask) => self.find_messages(ask, reply),
             Request::InitProducer(ask) => self.init_producer(ask, reply),
+            Request::WatchRoutes(ask) => self.watch_routes(ask, reply),
             Request::CreateTopic(ask) => {
                 self.link(reply, |reply| LinkRequest::Create { ask, reply });
             }
@@ -176,9 +187,25 @@ impl Dispatcher {
         answer.await.unwrap_or_else(|_dropped| Err(unavailable("the topic is being made")))
     }
 
+    /// As [`Dispatcher::topic`], for a client that knows the incarnation `id`. One that its client
+    /// has heard of from the registry may not have come here yet.
+    async fn served(
+        &mut self,
+        name: &TopicName,
+        id: TopicId,
+        may_create: bool,
+    ) -> Result<Arc<TopicRoute>, ErrorReply> {
+        let found = self.topic(name, may_create).await;
+        let may_come = self.service.follows_registry && id != TopicId::UNKNOWN;
+        found.map_err(|error| match error.code {
+            ErrorCode::UnknownTopic if may_come => unavailable("the topic is not known here yet"),
+            _ => error,
+        })
+    }
+
     async fn produce(&mut self, ask: Produce, body: bytes::Bytes, reply: ReplyTo) {
         let may_create = ask.topic_id == TopicId::UNKNOWN && !ask.topic.is_system();
-        let topic = match self.topic(&ask.topic, may_create).await {
+        let topic = match self.served(&ask.topic, ask.topic_id, may_create).await {
             Ok(topic) => topic,
             Err(error) => return reply.error(error),
         };
@@ -210,7 +237,7 @@ impl Dispatcher {
     }
 
     async fn fetch(&mut self, ask: &Fetch, reply: ReplyTo) {
-        let topic = match self.topic(&ask.topic, false).await {
+        let topic = match self.served(&ask.topic, ask.topic_id, false).await {
             Ok(topic) => topic,
             Err(error) => return reply.error(error),
         };
@@ -230,7 +257,7 @@ impl Dispatcher {
     }
 
     async fn subscribe(&mut self, ask: Subscribe, reply: ReplyTo) {
-        let topic = match self.topic(&ask.topic, false).await {
+        let topic = match self.served(&ask.topic, ask.topic_id, false).await {
             Ok(topic) => topic,
             Err(error) => return reply.error(error),
         };
@@ -245,7 +272,7 @@ impl Dispatcher {
     }
 
     async fn list_offsets(&mut self, ask: &ListOffsets, reply: ReplyTo) {
-        let topic = match self.topic(&ask.topic, false).await {
+        let topic = match self.served(&ask.topic, ask.topic_id, false).await {
             Ok(topic) => topic,
             Err(error) => return reply.error(error),
         };
@@ -310,11 +337,10 @@ impl Dispatcher {
         if topics.is_empty() {
             topics.extend(routes.topics().map(|topic| topic.metadata(self.service.address.id)));
         }
-        MetadataReply {
-            brokers: vec![self.service.address.clone()],
-            topics,
-            version: routes.version,
-        }
+        let own = &self.service.address;
+        let others = routes.brokers.iter().filter(|broker| broker.id != own.id);
+        let brokers = std::iter::once(own).chain(others).cloned().collect();
+        MetadataReply { brokers, topics, version: routes.version }
     }
 
     fn list_topics(&self, ask: &ListTopics, reply: ReplyTo) {
@@ -322,6 +348,15 @@ impl Dispatcher {
         let (topics, more) = routes.page(ask.after.as_ref(), ask.topics_max, ask.include_system);
         drop(routes);
         reply.header(&ListTopicsReply { topics, more });
+    }
+
+    fn watch_routes(&mut self, ask: WatchRoutes, reply: ReplyTo) {
+        let table = self.service.table.clone();
+        let RoutingTable { registry, version, .. } = **table.borrow();
+        let (topics, writer) = (ask.topics.into_iter().collect(), self.writer.clone());
+        let correlation = reply.correlation();
+        reply.header(&WatchRoutesReply { registry, version });
+        self.watching = Some(RouteFeed::start(correlation, topics, table, writer));
     }
 
     fn describe_topic(&self, ask: &DescribeTopic, reply: ReplyTo) {

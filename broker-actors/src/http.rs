@@ -30,6 +30,7 @@ use grus_mailbox::{Inbox, Process};
 use grus_protocol::error::ErrorReply;
 use grus_protocol::ids::{BrokerId, QueueId};
 use grus_protocol::names::TopicName;
+use grus_registry::RemoteState;
 use grus_registry::configuration::Setting;
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
@@ -78,6 +79,8 @@ pub struct HttpParts {
     pub process: Process,
     /// The routes.
     pub routes: watch::Receiver<Arc<Routes>>,
+    /// How things stand with a registry that is a process of its own.
+    pub remote: Option<watch::Receiver<RemoteState>>,
     /// The shards.
     pub shards: Vec<ShardHandle>,
     /// The counters.

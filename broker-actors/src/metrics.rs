@@ -148,6 +148,12 @@ impl EdgeMetrics {
         self.0.fetched_bytes.inc_by(bytes as u64);
     }
 
+    /// All bytes of batches taken so far.
+    #[must_use]
+    pub fn produced_bytes(&self) -> u64 {
+        self.0.batch_bytes.get()
+    }
+
     /// A batch passed the checks of the edge.
     pub fn batch_taken(&self, records: u32, bytes: u32) {
         self.0.batches.inc();

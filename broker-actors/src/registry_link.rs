@@ -6,7 +6,9 @@
 //!     '-----------------------------|--OpenTopic, DropTopic--> Shard
 //! ```
 //!
-//! * Owns: the published routes, and who waits for a topic to be opened ([`ledger`]).
+//! * Owns: the published routes, who waits for a topic to be opened ([`ledger`]), how far the shards
+//!   are compared with the registry ([`survey`]), and the file of the last known routes
+//!   ([`crate::kept`]).
 //! * Lives on: core arbiter 0.
 //! * Inbox: [`LinkRequest`] from connections, `RoutingChanged` from the registry, [`Heard`] from
 //!   its own reply ports, [`Tick`] each second.
@@ -16,37 +18,39 @@
 //!   changes nothing; those who waited are told to ask again. The routes stay published.
 
 pub mod ledger;
-pub mod policy;
+mod messages;
 mod producers;
 pub mod routes;
+pub mod survey;
+mod upkeep;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use grus_mailbox::{
     ActorSpec, Credit, Drained, Dropped, Host, HostHandle, Inbox, Place, Port, Receive, Resident,
-    Room, Tick, Weigh,
+    Room, Tick,
 };
 use grus_protocol::error::ErrorReply;
-use grus_protocol::ids::{ShardId, TopicId};
+use grus_protocol::ids::{BrokerId, ShardId};
 use grus_protocol::message::{
     AlterTopic, AlterTopicReply, CreateTopic, CreateTopicReply, DeleteTopic, DeleteTopicReply,
     InitProducer, InitProducerReply, TopicSettings,
 };
 use grus_protocol::names::TopicName;
-use grus_registry::{
-    RegistryError, RegistryHandle, RegistryRequest, RoutingChanged, TopicCreated, TopicRoutes,
-    Watch,
-};
+use grus_registry::{RegistryError, RegistryHandle, RegistryRequest, RoutingChanged, Watch};
 use tokio::sync::watch;
 
-use crate::commands::TopicConfig;
 use crate::error::QueueError;
-use crate::shard::{ShardHandle, ShardRequest, TopicOpened};
-use ledger::{Action, Ledger};
-pub use policy::TopicPolicy;
+use crate::shard::{ShardHandle, ShardRequest};
+pub use grus_registry::TopicPolicy;
+use ledger::{Action, Home, Ledger};
+use messages::{Answer, Resolving};
+pub use messages::{Heard, LinkRequest, Waiter};
 use routes::{Routes, TopicRoute, unknown_topic};
+use survey::Survey;
 
 /// Requests of connections that may be under way.
 pub const REQUESTS_MAX: u32 = 4_096;
@@ -55,83 +59,6 @@ const HEARD_MAX: u32 = 65_536;
 const TICK: Duration = Duration::from_secs(1);
 /// How long a client waits before it repeats what was refused for want of room.
 const RETRY_AFTER_MS: u32 = 50;
-
-type Answer<T> = Port<Result<T, ErrorReply>>;
-
-/// What a connection asks for.
-#[derive(Debug)]
-pub enum LinkRequest {
-    /// The topic of that name, which is made if policy allows.
-    Resolve {
-        /// The name.
-        name: TopicName,
-        /// Gets the topic.
-        reply: Answer<Arc<TopicRoute>>,
-    },
-    /// Makes a topic.
-    Create {
-        /// What the client asked for.
-        ask: CreateTopic,
-        /// Gets the answer.
-        reply: Answer<CreateTopicReply>,
-    },
-    /// Changes a topic.
-    Alter {
-        /// What the client asked for.
-        ask: AlterTopic,
-        /// Gets the answer.
-        reply: Answer<AlterTopicReply>,
-    },
-    /// Removes a topic.
-    Delete {
-        /// What the client asked for.
-        ask: DeleteTopic,
-        /// Gets the answer.
-        reply: Answer<DeleteTopicReply>,
-    },
-    /// Gives a producer its identity.
-    InitProducer {
-        /// What the client asked for.
-        ask: InitProducer,
-        /// Gets the answer.
-        reply: Answer<InitProducerReply>,
-    },
-}
-
-impl Weigh for LinkRequest {}
-
-/// One that asked for a topic by name; its credit is held until it is told.
-type Resolving = (Answer<Arc<TopicRoute>>, Credit);
-
-/// Who waits for a topic to be open.
-#[derive(Debug)]
-pub enum Waiter {
-    /// Those that asked for it by name.
-    Resolve(TopicName),
-    /// The one that made it, or found it there.
-    Create(Answer<CreateTopicReply>, bool, Credit),
-    /// The one that changed it.
-    Alter(Answer<AlterTopicReply>, Credit),
-}
-
-/// An answer that came back to this actor.
-#[derive(Debug)]
-pub enum Heard {
-    /// The registry made a topic, or had it.
-    Created(Waiter, Result<TopicCreated, RegistryError>),
-    /// The registry changed a topic.
-    Altered(Waiter, Result<Arc<TopicRoutes>, RegistryError>),
-    /// The registry removed a topic.
-    Deleted(TopicName, Answer<DeleteTopicReply>, Credit, Result<TopicId, RegistryError>),
-    /// A shard opened a topic, or could not.
-    Opened(ShardId, TopicId, Result<TopicOpened, QueueError>),
-    /// A shard forgot a topic, or could not.
-    Forgotten(ShardId, TopicId, bool),
-    /// A shard listed what its log knows.
-    Listed(ShardId, Vec<TopicId>),
-}
-
-impl Weigh for Heard {}
 
 /// What RegistryLink is started with.
 #[derive(Clone)]
@@ -146,6 +73,12 @@ pub struct LinkParts {
     pub published: Arc<watch::Sender<Arc<Routes>>>,
     /// Becomes true once all topics were asked for after the start.
     pub settled: Arc<watch::Sender<bool>>,
+    /// This broker.
+    pub broker: BrokerId,
+    /// The registry that the shards' data belongs to, as it was when the broker started.
+    pub home: Home,
+    /// Where the last known routes are kept.
+    pub kept: PathBuf,
 }
 
 /// See the module documentation.
@@ -154,24 +87,40 @@ pub struct RegistryLink {
     ledger: Ledger<Waiter>,
     resolving: BTreeMap<TopicName, Vec<Resolving>>,
     heard: Option<Inbox<Heard>>,
+    survey: Survey,
     has_table: bool,
-    /// What shards listed before the first table came.
-    listed_early: Vec<(ShardId, Vec<TopicId>)>,
     unpublished: bool,
+    saving: Saving,
+}
+
+/// Whether the last known routes are on disk.
+#[derive(Debug, Default)]
+struct Saving {
+    /// They are not.
+    is_wanted: bool,
+    /// A writing is under way.
+    is_under_way: bool,
+    /// The last one failed, and that was said.
+    has_failed: bool,
 }
 
 impl RegistryLink {
     /// Starts the link at `place`.
     #[must_use]
     pub fn start(place: &Place, parts: LinkParts) -> HostHandle<Self> {
-        Host::spawn(place, ActorSpec::new("RegistryLink", "broker"), move || Self {
-            parts: parts.clone(),
-            ledger: Ledger::new(Routes::clone(&parts.published.borrow())),
-            resolving: BTreeMap::new(),
-            heard: None,
-            has_table: false,
-            listed_early: Vec::new(),
-            unpublished: false,
+        Host::spawn(place, ActorSpec::new("RegistryLink", "broker"), move || {
+            let own = parts.shards.iter().map(|shard| shard.shard).collect();
+            let routes = Routes::clone(&parts.published.borrow());
+            Self {
+                parts: parts.clone(),
+                ledger: Ledger::new(routes, own, parts.home.clone()),
+                resolving: BTreeMap::new(),
+                heard: None,
+                survey: Survey::default(),
+                has_table: false,
+                unpublished: false,
+                saving: Saving::default(),
+            }
         })
     }
 }
@@ -320,7 +269,8 @@ impl RegistryLink {
                 }
             }
         }
-        if self.has_table && self.ledger.is_settled() {
+        let surveyed = self.survey.is_done(self.ledger.table().registry);
+        if self.has_table && surveyed && self.ledger.is_settled() {
             self.publish();
             self.parts.settled.send_if_modified(|settled| !std::mem::replace(settled, true));
         }
@@ -365,7 +315,7 @@ impl RegistryLink {
 }
 
 fn refused(error: &RegistryError) -> ErrorReply {
-    let reply = ErrorReply::new(error.code(), error.to_string());
+    let reply = error.to_reply();
     if reply.retriable { reply.with_retry_after_ms(RETRY_AFTER_MS) } else { reply }
 }
 
@@ -375,14 +325,6 @@ impl Resident for RegistryLink {
         let watch = Watch { to: room.inbox(2) };
         if self.parts.registry.watch.try_put(watch).is_err() {
             tracing::error!("the registry takes no watch");
-        }
-        for shard in &self.parts.shards {
-            let id = shard.shard;
-            let port = self.port(room, move |answer: Result<Vec<TopicConfig>, Dropped>| {
-                let listed = answer.unwrap_or_default();
-                Heard::Listed(id, listed.iter().map(|config| config.topic).collect())
-            });
-            let _ = shard.inbox.try_put(ShardRequest::ListTopics { reply: port });
         }
         room.tick_every(TICK);
     }
@@ -403,13 +345,16 @@ impl Receive<LinkRequest> for RegistryLink {
 impl Receive<RoutingChanged> for RegistryLink {
     fn receive(&mut self, changed: RoutingChanged, _: Credit, room: &mut Room<'_, Self>) {
         self.has_table = true;
+        if changed.table.registry != self.ledger.table().registry
+            || changed.table.version < self.ledger.table().version
+        {
+            self.survey.again();
+        }
         let actions = self.ledger.table_changed(changed.table);
         self.unpublished = true;
+        self.saving.is_wanted = true;
         self.carry_out(actions, room);
-        for (shard, ids) in std::mem::take(&mut self.listed_early) {
-            let actions = self.ledger.shard_lists(shard, &ids);
-            self.carry_out(actions, room);
-        }
+        self.survey(room);
         room.notify_drained();
     }
 }
@@ -442,8 +387,23 @@ impl Receive<Heard> for RegistryLink {
                 self.ledger.dropped(shard, id, done);
                 return;
             }
-            Heard::Listed(shard, ids) if self.has_table => self.ledger.shard_lists(shard, &ids),
-            Heard::Listed(shard, ids) => return self.listed_early.push((shard, ids)),
+            Heard::Listed(shard, topics) => {
+                if let Some(holdings) = self.survey.listed(shard, topics) {
+                    self.surveyed(&holdings, room);
+                }
+                return;
+            }
+            Heard::Offered(answer) => return self.offered(answer, room),
+            Heard::Saved(result) => {
+                self.saving.is_under_way = false;
+                let has_failed = result.is_err();
+                if let (Err(error), false) = (result, self.saving.has_failed) {
+                    tracing::warn!(error, "the last known routes are not on disk");
+                }
+                self.saving.has_failed = has_failed;
+                self.saving.is_wanted |= has_failed;
+                return;
+            }
         };
         self.carry_out(actions, room);
     }
@@ -459,5 +419,7 @@ impl Receive<Tick> for RegistryLink {
     fn receive(&mut self, _: Tick, _: Credit, room: &mut Room<'_, Self>) {
         let actions = self.ledger.tick();
         self.carry_out(actions, room);
+        self.survey(room);
+        self.save(room);
     }
 }

@@ -1,15 +1,13 @@
 //! A broker as a process: arguments, log lines, signals, exit code. Both `grus-broker` and
 //! `grus broker` are this.
 
-use std::io::{IsTerminal, Write as _};
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use grus_mailbox::{Process, System};
 use grus_registry::configuration::{ConfigError, Loaded};
-use rustix::process::{Resource, getrlimit, setrlimit};
+use grus_registry::daemon::{Signals, raise_descriptor_limit, start_log_lines};
 use thiserror::Error;
-use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 use crate::broker::{Broker, StartError};
 use crate::config::{BROKER_SCHEMA, BrokerConfig};
@@ -84,7 +82,7 @@ pub fn run_from(args: &BrokerArgs) -> Result<(), RunError> {
         let _ = out.write_all(BROKER_SCHEMA.print(&loaded).as_bytes()); // the reader may have left
         return Ok(());
     }
-    start_log_lines(&loaded.config)?;
+    start_log_lines(&loaded.config.logging_filter).map_err(RunError::System)?;
     Broker::run(loaded)
 }
 
@@ -97,8 +95,15 @@ impl Broker {
     pub fn run(config: impl Into<Loaded<BrokerConfig>>) -> Result<(), RunError> {
         raise_descriptor_limit();
         System::new().block_on(async {
-            let mut signals = Signals::listen()?;
-            let broker = Broker::start(config, Process::system()).await?;
+            let mut signals = Signals::listen().map_err(RunError::System)?;
+            let broker = tokio::select! {
+                started = Broker::start(config, Process::system()) => started?,
+                // Nothing is served yet; what was begun is recovered at the next start.
+                name = signals.next() => {
+                    tracing::info!(signal = name, "stopped before it was ready");
+                    return Ok(());
+                }
+            };
             let addresses = broker.addresses();
             let http = addresses.http.map_or("off".into(), |address| address.to_string());
             tracing::info!(
@@ -119,52 +124,6 @@ impl Broker {
             Ok(())
         })
     }
-}
-
-/// Lets the process have as many descriptors as it may: each connection and each file of a log
-/// takes one, and shells often allow 1,024 only.
-fn raise_descriptor_limit() {
-    let mut limit = getrlimit(Resource::Nofile);
-    if limit.current == limit.maximum {
-        return;
-    }
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!(%error, "the limit of open files stays as it is");
-    }
-}
-
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn listen() -> Result<Self, RunError> {
-        let of = |kind| signal(kind).map_err(|error| RunError::System(error.to_string()));
-        Ok(Self {
-            terminate: of(SignalKind::terminate())?,
-            interrupt: of(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
-}
-
-fn start_log_lines(config: &BrokerConfig) -> Result<(), RunError> {
-    let filter = EnvFilter::try_new(&config.logging_filter)
-        .map_err(|error| RunError::System(format!("logging.filter: {error}")))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .try_init()
-        .map_err(|error| RunError::System(format!("log lines: {error}")))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use grus_protocol::ids::{BrokerId, QueueId};
 use grus_protocol::message::{DescribeTopicReply, QueueDescription};
 
 use crate::error::QueueError;
-use crate::registry_link::routes::TopicRoute;
+use crate::registry_link::routes::{Leader, TopicRoute};
 use crate::topic_queue::{QueueAsk, QueueHandle, QueueStatus};
 
 type Asked = Answer<Result<QueueStatus, QueueError>>;
@@ -35,7 +35,10 @@ fn ask(queue: &Arc<QueueHandle>) -> Option<Asked> {
 pub async fn describe(topic: &TopicRoute, broker: BrokerId) -> DescribeTopicReply {
     let statuses = queue_statuses(topic).await;
     let queues = (0..).map(QueueId).zip(&topic.queues).zip(statuses).map(|((queue, place), at)| {
-        let leader_broker = at.as_ref().map(|_| broker);
+        let leader_broker = match place.leader {
+            Leader::Here => at.as_ref().map(|_| broker),
+            _ => place.leader_id(broker),
+        };
         QueueDescription {
             queue,
             shard: place.shard,

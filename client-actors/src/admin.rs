@@ -9,7 +9,7 @@ use grus_protocol::message::{
     DescribeTopic, DescribeTopicReply, ListAt, ListOffsets, ListOffsetsReply, ListTopics, Metadata,
     Request, TopicSettings, TopicSummary,
 };
-use grus_protocol::{ErrorCode, ErrorReply, QueueId, TopicId, TopicName};
+use grus_protocol::{BrokerId, ErrorCode, ErrorReply, QueueId, TopicId, TopicName};
 
 use crate::client::Client;
 use crate::config::millis;
@@ -141,12 +141,21 @@ impl Client {
     /// [`ClientError::Refused`] with `UnknownTopic`; [`ClientError::Timeout`];
     /// [`ClientError::Closed`].
     pub async fn queue_count(&self, topic: &str) -> Result<u32, ClientError> {
+        Ok(u32::try_from(self.queue_leaders(topic).await?.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Tells which broker leads each queue of a topic, by number; none where the broker is not
+    /// there now. Otherwise as [`Client::queue_count`].
+    ///
+    /// # Errors
+    /// As [`Client::queue_count`].
+    pub async fn queue_leaders(&self, topic: &str) -> Result<Vec<Option<BrokerId>>, ClientError> {
         let request = Metadata { topics: vec![name(topic)?], auto_create: true };
         let reply = self.ask(&request).await?.result.map_err(ClientError::Refused)?;
         match reply.topics.into_iter().next() {
             Some(found) => match found.error {
                 Some(error) => Err(ClientError::Refused(error.into())),
-                None => Ok(u32::try_from(found.queues.len()).unwrap_or(u32::MAX)),
+                None => Ok(found.queues.iter().map(|queue| queue.leader_broker).collect()),
             },
             None => Err(ClientError::BadReply("metadata lacks the topic".to_owned())),
         }
@@ -218,6 +227,10 @@ impl Client {
             self.core.doors.ask.put(ask).await.map_err(|_stopped| ClientError::Closed)?;
             let wait_ms = if let Ok(frame) = answer.await {
                 match reply_of::<R::Reply>(&frame) {
+                    // It may be away for long, and nothing was changed: told at once.
+                    Err(refusal) if refusal.code == ErrorCode::RegistryUnavailable => {
+                        return Ok(Err(refusal));
+                    }
                     Err(refusal) if refusal.retriable => {
                         *uncertain |= refusal.code.outcome_unknown();
                         again_ms.max(u64::from(refusal.retry_after_ms))

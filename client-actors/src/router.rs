@@ -6,7 +6,8 @@
 //!                  <------Routed----------'
 //! ```
 //!
-//! * Owns: the links, which broker each leads to, requests that wait for a broker to be there.
+//! * Owns: the links, which broker each leads to, requests that wait for a broker to be there, and
+//!   who follows which routes ([`watching`]).
 //! * Lives on: the client's arbiter, with all links, producers and readers.
 //! * Inbox: [`Ask`], [`FindRoute`], [`Await`], [`LinkChanged`], [`MetadataAnswered`], [`Tick`].
 //! * Talks to: its links; whoever asked, by reply port or inbox.
@@ -14,7 +15,8 @@
 //! * If it panics: links are made anew; those who asked ask again.
 //!
 //! A broker that the bootstrap link has reached is used through that link, whatever address it
-//! announces; others get a link of their own when a route first leads to them.
+//! announces; others get a link of their own when a route first leads to them, or when nobody else
+//! can be reached. The bootstrap link may lead to a registry, which serves all that is about topics.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -25,20 +27,33 @@ use grus_mailbox::{
     ActorSpec, Credit, Dropped, Host, HostHandle, Inbox, Port, Receive, Resident, Room, Tick, Weigh,
 };
 use grus_protocol::ids::BrokerAddress;
-use grus_protocol::message::{HelloReply, Metadata, MetadataReply};
-use grus_protocol::{BrokerId, ErrorCode, ErrorReply, Frame, TopicName};
+use grus_protocol::message::{
+    HelloReply, Metadata, MetadataReply, RoutesChanged, WatchRoutes, features,
+};
+use grus_protocol::{BrokerId, ErrorCode, ErrorReply, Frame, Opcode, TopicName};
 
 use crate::error::Refusal;
 use crate::link::{
-    ANSWERS_MAX, CALL_BYTES_MAX, Call, Link, LinkChanged, LinkSettings, LinkState, Subscribe,
-    encode,
+    ANSWERS_MAX, CALL_BYTES_MAX, Call, Link, LinkChanged, LinkSettings, LinkState, Pushed,
+    PushesTo, Subscribe, encode,
 };
-use crate::route::{LinkId, Route};
+use crate::route::{ASK_MS_MAX, LinkId, Route};
+use watching::Watching;
+
+mod watching;
 
 const TICK: Duration = Duration::from_millis(50);
+/// Changes of the routes that wait to be looked at.
+const PUSHES_MAX: u32 = 1_024;
 /// Most requests that wait for a broker.
 pub(crate) const ASKS_MAX: u32 = 4_096;
 const BOOTSTRAP: LinkId = LinkId(0);
+/// The broker id by which a registry introduces itself.
+const REGISTRY: BrokerId = BrokerId(0);
+/// Where the opcode stands in a frame's head.
+const OPCODE: std::ops::Range<usize> = 8..10;
+/// Most brokers that are tried when the bootstrap addresses are of no use.
+const OTHERS_MAX: usize = 8;
 
 /// Sends a request to any broker, once one is there.
 #[derive(Debug)]
@@ -104,6 +119,8 @@ struct OwnLink {
     door: LinkHandle,
     session: Option<u64>,
     broker: Option<BrokerId>,
+    /// Whether its peer tells routes as they change.
+    tells_routes: bool,
 }
 
 /// A request that waits for a broker, with its place in the inbox.
@@ -122,7 +139,11 @@ pub(crate) struct Router {
     last_reason: Arc<str>,
     waiting: VecDeque<Waiting>,
     awaiting: Vec<(Await, Credit)>,
-    addresses: HashMap<BrokerId, LinkId>,
+    /// The link that was opened to a broker's address.
+    addresses: HashMap<BrokerId, (LinkId, String)>,
+    watching: Watching,
+    /// All brokers, as they were last told.
+    brokers: Vec<BrokerAddress>,
     own: Option<OwnInboxes>,
 }
 
@@ -130,6 +151,7 @@ pub(crate) struct Router {
 struct OwnInboxes {
     changes: Inbox<LinkChanged>,
     metadata: Inbox<MetadataAnswered>,
+    pushes: Inbox<Pushed>,
 }
 
 impl Router {
@@ -143,6 +165,8 @@ impl Router {
             waiting: VecDeque::new(),
             awaiting: Vec::new(),
             addresses: HashMap::new(),
+            watching: Watching::default(),
+            brokers: Vec::new(),
             own: None,
         }
     }
@@ -157,20 +181,26 @@ impl Router {
         let calls = handle.inbox::<Call>(CALL_BYTES_MAX);
         let subscribe = handle.inbox::<Subscribe>(ANSWERS_MAX);
         if let Some(own) = &self.own {
-            let _ = subscribe.try_put(Subscribe { to: own.changes.clone(), pushes: None });
+            // Pushes that belong to a call are those of the routes.
+            let pushes = Some(PushesTo { owner: 0, inbox: own.pushes.clone() });
+            let _ = subscribe.try_put(Subscribe { to: own.changes.clone(), pushes });
         }
         let door = LinkHandle { id, calls, subscribe };
-        self.links.push(OwnLink { handle, door, session: None, broker: None });
+        self.links.push(OwnLink { handle, door, session: None, broker: None, tells_routes: false });
         id
     }
 
-    /// Sends over the first link that is up; gives the port back if none is, or none has room.
+    /// Sends over the first link that is up and leads to somebody who serves it; gives the port
+    /// back if none does, or none has room.
     fn send(
         &mut self,
         frame: BytesMut,
         answer: Port<Frame>,
     ) -> Result<(), (BytesMut, Port<Frame>)> {
-        let up = self.links.iter().find_map(|link| Some((link, link.session?)));
+        let needs_broker = is_for_brokers(&frame);
+        let serves = |link: &OwnLink| !needs_broker || link.broker.is_some_and(|id| id != REGISTRY);
+        let mut links = self.links.iter().filter(|link| serves(link));
+        let up = links.find_map(|link| Some((link, link.session?)));
         let Some((link, session)) = up else { return Err((frame, answer)) };
         let call = Call { session, frame, body: Bytes::new(), answer: Some(answer) };
         link.door.calls.try_put(call).map_err(|refused| {
@@ -180,10 +210,10 @@ impl Router {
     }
 
     fn send_waiting(&mut self) {
-        while let Some(Waiting { frame, deadline_ms, answer, credit }) = self.waiting.pop_front() {
+        for waiting in std::mem::take(&mut self.waiting) {
+            let Waiting { frame, deadline_ms, answer, credit } = waiting;
             if let Err((frame, answer)) = self.send(frame, answer) {
-                self.waiting.push_front(Waiting { frame, deadline_ms, answer, credit });
-                return;
+                self.waiting.push_back(Waiting { frame, deadline_ms, answer, credit });
             }
         }
     }
@@ -202,11 +232,13 @@ impl Router {
         brokers: &[BrokerAddress],
         room: &Room<'_, Self>,
     ) -> Option<LinkId> {
-        if let Some(link) = self.links.iter().find(|link| link.broker == Some(broker)) {
+        // What the bootstrap link has reached is used through it, also while it connects again.
+        let leads = |link: &&OwnLink| {
+            let is_kept = link.session.is_some() || link.door.id == BOOTSTRAP;
+            link.broker == Some(broker) && is_kept
+        };
+        if let Some(link) = self.links.iter().find(leads) {
             return Some(link.door.id);
-        }
-        if let Some(link) = self.addresses.get(&broker) {
-            return Some(*link);
         }
         let address = brokers.iter().find(|address| address.id == broker)?;
         let host = if address.host.contains(':') {
@@ -214,9 +246,27 @@ impl Router {
         } else {
             address.host.clone()
         };
-        let link = self.open_link(vec![format!("{host}:{}", address.port)], room);
-        self.addresses.insert(broker, link);
+        let address = format!("{host}:{}", address.port);
+        if let Some((link, known)) = self.addresses.get(&broker) {
+            if *known == address {
+                return Some(*link);
+            }
+            drop(self.links[link.0 as usize].handle.stop()); // it has come back elsewhere
+        }
+        let link = self.open_link(vec![address.clone()], room);
+        self.addresses.insert(broker, (link, address));
         Some(link)
+    }
+
+    /// Nobody can be reached: tries whoever else there is.
+    fn try_others(&mut self, room: &Room<'_, Self>) {
+        if self.links.iter().any(|link| link.session.is_some()) {
+            return;
+        }
+        let others: Vec<_> = self.brokers.iter().take(OTHERS_MAX).cloned().collect();
+        for other in &others {
+            self.link_to(other.id, &others, room);
+        }
     }
 
     fn route_of(
@@ -226,6 +276,7 @@ impl Router {
         room: &Room<'_, Self>,
     ) -> Result<(Route, Vec<LinkHandle>), Refusal> {
         let reply: MetadataReply = reply_of(frame)?;
+        self.brokers.clone_from(&reply.brokers);
         let found = reply.topics.into_iter().find(|found| found.name == *topic);
         let Some(found) = found else { return Err(nonsense("metadata lacks the topic")) };
         if let Some(error) = found.error {
@@ -248,6 +299,12 @@ impl Router {
     }
 }
 
+/// Whether a request is served by brokers alone, not by a registry.
+fn is_for_brokers(frame: &[u8]) -> bool {
+    let opcode = frame.get(OPCODE).map(|bytes| u16::from_le_bytes([bytes[0], bytes[1]]));
+    [Opcode::InitProducer, Opcode::FindMessages].map(|known| Some(known.number())).contains(&opcode)
+}
+
 /// Decodes a reply; what cannot be decoded is a refusal, too.
 pub(crate) fn reply_of<T: serde::de::DeserializeOwned>(frame: &Frame) -> Result<T, Refusal> {
     frame.reply::<T>().map_err(|error| match error {
@@ -268,7 +325,8 @@ pub(crate) fn unavailable(what: &str) -> Refusal {
 impl Resident for Router {
     fn started(&mut self, room: &mut Room<'_, Self>) {
         room.tick_every(TICK);
-        let own = OwnInboxes { changes: room.inbox(ANSWERS_MAX), metadata: room.inbox(ASKS_MAX) };
+        let (changes, metadata) = (room.inbox(ANSWERS_MAX), room.inbox(ASKS_MAX));
+        let own = OwnInboxes { changes, metadata, pushes: room.inbox(PUSHES_MAX) };
         self.own = Some(own);
         let addresses = self.settings.addresses.clone();
         let link = self.open_link(addresses, room);
@@ -292,6 +350,45 @@ impl Receive<Ask> for Router {
 
 impl Receive<FindRoute> for Router {
     fn receive(&mut self, find: FindRoute, credit: Credit, _: &mut Room<'_, Self>) {
+        self.watching.follow(&find.topic, &find.to);
+        self.find(find, credit);
+        self.watch();
+    }
+}
+
+impl Receive<Pushed> for Router {
+    fn receive(&mut self, pushed: Pushed, credit: Credit, room: &mut Room<'_, Self>) {
+        drop(credit);
+        let frame = pushed.frame;
+        let is_routes = frame.head.opcode == Opcode::RoutesChanged;
+        let Some(change) = frame.header::<RoutesChanged>().ok().filter(|_| is_routes) else {
+            return; // of a later version
+        };
+        let deadline_ms = room.clock().monotonic_ms() + ASK_MS_MAX;
+        for (topic, to) in self.watching.heard(&change) {
+            let find = FindRoute { topic, auto_create: false, deadline_ms, to };
+            self.find(find, Credit::unbounded());
+        }
+    }
+}
+
+impl Router {
+    /// Asks to be told the routes of the topics in use, over the first link that can.
+    fn watch(&mut self) {
+        let tells = |link: &&OwnLink| link.session.is_some() && link.tells_routes;
+        let Some(link) = self.links.iter().find(tells) else { return };
+        let (id, Some(session)) = (link.door.id, link.session) else { return };
+        if !self.watching.wants(id, session) {
+            return;
+        }
+        let topics = self.watching.asked(id, session);
+        let frame = encode(&WatchRoutes { topics }, 0);
+        let answer = Some(Port::call(|_| ())); // what counts are the pushes
+        let call = Call { session, frame, body: Bytes::new(), answer };
+        let _ = link.door.calls.try_put(call); // without it, errors tell
+    }
+
+    fn find(&mut self, find: FindRoute, credit: Credit) {
         let FindRoute { topic, auto_create, deadline_ms, to } = find;
         let metadata = Metadata { topics: vec![topic.clone()], auto_create };
         let Some(own) = self.own.as_ref().map(|own| own.metadata.clone()) else { return };
@@ -324,21 +421,26 @@ impl Receive<MetadataAnswered> for Router {
 }
 
 impl Receive<LinkChanged> for Router {
-    fn receive(&mut self, change: LinkChanged, _: Credit, _: &mut Room<'_, Self>) {
-        let link = &mut self.links[change.link.0 as usize];
+    fn receive(&mut self, change: LinkChanged, _: Credit, room: &mut Room<'_, Self>) {
+        // One of a router before this one may still speak.
+        let Some(link) = self.links.get_mut(change.link.0 as usize) else { return };
         match change.state {
             LinkState::Up { session, hello } => {
                 link.session = Some(session);
                 link.broker = Some(hello.broker_id);
+                link.tells_routes = hello.features & features::WATCH_ROUTES != 0;
                 self.hello = Some(Arc::clone(&hello));
                 for (wait, _) in self.awaiting.drain(..) {
                     wait.answer.send(Ok(Arc::clone(&hello)));
                 }
                 self.send_waiting();
+                self.watch();
             }
             LinkState::Down { reason } => {
                 link.session = None;
                 self.last_reason = reason;
+                self.try_others(room);
+                self.watch();
             }
         }
     }

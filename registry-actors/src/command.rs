@@ -5,7 +5,7 @@
 //! build knows that it does not know.
 
 use bytes::Bytes;
-use grus_protocol::ids::{BrokerAddress, BrokerId, Durability, ShardId, TopicId};
+use grus_protocol::ids::{BrokerAddress, BrokerId, Durability, QueueId, ShardId, TopicId};
 use grus_protocol::message::{DEDUP_WINDOW_MS_DEFAULT, TopicKind, TopicSettings};
 use grus_protocol::names::TopicName;
 use serde::de::DeserializeOwned;
@@ -22,6 +22,18 @@ pub const KIND_ALTER_TOPIC: u16 = 65;
 pub const KIND_DELETE_TOPIC: u16 = 66;
 /// Kind of a [`RegisterBroker`].
 pub const KIND_REGISTER_BROKER: u16 = 67;
+/// Kind of a [`FoundRegistry`].
+pub const KIND_FOUND_REGISTRY: u16 = 68;
+/// Kind of an [`EnrolBroker`].
+pub const KIND_ENROL_BROKER: u16 = 69;
+/// Kind of a [`MarkBroker`].
+pub const KIND_MARK_BROKER: u16 = 70;
+/// Kind of a [`PlaceTopic`].
+pub const KIND_PLACE_TOPIC: u16 = 71;
+/// Kind of a [`GrowTopic`].
+pub const KIND_GROW_TOPIC: u16 = 72;
+/// Kind of an [`AdoptTopics`].
+pub const KIND_ADOPT_TOPICS: u16 = 73;
 
 /// A change of the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,8 +44,101 @@ pub enum Command {
     AlterTopic(AlterTopic),
     /// Removes a topic.
     DeleteTopic(DeleteTopic),
-    /// Names a broker, where it is and which shards it leads.
+    /// Names a broker, where it is and which shards it leads. Written by builds before
+    /// [`Command::EnrolBroker`].
     RegisterBroker(RegisterBroker),
+    /// Gives the registry its number.
+    FoundRegistry(FoundRegistry),
+    /// A broker is there: takes its shards, and gives it those that it wants.
+    EnrolBroker(EnrolBroker),
+    /// A broker is live, or is not.
+    MarkBroker(MarkBroker),
+    /// Makes a topic on chosen shards.
+    PlaceTopic(PlaceTopic),
+    /// Changes a topic; new queues go to chosen shards.
+    GrowTopic(GrowTopic),
+    /// Takes topics that a broker's shards hold and the registry does not know.
+    AdoptTopics(AdoptTopics),
+}
+
+/// Gives the registry its number, once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FoundRegistry {
+    /// The number, drawn by the proposer. Never 0.
+    pub registry: u64,
+}
+
+/// A broker is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnrolBroker {
+    /// The broker.
+    pub broker: BrokerId,
+    /// The number of its data folder's disk.
+    pub disk: u64,
+    /// Host name or IP address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// The shards it says it has.
+    pub shards: Vec<(ShardId, Durability)>,
+    /// How many shards of each durability it wants.
+    pub shards_wanted: u32,
+}
+
+/// A broker is live, or is not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MarkBroker {
+    /// The broker.
+    pub broker: BrokerId,
+    /// Whether its lease holds.
+    pub live: bool,
+}
+
+/// Makes a topic on chosen shards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlaceTopic {
+    /// The topic.
+    pub create: CreateTopic,
+    /// One for each queue. When they do not fit the state by then, the state chooses.
+    pub shards: Vec<ShardId>,
+}
+
+/// Changes a topic; new queues go to chosen shards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrowTopic {
+    /// The change.
+    pub alter: AlterTopic,
+    /// One for each new queue. When they do not fit the state by then, the state chooses.
+    pub shards: Vec<ShardId>,
+}
+
+/// Takes topics that a broker's shards hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdoptTopics {
+    /// The broker.
+    pub broker: BrokerId,
+    /// The topics.
+    pub topics: Vec<AdoptTopic>,
+}
+
+/// What a broker's shards know of a topic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdoptTopic {
+    /// Its name.
+    pub name: TopicName,
+    /// Its incarnation.
+    pub id: TopicId,
+    /// How it is kept; the number of queues is not looked at.
+    pub settings: StoredSettings,
+    /// Which of its queues are on which shard.
+    pub queues: Vec<(QueueId, ShardId)>,
 }
 
 /// Makes a topic.
@@ -173,7 +278,7 @@ pub enum FormatError {
 impl Command {
     /// Whether this build knows items of `kind`.
     pub fn knows(kind: u16) -> bool {
-        (KIND_CREATE_TOPIC..=KIND_REGISTER_BROKER).contains(&kind)
+        (KIND_CREATE_TOPIC..=KIND_ADOPT_TOPICS).contains(&kind)
     }
 
     /// The command as an item of an entry: its kind and its bytes.
@@ -183,6 +288,12 @@ impl Command {
             Self::AlterTopic(command) => (KIND_ALTER_TOPIC, encode(command)),
             Self::DeleteTopic(command) => (KIND_DELETE_TOPIC, encode(command)),
             Self::RegisterBroker(command) => (KIND_REGISTER_BROKER, encode(command)),
+            Self::FoundRegistry(command) => (KIND_FOUND_REGISTRY, encode(command)),
+            Self::EnrolBroker(command) => (KIND_ENROL_BROKER, encode(command)),
+            Self::MarkBroker(command) => (KIND_MARK_BROKER, encode(command)),
+            Self::PlaceTopic(command) => (KIND_PLACE_TOPIC, encode(command)),
+            Self::GrowTopic(command) => (KIND_GROW_TOPIC, encode(command)),
+            Self::AdoptTopics(command) => (KIND_ADOPT_TOPICS, encode(command)),
         }
     }
 
@@ -196,6 +307,12 @@ impl Command {
             KIND_ALTER_TOPIC => decode(bytes).map(Self::AlterTopic),
             KIND_DELETE_TOPIC => decode(bytes).map(Self::DeleteTopic),
             KIND_REGISTER_BROKER => decode(bytes).map(Self::RegisterBroker),
+            KIND_FOUND_REGISTRY => decode(bytes).map(Self::FoundRegistry),
+            KIND_ENROL_BROKER => decode(bytes).map(Self::EnrolBroker),
+            KIND_MARK_BROKER => decode(bytes).map(Self::MarkBroker),
+            KIND_PLACE_TOPIC => decode(bytes).map(Self::PlaceTopic),
+            KIND_GROW_TOPIC => decode(bytes).map(Self::GrowTopic),
+            KIND_ADOPT_TOPICS => decode(bytes).map(Self::AdoptTopics),
             other => Err(FormatError::Kind(other)),
         }
     }
@@ -219,75 +336,4 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FormatError
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn samples() -> Vec<Command> {
-        let name = TopicName::try_from("orders").unwrap();
-        let settings = StoredSettings::from(&TopicSettings::default());
-        vec![
-            Command::CreateTopic(CreateTopic { name: name.clone(), id: TopicId(7), settings }),
-            Command::AlterTopic(AlterTopic {
-                name: name.clone(),
-                id: TopicId(0),
-                queues: Some(8),
-                retention_ms: None,
-                retention_bytes: Some(1 << 30),
-                dedup_window_ms: None,
-            }),
-            Command::DeleteTopic(DeleteTopic { name, id: TopicId(u64::MAX) }),
-            Command::RegisterBroker(RegisterBroker {
-                broker: BrokerId(1),
-                host: "127.0.0.1".into(),
-                port: 6086,
-                shards: vec![(ShardId(0), Durability::Persisted)],
-            }),
-        ]
-    }
-
-    #[test]
-    fn commands_read_back_and_every_cut_is_refused() {
-        for command in samples() {
-            let (kind, bytes) = command.encode();
-            assert!(Command::knows(kind));
-            assert_eq!(Command::decode(kind, &bytes).unwrap(), command);
-            for cut in 0..bytes.len() {
-                assert!(Command::decode(kind, &bytes[..cut]).is_err(), "cut at {cut}");
-            }
-            let longer = [&bytes[..], &[0]].concat();
-            assert!(matches!(Command::decode(kind, &longer), Err(FormatError::Trailing(1))));
-            let newer = [&[2], &bytes[1..]].concat();
-            assert!(matches!(Command::decode(kind, &newer), Err(FormatError::Version(2))));
-        }
-        assert!(matches!(Command::decode(63, &[1]), Err(FormatError::Kind(63))));
-        assert!(!Command::knows(63) && !Command::knows(68));
-    }
-
-    #[test]
-    fn the_format_does_not_change() {
-        let golden: Vec<_> =
-            samples().iter().map(|command| command.encode().1.escape_ascii().to_string()).collect();
-        assert_eq!(
-            golden,
-            [
-                "\\x01\\x83\\xa4name\\xa6orders\\xa2id\\x07\\xa8settings\\x85\\xa6queues\\x04\
-                 \\xaadurability\\x00\\xacretention_ms\\xce$\\x0c\\x84\\x00\
-                 \\xafretention_bytes\\x00\\xa4kind\\x00",
-                "\\x01\\x85\\xa4name\\xa6orders\\xa2id\\x00\\xa6queues\\x08\
-                 \\xacretention_ms\\xc0\\xafretention_bytes\\xce@\\x00\\x00\\x00",
-                "\\x01\\x82\\xa4name\\xa6orders\\xa2id\\xcf\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff",
-                "\\x01\\x84\\xa6broker\\x01\\xa4host\\xa9127.0.0.1\\xa4port\\xcd\\x17\\xc6\
-                 \\xa6shards\\x91\\x92\\x00\\x00",
-            ]
-        );
-    }
-
-    #[test]
-    fn a_bad_name_in_the_log_is_unreadable_and_no_panic() {
-        let (kind, bytes) = samples()[2].encode();
-        let at = bytes.windows(6).position(|window| window == b"orders").unwrap();
-        let mut bad = bytes.to_vec();
-        bad[at] = b'/';
-        assert!(matches!(Command::decode(kind, &bad), Err(FormatError::Malformed(_))));
-    }
-}
+mod tests;

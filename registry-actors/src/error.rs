@@ -1,6 +1,6 @@
 //! What the registry answers instead.
 
-use grus_protocol::error::ErrorCode;
+use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::ids::{BrokerId, Durability, ShardId, TopicId};
 use thiserror::Error;
 
@@ -54,6 +54,24 @@ pub enum RegistryError {
         /// Its durability.
         durability: Durability,
     },
+    /// Another data folder, or another process that is alive, has this broker's id.
+    #[error("broker id {broker} belongs to another data folder")]
+    BrokerIdTaken {
+        /// The broker.
+        broker: BrokerId,
+    },
+    /// Another process of the same data folder is alive.
+    #[error("another process serves broker {broker}: it was heard of just now")]
+    BrokerAlive {
+        /// The broker.
+        broker: BrokerId,
+    },
+    /// The broker has to register first.
+    #[error("broker {broker} is not registered with this session")]
+    UnknownBroker {
+        /// The broker.
+        broker: BrokerId,
+    },
     /// A broker registers more than the registry takes.
     #[error("too many brokers or shards")]
     TooManyBrokers,
@@ -81,9 +99,29 @@ pub enum RegistryError {
     /// The registry is stopping.
     #[error("registry is stopping")]
     Stopping,
+    /// The registry, a process of its own, cannot be reached. Nothing was changed.
+    #[error("registry cannot be reached: {reason}")]
+    Unreachable {
+        /// Why, in words.
+        reason: String,
+    },
+    /// The registry was asked and has not answered: it may have done what was asked.
+    #[error("registry has not answered")]
+    Unanswered,
+    /// The registry, a process of its own, refused.
+    #[error("{0}")]
+    Remote(ErrorReply),
 }
 
 impl RegistryError {
+    /// As a client is told.
+    pub fn to_reply(&self) -> ErrorReply {
+        match self {
+            Self::Remote(error) => error.clone(),
+            own => ErrorReply::new(own.code(), own.to_string()),
+        }
+    }
+
     /// The code a client is told.
     pub fn code(&self) -> ErrorCode {
         match self {
@@ -92,12 +130,18 @@ impl RegistryError {
             Self::StaleTopic { .. } => ErrorCode::StaleTopic,
             Self::InvalidSettings { .. } => ErrorCode::InvalidSettings,
             Self::TooManyTopics | Self::TooManyQueues => ErrorCode::TooManyTopics,
-            Self::NoShard { .. } => ErrorCode::Unavailable,
+            Self::NoShard { .. } | Self::BrokerAlive { .. } => ErrorCode::Unavailable,
             Self::NotLeader => ErrorCode::NotLeader,
             Self::OutcomeUnknown => ErrorCode::OutcomeUnknown,
             Self::Busy => ErrorCode::Overloaded,
             Self::Stopping => ErrorCode::ShuttingDown,
-            Self::ShardTaken { .. } | Self::TooManyBrokers => ErrorCode::InvalidRequest,
+            Self::ShardTaken { .. } => ErrorCode::ShardTaken,
+            Self::TooManyBrokers => ErrorCode::InvalidRequest,
+            Self::BrokerIdTaken { .. } => ErrorCode::BrokerIdTaken,
+            Self::UnknownBroker { .. } => ErrorCode::UnknownBroker,
+            Self::Unreachable { .. } => ErrorCode::RegistryUnavailable,
+            Self::Unanswered => ErrorCode::Timeout,
+            Self::Remote(error) => error.code,
             Self::IdInUse { .. } | Self::Unreadable { .. } => ErrorCode::Internal,
         }
     }

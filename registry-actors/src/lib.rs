@@ -5,25 +5,44 @@
 //! replicated log. The log is the truth; [`disk_store`] keeps a copy of the state in sled. Those who
 //! ask send a [`RegistryRequest`]; those who route send a [`Watch`] and are told every change.
 
+pub mod broker_table;
 pub mod command;
+pub mod config;
 pub mod configuration;
+pub mod daemon;
 pub mod disk_store;
+mod door;
 pub mod error;
 mod flush;
+pub mod folder;
+
+mod frames;
 pub mod machine;
 mod materialiser;
 pub mod part;
+pub mod policy;
+pub mod process;
+pub mod rebalance;
 pub mod registry;
+pub mod remote;
 pub mod request;
 pub mod routing;
+pub mod run;
 pub mod service;
+mod session;
 pub mod state;
 pub mod watch;
 
+pub use config::{REGISTRY_SCHEMA, RegistryConfig};
 pub use error::RegistryError;
 pub use machine::RegistryMachine;
 pub use materialiser::CopyStats;
-pub use request::{RegistryHandle, RegistryRequest, TopicCreated};
-pub use routing::{RouteSpan, RoutingTable, ShardPlace, TopicRoutes};
-pub use service::{RegistryPlaces, RegistryService, RegistrySettings, RegistryStartError};
+pub use policy::TopicPolicy;
+pub use remote::{Claims, RemoteService, RemoteSettings, RemoteState};
+pub use request::{Enrolled, RefusedTopics, RegistryHandle, RegistryRequest, TopicCreated};
+pub use routing::{BrokerPlace, RouteSpan, RoutingTable, ShardPlace, TopicRoutes};
+pub use run::{RegistryArgs, run_from};
+pub use service::{
+    RegistryPlaces, RegistryService, RegistrySettings, RegistryStartError, draw_number,
+};
 pub use watch::{RoutingChanged, Watch};

@@ -13,7 +13,7 @@ use grus_protocol::names::TopicName;
 use serde::{Deserialize, Serialize};
 
 use crate::command::{FormatError, StoredSettings, decode, encode};
-use crate::routing::{RouteSpan, ShardPlace, TopicRoutes};
+use crate::routing::{BrokerPlace, RouteSpan, ShardPlace, TopicRoutes};
 use crate::state::State;
 
 /// Names a part of the state.
@@ -63,6 +63,8 @@ impl PartKey {
 #[serde(deny_unknown_fields)]
 struct StoredMeta {
     version: u64,
+    #[serde(default)]
+    registry: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -70,6 +72,15 @@ struct StoredMeta {
 struct StoredBroker {
     host: String,
     port: u16,
+    #[serde(default = "yes")]
+    live: bool,
+    #[serde(default)]
+    disk: u64,
+}
+
+/// What a broker was before its lease was stored.
+fn yes() -> bool {
+    true
 }
 
 #[derive(Serialize, Deserialize)]
@@ -93,11 +104,13 @@ struct StoredTopic {
 /// The value of a part now; `None` when it is gone.
 pub(crate) fn value(state: &State, key: PartKey) -> Option<Bytes> {
     match key {
-        PartKey::Meta => Some(encode(&StoredMeta { version: state.version })),
-        PartKey::Broker(id) => state
-            .brokers
-            .get(&id)
-            .map(|broker| encode(&StoredBroker { host: broker.host.clone(), port: broker.port })),
+        PartKey::Meta => {
+            Some(encode(&StoredMeta { version: state.version, registry: state.registry }))
+        }
+        PartKey::Broker(id) => state.brokers.get(&id).map(|broker| {
+            let BrokerAddress { host, port, .. } = broker.address.clone();
+            encode(&StoredBroker { host, port, live: broker.live, disk: broker.disk })
+        }),
         PartKey::Shard(id) => state.shards.get(&id).map(|shard| {
             let ShardPlace { durability, broker, open } = *shard;
             encode(&StoredShard { durability, broker, open })
@@ -167,10 +180,14 @@ fn restore_part(
     value: &[u8],
 ) -> Result<(), PartError> {
     match PartKey::decode(key).ok_or(PartError::Key)? {
-        PartKey::Meta => state.version = decode::<StoredMeta>(value)?.version,
+        PartKey::Meta => {
+            let StoredMeta { version, registry } = decode(value)?;
+            (state.version, state.registry) = (version, registry);
+        }
         PartKey::Broker(id) => {
-            let StoredBroker { host, port } = decode(value)?;
-            state.brokers.insert(id, BrokerAddress { id, host, port });
+            let StoredBroker { host, port, live, disk } = decode(value)?;
+            let address = BrokerAddress { id, host, port };
+            state.brokers.insert(id, BrokerPlace { address, live, disk });
         }
         PartKey::Shard(id) => {
             let StoredShard { durability, broker, open } = decode(value)?;
@@ -199,7 +216,7 @@ fn check_topic(state: &State, topic: &TopicRoutes) -> Result<(), &'static str> {
         return Err("the number of queues is not that of the settings");
     }
     for spans in &topic.queues {
-        let starts = spans.first().is_some_and(|span| span.from == Offset(0));
+        let starts = spans.first().is_none_or(|span| span.from == Offset(0));
         let ordered = spans.windows(2).all(|pair| pair[0].from < pair[1].from);
         if !starts || !ordered {
             return Err("the spans of a queue do not follow each other from 0");

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! RegistryLink --RegistryRequest--> [Registry] --propose--> Group --jobs--> RegistryFlush
+//! BrokerTable, Session --'             '--Plan--> Rebalance
 //!      ^                             |    |  ^                |
 //!      '------- RoutingChanged --- Watch  |  '--- Applied ----'
 //!                                     Write, Reconcile --> Materialiser (sled)
@@ -11,9 +12,12 @@
 //! * Lives on: the registry's core arbiter.
 //! * Inbox: [`RegistryRequest`], held until it is answered; results of log jobs; what it hears from
 //!   its own state machine.
-//! * Talks to: RegistryFlush (jobs), Watch (new routes), Materialiser (its copy in sled).
+//! * Talks to: RegistryFlush (jobs), Watch (new routes), Materialiser (its copy in sled),
+//!   Rebalance (where new queues go).
 //! * Stops: when the requests under way are answered and the group has stopped.
 //! * If it panics: the process ends; recovery is a restart.
+
+mod drafts;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
@@ -24,37 +28,26 @@ use grus_consensus::{AppliedReply, Group, NewItem, ProposeError};
 use grus_log::{Disk, JobDone};
 use grus_mailbox::{Credit, Inbox, Port, Receive, Resident, Room, Tick, Weigh};
 use grus_protocol::ids::{BrokerAddress, TopicId};
-use grus_protocol::message::TopicSettings;
 use grus_protocol::names::TopicName;
 
-use crate::command::{self, AlterTopic, Command, DeleteTopic, RegisterBroker};
+use crate::command::{
+    self, AdoptTopics, AlterTopic, Command, DeleteTopic, EnrolBroker, GrowTopic, MarkBroker,
+    PlaceTopic,
+};
 use crate::disk_store::{AppliedAt, Parts};
 use crate::error::RegistryError;
 use crate::flush::JobRan;
 use crate::machine::{Applied, Change, RegistryMachine};
 use crate::materialiser::{Reconcile, WholeWanted, Write};
-use crate::request::{RegistryRequest, TopicCreated};
+use crate::rebalance::Plan;
+use crate::request::{Enrolled, REQUESTS_MAX, RefusedTopics, RegistryRequest, TopicCreated};
 use crate::routing::{RoutingTable, TopicRoutes};
-use crate::state::{Answer, Outcome, check_settings};
+use crate::state::{Answer, Outcome, TOPIC_QUEUES_MAX, check_settings};
 use crate::watch::Published;
+use drafts::{Asker, Create, Draft, Planned};
 
 /// How often a topic id is drawn when the one before is in use.
 const DRAWS_MAX: u32 = 3;
-
-/// Whom an applied command is answered to.
-enum Asker {
-    Create { create: Create, draws: u32 },
-    Alter(Port<Result<Arc<TopicRoutes>, RegistryError>>),
-    Delete(Port<Result<TopicId, RegistryError>>),
-    Register(Port<Result<Arc<RoutingTable>, RegistryError>>),
-}
-
-struct Create {
-    name: TopicName,
-    settings: TopicSettings,
-    if_not_exists: bool,
-    reply: Port<Result<TopicCreated, RegistryError>>,
-}
 
 /// What became of a proposal.
 pub(crate) struct Proposed {
@@ -92,6 +85,7 @@ pub(crate) struct Core<D: Disk> {
 pub(crate) struct Links {
     pub(crate) publish: Inbox<Published>,
     pub(crate) reconcile: Inbox<Reconcile>,
+    pub(crate) plan: Inbox<Plan>,
 }
 
 /// What was heard of applied entries.
@@ -138,13 +132,25 @@ pub(crate) struct Registry<D: Disk> {
     core: Rc<Core<D>>,
     care_period: Duration,
     published: Option<u64>,
+    planned: Option<Inbox<Planned>>,
+    /// Drafts and proposals.
     under_way: u32,
+    /// The log is being shortened.
+    trimming: Rc<Cell<bool>>,
     stopping: bool,
 }
 
 impl<D: Disk> Registry<D> {
     pub(crate) fn new(core: Rc<Core<D>>, care_period: Duration) -> Self {
-        Self { core, care_period, published: None, under_way: 0, stopping: false }
+        Self {
+            core,
+            care_period,
+            published: None,
+            planned: None,
+            under_way: 0,
+            trimming: Rc::default(),
+            stopping: false,
+        }
     }
 
     fn propose(
@@ -169,12 +175,30 @@ impl<D: Disk> Registry<D> {
         if let Some(topic) = there {
             return create.reply.send(Ok(TopicCreated { topic, created: false }));
         }
-        let command = Command::CreateTopic(command::CreateTopic {
-            name: create.name.clone(),
-            id: draw_topic_id(),
-            settings: (&create.settings).into(),
+        let (id, name) = (draw_topic_id(), create.name.clone());
+        let (durability, queues) = (create.settings.durability, create.settings.queues);
+        let settings = (&create.settings).into();
+        let draft = Draft::Create(command::CreateTopic { name, id, settings });
+        let asker = Asker::Create { create, draws: draws + 1 };
+        self.plan((id, durability, queues), draft, asker, credit, room);
+    }
+
+    fn alter(
+        &mut self,
+        alter: AlterTopic,
+        asker: Asker,
+        credit: Credit,
+        room: &mut Room<'_, Self>,
+    ) {
+        let known = self.topic(&alter.name);
+        let more = known.and_then(|topic| {
+            let more = alter.queues?.checked_sub(topic.settings.queues).filter(|more| *more > 0);
+            Some((topic.id, topic.settings.durability, more.filter(|m| *m <= TOPIC_QUEUES_MAX)?))
         });
-        self.propose(&command, Asker::Create { create, draws: draws + 1 }, credit, room);
+        match more {
+            Some(wanted) => self.plan(wanted, Draft::Alter(alter), asker, credit, room),
+            None => self.propose(&Command::AlterTopic(alter), asker, credit, room),
+        }
     }
 
     fn leads(&self) -> bool {
@@ -258,6 +282,7 @@ impl<D: Disk> Registry<D> {
 
 impl<D: Disk> Resident for Registry<D> {
     fn started(&mut self, room: &mut Room<'_, Self>) {
+        self.planned = Some(room.inbox(REQUESTS_MAX));
         room.tick_every(self.care_period);
     }
 
@@ -277,7 +302,9 @@ impl<D: Disk> Receive<RegistryRequest> for Registry<D> {
             RegistryRequest::CreateTopic { reply, .. } if stopping => refuse(reply),
             RegistryRequest::AlterTopic { reply, .. } if stopping => refuse(reply),
             RegistryRequest::DeleteTopic { reply, .. } if stopping => refuse(reply),
-            RegistryRequest::RegisterBroker { reply, .. } if stopping => refuse(reply),
+            RegistryRequest::EnrolBroker { reply, .. } if stopping => refuse(reply),
+            RegistryRequest::MarkBroker { reply, .. } if stopping => refuse(reply),
+            RegistryRequest::AdoptTopics { reply, .. } if stopping => refuse(reply),
             RegistryRequest::CreateTopic { name, settings, if_not_exists, reply } => {
                 self.create(Create { name, settings, if_not_exists, reply }, 0, credit, room);
             }
@@ -292,23 +319,44 @@ impl<D: Disk> Receive<RegistryRequest> for Registry<D> {
             } => {
                 let alter =
                     AlterTopic { name, id, queues, retention_ms, retention_bytes, dedup_window_ms };
-                self.propose(&Command::AlterTopic(alter), Asker::Alter(reply), credit, room);
+                self.alter(alter, Asker::Alter(reply), credit, room);
             }
             RegistryRequest::DeleteTopic { name, id, reply } => {
                 let delete = Command::DeleteTopic(DeleteTopic { name, id });
                 self.propose(&delete, Asker::Delete(reply), credit, room);
             }
-            RegistryRequest::RegisterBroker { address, shards, reply } => {
+            RegistryRequest::EnrolBroker { address, disk, shards, shards_wanted, reply } => {
                 let BrokerAddress { id: broker, host, port } = address;
-                let register = RegisterBroker { broker, host, port, shards };
+                let enrol = EnrolBroker { broker, disk, host, port, shards, shards_wanted };
                 // Writes nothing, so that a broker starts on a full disk as well.
-                if self.core.machine.borrow().state().is_registered(&register) {
-                    return reply.send(Ok(self.publish()));
+                let enrolled = self.core.machine.borrow().state().enrolled_as(&enrol);
+                if let Some(shards) = enrolled {
+                    let table = self.publish();
+                    return reply.send(Ok(Enrolled { table, shards }));
                 }
-                let register = Command::RegisterBroker(register);
-                self.propose(&register, Asker::Register(reply), credit, room);
+                self.propose(&Command::EnrolBroker(enrol), Asker::Enrol(reply), credit, room);
+            }
+            RegistryRequest::MarkBroker { broker, live, reply } => {
+                let mark = Command::MarkBroker(MarkBroker { broker, live });
+                self.propose(&mark, Asker::Mark(reply), credit, room);
+            }
+            RegistryRequest::AdoptTopics { broker, topics, reply } => {
+                let adopt = Command::AdoptTopics(AdoptTopics { broker, topics });
+                self.propose(&adopt, Asker::Adopt(reply), credit, room);
             }
         }
+    }
+}
+
+impl<D: Disk> Receive<Planned> for Registry<D> {
+    fn receive(&mut self, planned: Planned, _: Credit, room: &mut Room<'_, Self>) {
+        let Planned { draft, asker, credit, shards } = planned;
+        self.under_way -= 1;
+        let command = match draft {
+            Draft::Create(create) => Command::PlaceTopic(PlaceTopic { create, shards }),
+            Draft::Alter(alter) => Command::GrowTopic(GrowTopic { alter, shards }),
+        };
+        self.propose(&command, asker, credit, room);
     }
 }
 
@@ -328,8 +376,16 @@ impl<D: Disk> Receive<Proposed> for Registry<D> {
                 Ok(Outcome::Deleted(id)) => Ok(id),
                 other => Err(unexpected(other)),
             }),
-            Asker::Register(reply) => reply.send(match answer {
-                Ok(Outcome::Registered) => Ok(table),
+            Asker::Enrol(reply) => reply.send(match answer {
+                Ok(Outcome::Enrolled(shards)) => Ok(Enrolled { table, shards }),
+                other => Err(unexpected(other)),
+            }),
+            Asker::Mark(reply) => reply.send(match answer {
+                Ok(Outcome::Done) => Ok(()),
+                other => Err(unexpected(other)),
+            }),
+            Asker::Adopt(reply) => reply.send(match answer {
+                Ok(Outcome::Adopted(refused)) => Ok(RefusedTopics(refused)),
                 other => Err(unexpected(other)),
             }),
         }
@@ -374,11 +430,16 @@ impl<D: Disk> Receive<Tick> for Registry<D> {
         }
         let status = group.status();
         if let (true, Some(applied)) = (status.ready, status.applied) {
+            if self.trimming.replace(true) {
+                return; // the one before is under way
+            }
+            let trimming = Rc::clone(&self.trimming);
             // The state is in the newest checkpoint: nothing before it is wanted any more.
             room.spawn(async move {
                 if let Err(error) = group.trim(applied).await {
                     tracing::warn!(%error, "registry's log was not shortened");
                 }
+                trimming.set(false);
             });
         }
     }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use grus_mailbox::{Inbox, Port, Weigh};
-use grus_protocol::ids::{BrokerAddress, Durability, ShardId, TopicId};
+use grus_protocol::ids::{BrokerAddress, BrokerId, Durability, ShardId, TopicId};
 use grus_protocol::message::TopicSettings;
 use grus_protocol::names::TopicName;
 use tokio::sync::watch;
 
+use crate::command::AdoptTopic;
 use crate::error::RegistryError;
 use crate::materialiser::CopyStats;
 use crate::routing::{RoutingTable, TopicRoutes};
@@ -56,14 +57,37 @@ pub enum RegistryRequest {
         /// Where the incarnation removed goes.
         reply: Port<Result<TopicId, RegistryError>>,
     },
-    /// Names a broker, where it is and which shards it leads. Changes nothing the second time.
-    RegisterBroker {
+    /// A broker is there: it keeps its shards, and is given those that it wants and has not.
+    /// Changes nothing the second time.
+    EnrolBroker {
         /// Where it can be reached.
         address: BrokerAddress,
-        /// The shards on which it takes queues.
+        /// The number of its data folder's disk.
+        disk: u64,
+        /// The shards it says it has.
         shards: Vec<(ShardId, Durability)>,
-        /// Where the routes as they are then go.
-        reply: Port<Result<Arc<RoutingTable>, RegistryError>>,
+        /// How many shards of each durability it wants.
+        shards_wanted: u32,
+        /// Where its shards and the routes as they are then go.
+        reply: Port<Result<Enrolled, RegistryError>>,
+    },
+    /// A broker is live, or is not.
+    MarkBroker {
+        /// The broker.
+        broker: BrokerId,
+        /// Whether its lease holds.
+        live: bool,
+        /// Told once it is written.
+        reply: Port<Result<(), RegistryError>>,
+    },
+    /// Takes topics that a broker's shards hold and the registry does not know.
+    AdoptTopics {
+        /// The broker.
+        broker: BrokerId,
+        /// The topics.
+        topics: Vec<AdoptTopic>,
+        /// Told which were not taken.
+        reply: Port<Result<RefusedTopics, RegistryError>>,
     },
 }
 
@@ -78,6 +102,19 @@ pub struct TopicCreated {
     pub created: bool,
 }
 
+/// The broker is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enrolled {
+    /// The routes as they are then.
+    pub table: Arc<RoutingTable>,
+    /// All its shards, those just given included.
+    pub shards: Vec<(ShardId, Durability)>,
+}
+
+/// Topics that were offered and not taken, with the reason of each.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RefusedTopics(pub Vec<(TopicName, TopicId, RegistryError)>);
+
 /// What others hold of the registry.
 #[derive(Debug, Clone)]
 pub struct RegistryHandle {
@@ -91,6 +128,11 @@ pub struct RegistryHandle {
 }
 
 impl RegistryHandle {
+    /// The routes, as they change. For the edge; an actor is told them ([`Watch`]).
+    pub fn subscribe(&self) -> watch::Receiver<Arc<RoutingTable>> {
+        self.routes.clone()
+    }
+
     /// The routes as they are now. For the edge; an actor is told them ([`Watch`]).
     pub fn routing(&self) -> Arc<RoutingTable> {
         Arc::clone(&self.routes.borrow())

@@ -1,4 +1,7 @@
-//! The routing table: which shard holds which queue, and which broker leads which shard.
+//! The routing table: which shard holds which queue, which broker leads which shard, and which
+//! brokers are live.
+
+pub mod change;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,12 +15,15 @@ use grus_protocol::names::TopicName;
 /// All routes at one version. A value: cheap to share, never changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RoutingTable {
+    /// Which registry speaks: drawn when its data was made, never 0 once it serves. Versions of
+    /// two registries cannot be compared.
+    pub registry: u64,
     /// Grows with every change.
     pub version: u64,
     /// Every topic, by name.
     pub topics: BTreeMap<TopicName, Arc<TopicRoutes>>,
-    /// Every broker.
-    pub brokers: BTreeMap<BrokerId, BrokerAddress>,
+    /// Every broker that ever registered.
+    pub brokers: BTreeMap<BrokerId, BrokerPlace>,
     /// Every shard.
     pub shards: BTreeMap<ShardId, ShardPlace>,
 }
@@ -33,8 +39,9 @@ pub struct TopicRoutes {
     pub settings: TopicSettings,
     /// When it was made.
     pub created: TimestampMs,
-    /// By queue number: the shards that hold it, by offset. Never empty; the first span begins at
-    /// 0, and the last one takes new messages.
+    /// By queue number: the shards that hold it, by offset; the first span begins at 0, and the
+    /// last one takes new messages. Empty while its broker has not told where the queue is, after
+    /// the registry has lost its data.
     pub queues: Vec<Vec<RouteSpan>>,
 }
 
@@ -58,6 +65,17 @@ pub struct ShardPlace {
     pub open: bool,
 }
 
+/// A broker, and whether it is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokerPlace {
+    /// Where it can be reached.
+    pub address: BrokerAddress,
+    /// Whether its lease holds. Nobody leads the shards of one that is not live.
+    pub live: bool,
+    /// The number of its data folder's disk; 0: not known.
+    pub disk: u64,
+}
+
 impl TopicRoutes {
     /// The shard that takes new messages of a queue.
     pub fn shard_of(&self, queue: QueueId) -> Option<ShardId> {
@@ -76,6 +94,23 @@ impl TopicRoutes {
 }
 
 impl RoutingTable {
+    /// Whether `self` is what is known once `known` was: a later version, or another registry.
+    pub fn is_news_after(&self, known: &Self) -> bool {
+        self.registry != known.registry || self.version > known.version
+    }
+
+    /// The broker that leads a shard, while it is live.
+    pub fn leader_of(&self, shard: ShardId) -> Option<&BrokerAddress> {
+        let broker = self.brokers.get(&self.shards.get(&shard)?.broker)?;
+        broker.live.then_some(&broker.address)
+    }
+
+    /// The shards of a broker.
+    pub fn shards_of(&self, broker: BrokerId) -> Vec<(ShardId, Durability)> {
+        let own = self.shards.iter().filter(|(_, place)| place.broker == broker);
+        own.map(|(shard, place)| (*shard, place.durability)).collect()
+    }
+
     /// The topic of an incarnation. Looks at all of them.
     pub fn by_id(&self, id: TopicId) -> Option<&Arc<TopicRoutes>> {
         self.topics.values().find(|topic| topic.id == id)

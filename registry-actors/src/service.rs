@@ -6,15 +6,19 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use grus_consensus::{Fault, Group, GroupConfig, NoPeers, ProposeError, StartError, Timings};
+use grus_consensus::{
+    Fault, Group, GroupConfig, NewItem, NoPeers, ProposeError, StartError, Timings,
+};
 use grus_log::{Disk, Log, LogConfig, OpenError};
 use grus_mailbox::{ActorSpec, Fatal, FatalReason, Host, HostHandle, Inbox, Place};
 use grus_protocol::ids::{Durability, ShardId};
 use thiserror::Error;
 
+use crate::command::{Command, FoundRegistry};
 use crate::flush::{FlushPort, JOBS_MAX, RegistryFlush};
 use crate::machine::RegistryMachine;
 use crate::materialiser::{CopyStats, Materialiser, WRITE_BYTES_MAX, WholeWanted};
+use crate::rebalance::{Loads, Rebalance};
 use crate::registry::{Core, Ear, GroupStopped, Heard, Links, Registry};
 use crate::request::{REQUESTS_MAX, RegistryHandle};
 use crate::watch::{Published, WATCHERS_MAX, WatchActor};
@@ -28,6 +32,9 @@ const NODE: u64 = 1;
 /// idle process, ten times less often than it would by default.
 const ALONE: Timings =
     Timings { heartbeat_ms: 1_500, election_ms_min: 5_000, election_ms_max: 10_000 };
+
+/// Bits of the numbers drawn for registries, disks and sessions.
+const NUMBER_BITS: u32 = 53;
 
 /// Where the registry's actors live.
 #[derive(Debug, Clone)]
@@ -91,6 +98,7 @@ pub struct RegistryService<D: Disk> {
     handle: RegistryHandle,
     registry: HostHandle<Registry<D>>,
     watch: HostHandle<WatchActor>,
+    rebalance: HostHandle<Rebalance>,
     flush: HostHandle<RegistryFlush<D>>,
     materialiser: HostHandle<Materialiser>,
 }
@@ -115,9 +123,15 @@ impl<D: Disk> RegistryService<D> {
         &self.handle
     }
 
+    /// Where the brokers' loads are told.
+    pub(crate) fn loads(&self) -> Inbox<Loads> {
+        self.rebalance.inbox(2)
+    }
+
     /// Stops it: what is under way is answered, the log is shut and the copy is on the disk.
     pub async fn stop(&self) {
         self.registry.stop().await;
+        self.rebalance.stop().await;
         self.watch.stop().await;
         self.flush.stop().await;
         self.materialiser.stop().await;
@@ -154,6 +168,10 @@ async fn build<D: Disk>(
                 group.job_done(done);
             }
             let ready = ready_or_complete(&group).await.map_err(RegistryStartError::from);
+            if ready.is_ok() && group.status().ready && core.machine.borrow().state().registry == 0
+            {
+                found(&group).await;
+            }
             // Whoever asks to be told from now on is told nothing older than this.
             let table = Arc::new(core.machine.borrow().state().routing());
             let links = core.links.get().expect("linked");
@@ -193,6 +211,21 @@ async fn ready_or_complete<D: Disk>(group: &Group<RegistryMachine, D>) -> Result
     group.ready().await
 }
 
+/// Gives a new registry its number: drawn here, as apply draws nothing. Without one (its disk is
+/// full) nothing is thrown away by its word, and it gets one at a later start.
+async fn found<D: Disk>(group: &Group<RegistryMachine, D>) {
+    let (kind, bytes) = Command::FoundRegistry(FoundRegistry { registry: draw_number() }).encode();
+    if let Err(error) = group.propose(&[NewItem::new(kind, bytes)]).await {
+        tracing::warn!(%error, "the registry has no number yet");
+    }
+}
+
+/// A random number, never 0; it stays exact in JSON readers that have only floating point.
+pub fn draw_number() -> u64 {
+    let (_, random) = uuid::Uuid::now_v7().as_u64_pair();
+    (random & ((1 << NUMBER_BITS) - 1)).max(1)
+}
+
 /// Starts the actors, linked to one another. Nothing runs before the caller awaits.
 fn wire<D: Disk>(
     places: &RegistryPlaces,
@@ -216,7 +249,11 @@ fn wire<D: Disk>(
         writes: materialiser.inbox(WRITE_BYTES_MAX),
         changed: registry.inbox(1),
     });
-    let links = Links { publish: watch.inbox(1), reconcile: materialiser.inbox(1) };
+    let watchers = u32::try_from(WATCHERS_MAX).unwrap_or(u32::MAX);
+    let watch_door = watch.inbox(watchers);
+    let rebalance = Rebalance::start(&places.core, watch_door.clone());
+    let plan = rebalance.inbox(REQUESTS_MAX);
+    let links = Links { publish: watch.inbox(1), reconcile: materialiser.inbox(1), plan };
     let core = Rc::new(Core {
         machine: Rc::new(RefCell::new(machine)),
         heard,
@@ -227,14 +264,9 @@ fn wire<D: Disk>(
     assert!(slot.set(Rc::clone(&core)).is_ok(), "set once");
     let fatal = places.core.process().fatal.clone();
     let port = FlushPort { jobs: flush.inbox(JOBS_MAX), fatal };
-    let watchers = u32::try_from(WATCHERS_MAX).unwrap_or(u32::MAX);
-    let handle = RegistryHandle {
-        ask: registry.inbox(REQUESTS_MAX),
-        watch: watch.inbox(watchers),
-        copy,
-        routes,
-    };
-    (RegistryService { handle, registry, watch, flush, materialiser }, core, port)
+    let handle =
+        RegistryHandle { ask: registry.inbox(REQUESTS_MAX), watch: watch_door, copy, routes };
+    (RegistryService { handle, registry, watch, rebalance, flush, materialiser }, core, port)
 }
 
 /// A group of one whose faults end the process; where the process is a test that goes on, the

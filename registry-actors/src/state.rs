@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use grus_protocol::ids::{
-    BrokerAddress, BrokerId, Durability, Offset, ShardId, TimestampMs, TopicId,
-};
+use grus_protocol::ids::{BrokerId, Durability, Offset, ShardId, TimestampMs, TopicId};
 use grus_protocol::message::{DEDUP_WINDOW_MS_MAX, TopicKind, TopicSettings};
 use grus_protocol::names::TopicName;
 
-use crate::command::{AlterTopic, Command, CreateTopic, DeleteTopic, RegisterBroker};
+use crate::command::{AlterTopic, Command, CreateTopic, DeleteTopic, GrowTopic, PlaceTopic};
 use crate::error::RegistryError;
 use crate::part::PartKey;
-use crate::routing::{RouteSpan, RoutingTable, ShardPlace, TopicRoutes};
+use crate::routing::{BrokerPlace, RouteSpan, RoutingTable, ShardPlace, TopicRoutes};
+
+mod adopt;
+mod brokers;
 
 /// Most topics.
 pub const TOPICS_MAX: usize = 100_000;
@@ -24,8 +25,6 @@ pub const QUEUES_MAX: u64 = 200_000;
 pub const BROKERS_MAX: usize = 1_000;
 /// Most shards.
 pub const SHARDS_MAX: usize = 10_000;
-/// Most bytes of a broker's host.
-pub const HOST_BYTES_MAX: usize = 255;
 
 const _: () = assert!(TOPIC_QUEUES_MAX as u64 <= QUEUES_MAX);
 
@@ -41,15 +40,23 @@ pub enum Outcome {
     Deleted(TopicId),
     /// The broker is known.
     Registered,
+    /// The broker is there; these are all its shards.
+    Enrolled(Vec<(ShardId, Durability)>),
+    /// The topics offered are there, but for these.
+    Adopted(Vec<(TopicName, TopicId, RegistryError)>),
+    /// It is done.
+    Done,
 }
 
 /// Topics, brokers and shards.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
+    /// The registry's number; 0 before it was founded.
+    pub(crate) registry: u64,
     pub(crate) version: u64,
     pub(crate) topics: BTreeMap<TopicName, Arc<TopicRoutes>>,
     pub(crate) names: BTreeMap<TopicId, TopicName>,
-    pub(crate) brokers: BTreeMap<BrokerId, BrokerAddress>,
+    pub(crate) brokers: BTreeMap<BrokerId, BrokerPlace>,
     pub(crate) shards: BTreeMap<ShardId, ShardPlace>,
     /// Derived: on each shard, the queues it takes new messages of.
     pub(crate) load: BTreeMap<ShardId, u64>,
@@ -66,10 +73,18 @@ impl State {
         dirty: &mut BTreeSet<PartKey>,
     ) -> Answer {
         let (outcome, changed) = match command {
-            Command::CreateTopic(create) => self.create_topic(time, create)?,
-            Command::AlterTopic(alter) => self.alter_topic(&alter)?,
+            Command::CreateTopic(create) => self.create_topic(time, create, &[])?,
+            Command::PlaceTopic(PlaceTopic { create, shards }) => {
+                self.create_topic(time, create, &shards)?
+            }
+            Command::AlterTopic(alter) => self.alter_topic(&alter, &[])?,
+            Command::GrowTopic(GrowTopic { alter, shards }) => self.alter_topic(&alter, &shards)?,
             Command::DeleteTopic(delete) => self.delete_topic(&delete)?,
             Command::RegisterBroker(register) => self.register_broker(&register)?,
+            Command::FoundRegistry(found) => self.found(found.registry),
+            Command::EnrolBroker(enrol) => self.enrol_broker(&enrol)?,
+            Command::MarkBroker(mark) => self.mark_broker(&mark),
+            Command::AdoptTopics(adopt) => self.adopt_topics(time, adopt),
         };
         if !changed.is_empty() {
             self.version += 1;
@@ -79,7 +94,12 @@ impl State {
         Ok(outcome)
     }
 
-    fn create_topic(&mut self, created: TimestampMs, create: CreateTopic) -> Applied {
+    fn create_topic(
+        &mut self,
+        created: TimestampMs,
+        create: CreateTopic,
+        chosen: &[ShardId],
+    ) -> Applied {
         let CreateTopic { name, id, settings } = create;
         if let Some(topic) = self.topics.get(&name) {
             return Err(RegistryError::TopicExists { id: topic.id });
@@ -92,14 +112,14 @@ impl State {
         if self.topics.len() >= TOPICS_MAX {
             return Err(RegistryError::TooManyTopics);
         }
-        let queues = self.place_queues(settings.durability, settings.queues)?;
+        let queues = self.place_queues(settings.durability, settings.queues, chosen)?;
         let topic = Arc::new(TopicRoutes { name: name.clone(), id, settings, created, queues });
         self.names.insert(id, name.clone());
         self.topics.insert(name, Arc::clone(&topic));
         Ok((Outcome::Topic(topic), vec![PartKey::Topic(id)]))
     }
 
-    fn alter_topic(&mut self, alter: &AlterTopic) -> Applied {
+    fn alter_topic(&mut self, alter: &AlterTopic, chosen: &[ShardId]) -> Applied {
         let topic = Arc::clone(self.find(&alter.name, alter.id)?);
         let mut settings = topic.settings.clone();
         settings.queues = alter.queues.unwrap_or(settings.queues);
@@ -115,7 +135,7 @@ impl State {
         if settings == topic.settings {
             return Ok((Outcome::Topic(topic), Vec::new()));
         }
-        let added = self.place_queues(settings.durability, more)?;
+        let added = self.place_queues(settings.durability, more, chosen)?;
         let mut altered = TopicRoutes::clone(&topic);
         altered.settings = settings;
         altered.queues.extend(added);
@@ -138,62 +158,6 @@ impl State {
         Ok((Outcome::Deleted(topic.id), vec![PartKey::Topic(topic.id)]))
     }
 
-    /// Whether registering so would change nothing.
-    pub(crate) fn is_registered(&self, register: &RegisterBroker) -> bool {
-        let broker = register.broker;
-        let is_open = |(shard, durability): &(ShardId, Durability)| {
-            let place = ShardPlace { durability: *durability, broker, open: true };
-            self.shards.get(shard) == Some(&place)
-        };
-        let mut mine = self.shards.iter().filter(|(_, place)| place.broker == broker && place.open);
-        self.brokers.get(&broker) == Some(&register.address())
-            && register.shards.iter().all(is_open)
-            && mine.all(|(shard, _)| register.shards.iter().any(|(named, _)| named == shard))
-    }
-
-    fn register_broker(&mut self, register: &RegisterBroker) -> Applied {
-        let broker = register.broker;
-        if register.host.is_empty() || register.host.len() > HOST_BYTES_MAX {
-            let reason = format!("a host has 1 to {HOST_BYTES_MAX} bytes");
-            return Err(RegistryError::InvalidSettings { reason });
-        }
-        let mut shards = BTreeMap::new();
-        for (shard, durability) in &register.shards {
-            let place = ShardPlace { durability: *durability, broker, open: true };
-            let known = self.shards.get(shard).or(shards.get(shard)).unwrap_or(&place);
-            if known.broker != broker || known.durability != *durability {
-                let ShardPlace { broker, durability, .. } = *known;
-                return Err(RegistryError::ShardTaken { shard: *shard, broker, durability });
-            }
-            shards.insert(*shard, place);
-        }
-        let new_shards = shards.keys().filter(|shard| !self.shards.contains_key(shard)).count();
-        let new_brokers = usize::from(!self.brokers.contains_key(&broker));
-        if self.shards.len() + new_shards > SHARDS_MAX
-            || self.brokers.len() + new_brokers > BROKERS_MAX
-        {
-            return Err(RegistryError::TooManyBrokers);
-        }
-        for (shard, place) in &self.shards {
-            if place.broker == broker && !shards.contains_key(shard) {
-                shards.insert(*shard, ShardPlace { open: false, ..*place });
-            }
-        }
-        let mut changed = Vec::new();
-        for (shard, place) in shards {
-            self.load.entry(shard).or_insert(0);
-            if self.shards.insert(shard, place) != Some(place) {
-                changed.push(PartKey::Shard(shard));
-            }
-        }
-        let address = register.address();
-        if self.brokers.get(&broker) != Some(&address) {
-            self.brokers.insert(broker, address);
-            changed.push(PartKey::Broker(broker));
-        }
-        Ok((Outcome::Registered, changed))
-    }
-
     fn find(&self, name: &TopicName, id: TopicId) -> Result<&Arc<TopicRoutes>, RegistryError> {
         let topic = self.topics.get(name).ok_or(RegistryError::UnknownTopic)?;
         if id != TopicId::UNKNOWN && id != topic.id {
@@ -202,32 +166,53 @@ impl State {
         Ok(topic)
     }
 
-    /// Places `count` new queues: each on the open shard of that durability with the fewest
-    /// queues, the lowest number first. Changes nothing when it fails.
+    /// Whether new queues of that durability may be placed on a shard.
+    fn takes_queues(&self, shard: ShardId, durability: Durability) -> bool {
+        self.shards.get(&shard).is_some_and(|place| {
+            let live = self.brokers.get(&place.broker).is_some_and(|broker| broker.live);
+            place.open && live && place.durability == durability
+        })
+    }
+
+    /// Places `count` new queues: on the shards chosen for them where those fit; else each on the
+    /// open shard of a live broker with the fewest queues, the lowest number first. Changes
+    /// nothing when it fails.
     fn place_queues(
         &mut self,
         durability: Durability,
         count: u32,
+        chosen: &[ShardId],
     ) -> Result<Vec<Vec<RouteSpan>>, RegistryError> {
-        let mut candidates: BTreeSet<(u64, ShardId)> = self
-            .shards
-            .iter()
-            .filter(|(_, place)| place.open && place.durability == durability)
-            .map(|(shard, _)| (self.load.get(shard).copied().unwrap_or(0), *shard))
-            .collect();
         if self.queues + u64::from(count) > QUEUES_MAX {
             return Err(RegistryError::TooManyQueues);
         }
+        let fits = chosen.len() == count as usize
+            && chosen.iter().all(|shard| self.takes_queues(*shard, durability));
+        let placed = if fits { chosen.to_vec() } else { self.choose_shards(durability, count)? };
+        for shard in &placed {
+            *self.load.entry(*shard).or_insert(0) += 1;
+        }
+        self.queues += u64::from(count);
+        let span = |shard| vec![RouteSpan { shard, from: Offset(0) }];
+        Ok(placed.into_iter().map(span).collect())
+    }
+
+    fn choose_shards(
+        &self,
+        durability: Durability,
+        count: u32,
+    ) -> Result<Vec<ShardId>, RegistryError> {
+        let open = self.shards.keys().filter(|shard| self.takes_queues(**shard, durability));
+        let mut candidates: BTreeSet<(u64, ShardId)> =
+            open.map(|shard| (self.load.get(shard).copied().unwrap_or(0), *shard)).collect();
         let mut placed = Vec::new();
         for _ in 0..count {
             let Some((load, shard)) = candidates.pop_first() else {
                 return Err(RegistryError::NoShard { durability });
             };
             candidates.insert((load + 1, shard));
-            placed.push(vec![RouteSpan { shard, from: Offset(0) }]);
+            placed.push(shard);
         }
-        self.load.extend(candidates.into_iter().map(|(load, shard)| (shard, load)));
-        self.queues += u64::from(count);
         Ok(placed)
     }
 
@@ -251,6 +236,7 @@ impl State {
     /// The routes as they are now.
     pub fn routing(&self) -> RoutingTable {
         RoutingTable {
+            registry: self.registry,
             version: self.version,
             topics: self.topics.clone(),
             brokers: self.brokers.clone(),

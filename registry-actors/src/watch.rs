@@ -67,7 +67,7 @@ impl Resident for WatchActor {}
 impl Receive<Published> for WatchActor {
     fn receive(&mut self, published: Published, _: Credit, _: &mut Room<'_, Self>) {
         self.newest.send_if_modified(|newest| {
-            let newer = published.table.version > newest.version;
+            let newer = published.table.is_news_after(newest);
             if newer {
                 *newest = published.table;
             }
@@ -87,7 +87,10 @@ impl Receive<Watch> for WatchActor {
 }
 
 /// Hands tables to one watcher until either end is gone.
-async fn feed(mut newest: watch::Receiver<Arc<RoutingTable>>, to: Inbox<RoutingChanged>) {
+pub(crate) async fn feed(
+    mut newest: watch::Receiver<Arc<RoutingTable>>,
+    to: Inbox<RoutingChanged>,
+) {
     newest.mark_changed();
     while newest.changed().await.is_ok() {
         let table = Arc::clone(&newest.borrow_and_update());

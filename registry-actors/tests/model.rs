@@ -9,7 +9,8 @@ use grus_protocol::ids::{BrokerId, Durability, QueueId, ShardId, TimestampMs, To
 use grus_protocol::message::{TopicKind, TopicSettings};
 use grus_protocol::names::TopicName;
 use grus_registry::command::{
-    AlterTopic, Command, CreateTopic, DeleteTopic, RegisterBroker, StoredSettings,
+    AlterTopic, Command, CreateTopic, DeleteTopic, EnrolBroker, GrowTopic, MarkBroker, PlaceTopic,
+    RegisterBroker, StoredSettings,
 };
 use grus_registry::machine::{Applied, Change, RegistryMachine};
 use grus_registry::state::{Answer, Outcome};
@@ -108,7 +109,28 @@ fn register(broker: u64, shards: &[(u32, Durability)]) -> Command {
     })
 }
 
-fn durability() -> impl Strategy<Value = Durability> {
+fn enrol(broker: u64, disk: u64, shards: &[(u32, Durability)], shards_wanted: u32) -> Command {
+    Command::EnrolBroker(EnrolBroker {
+        broker: BrokerId(broker),
+        disk,
+        host: "localhost".into(),
+        port: 6086,
+        shards: shards.iter().map(|(shard, durability)| (ShardId(*shard), *durability)).collect(),
+        shards_wanted,
+    })
+}
+
+/// The same with shards chosen for its new queues, which may not fit.
+fn on_shards(command: Command, shards: &[u32]) -> Command {
+    let shards = shards.iter().copied().map(ShardId).collect();
+    match command {
+        Command::CreateTopic(create) => Command::PlaceTopic(PlaceTopic { create, shards }),
+        Command::AlterTopic(alter) => Command::GrowTopic(GrowTopic { alter, shards }),
+        other => other,
+    }
+}
+
+fn durability() -> impl Strategy<Value = Durability> + Clone {
     prop_oneof![3 => Just(Durability::Persisted), 1 => Just(Durability::Replicated)]
 }
 
@@ -122,9 +144,27 @@ fn command() -> impl Strategy<Value = Command> {
         3 => (topic.clone(), id.clone(), prop::option::of(0..12_u32), prop::option::of(0..3_u64))
             .prop_map(|(topic, id, queues, age)| alter(topic, id, queues, age)),
         3 => (topic, id).prop_map(|(topic, id)| delete(topic, id)),
-        2 => (1..3_u64, prop::collection::vec(shard, 0..5))
+        2 => (1..3_u64, prop::collection::vec(shard.clone(), 0..5))
             .prop_map(|(broker, shards)| register(broker, &shards)),
+        2 => (1..3_u64, 1..3_u64, prop::collection::vec(shard, 0..2), 0..4_u32)
+            .prop_map(|(broker, disk, shards, wanted)| enrol(broker, disk, &shards, wanted)),
+        2 => (1..4_u64, any::<bool>()).prop_map(|(broker, live)| {
+            Command::MarkBroker(MarkBroker { broker: BrokerId(broker), live })
+        }),
     ]
+}
+
+fn placed_command() -> impl Strategy<Value = Command> {
+    (command(), prop::collection::vec(0..8_u32, 0..9), any::<bool>()).prop_map(
+        |(command, shards, placed)| if placed { on_shards(command, &shards) } else { command },
+    )
+}
+
+/// Whether there is somewhere to put a queue of that durability.
+fn has_room(routing: &RoutingTable, class: Durability) -> bool {
+    routing.shards.iter().any(|(shard, place)| {
+        place.open && place.durability == class && routing.leader_of(*shard).is_some()
+    })
 }
 
 /// What the model expects of a command, from the routes before it: an error, or none.
@@ -132,8 +172,7 @@ fn expected(before: &RoutingTable, command: &Command) -> Option<&'static str> {
     match command {
         Command::CreateTopic(create) => {
             let settings = TopicSettings::from(&create.settings);
-            let class = settings.durability;
-            let open = before.shards.values().any(|shard| shard.open && shard.durability == class);
+            let open = has_room(before, settings.durability);
             if before.topics.contains_key(&create.name) {
                 Some("TopicExists")
             } else if settings.queues == 0 {
@@ -153,26 +192,57 @@ fn expected(before: &RoutingTable, command: &Command) -> Option<&'static str> {
             if queues < topic.settings.queues {
                 return Some("InvalidSettings");
             }
-            let class = topic.settings.durability;
-            let open = before.shards.values().any(|shard| shard.open && shard.durability == class);
+            let open = has_room(before, topic.settings.durability);
             (queues > topic.settings.queues && !open).then_some("NoShard")
         }
         Command::DeleteTopic(delete) => match before.topics.get(&delete.name) {
             None => Some("UnknownTopic"),
             Some(topic) => (delete.id.0 != 0 && delete.id != topic.id).then_some("StaleTopic"),
         },
-        Command::RegisterBroker(register) => {
-            let mut seen = BTreeMap::new();
-            let clash = register.shards.iter().any(|(shard, class)| {
-                let known = before.shards.get(shard);
-                let other = known.is_some_and(|known| {
-                    (known.broker, known.durability) != (register.broker, *class)
-                });
-                let twice = seen.insert(*shard, *class).is_some_and(|first| first != *class);
-                other || twice
-            });
-            clash.then_some("ShardTaken")
+        Command::RegisterBroker(register) => clash(before, register.broker, &register.shards),
+        Command::EnrolBroker(enrol) => {
+            let known = before.brokers.get(&enrol.broker).map_or(0, |known| known.disk);
+            if known != 0 && known != enrol.disk {
+                return Some("BrokerIdTaken");
+            }
+            clash(before, enrol.broker, &enrol.shards)
         }
+        Command::PlaceTopic(placed) => {
+            expected(before, &Command::CreateTopic(placed.create.clone()))
+        }
+        Command::GrowTopic(grown) => expected(before, &Command::AlterTopic(grown.alter.clone())),
+        Command::MarkBroker(_) | Command::FoundRegistry(_) | Command::AdoptTopics(_) => None,
+    }
+}
+
+fn clash(
+    before: &RoutingTable,
+    broker: BrokerId,
+    shards: &[(ShardId, Durability)],
+) -> Option<&'static str> {
+    let mut seen = BTreeMap::new();
+    let clash = shards.iter().any(|(shard, class)| {
+        let known = before.shards.get(shard);
+        let other = known.is_some_and(|known| (known.broker, known.durability) != (broker, *class));
+        let twice = seen.insert(*shard, *class).is_some_and(|first| first != *class);
+        other || twice
+    });
+    clash.then_some("ShardTaken")
+}
+
+/// Queues go where they were meant to go, where that fits.
+fn check_placed(before: &RoutingTable, class: Durability, meant: &[ShardId], new: &[ShardId]) {
+    let fits = meant.len() == new.len()
+        && meant.iter().all(|shard| {
+            let place = before.shards.get(shard);
+            place.is_some_and(|place| place.open && place.durability == class)
+                && before.leader_of(*shard).is_some()
+        });
+    if fits {
+        assert_eq!(meant, new);
+    }
+    for shard in new {
+        assert!(before.leader_of(*shard).is_some(), "never on a broker that is not there");
     }
 }
 
@@ -204,6 +274,35 @@ fn check_effect(before: &RoutingTable, after: &RoutingTable, command: &Command, 
                 let named = register.shards.iter().any(|(named, _)| named == shard);
                 assert!(place.broker != register.broker || place.open == named);
             }
+        }
+        (Command::EnrolBroker(enrol), Outcome::Enrolled(shards)) => {
+            assert_eq!(after.shards_of(enrol.broker), *shards);
+            assert!(enrol.shards.iter().all(|claim| shards.contains(claim)), "it keeps its own");
+            for level in [Durability::Persisted, Durability::Replicated] {
+                let have = shards.iter().filter(|(_, durability)| *durability == level).count();
+                assert!(have >= enrol.shards_wanted as usize);
+            }
+            let broker = &after.brokers[&enrol.broker];
+            assert_eq!((broker.live, broker.disk), (true, enrol.disk));
+            for (shard, place) in &before.shards {
+                assert_eq!(after.shards[shard].broker, place.broker, "nobody loses a shard");
+            }
+        }
+        (Command::MarkBroker(mark), Outcome::Done) => {
+            let live =
+                after.brokers.get(&mark.broker).is_none_or(|broker| broker.live == mark.live);
+            assert!(live);
+        }
+        (Command::PlaceTopic(placed), Outcome::Topic(topic)) => {
+            check_effect(before, after, &Command::CreateTopic(placed.create.clone()), outcome);
+            let new: Vec<_> = topic.queues.iter().map(|spans| spans[0].shard).collect();
+            check_placed(before, topic.settings.durability, &placed.shards, &new);
+        }
+        (Command::GrowTopic(grown), Outcome::Topic(topic)) => {
+            check_effect(before, after, &Command::AlterTopic(grown.alter.clone()), outcome);
+            let old = before.topics[&topic.name].queues.len();
+            let new: Vec<_> = topic.queues[old..].iter().map(|spans| spans[0].shard).collect();
+            check_placed(before, topic.settings.durability, &grown.shards, &new);
         }
         other => panic!("{other:?}"),
     }
@@ -237,7 +336,7 @@ proptest! {
 
     #[test]
     fn the_machine_follows_the_model(
-        commands in prop::collection::vec(command(), 1..60),
+        commands in prop::collection::vec(placed_command(), 1..60),
         checkpoint_every in 1..10_usize,
     ) {
         let (mut bench, mut twin) = (Bench::new(), Bench::new());

@@ -66,13 +66,15 @@ async fn what_was_answered_survives_power_cuts_at_any_step() {
             disk.cut_at_step(step);
             step = (step * 7 + 13) % 600;
             if let Ok(bench) = Bench::start_on(small(folder.path()), disk.clone()).await {
-                let address = |reply| RegistryRequest::RegisterBroker {
+                let address = |reply| RegistryRequest::EnrolBroker {
                     address: grus_protocol::ids::BrokerAddress {
                         id: grus_protocol::ids::BrokerId(1),
                         host: "localhost".into(),
                         port: 1,
                     },
+                    disk: 1,
                     shards: vec![(grus_protocol::ids::ShardId(0), common::CLASS)],
+                    shards_wanted: 0,
                     reply,
                 };
                 if matches!(bench.try_ask(address).await, Ok(Ok(_))) {
@@ -127,7 +129,7 @@ async fn the_log_does_not_grow_for_ever_and_its_checkpoint_is_enough() {
     }
     assert!(written > 5 * (64 << 10), "the test writes too little to seal segments");
     assert!(largest < 448 << 10, "{largest} of {written} bytes for one topic");
-    let version = bench.told(2_402).await.version;
+    let version = bench.told(2_403).await.version;
     bench.stop().await;
 
     let mut bench = Bench::start_on(small(folder.path()), disk).await.unwrap();

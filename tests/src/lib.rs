@@ -15,6 +15,7 @@ pub mod ports;
 pub mod process;
 pub mod program;
 pub mod random;
+pub mod registry;
 pub mod trace;
 pub mod usage;
 pub mod watch;

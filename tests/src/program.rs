@@ -74,6 +74,16 @@ impl Done {
         lines[0].to_owned()
     }
 
+    /// The last line of its standard error, if it failed as a daemon may fail: exit code 1, after
+    /// whatever it had logged.
+    ///
+    /// # Panics
+    /// When it did not.
+    pub fn refused_last(self) -> String {
+        assert_eq!(self.status.code(), Some(1), "out: {} err: {}", self.text(), self.err);
+        self.err.lines().last().unwrap_or_default().to_owned()
+    }
+
     /// Standard output as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.out).into_owned()

@@ -1,40 +1,17 @@
 //! Which shards a broker has. Pure.
 
-use std::collections::BTreeSet;
-
-use grus_protocol::ids::{BrokerId, Durability, ShardId};
-use grus_registry::RoutingTable;
-
-/// The levels, in the order in which their shards are numbered: the first shard of a broker is
-/// `persisted`, as it gives producers their identities.
-const LEVELS: [Durability; 2] = [Durability::Persisted, Durability::Replicated];
+use grus_protocol::ids::{Durability, ShardId};
 
 /// The shards a broker serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShardPlan(Vec<(ShardId, Durability)>);
 
 impl ShardPlan {
-    /// The shards that the registry knows as this broker's, and as many new ones as are needed to
-    /// have `wanted` of each level.
+    /// A broker with these shards.
     #[must_use]
-    pub fn new(table: &RoutingTable, broker: BrokerId, wanted: u32) -> Self {
-        let mine = table.shards.iter().filter(|(_, place)| place.broker == broker);
-        let mut shards: Vec<_> = mine.map(|(id, place)| (*id, place.durability)).collect();
-        let mut taken: BTreeSet<_> = table.shards.keys().copied().collect();
-        let mut next = 0;
-        for _ in 0..wanted.max(1) {
-            for level in LEVELS {
-                let have = shards.iter().filter(|(_, durability)| *durability == level).count();
-                if have >= wanted.max(1) as usize {
-                    continue;
-                }
-                while !taken.insert(ShardId(next)) {
-                    next += 1;
-                }
-                shards.push((ShardId(next), level));
-            }
-        }
-        // Those of each level first to last, persisted ones first.
+    pub fn new(shards: impl IntoIterator<Item = (ShardId, Durability)>) -> Self {
+        let mut shards: Vec<_> = shards.into_iter().collect();
+        // The first shard of a broker is a persisted one, as it gives producers their identities.
         shards.sort_by_key(|(id, durability)| (*durability != Durability::Persisted, *id));
         Self(shards)
     }
@@ -56,48 +33,17 @@ impl ShardPlan {
 
 #[cfg(test)]
 mod tests {
-    use grus_registry::ShardPlace;
-
     use super::*;
-
-    const ME: BrokerId = BrokerId(5);
-
-    fn table(shards: &[(u32, Durability, u64)]) -> RoutingTable {
-        let place = |broker, durability| ShardPlace { durability, broker, open: true };
-        RoutingTable {
-            shards: shards
-                .iter()
-                .map(|(id, durability, broker)| {
-                    (ShardId(*id), place(BrokerId(*broker), *durability))
-                })
-                .collect(),
-            ..RoutingTable::default()
-        }
-    }
-
-    fn plan(table: &RoutingTable, wanted: u32) -> Vec<(u32, Durability)> {
-        let plan = ShardPlan::new(table, ME, wanted);
-        plan.shards().iter().map(|(id, durability)| (id.0, *durability)).collect()
-    }
 
     use Durability::{Persisted, Replicated};
 
     #[test]
-    fn an_empty_broker_gets_one_of_each_level_for_each_core() {
-        assert_eq!(plan(&table(&[]), 1), [(0, Persisted), (1, Replicated)]);
-        let two = [(0, Persisted), (2, Persisted), (1, Replicated), (3, Replicated)];
-        assert_eq!(plan(&table(&[]), 2), two);
-        assert_eq!(ShardPlan::new(&table(&[]), ME, 2).number_in_level(ShardId(3)), 1);
-        assert_eq!(ShardPlan::new(&table(&[]), ME, 2).number_in_level(ShardId(0)), 0);
-    }
-
-    #[test]
-    fn what_exists_is_kept_and_new_ones_take_free_numbers() {
-        let known = table(&[(0, Persisted, 5), (1, Replicated, 5), (2, Persisted, 6)]);
-        assert_eq!(plan(&known, 1), [(0, Persisted), (1, Replicated)]);
-        let grown = [(0, Persisted), (3, Persisted), (1, Replicated), (4, Replicated)];
-        assert_eq!(plan(&known, 2), grown);
-        let many = table(&[(0, Persisted, 5), (2, Persisted, 5), (1, Replicated, 5)]);
-        assert_eq!(plan(&many, 1).len(), 3, "never fewer than there are");
+    fn persisted_shards_come_first_and_each_level_is_counted_by_itself() {
+        let shards = [(1, Replicated), (5, Persisted), (3, Replicated), (2, Persisted)];
+        let plan = ShardPlan::new(shards.map(|(id, level)| (ShardId(id), level)));
+        let order: Vec<_> = plan.shards().iter().map(|(id, _)| id.0).collect();
+        assert_eq!(order, [2, 5, 1, 3]);
+        let numbers = [2, 5, 1, 3].map(|id| plan.number_in_level(ShardId(id)));
+        assert_eq!(numbers, [0, 1, 0, 1]);
     }
 }

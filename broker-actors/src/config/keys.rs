@@ -39,6 +39,10 @@ pub(super) static KEYS: &[Key<BrokerConfig>] = &[
         "Names that a request's Host may bear besides localhost, 127.0.0.1, [::1] and http.address.",
         http_hosts),
 
+    key!("registry.addresses", list,
+        "Registries that are processes of their own, host:port, tried in turn; none = the broker has\na registry in itself.",
+        registry_addresses),
+
     key!("connection.idle_timeout", duration(ms(1_000)..=minutes(24 * 60)),
         "A connection without a whole request for this long is closed.", connection.idle_timeout),
     key!("connection.session_timeout", duration(ms(1_000)..=minutes(24 * 60)),

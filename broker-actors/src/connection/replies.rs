@@ -216,6 +216,12 @@ impl ReplyTo {
         Self { head, request_bytes, writer: Some(writer) }
     }
 
+    /// By which its client knows the reply.
+    #[must_use]
+    pub fn correlation(&self) -> u64 {
+        self.head.correlation
+    }
+
     /// Answers with a header and no body.
     pub fn header(self, header: &impl Serialize) {
         let mut output = Output::new();

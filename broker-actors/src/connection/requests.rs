@@ -6,6 +6,7 @@ use grus_protocol::frame::{Frame, FrameKind, HeaderError};
 use grus_protocol::message::{
     AlterTopic, CreateTopic, Credit, DeleteTopic, DescribeTopic, Fetch, FindMessages, Hello,
     InitProducer, ListOffsets, ListTopics, Metadata, Ping, Produce, Seek, Subscribe, Unsubscribe,
+    WatchRoutes,
 };
 use grus_protocol::opcode::Opcode;
 
@@ -46,6 +47,8 @@ pub enum Request {
     DescribeTopic(DescribeTopic),
     /// Lists topics.
     ListTopics(ListTopics),
+    /// Asks to be told the routes.
+    WatchRoutes(WatchRoutes),
 }
 
 /// Reads the header of a request. `greeted` says whether Hello was accepted on this connection.
@@ -99,8 +102,8 @@ fn decode(frame: Frame) -> Result<Option<Request>, HeaderError> {
         Opcode::DeleteTopic => Request::DeleteTopic(frame.header()?),
         Opcode::DescribeTopic => Request::DescribeTopic(frame.header()?),
         Opcode::ListTopics => Request::ListTopics(frame.header()?),
+        Opcode::WatchRoutes => Request::WatchRoutes(frame.header()?),
         Opcode::Deliver
-        | Opcode::WatchRoutes
         | Opcode::RoutesChanged
         | Opcode::RegisterBroker
         | Opcode::BrokerHeartbeat

@@ -1,6 +1,7 @@
 //! The JSON of the API. Field names are part of it: docs/HTTP.md. Pure.
 
 use grus_mailbox::{ActorReport, Census, KindReport};
+use grus_registry::RemoteState;
 use grus_registry::configuration::Setting;
 use serde::Serialize;
 
@@ -34,8 +35,37 @@ pub struct Health {
     pub connections: i64,
     /// Topics served.
     pub topics: usize,
+    /// Its registry.
+    pub registry: RegistryHealth,
     /// Its shards.
     pub shards: Vec<ShardHealth>,
+}
+
+/// How things stand with the registry, in [`Health`].
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RegistryHealth {
+    /// `embedded`, or `remote`: a process of its own.
+    pub mode: &'static str,
+    /// `ok`; `away`: messages go on, topics cannot be changed; `refused`: it does not take this
+    /// broker.
+    pub state: &'static str,
+    /// Why, unless it is ok.
+    pub reason: Option<String>,
+}
+
+impl RegistryHealth {
+    /// Of a registry in this process (none), or of one that is a process of its own.
+    #[must_use]
+    pub fn of(remote: Option<RemoteState>) -> Self {
+        let (mode, (state, reason)) = match remote {
+            None => ("embedded", ("ok", None)),
+            Some(RemoteState::Registered { .. }) => ("remote", ("ok", None)),
+            Some(RemoteState::Away { reason }) => ("remote", ("away", Some(reason))),
+            Some(RemoteState::Refused(error)) => ("remote", ("refused", Some(error.to_string()))),
+        };
+        Self { mode, state, reason }
+    }
 }
 
 /// One shard in [`Health`].

@@ -11,7 +11,9 @@ use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
 
-use super::shapes::{Actors, Health, QueueItem, SettingItem, ShardHealth, TopicItem};
+use super::shapes::{
+    Actors, Health, QueueItem, RegistryHealth, SettingItem, ShardHealth, TopicItem,
+};
 use super::{HttpParts, error};
 use crate::metrics::moment::Moment;
 use crate::registry_link::routes::{Routes, TopicRoute};
@@ -35,6 +37,7 @@ pub async fn health(parts: web::Data<HttpParts>) -> HttpResponse {
         uptime_ms: parts.process.clock.monotonic_ms(),
         connections: parts.metrics.connections(),
         topics: parts.routes.borrow().len(),
+        registry: RegistryHealth::of(parts.remote.as_ref().map(|state| state.borrow().clone())),
         shards: shards.iter().map(ShardHealth::from).collect(),
     })
 }

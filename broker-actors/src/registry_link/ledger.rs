@@ -2,7 +2,10 @@
 //!
 //! The registry's table is what should be, the published routes are what is. The ledger compares
 //! the two and says what to ask the shards; a topic is published once all its shards have opened
-//! it. What fails is asked again at the next tick.
+//! it. What fails is asked again at the next tick. Shards of other brokers are only named.
+//!
+//! What a shard holds is forgotten only when the registry that it belongs to ([`Home`]) says so: one
+//! that lost its data, or another one, is offered what the shards hold instead.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,7 +17,7 @@ use grus_registry::{RoutingTable, TopicRoutes};
 
 use crate::commands::TopicConfig;
 use crate::error::QueueError;
-use crate::registry_link::routes::{QueuePlace, Routes, TopicRoute};
+use crate::registry_link::routes::{Leader, NO_SHARD, QueuePlace, Routes, TopicRoute};
 use crate::topic_queue::QueueHandle;
 
 /// Most topics asked for at once.
@@ -33,9 +36,23 @@ pub enum Action<W> {
     Answer(W, Result<Arc<TopicRoute>, ErrorReply>),
 }
 
+/// The registry that the shards' data belongs to, as far as is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Home {
+    /// Its number; 0: none yet.
+    pub registry: u64,
+    /// The version of its routes that was seen last.
+    pub version: u64,
+    /// Topics that were offered to it and not taken: they are never thrown away.
+    pub refused: BTreeSet<TopicId>,
+}
+
 /// See the module documentation. `W` is whoever waits.
 #[derive(Debug)]
 pub struct Ledger<W> {
+    /// The shards of this broker.
+    own: BTreeSet<ShardId>,
+    home: Home,
     table: Arc<RoutingTable>,
     /// What is published.
     routes: Routes,
@@ -47,6 +64,8 @@ pub struct Ledger<W> {
     failed: BTreeSet<TopicId>,
     /// Deleted here, though the table may not say so yet. Their ids never come back.
     deleted: BTreeSet<TopicId>,
+    /// Made just now, and in no table yet: one that lacks them is older than they are.
+    fresh: BTreeSet<TopicId>,
     drops: BTreeSet<(ShardId, TopicId)>,
     waiting: Vec<(W, Arc<TopicRoutes>)>,
 }
@@ -59,17 +78,13 @@ struct Opening {
     refused: Option<QueueError>,
 }
 
-impl<W> Default for Ledger<W> {
-    fn default() -> Self {
-        Self::new(Routes::default())
-    }
-}
-
 impl<W> Ledger<W> {
     /// Begins with what is published; all of it is opened again, which changes nothing.
     #[must_use]
-    pub fn new(routes: Routes) -> Self {
+    pub fn new(routes: Routes, own: BTreeSet<ShardId>, home: Home) -> Self {
         Self {
+            own,
+            home,
             table: Arc::default(),
             routes,
             opened: BTreeMap::new(),
@@ -77,6 +92,7 @@ impl<W> Ledger<W> {
             opening: BTreeMap::new(),
             failed: BTreeSet::new(),
             deleted: BTreeSet::new(),
+            fresh: BTreeSet::new(),
             drops: BTreeSet::new(),
             waiting: Vec::new(),
         }
@@ -86,6 +102,32 @@ impl<W> Ledger<W> {
     #[must_use]
     pub fn routes(&self) -> &Routes {
         &self.routes
+    }
+
+    /// What the registry says.
+    #[must_use]
+    pub fn table(&self) -> &Arc<RoutingTable> {
+        &self.table
+    }
+
+    /// The registry that the shards' data belongs to.
+    #[must_use]
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// Whether the registry that speaks is the one that the shards' data belongs to.
+    #[must_use]
+    pub fn is_home(&self) -> bool {
+        self.table.registry != 0 && self.table.registry == self.home.registry
+    }
+
+    /// The shards' data belongs to the registry that speaks now: it was offered all of it, and has
+    /// not taken `refused`.
+    pub fn settle(&mut self, refused: impl IntoIterator<Item = TopicId>) {
+        self.home.registry = self.table.registry;
+        self.home.version = self.table.version;
+        self.home.refused.extend(refused);
     }
 
     /// What the registry says of a topic.
@@ -103,15 +145,26 @@ impl<W> Ledger<W> {
     /// The registry's table is `table` now.
     pub fn table_changed(&mut self, table: Arc<RoutingTable>) -> Vec<Action<W>> {
         let mut actions = Vec::new();
+        if table.registry == self.home.registry {
+            if table.version < self.home.version {
+                // Restored from an older copy: what it does not know may be there all the same.
+                self.home.registry = 0;
+            } else {
+                self.home.version = table.version;
+            }
+        }
+        let is_believed = table.registry != 0 && table.registry == self.home.registry;
         let names: Vec<_> =
             self.routes.topics().map(|topic| (topic.name.clone(), topic.id)).collect();
         let live = |name: &TopicName, id| table.topics.get(name).is_some_and(|at| at.id == id);
         for (name, id) in names {
-            if !live(&name, id) {
+            if is_believed && !live(&name, id) && !self.fresh.contains(&id) {
                 self.forget(&name, id, &mut actions);
             }
         }
+        let moved = self.table.brokers != table.brokers || self.table.shards != table.shards;
         let ids: BTreeSet<_> = table.topics.values().map(|topic| topic.id).collect();
+        self.fresh.retain(|id| !ids.contains(id));
         self.deleted.retain(|id| ids.contains(id));
         self.table = table;
         let topics: Vec<_> = self.table.topics.values().cloned().collect();
@@ -119,8 +172,44 @@ impl<W> Ledger<W> {
             self.want(&topic);
         }
         self.routes.version = self.routes.version.max(self.table.version);
+        if moved {
+            self.find_leaders(&mut actions);
+        }
         self.go_on(&mut actions);
         actions
+    }
+
+    /// Names the leaders of all queues anew.
+    fn find_leaders(&mut self, actions: &mut Vec<Action<W>>) {
+        let live = self.table.brokers.values().filter(|broker| broker.live);
+        self.routes.brokers = live.map(|broker| broker.address.clone()).collect();
+        let mut changed = Vec::new();
+        for route in self.routes.topics() {
+            let leader = |place: &QueuePlace| self.leader(place.shard);
+            if route.queues.iter().any(|place| place.leader != leader(place)) {
+                let mut route = TopicRoute::clone(route);
+                for place in &mut route.queues {
+                    place.leader = self.leader(place.shard);
+                }
+                changed.push(route);
+            }
+        }
+        for route in changed {
+            self.routes.put(route);
+        }
+        self.routes.version += 1;
+        actions.push(Action::Publish);
+    }
+
+    /// The other broker that leads a shard; none for those of this one.
+    fn leader(&self, shard: ShardId) -> Leader {
+        if self.own.contains(&shard) {
+            return Leader::Here;
+        }
+        match self.table.leader_of(shard) {
+            Some(address) => Leader::There(address.clone()),
+            None => Leader::Nobody,
+        }
     }
 
     /// Has `waiter` told once `topic` is open, or cannot be opened now.
@@ -129,6 +218,9 @@ impl<W> Ledger<W> {
             return vec![Action::Answer(waiter, Ok(route))];
         }
         let mut actions = Vec::new();
+        if self.table.topics.get(&topic.name).is_none_or(|known| known.id != topic.id) {
+            self.fresh.insert(topic.id);
+        }
         self.want(&topic);
         self.waiting.push((waiter, topic));
         self.go_on(&mut actions);
@@ -166,26 +258,35 @@ impl<W> Ledger<W> {
     pub fn topic_deleted(&mut self, name: &TopicName, id: TopicId) -> Vec<Action<W>> {
         let mut actions = Vec::new();
         self.deleted.insert(id);
+        self.fresh.remove(&id);
         self.forget(name, id, &mut actions);
         self.go_on(&mut actions);
         actions
     }
 
     /// A shard's own log knows these topics. Those that the registry does not know were deleted
-    /// while the shard could not be told. A registry without any topic is not believed: it may
-    /// have lost its data, and then the shards' messages are all there is.
+    /// while the shard could not be told. Only a registry that the data belongs to is believed.
     pub fn shard_lists(&mut self, shard: ShardId, ids: &[TopicId]) -> Vec<Action<W>> {
-        let known: BTreeSet<_> = self.table.topics.values().map(|topic| topic.id).collect();
-        if known.is_empty() {
+        if !self.is_home() {
             return Vec::new();
         }
-        let orphans = ids.iter().filter(|id| !known.contains(id));
-        orphans
-            .map(|id| {
-                self.drops.insert((shard, *id));
-                Action::Drop(shard, *id)
-            })
-            .collect()
+        let known: BTreeSet<_> = self.table.topics.values().map(|topic| topic.id).collect();
+        let refused = &self.home.refused;
+        let kept =
+            |id: &TopicId| known.contains(id) || refused.contains(id) || self.fresh.contains(id);
+        let orphans: Vec<_> = ids.iter().filter(|id| !kept(id)).copied().collect();
+        self.drops.extend(orphans.iter().map(|id| (shard, *id)));
+        orphans.into_iter().map(|id| Action::Drop(shard, id)).collect()
+    }
+
+    /// The shards hold topics that are not known, and no registry can be asked: they are opened.
+    pub fn open_found(&mut self, topics: Vec<Arc<TopicRoutes>>) -> Vec<Action<W>> {
+        let mut actions = Vec::new();
+        for topic in topics {
+            self.want(&topic);
+        }
+        self.go_on(&mut actions);
+        actions
     }
 
     /// A shard has forgotten a topic, or could not.
@@ -237,8 +338,8 @@ impl<W> Ledger<W> {
     }
 
     fn begin(&mut self, topic: &Arc<TopicRoutes>, actions: &mut Vec<Action<W>>) {
-        let shards: BTreeSet<_> =
-            topic.queues.iter().filter_map(|spans| spans.last()).map(|span| span.shard).collect();
+        let last = topic.queues.iter().filter_map(|spans| spans.last()).map(|span| span.shard);
+        let shards: BTreeSet<_> = last.filter(|shard| self.own.contains(shard)).collect();
         for shard in &shards {
             actions.push(Action::Open(*shard, config_for(topic, *shard)));
         }
@@ -248,6 +349,9 @@ impl<W> Ledger<W> {
             handles: BTreeMap::new(),
             refused: None,
         };
+        if opening.missing.is_empty() {
+            return self.finish(opening, actions); // all of it is elsewhere
+        }
         self.opening.insert(topic.id, opening);
     }
 
@@ -264,9 +368,10 @@ impl<W> Ledger<W> {
             self.answer_waiting(&topic, &Err(error.to_reply()), actions);
             return;
         }
-        let places = (0..).zip(&topic.queues).filter_map(|(queue, spans)| {
-            let shard = spans.last()?.shard;
-            Some(QueuePlace { shard, handle: opening.handles.get(&QueueId(queue)).cloned() })
+        let places = (0..).zip(&topic.queues).map(|(queue, spans)| {
+            let shard = spans.last().map_or(NO_SHARD, |span| span.shard);
+            let handle = opening.handles.get(&QueueId(queue)).cloned();
+            QueuePlace { shard, handle, leader: self.leader(shard) }
         });
         self.routes.put(TopicRoute {
             name: topic.name.clone(),
@@ -315,8 +420,11 @@ impl<W> Ledger<W> {
     }
 
     fn drop_in_shards(&mut self, topic: &TopicRoutes, actions: &mut Vec<Action<W>>) {
-        let spans = topic.queues.iter().flatten();
-        let shards: BTreeSet<_> = spans.map(|span| span.shard).collect();
+        if self.home.refused.contains(&topic.id) {
+            return;
+        }
+        let spans = topic.queues.iter().flatten().map(|span| span.shard);
+        let shards: BTreeSet<_> = spans.filter(|shard| self.own.contains(shard)).collect();
         for shard in shards {
             self.drops.insert((shard, topic.id));
             actions.push(Action::Drop(shard, topic.id));

@@ -4,7 +4,7 @@
 use grus_mailbox::{Credit, Dropped, Inbox, Port};
 use grus_protocol::message::{InitProducer, InitProducerReply};
 
-use super::Answer;
+use super::messages::Answer;
 use crate::error::QueueError;
 use crate::machine::InitializedProducer;
 use crate::shard::ShardRequest;

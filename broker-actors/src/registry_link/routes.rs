@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use grus_protocol::error::{ErrorCode, ErrorReply};
-use grus_protocol::ids::{BrokerId, QueueId, ShardId, TimestampMs, TopicId};
+use grus_protocol::error::{ErrorCode, ErrorDetail, ErrorReply};
+use grus_protocol::ids::{BrokerAddress, BrokerId, QueueId, ShardId, TimestampMs, TopicId};
 use grus_protocol::message::{QueueRoute, TopicMetadata, TopicSettings, TopicSummary};
 use grus_protocol::names::TopicName;
 
@@ -12,6 +12,8 @@ use crate::topic_queue::QueueHandle;
 
 /// Most topics of one page of a listing.
 pub const LIST_TOPICS_MAX: usize = 1_000;
+/// How long a client waits before it asks again for a queue whose broker is not there.
+const ABSENT_RETRY_AFTER_MS: u32 = 200;
 /// How long a client waits before it asks again for a topic that is being opened.
 const OPENING_RETRY_AFTER_MS: u32 = 20;
 
@@ -20,6 +22,8 @@ const OPENING_RETRY_AFTER_MS: u32 = 20;
 pub struct Routes {
     /// Grows with every change.
     pub version: u64,
+    /// All brokers that are there.
+    pub brokers: Vec<BrokerAddress>,
     topics: BTreeMap<TopicName, Arc<TopicRoute>>,
 }
 
@@ -43,9 +47,25 @@ pub struct TopicRoute {
 pub struct QueuePlace {
     /// The shard that holds it.
     pub shard: ShardId,
-    /// The way to it; none while its shard has not opened it.
+    /// The way to it; none while its shard has not opened it, or is elsewhere.
     pub handle: Option<Arc<QueueHandle>>,
+    /// Who leads its shard.
+    pub leader: Leader,
 }
+
+/// Who leads a shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Leader {
+    /// This broker.
+    Here,
+    /// Another one.
+    There(BrokerAddress),
+    /// A broker that is not there, or nobody knows who.
+    Nobody,
+}
+
+/// Stands for the shard of a queue of which nobody knows where it is.
+pub const NO_SHARD: ShardId = ShardId(u32::MAX);
 
 impl Routes {
     /// Puts a topic in, or in place of what bore its name.
@@ -105,6 +125,18 @@ impl Routes {
     }
 }
 
+impl QueuePlace {
+    /// The broker that leads it, this one being `broker`; none while it is not served.
+    #[must_use]
+    pub fn leader_id(&self, broker: BrokerId) -> Option<BrokerId> {
+        match &self.leader {
+            Leader::Here => self.handle.as_ref().map(|_| broker),
+            Leader::There(address) => Some(address.id),
+            Leader::Nobody => None,
+        }
+    }
+}
+
 impl TopicRoute {
     /// The queue of that number, if the topic is still of that incarnation (0: whichever).
     ///
@@ -116,9 +148,18 @@ impl TopicRoute {
             let text = format!("{} has {} queues, no queue {queue}", self.name, self.queues.len());
             return Err(ErrorReply::new(ErrorCode::UnknownQueue, text));
         };
-        place.handle.as_ref().ok_or_else(|| {
-            ErrorReply::new(ErrorCode::Unavailable, "the queue is being opened")
-                .with_retry_after_ms(OPENING_RETRY_AFTER_MS)
+        place.handle.as_ref().ok_or_else(|| match &place.leader {
+            Leader::Here => ErrorReply::new(ErrorCode::Unavailable, "the queue is being opened")
+                .with_retry_after_ms(OPENING_RETRY_AFTER_MS),
+            Leader::There(address) => {
+                let text = format!("broker {} leads the queue", address.id);
+                ErrorReply::new(ErrorCode::NotLeader, text)
+                    .with_detail(ErrorDetail::Leader(address.clone()))
+            }
+            Leader::Nobody => {
+                ErrorReply::new(ErrorCode::Unavailable, "the queue's broker is not there")
+                    .with_retry_after_ms(ABSENT_RETRY_AFTER_MS)
+            }
         })
     }
 
@@ -134,13 +175,13 @@ impl TopicRoute {
         Err(ErrorReply::new(ErrorCode::StaleTopic, text))
     }
 
-    /// The topic in a metadata reply, all its queues led by `broker`.
+    /// The topic in a metadata reply; its queues that are here are led by `broker`.
     #[must_use]
     pub fn metadata(&self, broker: BrokerId) -> TopicMetadata {
         let queue = |(number, place): (usize, &QueuePlace)| QueueRoute {
             queue: QueueId(u32::try_from(number).unwrap_or(u32::MAX)),
             shard: place.shard,
-            leader_broker: place.handle.as_ref().map(|_| broker),
+            leader_broker: place.leader_id(broker),
         };
         TopicMetadata {
             name: self.name.clone(),
@@ -173,8 +214,26 @@ mod tests {
             id: TopicId(id),
             settings: TopicSettings::default(),
             created: TimestampMs(1),
-            queues: vec![QueuePlace { shard: ShardId(0), handle: None }],
+            queues: vec![place(Leader::Here)],
         }
+    }
+
+    fn place(leader: Leader) -> QueuePlace {
+        QueuePlace { shard: ShardId(0), handle: None, leader }
+    }
+
+    #[test]
+    fn a_queue_elsewhere_names_its_leader() {
+        let address = BrokerAddress { id: BrokerId(2), host: "h".into(), port: 1 };
+        let mut topic = topic(user("a"), 7);
+        topic.queues = vec![place(Leader::There(address.clone())), place(Leader::Nobody)];
+        let refused = |queue| topic.queue(TopicId(7), QueueId(queue)).unwrap_err();
+        assert_eq!(refused(0).code, ErrorCode::NotLeader);
+        assert_eq!(refused(0).detail, Some(ErrorDetail::Leader(address)));
+        assert_eq!((refused(1).code, refused(1).retriable), (ErrorCode::Unavailable, true));
+        let leaders = topic.metadata(BrokerId(1)).queues;
+        let leaders: Vec<_> = leaders.iter().map(|queue| queue.leader_broker).collect();
+        assert_eq!(leaders, [Some(BrokerId(2)), None]);
     }
 
     fn user(name: &str) -> TopicName {

@@ -15,7 +15,7 @@ use grus_broker::find::Find;
 use grus_broker::listener::{Listener, ListenerParts};
 use grus_broker::metrics::EdgeMetrics;
 use grus_broker::registry_link::LinkRequest;
-use grus_broker::registry_link::routes::{QueuePlace, Routes, TopicRoute};
+use grus_broker::registry_link::routes::{Leader, QueuePlace, Routes, TopicRoute};
 use grus_broker::topic_queue::{Fetch, Produce, QueueAsk, QueueHandle};
 use grus_mailbox::{Clock, FatalPort, HostHandle, Outlet, Place, Process, outlet};
 use grus_protocol::ids::{
@@ -110,6 +110,8 @@ impl Door {
             fetch_wait_ms_max: 60_000,
             idle_ms_max: 120_000,
             routes: routes_seen,
+            follows_registry: false,
+            table: watch::channel(Arc::default()).1,
             link: to_link,
             clock: config.clock,
             metrics: metrics.clone(),
@@ -143,7 +145,11 @@ fn routes_with(handle: QueueHandle) -> Routes {
         id: TOPIC_ID,
         settings: TopicSettings { queues: 1, ..TopicSettings::default() },
         created: TimestampMs(1),
-        queues: vec![QueuePlace { shard: ShardId(0), handle: Some(Arc::new(handle)) }],
+        queues: vec![QueuePlace {
+            shard: ShardId(0),
+            handle: Some(Arc::new(handle)),
+            leader: Leader::Here,
+        }],
     });
     routes
 }

@@ -26,7 +26,7 @@ pub struct Cli {
 /// What holds for every command.
 #[derive(Debug, Clone, Args)]
 pub struct Common {
-    /// Brokers to begin with: ADDR[,ADDR...]
+    /// Brokers, or a registry, to begin with: ADDR[,ADDR...]
     #[arg(
         long,
         global = true,
@@ -57,6 +57,8 @@ impl Common {
 pub enum Command {
     /// Run a broker in the foreground
     Broker(BrokerArgs),
+    /// Run a registry in the foreground: for several brokers
+    Registry(RegistryArgs),
     /// Create, list, describe, alter or delete topics
     #[command(subcommand)]
     Topic(TopicCommand),
@@ -72,6 +74,23 @@ pub enum Command {
     Bench(BenchCommand),
     /// See it work: send a file through a broker that is killed half way, compare what comes out
     Quickstart(QuickstartArgs),
+}
+
+/// `grus registry`
+#[derive(Debug, Args)]
+pub struct RegistryArgs {
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Folder of the data
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Where brokers and clients connect
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// Print every setting in force and where it came from, and end
+    #[arg(long)]
+    pub print_config: bool,
 }
 
 /// `grus broker`

@@ -2,7 +2,7 @@
 //!
 //! * [`args`] is what may be written on the command line; [`failure`] how a command fails.
 //! * [`lines`], [`message`], [`message_text`] and [`units`] are logic: plain values, no I/O.
-//! * [`broker`], [`topic`], [`produce`], [`consume`], [`message_show`] and [`quickstart`] are the commands.
+//! * [`broker`], [`registry`], [`topic`], [`produce`], [`consume`], [`message_show`] and [`quickstart`] are the commands.
 
 pub mod args;
 pub mod bench;
@@ -17,6 +17,7 @@ pub mod message_text;
 pub mod output;
 pub mod produce;
 pub mod quickstart;
+pub mod registry;
 pub mod session;
 pub mod topic;
 pub mod units;
@@ -52,6 +53,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let common = cli.common;
     match cli.command {
         Command::Broker(args) => broker::run(args),
+        Command::Registry(args) => registry::run(args),
         Command::Topic(command) => session::block_on(topic::run(&common, &command)),
         Command::Produce(args) => session::block_on(produce::run(&common, &args)),
         Command::Consume(args) => session::block_on(consume::run(&common, &args)),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use grus_client::{
     Client, Message, PendingReceipt, Producer, ProducerConfig, QueueChoice, Receipt,
 };
-use grus_protocol::ids::QueueId;
+use grus_protocol::ids::{BrokerId, QueueId};
 use serde::Serialize;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
@@ -249,9 +249,23 @@ fn message_bytes_max(client: &Client) -> usize {
     usize::try_from(client.limits().message_bytes_max).unwrap_or(usize::MAX)
 }
 
+/// One of the queues whose broker is there; any, when none is.
+fn any_served(leaders: &[Option<BrokerId>]) -> u32 {
+    let all = (0..).zip(leaders);
+    let served: Vec<u32> =
+        all.filter(|(_, leader)| leader.is_some()).map(|(queue, _)| queue).collect();
+    let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+    match served.len() {
+        0 => any_below(count(leaders.len())),
+        some => served[any_below(count(some)) as usize],
+    }
+}
+
 async fn template(client: &Client, args: &ProduceArgs) -> Result<Template, Failure> {
     let topic = &args.topic;
-    let queues = client.queue_count(topic).await.map_err(|error| Failure::because(topic, error))?;
+    let leaders = client.queue_leaders(topic).await;
+    let leaders = leaders.map_err(|error| Failure::because(topic, error))?;
+    let queues = u32::try_from(leaders.len()).unwrap_or(u32::MAX);
     let queue = match args.queue {
         Some(queue) if queue >= queues => {
             let why = format!("no queue {queue}, it has {queues}");
@@ -259,7 +273,7 @@ async fn template(client: &Client, args: &ProduceArgs) -> Result<Template, Failu
         }
         Some(queue) => Some(queue),
         None if args.spread || args.key.is_some() => None,
-        None => Some(any_below(queues)),
+        None => Some(any_served(&leaders)),
     };
     Ok(Template {
         key: args.key.clone(),

@@ -83,9 +83,14 @@ impl<D: Disk> Bench<D> {
     pub async fn register(&self, shards: &[u32]) -> Arc<RoutingTable> {
         let address = BrokerAddress { id: BrokerId(1), host: "localhost".into(), port: 6086 };
         let shards = shards.iter().map(|shard| (ShardId(*shard), CLASS)).collect();
-        self.ask(|reply| RegistryRequest::RegisterBroker { address, shards, reply })
-            .await
-            .expect("it is taken")
+        let enrolled = self.ask(|reply| RegistryRequest::EnrolBroker {
+            address,
+            disk: 7,
+            shards,
+            shards_wanted: 0,
+            reply,
+        });
+        enrolled.await.expect("it is taken").table
     }
 
     pub async fn create(&self, topic: &str, queues: u32) -> Result<TopicCreated, RegistryError> {

@@ -93,6 +93,14 @@ impl<M: Send + 'static> fmt::Debug for Inbox<M> {
     }
 }
 
+impl<M: Send + 'static> Inbox<M> {
+    /// Whether `other` is a clone of this inbox.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.target, &other.target)
+    }
+}
+
 impl<M: Weigh + Send + 'static> Inbox<M> {
     /// Opens an inbox of `capacity` credits in front of an actor.
     pub(crate) fn to_actor(to: Recipient<Held<M>>, stats: &Arc<ActorStats>, capacity: u32) -> Self {

@@ -1,9 +1,9 @@
 //! Tests of the ledger: a registry and shards that exist only as calls.
 
 use grus_mailbox::outlet;
-use grus_protocol::ids::{Durability, Offset, QueueKey, TimestampMs};
+use grus_protocol::ids::{BrokerAddress, BrokerId, Durability, Offset, QueueKey, TimestampMs};
 use grus_protocol::message::TopicSettings;
-use grus_registry::RouteSpan;
+use grus_registry::{BrokerPlace, RouteSpan, ShardPlace};
 
 use super::*;
 
@@ -30,7 +30,8 @@ fn topic(text: &str, id: u64, shards: &[u32]) -> Arc<TopicRoutes> {
 
 fn table(version: u64, topics: &[Arc<TopicRoutes>]) -> Arc<RoutingTable> {
     let topics = topics.iter().map(|topic| (topic.name.clone(), Arc::clone(topic)));
-    Arc::new(RoutingTable { version, topics: topics.collect(), ..RoutingTable::default() })
+    let topics = topics.collect();
+    Arc::new(RoutingTable { registry: 1, version, topics, ..RoutingTable::default() })
 }
 
 fn handles(config: &TopicConfig, shard: ShardId) -> Vec<Arc<QueueHandle>> {
@@ -47,6 +48,22 @@ fn handles(config: &TopicConfig, shard: ShardId) -> Vec<Arc<QueueHandle>> {
         })
     };
     config.queues.iter().map(handle).collect()
+}
+
+/// Of a broker with shards 0 and 1, whose data belongs to registry 1.
+fn ledger() -> Ledger<Waiter> {
+    let own = [ShardId(0), ShardId(1)].into();
+    Ledger::new(Routes::default(), own, Home { registry: 1, ..Home::default() })
+}
+
+/// The same routes, with shard 9 led by another broker that is there or not.
+fn with_other(table: &RoutingTable, version: u64, live: bool) -> Arc<RoutingTable> {
+    let mut table = RoutingTable { version, ..table.clone() };
+    let (broker, durability) = (BrokerId(2), Durability::Persisted);
+    let address = BrokerAddress { id: broker, host: "other".into(), port: 6086 };
+    table.brokers.insert(broker, BrokerPlace { address, live, disk: 2 });
+    table.shards.insert(ShardId(9), ShardPlace { durability, broker, open: true });
+    Arc::new(table)
 }
 
 /// Lets every shard do what it is asked; returns what came of it in words.
@@ -76,7 +93,7 @@ fn obey(ledger: &mut Ledger<Waiter>, actions: Vec<Action<Waiter>>) -> Vec<String
 
 #[test]
 fn a_topic_is_published_when_all_its_shards_have_opened_it() {
-    let mut ledger = Ledger::<Waiter>::default();
+    let mut ledger = ledger();
     let orders = topic("orders", 7, &[0, 1, 0]);
     let waits = ledger.wait_for(Arc::clone(&orders), "w");
     assert_eq!(waits.len(), 2, "one question for each shard");
@@ -95,7 +112,7 @@ fn a_topic_is_published_when_all_its_shards_have_opened_it() {
 
 #[test]
 fn more_queues_are_opened_behind_the_routes_in_force() {
-    let mut ledger = Ledger::<Waiter>::default();
+    let mut ledger = ledger();
     let actions = ledger.table_changed(table(1, &[topic("t", 7, &[0])]));
     obey(&mut ledger, actions);
     let grown = topic("t", 7, &[0, 1]);
@@ -107,7 +124,7 @@ fn more_queues_are_opened_behind_the_routes_in_force() {
 
 #[test]
 fn a_shard_that_cannot_is_asked_again_at_the_next_tick() {
-    let mut ledger = Ledger::<Waiter>::default();
+    let mut ledger = ledger();
     let orders = topic("orders", 7, &[0]);
     ledger.table_changed(table(1, &[Arc::clone(&orders)]));
     let actions = ledger.wait_for(orders, "w");
@@ -122,7 +139,7 @@ fn a_shard_that_cannot_is_asked_again_at_the_next_tick() {
 
 #[test]
 fn a_deleted_topic_leaves_at_once_and_does_not_come_back_with_an_old_table() {
-    let mut ledger = Ledger::<Waiter>::default();
+    let mut ledger = ledger();
     let old = table(1, &[topic("t", 7, &[0])]);
     let actions = ledger.table_changed(Arc::clone(&old));
     obey(&mut ledger, actions);
@@ -137,7 +154,7 @@ fn a_deleted_topic_leaves_at_once_and_does_not_come_back_with_an_old_table() {
 
 #[test]
 fn one_deleted_while_it_is_being_opened_is_dropped_behind_it() {
-    let mut ledger = Ledger::<Waiter>::default();
+    let mut ledger = ledger();
     let opening = ledger.wait_for(topic("t", 7, &[0]), "w");
     let actions = ledger.topic_deleted(&name("t"), TopicId(7));
     assert!(actions.is_empty());
@@ -147,7 +164,7 @@ fn one_deleted_while_it_is_being_opened_is_dropped_behind_it() {
 
 #[test]
 fn a_drop_that_fails_is_repeated() {
-    let mut ledger = Ledger::<Waiter>::default();
+    let mut ledger = ledger();
     let actions = ledger.table_changed(table(1, &[topic("t", 7, &[0])]));
     obey(&mut ledger, actions);
     ledger.table_changed(table(2, &[]));
@@ -158,10 +175,13 @@ fn a_drop_that_fails_is_repeated() {
 }
 
 #[test]
-fn orphans_of_a_shard_are_dropped_unless_the_registry_knows_nothing_at_all() {
-    let mut ledger = Ledger::<Waiter>::default();
+fn orphans_of_a_shard_are_dropped_only_by_the_word_of_the_registry_they_belong_to() {
+    let mut ledger = ledger();
     let orphans = [TopicId(7), TopicId(9)];
-    assert!(ledger.shard_lists(ShardId(0), &orphans).is_empty(), "an empty registry lost its data");
+    assert!(ledger.shard_lists(ShardId(0), &orphans).is_empty(), "nobody has spoken yet");
+    let other = RoutingTable { registry: 2, ..(*table(1, &[])).clone() };
+    ledger.table_changed(Arc::new(other));
+    assert!(ledger.shard_lists(ShardId(0), &orphans).is_empty(), "another registry");
     let actions = ledger.table_changed(table(1, &[topic("t", 7, &[0])]));
     obey(&mut ledger, actions);
     let actions = ledger.shard_lists(ShardId(0), &orphans);
@@ -169,8 +189,82 @@ fn orphans_of_a_shard_are_dropped_unless_the_registry_knows_nothing_at_all() {
 }
 
 #[test]
+fn a_registry_without_its_past_takes_nothing_away() {
+    let mut ledger = ledger();
+    let actions = ledger.table_changed(table(5, &[topic("t", 7, &[0]), topic("u", 8, &[1])]));
+    obey(&mut ledger, actions);
+    // The same registry out of an old copy, then a new one.
+    for (registry, version) in [(1, 4), (2, 1)] {
+        let lost = RoutingTable { registry, version, ..RoutingTable::default() };
+        let actions = ledger.table_changed(Arc::new(lost));
+        assert_eq!(obey(&mut ledger, actions), Vec::<String>::new());
+        assert_eq!(ledger.routes().len(), 2, "still served");
+        assert!(!ledger.is_home(), "it has to be offered what there is");
+    }
+    // It takes one of the two.
+    let known = RoutingTable { registry: 2, ..(*table(2, &[topic("t", 7, &[0])])).clone() };
+    let actions = ledger.table_changed(Arc::new(known.clone()));
+    obey(&mut ledger, actions);
+    ledger.settle([TopicId(8)]);
+    assert!(ledger.is_home());
+    assert!(ledger.shard_lists(ShardId(1), &[TopicId(8)]).is_empty(), "it is never thrown away");
+    let later = RoutingTable { version: 3, ..known };
+    let actions = ledger.table_changed(Arc::new(later));
+    assert_eq!(obey(&mut ledger, actions), ["publish"], "no drop");
+    assert!(ledger.routes().get(&name("u")).is_none());
+}
+
+#[test]
+fn a_table_from_before_a_topic_was_made_does_not_take_it_away() {
+    let mut ledger = ledger();
+    ledger.table_changed(table(1, &[]));
+    let actions = ledger.wait_for(topic("t", 7, &[0]), "w");
+    assert_eq!(obey(&mut ledger, actions), ["open t on 0", "publish", "w: 1 queues"]);
+    let actions = ledger.table_changed(table(2, &[topic("u", 8, &[0])]));
+    assert_eq!(obey(&mut ledger, actions), ["open u on 0", "publish"]);
+    assert!(ledger.routes().get(&name("t")).is_some(), "it was made behind that table");
+    let actions = ledger.table_changed(table(3, &[topic("t", 7, &[0]), topic("u", 8, &[0])]));
+    obey(&mut ledger, actions);
+    let actions = ledger.table_changed(table(4, &[topic("u", 8, &[0])]));
+    assert_eq!(obey(&mut ledger, actions), ["publish", "drop 7 on 0"], "now it was deleted");
+}
+
+#[test]
+fn what_was_known_before_the_registry_spoke_takes_nothing_away() {
+    let mut ledger = ledger();
+    let hearsay = RoutingTable { registry: 0, ..(*table(9, &[topic("u", 8, &[0])])).clone() };
+    let actions = ledger.table_changed(Arc::new(hearsay));
+    obey(&mut ledger, actions);
+    assert!(ledger.shard_lists(ShardId(0), &[TopicId(7), TopicId(8)]).is_empty());
+    let actions = ledger.open_found(vec![topic("t", 7, &[0])]);
+    assert_eq!(obey(&mut ledger, actions), ["open t on 0", "publish"]);
+    let actions = ledger.table_changed(table(1, &[topic("t", 7, &[0])]));
+    assert_eq!(obey(&mut ledger, actions), ["publish", "drop 8 on 0"], "the registry has spoken");
+}
+
+#[test]
+fn queues_of_other_brokers_are_named_and_not_opened() {
+    let mut ledger = ledger();
+    let routes = with_other(&table(1, &[topic("t", 7, &[0, 9]), topic("u", 8, &[9])]), 1, true);
+    let actions = ledger.table_changed(Arc::clone(&routes));
+    assert_eq!(obey(&mut ledger, actions), ["publish", "publish", "open t on 0", "publish"]);
+    let leaders = |ledger: &Ledger<Waiter>| {
+        let route = ledger.routes().get(&name("t")).unwrap();
+        [0, 1].map(|queue: usize| route.queues[queue].leader_id(BrokerId(1)))
+    };
+    assert_eq!(leaders(&ledger), [Some(BrokerId(1)), Some(BrokerId(2))]);
+    assert_eq!(ledger.routes().brokers.len(), 1);
+    let actions = ledger.table_changed(with_other(&routes, 2, false));
+    assert_eq!(obey(&mut ledger, actions), ["publish"], "nothing is opened anew");
+    assert_eq!(leaders(&ledger), [Some(BrokerId(1)), None]);
+    let actions = ledger.table_changed(with_other(&routes, 3, true));
+    obey(&mut ledger, actions);
+    assert_eq!(leaders(&ledger), [Some(BrokerId(1)), Some(BrokerId(2))]);
+}
+
+#[test]
 fn many_topics_are_opened_a_few_at_a_time() {
-    let mut ledger = Ledger::<Waiter>::default();
+    let mut ledger = ledger();
     let topics: Vec<_> = (1..=100).map(|id| topic(&format!("t{id}"), id, &[0])).collect();
     let actions = ledger.table_changed(table(1, &topics));
     assert_eq!(actions.len(), OPENING_MAX);

@@ -25,7 +25,7 @@ pub mod features {
     /// The routes can be watched: `WatchRoutes` is served, and `RoutesChanged` understood.
     pub const WATCH_ROUTES: u64 = 1 << 3;
     /// What this version of the crate can speak.
-    pub const KNOWN: u64 = NO_REPLY;
+    pub const KNOWN: u64 = NO_REPLY | WATCH_ROUTES;
 }
 
 wire_message! {

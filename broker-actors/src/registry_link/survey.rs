@@ -1,0 +1,252 @@
+//! Compares what the shards hold with what the registry knows, once for each registry. Pure.
+//!
+//! All shards list their topics. A registry that their data belongs to is believed: what it does not
+//! know was deleted. Any other one (new, or without its data) is offered all that it lacks; once it
+//! has answered, the data belongs to it. Number 0 stands for what was known before a registry could
+//! be reached: then the shards are the ones to be believed ([`found`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use grus_protocol::ids::{Offset, QueueId, ShardId, TimestampMs, TopicId};
+use grus_protocol::message::{TopicKind, TopicSettings};
+use grus_registry::command::{AdoptTopic, StoredSettings};
+use grus_registry::{RouteSpan, RoutingTable, TopicRoutes};
+
+use crate::commands::TopicConfig;
+
+/// Most topics of one offer.
+const OFFER_TOPICS_MAX: usize = 100;
+
+/// What each shard holds.
+pub type Holdings = BTreeMap<ShardId, Vec<TopicConfig>>;
+
+/// See the module documentation.
+#[derive(Debug, Default)]
+pub struct Survey {
+    state: State,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Idle,
+    Listing {
+        registry: u64,
+        missing: BTreeSet<ShardId>,
+        holdings: Holdings,
+    },
+    Offering {
+        registry: u64,
+        left: usize,
+        refused: Vec<TopicId>,
+    },
+    Done {
+        registry: u64,
+    },
+}
+
+impl Survey {
+    /// Begins for a registry, if it is another one than the last; the shards are to be asked then.
+    pub fn begin(&mut self, registry: u64, shards: impl IntoIterator<Item = ShardId>) -> bool {
+        let at_work = match &self.state {
+            State::Idle => false,
+            State::Listing { registry: of, .. }
+            | State::Offering { registry: of, .. }
+            | State::Done { registry: of } => *of == registry,
+        };
+        if at_work {
+            return false;
+        }
+        let missing = shards.into_iter().collect();
+        self.state = State::Listing { registry, missing, holdings: Holdings::new() };
+        true
+    }
+
+    /// A shard has listed its topics, or could not; what all hold, once all have.
+    pub fn listed(&mut self, shard: ShardId, topics: Option<Vec<TopicConfig>>) -> Option<Holdings> {
+        let State::Listing { missing, holdings, .. } = &mut self.state else { return None };
+        let Some(topics) = topics else {
+            self.again();
+            return None;
+        };
+        if missing.remove(&shard) {
+            holdings.insert(shard, topics);
+        }
+        missing.is_empty().then(|| std::mem::take(holdings))
+    }
+
+    /// So many offers are under way.
+    pub fn offering(&mut self, offers: usize) {
+        if let State::Listing { registry, .. } = self.state {
+            self.state = State::Offering { registry, left: offers, refused: Vec::new() };
+        }
+    }
+
+    /// An offer was answered, with the topics that were not taken; all of those, once all are.
+    pub fn answered(&mut self, not_taken: Vec<TopicId>) -> Option<Vec<TopicId>> {
+        let State::Offering { left, refused, .. } = &mut self.state else { return None };
+        *left = left.saturating_sub(1);
+        refused.extend(not_taken);
+        (*left == 0).then(|| std::mem::take(refused))
+    }
+
+    /// It is over.
+    pub fn done(&mut self) {
+        if let State::Listing { registry, .. } | State::Offering { registry, .. } = self.state {
+            self.state = State::Done { registry };
+        }
+    }
+
+    /// Whether it is over for that registry.
+    #[must_use]
+    pub fn is_done(&self, of: u64) -> bool {
+        matches!(self.state, State::Done { registry } if registry == of)
+    }
+
+    /// It failed, or what it found does not count any more: it begins anew.
+    pub fn again(&mut self) {
+        self.state = State::Idle;
+    }
+}
+
+/// What shards hold and the registry does not know, in offers of a bounded size.
+#[must_use]
+pub fn offers(table: &RoutingTable, holdings: &Holdings) -> Vec<Vec<AdoptTopic>> {
+    let mut unknown: BTreeMap<TopicId, AdoptTopic> = BTreeMap::new();
+    for (shard, topics) in holdings {
+        for config in topics {
+            let known = table.topics.get(&config.name).filter(|known| known.id == config.topic);
+            let is_known =
+                |queue: &QueueId| known.is_some_and(|known| known.shard_of(*queue) == Some(*shard));
+            let queues: Vec<_> = config
+                .queues
+                .iter()
+                .filter(|queue| !is_known(queue))
+                .map(|queue| (*queue, *shard))
+                .collect();
+            if queues.is_empty() {
+                continue;
+            }
+            let topic = unknown.entry(config.topic).or_insert_with(|| offered(config));
+            topic.queues.extend(queues);
+        }
+    }
+    let all: Vec<_> = unknown.into_values().collect();
+    all.chunks(OFFER_TOPICS_MAX).map(<[_]>::to_vec).collect()
+}
+
+/// Topics that shards hold and that are not known: with the queues that are here.
+#[must_use]
+pub fn found(table: &RoutingTable, holdings: &Holdings) -> Vec<Arc<TopicRoutes>> {
+    let mut topics: BTreeMap<TopicId, TopicRoutes> = BTreeMap::new();
+    for (shard, configs) in holdings {
+        for config in configs.iter().filter(|config| !table.topics.contains_key(&config.name)) {
+            let topic = topics.entry(config.topic).or_insert_with(|| TopicRoutes {
+                name: config.name.clone(),
+                id: config.topic,
+                settings: settings_of(config),
+                created: TimestampMs(0),
+                queues: Vec::new(),
+            });
+            for queue in &config.queues {
+                let at = queue.0 as usize;
+                topic.queues.resize_with(topic.queues.len().max(at + 1), Vec::new);
+                topic.queues[at] = vec![RouteSpan { shard: *shard, from: Offset(0) }];
+            }
+            topic.settings.queues = u32::try_from(topic.queues.len()).unwrap_or(u32::MAX);
+        }
+    }
+    topics.into_values().map(Arc::new).collect()
+}
+
+fn settings_of(config: &TopicConfig) -> TopicSettings {
+    TopicSettings {
+        queues: u32::try_from(config.queues.len()).unwrap_or(u32::MAX),
+        durability: config.durability,
+        retention_ms: config.retention_ms,
+        retention_bytes: config.retention_bytes,
+        kind: TopicKind::from_number(config.kind).unwrap_or(TopicKind::Durable),
+        dedup_window_ms: config.dedup_window_ms,
+    }
+}
+
+fn offered(config: &TopicConfig) -> AdoptTopic {
+    AdoptTopic {
+        name: config.name.clone(),
+        id: config.topic,
+        settings: StoredSettings::from(&settings_of(config)),
+        queues: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use grus_protocol::ids::Durability;
+    use grus_protocol::names::TopicName;
+
+    use super::*;
+
+    fn config(name: &str, id: u64, queues: &[u32]) -> TopicConfig {
+        TopicConfig {
+            topic: TopicId(id),
+            name: TopicName::try_from(name).unwrap(),
+            queues: queues.iter().copied().map(QueueId).collect(),
+            durability: Durability::Persisted,
+            retention_ms: 5,
+            retention_bytes: 6,
+            kind: TopicKind::Durable.number(),
+            dedup_window_ms: 7,
+        }
+    }
+
+    #[test]
+    fn what_all_shards_hold_of_a_topic_is_one_offer() {
+        let holdings = Holdings::from([
+            (ShardId(0), vec![config("a", 1, &[0, 2]), config("b", 2, &[0])]),
+            (ShardId(4), vec![config("a", 1, &[1])]),
+        ]);
+        let offers = offers(&RoutingTable::default(), &holdings);
+        assert_eq!(offers.len(), 1);
+        let queues: Vec<_> = offers[0].iter().map(|topic| topic.queues.clone()).collect();
+        let place = |queue, shard| (QueueId(queue), ShardId(shard));
+        assert_eq!(queues, [vec![place(0, 0), place(2, 0), place(1, 4)], vec![place(0, 0)]]);
+    }
+
+    #[test]
+    fn what_is_here_is_found_with_the_queues_that_are_here() {
+        let holdings = Holdings::from([
+            (ShardId(0), vec![config("a", 1, &[0, 3])]),
+            (ShardId(4), vec![config("a", 1, &[1])]),
+        ]);
+        let topics = found(&RoutingTable::default(), &holdings);
+        let shards: Vec<_> =
+            (0..4).map(|queue| topics[0].shard_of(QueueId(queue)).map(|shard| shard.0)).collect();
+        assert_eq!((topics.len(), shards), (1, vec![Some(0), Some(4), None, Some(0)]));
+        let known = RoutingTable {
+            topics: topics.iter().map(|topic| (topic.name.clone(), Arc::clone(topic))).collect(),
+            ..RoutingTable::default()
+        };
+        assert!(found(&known, &holdings).is_empty());
+    }
+
+    #[test]
+    fn a_registry_is_surveyed_once_and_again_after_a_failure() {
+        let mut survey = Survey::default();
+        let shards = [ShardId(0), ShardId(1)];
+        assert!(survey.begin(0, []) && survey.listed(ShardId(0), None).is_none());
+        assert!(survey.begin(7, shards) && !survey.begin(7, shards));
+        assert_eq!(survey.listed(ShardId(0), Some(Vec::new())), None);
+        assert_eq!(survey.listed(ShardId(1), None), None);
+        assert!(survey.begin(7, shards), "a shard could not list");
+        assert_eq!(survey.listed(ShardId(1), Some(Vec::new())), None);
+        assert_eq!(survey.listed(ShardId(0), Some(Vec::new())).unwrap().len(), 2);
+        survey.offering(2);
+        assert_eq!(survey.answered(vec![TopicId(3)]), None);
+        assert_eq!(survey.answered(Vec::new()), Some(vec![TopicId(3)]));
+        survey.done();
+        assert!(survey.is_done(7) && !survey.is_done(0));
+        assert!(!survey.begin(7, shards));
+        assert!(survey.begin(8, shards), "another registry");
+    }
+}

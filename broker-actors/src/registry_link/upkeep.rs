@@ -1,0 +1,116 @@
+//! What the link does besides: it compares the shards with the registry, and writes down the routes.
+
+use std::sync::Arc;
+
+use grus_mailbox::{Dropped, Room};
+use grus_protocol::ids::TopicId;
+use grus_registry::{RefusedTopics, RegistryError, RegistryRequest};
+
+use super::survey::{Holdings, found, offers};
+use super::{Heard, RegistryLink};
+use crate::commands::TopicConfig;
+use crate::kept::Kept;
+use crate::shard::ShardRequest;
+
+impl RegistryLink {
+    /// Compares what the shards hold with what the registry knows, if that was not done yet.
+    pub(super) fn survey(&mut self, room: &mut Room<'_, Self>) {
+        let registry = self.ledger.table().registry;
+        let shards = self.parts.shards.iter().map(|shard| shard.shard);
+        if !self.survey.begin(registry, shards) {
+            return;
+        }
+        for shard in &self.parts.shards {
+            let id = shard.shard;
+            let port = self.port(room, move |answer: Result<Vec<TopicConfig>, Dropped>| {
+                Heard::Listed(id, answer.ok())
+            });
+            let _ = shard.inbox.try_put(ShardRequest::ListTopics { reply: port }); // heard as none
+        }
+    }
+
+    /// All shards have said what they hold.
+    pub(super) fn surveyed(&mut self, holdings: &Holdings, room: &mut Room<'_, Self>) {
+        if self.ledger.table().registry == 0 {
+            // Nobody to ask: what is here is served.
+            let topics = found(self.ledger.table(), holdings);
+            let actions = self.ledger.open_found(topics);
+            self.survey.done();
+            return self.carry_out(actions, room);
+        }
+        if self.ledger.is_home() {
+            for (shard, topics) in holdings {
+                let ids: Vec<_> = topics.iter().map(|config| config.topic).collect();
+                let actions = self.ledger.shard_lists(*shard, &ids);
+                self.carry_out(actions, room);
+            }
+            return self.survey_is_done(room);
+        }
+        let offers = offers(self.ledger.table(), holdings);
+        if offers.is_empty() {
+            return self.settle(Vec::new(), room);
+        }
+        let topics: usize = offers.iter().map(Vec::len).sum();
+        tracing::warn!(
+            topics,
+            registry = self.ledger.table().registry,
+            "the registry does not know topics that the shards hold: it has lost its data, or is \
+             another one; they are offered to it, and no message is thrown away"
+        );
+        self.survey.offering(offers.len());
+        for topics in offers {
+            let port = self.port(room, |answer: Result<_, Dropped>| {
+                Heard::Offered(answer.unwrap_or(Err(RegistryError::Busy)))
+            });
+            let broker = self.parts.broker;
+            let offer = RegistryRequest::AdoptTopics { broker, topics, reply: port };
+            let _ = self.parts.registry.ask.try_put(offer); // refused: heard as busy
+        }
+    }
+
+    pub(super) fn offered(
+        &mut self,
+        answer: Result<RefusedTopics, RegistryError>,
+        room: &mut Room<'_, Self>,
+    ) {
+        match answer {
+            Ok(RefusedTopics(topics)) => {
+                for (name, id, error) in &topics {
+                    tracing::error!(topic = %name, %id, %error,
+                        "the registry does not take this topic: its messages are kept, unserved");
+                }
+                let refused = topics.into_iter().map(|(_, id, _)| id).collect();
+                if let Some(refused) = self.survey.answered(refused) {
+                    self.settle(refused, room);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "topics are offered again");
+                self.survey.again();
+            }
+        }
+    }
+
+    /// The data belongs to the registry that speaks now.
+    fn settle(&mut self, refused: Vec<TopicId>, room: &mut Room<'_, Self>) {
+        self.ledger.settle(refused);
+        self.saving.is_wanted = true;
+        self.survey_is_done(room);
+    }
+
+    fn survey_is_done(&mut self, room: &mut Room<'_, Self>) {
+        self.survey.done();
+        self.carry_out(Vec::new(), room); // the broker may have waited for it
+    }
+
+    /// Writes the last known routes, one writing at a time.
+    pub(super) fn save(&mut self, room: &mut Room<'_, Self>) {
+        if self.saving.is_under_way || !std::mem::take(&mut self.saving.is_wanted) {
+            return;
+        }
+        self.saving.is_under_way = true;
+        let (home, table) = (self.ledger.home().clone(), Arc::clone(self.ledger.table()));
+        let (kept, path) = (Kept { home, table }, self.parts.kept.clone());
+        room.spawn_into(async move { Heard::Saved(kept.save_aside(path).await) });
+    }
+}

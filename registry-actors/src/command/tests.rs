@@ -1,0 +1,130 @@
+//! The form of commands does not change.
+
+use super::*;
+
+fn samples() -> Vec<Command> {
+    let name = TopicName::try_from("orders").unwrap();
+    vec![
+        Command::CreateTopic(CreateTopic {
+            name: name.clone(),
+            id: TopicId(7),
+            settings: settings(),
+        }),
+        Command::AlterTopic(AlterTopic {
+            name: name.clone(),
+            id: TopicId(0),
+            queues: Some(8),
+            retention_ms: None,
+            retention_bytes: Some(1 << 30),
+            dedup_window_ms: None,
+        }),
+        Command::DeleteTopic(DeleteTopic { name, id: TopicId(u64::MAX) }),
+        Command::RegisterBroker(RegisterBroker {
+            broker: BrokerId(1),
+            host: "127.0.0.1".into(),
+            port: 6086,
+            shards: vec![(ShardId(0), Durability::Persisted)],
+        }),
+        Command::FoundRegistry(FoundRegistry { registry: 9 }),
+        Command::EnrolBroker(EnrolBroker {
+            broker: BrokerId(1),
+            disk: 77,
+            host: "mq".into(),
+            port: 6086,
+            shards: vec![(ShardId(0), Durability::Persisted)],
+            shards_wanted: 2,
+        }),
+        Command::MarkBroker(MarkBroker { broker: BrokerId(1), live: false }),
+        Command::PlaceTopic(PlaceTopic {
+            create: CreateTopic { name: topic(), id: TopicId(7), settings: settings() },
+            shards: vec![ShardId(3)],
+        }),
+        Command::GrowTopic(GrowTopic {
+            alter: AlterTopic {
+                name: topic(),
+                id: TopicId(0),
+                queues: Some(8),
+                retention_ms: None,
+                retention_bytes: None,
+                dedup_window_ms: None,
+            },
+            shards: vec![ShardId(3)],
+        }),
+        Command::AdoptTopics(AdoptTopics {
+            broker: BrokerId(1),
+            topics: vec![AdoptTopic {
+                name: topic(),
+                id: TopicId(7),
+                settings: settings(),
+                queues: vec![(QueueId(2), ShardId(3))],
+            }],
+        }),
+    ]
+}
+
+fn topic() -> TopicName {
+    TopicName::try_from("t").unwrap()
+}
+
+fn settings() -> StoredSettings {
+    StoredSettings::from(&TopicSettings::default())
+}
+
+#[test]
+fn commands_read_back_and_every_cut_is_refused() {
+    for command in samples() {
+        let (kind, bytes) = command.encode();
+        assert!(Command::knows(kind));
+        assert_eq!(Command::decode(kind, &bytes).unwrap(), command);
+        for cut in 0..bytes.len() {
+            assert!(Command::decode(kind, &bytes[..cut]).is_err(), "cut at {cut}");
+        }
+        let longer = [&bytes[..], &[0]].concat();
+        assert!(matches!(Command::decode(kind, &longer), Err(FormatError::Trailing(1))));
+        let newer = [&[2], &bytes[1..]].concat();
+        assert!(matches!(Command::decode(kind, &newer), Err(FormatError::Version(2))));
+    }
+    assert!(matches!(Command::decode(63, &[1]), Err(FormatError::Kind(63))));
+    assert!(!Command::knows(63) && !Command::knows(74));
+}
+
+#[test]
+fn the_format_does_not_change() {
+    let golden: Vec<_> =
+        samples().iter().map(|command| command.encode().1.escape_ascii().to_string()).collect();
+    assert_eq!(
+        golden,
+        [
+            "\\x01\\x83\\xa4name\\xa6orders\\xa2id\\x07\\xa8settings\\x85\\xa6queues\\x04\
+             \\xaadurability\\x00\\xacretention_ms\\xce$\\x0c\\x84\\x00\
+             \\xafretention_bytes\\x00\\xa4kind\\x00",
+            "\\x01\\x85\\xa4name\\xa6orders\\xa2id\\x00\\xa6queues\\x08\
+             \\xacretention_ms\\xc0\\xafretention_bytes\\xce@\\x00\\x00\\x00",
+            "\\x01\\x82\\xa4name\\xa6orders\\xa2id\\xcf\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff",
+            "\\x01\\x84\\xa6broker\\x01\\xa4host\\xa9127.0.0.1\\xa4port\\xcd\\x17\\xc6\
+             \\xa6shards\\x91\\x92\\x00\\x00",
+            "\\x01\\x81\\xa8registry\\t",
+            "\\x01\\x86\\xa6broker\\x01\\xa4diskM\\xa4host\\xa2mq\\xa4port\\xcd\\x17\\xc6\
+             \\xa6shards\\x91\\x92\\x00\\x00\\xadshards_wanted\\x02",
+            "\\x01\\x82\\xa6broker\\x01\\xa4live\\xc2",
+            "\\x01\\x82\\xa6create\\x83\\xa4name\\xa1t\\xa2id\\x07\\xa8settings\\x85\\xa6\
+             queues\\x04\\xaadurability\\x00\\xacretention_ms\\xce$\\x0c\\x84\\x00\\xafre\
+             tention_bytes\\x00\\xa4kind\\x00\\xa6shards\\x91\\x03",
+            "\\x01\\x82\\xa5alter\\x85\\xa4name\\xa1t\\xa2id\\x00\\xa6queues\\x08\\xacret\
+             ention_ms\\xc0\\xafretention_bytes\\xc0\\xa6shards\\x91\\x03",
+            "\\x01\\x82\\xa6broker\\x01\\xa6topics\\x91\\x84\\xa4name\\xa1t\\xa2id\\x07\
+             \\xa8settings\\x85\\xa6queues\\x04\\xaadurability\\x00\\xacretention_ms\\xce\
+             $\\x0c\\x84\\x00\\xafretention_bytes\\x00\\xa4kind\\x00\\xa6queues\\x91\\x92\
+             \\x02\\x03",
+        ]
+    );
+}
+
+#[test]
+fn a_bad_name_in_the_log_is_unreadable_and_no_panic() {
+    let (kind, bytes) = samples()[2].encode();
+    let at = bytes.windows(6).position(|window| window == b"orders").unwrap();
+    let mut bad = bytes.to_vec();
+    bad[at] = b'/';
+    assert!(matches!(Command::decode(kind, &bad), Err(FormatError::Malformed(_))));
+}

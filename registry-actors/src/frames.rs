@@ -1,0 +1,140 @@
+//! The edge of a socket between a registry and those who speak with it: tasks without state of
+//! their own, started and ended by the actor that has the socket (Session, RemoteRegistry).
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use grus_mailbox::Credit;
+use grus_protocol::error::{ErrorCode, ErrorReply};
+use grus_protocol::frame::{self, Frame, FrameError, FrameHead, ReplyError};
+use grus_protocol::ids::BrokerId;
+use grus_protocol::limits::FrameLimits;
+use grus_protocol::message::{Hello, HelloReply, features};
+use grus_protocol::opcode::Opcode;
+use serde::Serialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+
+/// Room made for the next read at least.
+const READ_BYTES: usize = 8 * 1024;
+
+/// A frame to be written.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) frame: Bytes,
+    /// Given back once it is written.
+    pub(crate) credit: Option<Credit>,
+    /// Whether the connection ends behind it.
+    pub(crate) close_after: bool,
+}
+
+impl Outgoing {
+    /// A frame that holds `credit` until it is written.
+    pub(crate) fn new(frame: Bytes, credit: Option<Credit>) -> Self {
+        Self { frame, credit, close_after: false }
+    }
+}
+
+/// A frame without a body; an error in its place when its header does not encode.
+pub(crate) fn encode(head: FrameHead, header: &impl Serialize) -> Bytes {
+    let mut out = BytesMut::with_capacity(128);
+    if let Err(error) = frame::encode(head, header, 0, &mut out) {
+        let error = ErrorReply::new(ErrorCode::Internal, error.to_string());
+        let put = frame::encode(head.error_reply(), &error, 0, &mut out);
+        assert!(put.is_ok(), "an error reply always encodes");
+    }
+    out.freeze()
+}
+
+/// Connects and says hello. Returns the stream, and what was read beyond the answer.
+pub(crate) async fn open(address: &str, hello: &Hello) -> Result<(TcpStream, BytesMut), String> {
+    let text = |error: std::io::Error| error.to_string();
+    let mut stream = TcpStream::connect(address).await.map_err(text)?;
+    stream.set_nodelay(true).map_err(text)?;
+    let request = encode(FrameHead::request(Opcode::Hello, 0), hello);
+    stream.write_all(&request).await.map_err(text)?;
+    let mut buffer = BytesMut::with_capacity(4_096);
+    loop {
+        if let Some(reply) = frame::decode(&mut buffer, &FrameLimits::REPLIES)
+            .map_err(|error| format!("not a Grus registry: {error}"))?
+        {
+            return match reply.reply::<HelloReply>() {
+                Ok(agreed) if agreed.broker_id != BrokerId(0) => {
+                    Err(format!("{address} is a broker, not a registry"))
+                }
+                Ok(agreed) if agreed.features & features::WATCH_ROUTES == 0 => {
+                    Err(format!("{address} does not tell its routes"))
+                }
+                Ok(_) => Ok((stream, buffer)),
+                Err(ReplyError::Refused(refusal)) => Err(format!("refused: {refusal}")),
+                Err(ReplyError::Header(error)) => Err(format!("not a Grus registry: {error}")),
+            };
+        }
+        if stream.read_buf(&mut buffer).await.map_err(text)? == 0 {
+            return Err("closed before it said hello".to_owned());
+        }
+    }
+}
+
+/// Reads frames, one after the other, until the connection ends, breaks, or nobody takes them; the
+/// result says why.
+pub(crate) async fn read<T: Future<Output = bool>>(
+    mut half: OwnedReadHalf,
+    mut buffer: BytesMut,
+    limits: FrameLimits,
+    mut take: impl FnMut(Result<Frame, FrameError>) -> T,
+) -> String {
+    loop {
+        loop {
+            match frame::decode(&mut buffer, &limits) {
+                Ok(None) => break,
+                Ok(Some(frame)) => {
+                    if !take(Ok(frame)).await {
+                        return "nobody reads".to_owned();
+                    }
+                }
+                Err(error) => {
+                    let (fatal, text) = (error.is_fatal(), error.to_string());
+                    if !take(Err(error)).await || fatal {
+                        return text;
+                    }
+                }
+            }
+        }
+        buffer.reserve(READ_BYTES); // as it comes: a length alone reserves nothing
+        match half.read_buf(&mut buffer).await {
+            Ok(0) => return "closed by the peer".to_owned(),
+            Ok(_) => {}
+            Err(error) => return error.to_string(),
+        }
+    }
+}
+
+/// Writes what comes until the connection ends, a frame says so, or the peer takes no byte for
+/// `stall`; the result says why.
+pub(crate) async fn write(
+    mut half: OwnedWriteHalf,
+    mut outgoing: mpsc::UnboundedReceiver<Outgoing>,
+    stall: Duration,
+) -> String {
+    while let Some(Outgoing { mut frame, credit, close_after }) = outgoing.recv().await {
+        while !frame.is_empty() {
+            match tokio::time::timeout(stall, half.write_buf(&mut frame)).await {
+                Ok(Ok(0)) => return io::Error::from(io::ErrorKind::WriteZero).to_string(),
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return error.to_string(),
+                Err(_elapsed) => return "the peer does not read".to_owned(),
+            }
+        }
+        drop(credit);
+        if close_after {
+            let _ = half.shutdown().await; // it may be gone
+            return "closed behind an error".to_owned();
+        }
+    }
+    "given up".to_owned()
+}

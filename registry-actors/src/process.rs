@@ -1,0 +1,150 @@
+//! A registry as a process of its own: the one file that says what lives where, in which order it
+//! starts, and how it stops.
+//!
+//! | place | who |
+//! |---|---|
+//! | `core-0` | Door, Sessions, BrokerTable, Rebalance, Registry, Watch |
+//! | `registry-flush`, `registry-disk` | the registry's log and its copy in sled; block |
+//!
+//! Start: the folder's lock, the port, the registry's own recovery, the table of brokers, and the
+//! door last. Stop, in stages: the door with its sessions, the table of brokers, the registry, and
+//! every thread.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use grus_log::RealDisk;
+use grus_mailbox::{HostHandle, Places, Process, Shutdown, StageReport};
+use thiserror::Error;
+
+use crate::broker_table::{BROKER_ASKS_MAX, BrokerTable};
+use crate::config::RegistryConfig;
+use crate::door::Door;
+use crate::folder::{FolderError, LockedFolder};
+use crate::service::{RegistryPlaces, RegistryService, RegistrySettings, RegistryStartError};
+use crate::session::Service;
+
+/// Stages of a stop; each gets its share of the time allowed.
+const STAGES: u32 = 3;
+
+/// Why a registry did not start. One line for the operator.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The data folder cannot be served.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// A port cannot be had.
+    #[error("cannot listen on {address}: {source}")]
+    Port {
+        /// The address configured.
+        address: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The registry itself did not start.
+    #[error(transparent)]
+    Registry(#[from] RegistryStartError),
+}
+
+/// A running registry. Stop it: dropped, it leaves its threads running.
+pub struct RegistryProcess {
+    address: SocketAddr,
+    folder: LockedFolder,
+    stage_limit: Duration,
+    places: Places,
+    service: RegistryService<RealDisk>,
+    brokers: HostHandle<BrokerTable>,
+    door: HostHandle<Door>,
+}
+
+impl RegistryProcess {
+    /// Starts a registry in this process, which runs an actix `System`. Several fit in one process.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub async fn start(config: RegistryConfig, process: Process) -> Result<Self, StartError> {
+        let folder = open_folder(&config.data)?;
+        let failed = |source| StartError::Port { address: config.listen_address.clone(), source };
+        let socket = TcpListener::bind(&config.listen_address).map_err(failed)?;
+        socket.set_nonblocking(true).map_err(failed)?;
+        let address = socket.local_addr().map_err(failed)?;
+
+        let mut places = Places::start(1, &process);
+        let registry_places = RegistryPlaces {
+            core: places.core(0).clone(),
+            flush: places.open("registry-flush"),
+            disk: places.open("registry-disk"),
+        };
+        let settings = RegistrySettings {
+            accept_loss: config.accept_loss,
+            ..RegistrySettings::new(folder.path())
+        };
+        let service = match RegistryService::start(registry_places, settings, RealDisk).await {
+            Ok(service) => service,
+            Err(error) => {
+                places.stop_and_join().await;
+                return Err(error.into());
+            }
+        };
+        let registry = service.handle().clone();
+        let core = places.core(0);
+        let loads = service.loads();
+        let brokers = BrokerTable::start(core, registry.clone(), loads, config.lease_settings());
+        let served = Service {
+            registry,
+            brokers: brokers.inbox(BROKER_ASKS_MAX),
+            policy: Arc::new(config.topic_policy()),
+            limits: config.session_limits(),
+        };
+        let door = Door::start(core, socket, served, config.connections_max);
+        let stage_limit = config.shutdown_timeout / STAGES;
+        Ok(Self { address, folder, stage_limit, places, service, brokers, door })
+    }
+
+    /// Where it can be reached.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its data folder, absolute.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn registry(&self) -> u64 {
+        self.service.handle().routing().registry
+    }
+
+    /// Stops it in stages; says how each went.
+    pub async fn stop(self) -> Vec<StageReport> {
+        let mut shutdown = Shutdown::new(self.stage_limit);
+        shutdown.stage("door");
+        shutdown.actor(&self.door);
+        shutdown.stage("brokers");
+        shutdown.actor(&self.brokers);
+        shutdown.stage("registry");
+        let service = self.service;
+        shutdown.step("registry", move || async move { service.stop().await });
+        let reports = shutdown.run().await;
+        if tokio::time::timeout(self.stage_limit, self.places.stop_and_join()).await.is_err() {
+            tracing::warn!("not all threads ended in time");
+        }
+        drop(self.folder); // the lock goes last
+        reports
+    }
+}
+
+/// Takes the folder, unless it is a broker's.
+fn open_folder(path: &Path) -> Result<LockedFolder, FolderError> {
+    if path.join("broker.id").exists() {
+        let (owner, wanted) = ("broker", "registry");
+        return Err(FolderError::Another { folder: path.to_owned(), owner, wanted });
+    }
+    LockedFolder::open(path)
+}

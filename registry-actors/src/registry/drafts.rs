@@ -1,0 +1,71 @@
+//! Commands on their way to the log: whom they are answered to, and where their new queues go.
+
+use std::sync::Arc;
+
+use grus_log::Disk;
+use grus_mailbox::{Credit, Dropped, Port, Room, Weigh};
+use grus_protocol::ids::{Durability, ShardId, TopicId};
+use grus_protocol::message::TopicSettings;
+use grus_protocol::names::TopicName;
+
+use super::Registry;
+use crate::command::{self, AlterTopic};
+use crate::error::RegistryError;
+use crate::rebalance::Plan;
+use crate::request::{Enrolled, REQUESTS_MAX, RefusedTopics, TopicCreated};
+use crate::routing::TopicRoutes;
+
+/// Whom an applied command is answered to.
+pub(super) enum Asker {
+    Create { create: Create, draws: u32 },
+    Alter(Port<Result<Arc<TopicRoutes>, RegistryError>>),
+    Delete(Port<Result<TopicId, RegistryError>>),
+    Enrol(Port<Result<Enrolled, RegistryError>>),
+    Mark(Port<Result<(), RegistryError>>),
+    Adopt(Port<Result<RefusedTopics, RegistryError>>),
+}
+
+pub(super) struct Create {
+    pub(super) name: TopicName,
+    pub(super) settings: TopicSettings,
+    pub(super) if_not_exists: bool,
+    pub(super) reply: Port<Result<TopicCreated, RegistryError>>,
+}
+
+/// A command that waits for shards to be chosen.
+pub(super) enum Draft {
+    Create(command::CreateTopic),
+    Alter(AlterTopic),
+}
+
+/// Rebalance has said where new queues go.
+pub(crate) struct Planned {
+    pub(super) draft: Draft,
+    pub(super) asker: Asker,
+    pub(super) credit: Credit,
+    pub(super) shards: Vec<ShardId>,
+}
+
+impl Weigh for Planned {}
+
+impl<D: Disk> Registry<D> {
+    /// Asks where new queues go; what is drafted is proposed with the answer.
+    pub(super) fn plan(
+        &mut self,
+        (topic, durability, queues): (TopicId, Durability, u32),
+        draft: Draft,
+        asker: Asker,
+        credit: Credit,
+        room: &Room<'_, Self>,
+    ) {
+        self.under_way += 1;
+        let to = self.planned.clone().unwrap_or_else(|| room.inbox(REQUESTS_MAX));
+        let reply = Port::call(move |answer: Result<Vec<ShardId>, Dropped>| {
+            // Not answered: the state machine chooses.
+            let shards = answer.unwrap_or_default();
+            let _ = to.try_put(Planned { draft, asker, credit, shards }); // stopped
+        });
+        let links = self.core.links.get().expect("linked before the start");
+        let _ = links.plan.try_put(Plan { topic, durability, queues, reply }); // heard as no answer
+    }
+}

@@ -1,0 +1,117 @@
+//! Topics that brokers' shards hold and the registry does not know: it has lost its data, or is
+//! another one. What a shard holds is never thrown away for that. Pure.
+
+use std::sync::Arc;
+
+use grus_protocol::ids::{BrokerId, Offset, QueueId, ShardId, TimestampMs, TopicId};
+use grus_protocol::message::TopicSettings;
+
+use super::{Outcome, QUEUES_MAX, State, TOPIC_QUEUES_MAX, TOPICS_MAX, check_settings};
+use crate::command::{AdoptTopic, AdoptTopics};
+use crate::error::RegistryError;
+use crate::part::PartKey;
+use crate::routing::{RouteSpan, TopicRoutes};
+
+impl State {
+    /// Takes what can be taken, each topic by itself.
+    pub(super) fn adopt_topics(
+        &mut self,
+        time: TimestampMs,
+        adopt: AdoptTopics,
+    ) -> (Outcome, Vec<PartKey>) {
+        let AdoptTopics { broker, topics } = adopt;
+        let (mut refused, mut changed) = (Vec::new(), Vec::new());
+        for topic in topics {
+            let (name, id) = (topic.name.clone(), topic.id);
+            match self.adopt(time, broker, topic) {
+                Ok(true) => changed.push(PartKey::Topic(id)),
+                Ok(false) => {}
+                Err(error) => refused.push((name, id, error)),
+            }
+        }
+        (Outcome::Adopted(refused), changed)
+    }
+
+    /// Takes one; says whether it changed anything.
+    fn adopt(
+        &mut self,
+        time: TimestampMs,
+        broker: BrokerId,
+        offered: AdoptTopic,
+    ) -> Result<bool, RegistryError> {
+        let AdoptTopic { name, id, settings, queues } = offered;
+        let mut settings = TopicSettings::from(&settings);
+        let mut topic = match self.topics.get(&name) {
+            Some(topic) if topic.id == id => TopicRoutes::clone(topic),
+            Some(topic) => return Err(RegistryError::TopicExists { id: topic.id }),
+            None if id == TopicId::UNKNOWN || self.names.contains_key(&id) => {
+                return Err(RegistryError::IdInUse { id });
+            }
+            None if self.topics.len() >= TOPICS_MAX => return Err(RegistryError::TooManyTopics),
+            None => {
+                settings.queues = 1; // counted below
+                check_settings(&settings)?;
+                let (name, queues) = (name.clone(), Vec::new());
+                TopicRoutes { name, id, settings, created: time, queues }
+            }
+        };
+        let mut added = Vec::new();
+        for (queue, shard) in queues {
+            if self.put_queue(&mut topic, broker, queue, shard)? {
+                added.push(shard);
+            }
+        }
+        if self.queues + added.len() as u64 > QUEUES_MAX {
+            return Err(RegistryError::TooManyQueues);
+        }
+        if added.is_empty() {
+            return Ok(false); // nothing new, or a topic without queues
+        }
+        self.queues += added.len() as u64;
+        for shard in added {
+            *self.load.entry(shard).or_insert(0) += 1;
+        }
+        topic.settings.queues = u32::try_from(topic.queues.len()).unwrap_or(u32::MAX);
+        self.names.insert(id, name.clone());
+        self.topics.insert(name, Arc::new(topic));
+        Ok(true)
+    }
+
+    /// Puts a queue where its shard says it is; whether that was not known.
+    fn put_queue(
+        &self,
+        topic: &mut TopicRoutes,
+        broker: BrokerId,
+        queue: QueueId,
+        shard: ShardId,
+    ) -> Result<bool, RegistryError> {
+        let durability = topic.settings.durability;
+        match self.shards.get(&shard) {
+            Some(place) if place.broker == broker && place.durability == durability => {}
+            Some(place) => {
+                let (broker, durability) = (place.broker, place.durability);
+                return Err(RegistryError::ShardTaken { shard, broker, durability });
+            }
+            None => return Err(RegistryError::NoShard { durability }),
+        }
+        if queue.0 >= TOPIC_QUEUES_MAX {
+            let reason = format!("a topic has 1 to {TOPIC_QUEUES_MAX} queues");
+            return Err(RegistryError::InvalidSettings { reason });
+        }
+        let at = queue.0 as usize;
+        if topic.queues.len() <= at {
+            topic.queues.resize(at + 1, Vec::new());
+        }
+        match topic.queues[at].last() {
+            None => {
+                topic.queues[at] = vec![RouteSpan { shard, from: Offset(0) }];
+                Ok(true)
+            }
+            Some(span) if span.shard == shard => Ok(false),
+            Some(_) => {
+                let reason = format!("queue {queue} is on another shard than {shard}");
+                Err(RegistryError::InvalidSettings { reason })
+            }
+        }
+    }
+}

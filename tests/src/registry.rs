@@ -1,0 +1,131 @@
+//! A registry as a process of its own.
+
+use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::broker::Home;
+use crate::ports;
+use crate::process::Process;
+use crate::program::{self, Done};
+use crate::random::Random;
+
+/// Longest that a start may take, recovery included, on a machine that is busy with other tests.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+/// Longest that an orderly end may take.
+const END_LIMIT: Duration = Duration::from_secs(5);
+
+/// Where a registry lives: its folder and its port.
+pub struct RegistryHome {
+    /// The data folder.
+    pub data: PathBuf,
+    /// Where brokers and clients connect.
+    pub listen: SocketAddr,
+    /// Settings, as the environment names them (`GRUS__SECTION__KEY`).
+    pub settings: Vec<(String, String)>,
+    _folder: TempDir,
+}
+
+impl RegistryHome {
+    /// A new folder and a free port.
+    pub fn new() -> Self {
+        let folder =
+            tempfile::Builder::new().prefix("grus-test-").tempdir().expect("a temporary folder");
+        let data = folder.path().join("registry");
+        let listen = ports::free(&mut Random::seeded("ports"));
+        Self { data, listen, settings: Vec::new(), _folder: folder }
+    }
+
+    /// The same with a setting.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.settings.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The same with another data folder.
+    #[must_use]
+    pub fn in_folder(mut self, data: &Path) -> Self {
+        data.clone_into(&mut self.data);
+        self
+    }
+
+    /// The same on another port.
+    #[must_use]
+    pub fn on_port(mut self, listen: SocketAddr) -> Self {
+        self.listen = listen;
+        self
+    }
+
+    /// A new home for a broker of this registry.
+    pub fn broker(&self) -> Home {
+        Home::new()
+            .with("GRUS__REGISTRY__ADDRESSES", &self.listen.to_string())
+            .with("GRUS__BROKER__CORE_ARBITERS", "1")
+    }
+
+    /// The command that starts the registry here.
+    pub fn command(&self) -> Command {
+        let mut command = program::grus(&["registry", "--data"]);
+        command.arg(&self.data).args(["--listen", &self.listen.to_string()]);
+        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Starts a registry here and waits until it is ready.
+    pub fn start(&self) -> Registry {
+        let mut process = Process::start("registry", self.command());
+        let ready = |line: &str| line.split_whitespace().any(|word| word == "ready");
+        let line = process.wait_for("ready line", READY_LIMIT, ready);
+        let listen = self.listen.to_string();
+        assert!(line.contains(&listen), "the ready line does not name {listen}: {line}");
+        Registry { process }
+    }
+
+    /// Runs a registry here that is expected to refuse to start.
+    pub fn run_to_end(&self) -> Done {
+        program::run(self.command(), b"")
+    }
+
+    /// Runs `grus` against the registry here.
+    pub fn grus(&self, arguments: &[&str]) -> Done {
+        self.grus_fed(arguments, b"")
+    }
+
+    /// Runs `grus` against the registry here, with `input` on its standard input.
+    pub fn grus_fed(&self, arguments: &[&str], input: &[u8]) -> Done {
+        program::run(program::grus_at(self.listen, arguments), input)
+    }
+}
+
+impl Default for RegistryHome {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A registry that runs. Dropped, it is killed.
+pub struct Registry {
+    /// The process.
+    pub process: Process,
+}
+
+impl Registry {
+    /// Kills it with SIGKILL.
+    pub fn kill(mut self) {
+        self.process.kill();
+    }
+
+    /// Asks it to end by `signal`; it must end with exit code 0 in less than 5 s.
+    pub fn end(mut self, signal: Signal) {
+        self.process.signal(signal);
+        let status = self.process.wait(END_LIMIT);
+        let shown = (status.code(), status.signal());
+        assert_eq!(shown, (Some(0), None), "an orderly end\n{}", self.process.log());
+    }
+}

@@ -1,0 +1,118 @@
+//! Two brokers, one registry: queues spread, brokers come and go.
+
+use std::fs;
+use std::time::Duration;
+
+use grus_tests::registry::RegistryHome;
+use rustix::process::Signal;
+
+use crate::{await_leaders, bodies, grus_at, input, leaders, lines, produce_by_queue};
+
+const LEASE: Duration = Duration::from_secs(2);
+/// What a busy machine may add to a lease.
+const SLACK: Duration = Duration::from_secs(8);
+
+fn quick_registry() -> RegistryHome {
+    RegistryHome::new().with("GRUS__BROKER__LEASE", "2s").with("GRUS__BROKER__HEARTBEAT", "200ms")
+}
+
+#[test]
+fn queues_are_spread_and_a_broker_leaves_and_comes_back_with_all_it_had() {
+    let home = quick_registry();
+    let _registry = home.start();
+    let (one, two) = (home.broker(), home.broker());
+    let _first = one.start();
+    let second = two.start();
+    let at = [home.listen];
+    grus_at(&at, &["topic", "create", "t", "--queues", "4"], b"").ok();
+    let spread = leaders(home.listen, "t");
+    let mut brokers: Vec<u64> = spread.iter().flatten().copied().collect();
+    brokers.sort_unstable();
+    assert_eq!(brokers.len(), 4, "{spread:?}");
+    assert!(brokers[0] == brokers[1] && brokers[2] == brokers[3] && brokers[1] < brokers[2]);
+    for (broker, from) in [(&one, "one"), (&two, "two")] {
+        assert_eq!(leaders(broker.listen, "t"), spread, "broker {from} knows the same");
+    }
+
+    // To every queue, from a client that knows the registry alone.
+    for queue in 0..4 {
+        produce_by_queue(&at, "t", queue, &lines(&format!("q{queue}"), 50));
+    }
+    let mut expected: Vec<String> =
+        (0..4).flat_map(|queue| lines(&format!("q{queue}"), 50)).collect();
+    assert_eq!(bodies(&at, "t", 200), expected);
+    // From one that knows a broker alone.
+    assert_eq!(bodies(&[one.listen], "t", 200), expected);
+
+    let gone = fs::read_to_string(two.data.join("broker.id")).expect("its id");
+    let gone: u64 = gone.trim().parse().expect("a number");
+    second.kill();
+    let is_gone = |leaders: &[Option<u64>]| leaders.iter().filter(|at| at.is_none()).count() == 2;
+    let took = await_leaders(home.listen, "t", LEASE + SLACK, is_gone);
+    println!("out of the routes after {took:?}");
+    assert!(leaders(one.listen, "t").iter().all(|leader| *leader != Some(gone)));
+    // Sends that leave the queue open go to the broker that is there.
+    let more = lines("more", 100);
+    grus_at(&at, &["produce", "t"], &input(&more)).ok();
+    // A queue that is not there is a typed refusal after its time, not a hang and not a success.
+    let absent = spread.iter().position(|leader| *leader == Some(gone)).expect("it had two");
+    let refused = grus_at(
+        &at,
+        &["produce", "t", "--queue", &absent.to_string(), "--timeout", "1s"],
+        b"nobody\n",
+    );
+    assert_eq!(refused.status.code(), Some(1), "{}", refused.err);
+
+    let _second = two.start();
+    let all_there = |leaders: &[Option<u64>]| leaders == spread;
+    let took = await_leaders(home.listen, "t", SLACK, all_there);
+    println!("back in the routes after {took:?}");
+    expected.extend(more);
+    expected.sort();
+    assert_eq!(bodies(&at, "t", 300), expected);
+}
+
+#[test]
+fn a_broker_that_stops_in_order_leaves_the_routes_at_once() {
+    let home = RegistryHome::new(); // with its lease of 10 s
+    let _registry = home.start();
+    let (one, two) = (home.broker(), home.broker());
+    let _first = one.start();
+    let second = two.start();
+    grus_at(&[home.listen], &["topic", "create", "t", "--queues", "2"], b"").ok();
+    second.end(Signal::TERM);
+    let half = |leaders: &[Option<u64>]| leaders.iter().filter(|at| at.is_none()).count() == 1;
+    assert!(half(&leaders(home.listen, "t")), "told before it ended");
+    assert!(await_leaders(one.listen, "t", SLACK, half) < SLACK);
+}
+
+#[test]
+fn the_same_broker_id_in_another_folder_is_refused() {
+    let home = RegistryHome::new();
+    let _registry = home.start();
+    let (one, two) = (home.broker(), home.broker());
+    let _first = one.start();
+    fs::create_dir_all(&two.data).expect("a folder");
+    fs::copy(one.data.join("broker.id"), two.data.join("broker.id")).expect("a copy");
+    let line = two.run_to_end().refused_last();
+    assert!(line.contains("BrokerIdTaken"), "{line}");
+    grus_at(&[home.listen], &["topic", "create", "t"], b"").ok();
+    assert!(leaders(one.listen, "t").iter().all(Option::is_some), "the first one serves on");
+}
+
+#[test]
+fn s5_a_send_outlives_its_broker_while_the_registry_watches() {
+    let home = quick_registry();
+    let _registry = home.start();
+    let one = home.broker();
+    let broker = one.start();
+    grus_at(&[home.listen], &["topic", "create", "t", "--queues", "1"], b"").ok();
+    broker.kill();
+    let sender = std::thread::spawn({
+        let at = home.listen;
+        move || grus_at(&[at], &["produce", "t", "--json", "--timeout", "60s"], b"late\n").ok()
+    });
+    let _again = one.start();
+    assert_eq!(sender.join().expect("it ends").json().len(), 1);
+    assert_eq!(bodies(&[home.listen], "t", 1), ["late"]);
+}
