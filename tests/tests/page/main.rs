@@ -163,6 +163,18 @@ fn s37_page_and_api_show_the_same_numbers_and_what_was_sent() {
     let whole =
         "document.querySelector('.message[data-offset=\"5\"] pre').textContent.length === given";
     browser.wait_for("whole body", whole, &json!(1 << 20));
+
+    let id = page["messages"][2]["id"].as_str().unwrap();
+    open(&browser, &home, &format!("messages?id={id}"));
+    let offsets =
+        "Array.from(document.querySelectorAll('.message'), (item) => item.dataset.offset)";
+    let found = browser.run(&format!("return {offsets}"), &Value::Null);
+    assert_eq!(found, json!(["2"]), "found by its id");
+    let search = "const form = document.querySelector('form.find'); \
+                  form.elements.by.value = 'key'; form.elements.topic.value = 'orders'; \
+                  form.elements.text.value = '17'; form.requestSubmit()";
+    browser.run(search, &Value::Null);
+    browser.wait_for("the key's", &format!("{offsets}.length === given"), &json!(bodies.len()));
     unharmed(&browser, &[]);
 }
 

@@ -12,10 +12,13 @@ export function messages(main, parameters, go) {
   const queue = parameters.get('queue') ?? '0';
   const time = parameters.get('time');
   const from = parameters.get('from') ?? (time ? null : 'newest');
+  const by = ['id', 'key'].find((name) => parameters.get(name));
   const note = el('span', { class: 'note' });
   const list = el('div', { id: 'list' });
   const pager = el('div', { class: 'pager', hidden: true });
-  main.replaceChildren(head('Messages', note), form({ topic, queue, from, time }, go), pager, list);
+  const search = searchForm({ topic, by, text: by ? parameters.get(by) : '' }, go);
+  main.replaceChildren(head('Messages', note), form({ topic, queue, from, time }, go), search, pager, list);
+  if (by) return () => find(list, note, { topic, [by]: parameters.get(by) });
   if (!topic) {
     list.replaceChildren(el('p', { class: 'empty' }, 'Choose a topic and a queue.'));
   }
@@ -66,6 +69,40 @@ function form(at, go) {
   return el('form', { submit, 'aria-label': 'Which messages' },
     el('label', {}, 'Topic', topic), el('datalist', { id: 'topics' }), el('label', {}, 'Queue', queue),
     el('label', {}, 'From', where), offsetLabel, timeLabel, el('button', { class: 'act main', type: 'submit' }, 'Show'));
+}
+
+function searchForm(at, go) {
+  const text = el('input', { name: 'text', type: 'search', value: at.text, required: true, autocomplete: 'off' });
+  const option = (value, shown) => el('option', { value, selected: at.by === value }, shown);
+  const by = el('select', { name: 'by' }, option('id', 'id'), option('key', 'key, in a topic'));
+  const topic = el('input', { name: 'topic', list: 'topics', value: at.topic, autocomplete: 'off' });
+  const label = el('label', {}, 'Topic', topic);
+  const fit = () => {
+    label.hidden = by.value !== 'key';
+    topic.required = by.value === 'key';
+  };
+  by.addEventListener('change', fit);
+  fit();
+  const submit = (event) => {
+    event.preventDefault();
+    const wanted = by.value === 'key' ? { topic: topic.value.trim(), key: text.value } : { id: text.value.trim() };
+    go('messages', wanted);
+  };
+  return el('form', { submit, class: 'find', 'aria-label': 'Find a message' },
+    el('label', {}, 'Find by', by), label, el('label', {}, 'Value', text), el('button', { class: 'act', type: 'submit' }, 'Find'));
+}
+
+/** Messages by id or key, wherever they are. What is shown stays: nothing is asked twice. */
+async function find(list, note, wanted) {
+  if (list.dataset.found) return;
+  const found = await ask('/message/find', wanted);
+  list.dataset.found = 'yes';
+  note.textContent = `${number(found.messages.length)} found${found.more ? ', and there are more' : ''}${found.unsearchedBytes ? `; ${bytes(found.unsearchedBytes)} were not searched` : ''}`;
+  if (found.messages.length === 0) {
+    list.replaceChildren(el('p', { class: 'empty' }, 'No such message.'));
+    return;
+  }
+  list.replaceChildren(...found.messages.map((message) => messageItem(message, message)));
 }
 
 function localTime(ms) {
@@ -122,7 +159,7 @@ const plain = (piece) => piece && (piece.encoding === 'base64' ? `${piece.value}
 
 function details(page, message) {
   const facts = [
-    ['Id', message.id], ['Tag', message.tag], ['Keys', message.keys.map(plain).join(', ')],
+    ['Place', `${page.topic}/${page.queueId}`], ['Id', message.id], ['Tag', message.tag], ['Keys', message.keys.map(plain).join(', ')],
     ['Born', moment(message.bornTime)], ['Stored', moment(message.storeTime)],
     ['Due', message.deliverAt && moment(message.deliverAt)], ['Lives for', message.ttlMs && `${number(message.ttlMs)} ms`],
     ['Order key', plain(message.orderKey)], ['Dedup key', plain(message.dedupKey)], ['Lane', message.lane],
