@@ -1,16 +1,22 @@
 //! Finding single messages.
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use grus_protocol::batch::Record;
-use grus_protocol::message::{FindBy, FindMessages};
+use grus_protocol::ids::BrokerAddress;
+use grus_protocol::message::{FOUND_MESSAGES_DEFAULT, FindBy, FindMessages, Metadata, QueueRoute};
 use grus_protocol::{
-    BatchLimits, MessageId, Offset, ProducerEpoch, ProducerId, QueueId, RecordBatch, Sequence,
-    Term, TimestampMs, TopicId, TopicName,
+    BatchLimits, BrokerId, MessageId, Offset, ProducerEpoch, ProducerId, QueueId, RecordBatch,
+    Sequence, Term, TimestampMs, TopicId, TopicName,
 };
 use thiserror::Error;
 
 use crate::client::Client;
+use crate::config::ClientConfig;
 use crate::error::ClientError;
+
+/// The broker id by which a registry introduces itself.
+const REGISTRY: BrokerId = BrokerId(0);
 
 /// Why there is no message to give.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -92,9 +98,38 @@ pub struct FoundMessages {
     pub unsearched_bytes: u64,
 }
 
+impl FoundMessages {
+    /// Takes in what another broker has.
+    fn add(&mut self, other: Self) {
+        self.messages.extend(other.messages);
+        self.more |= other.more;
+        self.scanned_bytes += other.scanned_bytes;
+        self.unsearched_bytes += other.unsearched_bytes;
+    }
+
+    /// At most `messages_max`, by the time they were stored: the newest, or the `oldest`.
+    fn within(mut self, messages_max: u32, oldest: bool) -> Self {
+        let wanted = match messages_max {
+            0 => FOUND_MESSAGES_DEFAULT,
+            some => some,
+        } as usize;
+        self.messages.sort_by_key(|found| (found.stored, found.queue, found.offset));
+        self.messages.dedup_by_key(|found| (found.topic_id, found.queue, found.offset));
+        let extra = self.messages.len().saturating_sub(wanted);
+        if oldest {
+            self.messages.truncate(wanted);
+        } else {
+            self.messages.drain(..extra);
+            self.more |= extra > 0;
+        }
+        self
+    }
+}
+
 impl Client {
     /// Finds messages by id, by key, by offset or by time: the newest `messages_max` of them
-    /// (0: the broker's own maximum), none being no error.
+    /// (0: the broker's own maximum), none being no error. Asks each broker that leads a queue in
+    /// question; for an id all brokers, unless the first has it.
     ///
     /// ```no_run
     /// # async fn example(client: grus_client::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -121,6 +156,83 @@ impl Client {
         by: FindBy,
         messages_max: u32,
     ) -> Result<FoundMessages, ClientError> {
+        // A registry has no messages.
+        let is_broker = self.broker().is_some_and(|broker| broker != REGISTRY);
+        if is_broker && matches!(by, FindBy::Id(_)) {
+            let found = self.find_here(by.clone(), messages_max).await?;
+            if !found.messages.is_empty() {
+                return Ok(found);
+            }
+        }
+        let brokers = self.brokers_of(&by).await?;
+        if is_broker && brokers.iter().all(|broker| Some(broker.id) == self.broker()) {
+            return self.find_here(by, messages_max).await;
+        }
+        let asked = brokers.iter().map(|broker| self.find_there(broker, by.clone(), messages_max));
+        let mut all = FoundMessages::default();
+        let mut failed = None;
+        for answer in join_all(asked).await {
+            match answer {
+                Ok(found) => all.add(found),
+                Err(error) => failed = Some(error),
+            }
+        }
+        match failed {
+            Some(error) if all.messages.is_empty() => Err(error),
+            _ => Ok(all.within(messages_max, matches!(by, FindBy::Time { .. }))),
+        }
+    }
+
+    /// The brokers that may have what is looked for.
+    async fn brokers_of(&self, by: &FindBy) -> Result<Vec<BrokerAddress>, ClientError> {
+        let topics = by.topic().cloned().into_iter().collect();
+        let (reply, _) = self.ask_with_body(&Metadata { topics, auto_create: false }).await?;
+        if by.topic().is_none() {
+            return Ok(reply.brokers);
+        }
+        let topic = reply.topics.into_iter().next().ok_or_else(|| bad("no topic in metadata"))?;
+        if let Some(error) = topic.error {
+            return Err(ClientError::Refused(error.into()));
+        }
+        let queue = match by {
+            FindBy::Offset { queue, .. } => Some(*queue),
+            FindBy::Time { queue, .. } => *queue,
+            _ => None,
+        };
+        let asked = |route: &&QueueRoute| queue.is_none_or(|queue| route.queue == queue);
+        let led = topic.queues.iter().filter(asked).map(|route| route.leader_broker);
+        let leaders: Vec<_> = led.flatten().collect();
+        let mut brokers = reply.brokers;
+        // Of a queue that is not there, or has no leader, any of them says so.
+        if !leaders.is_empty() {
+            brokers.retain(|broker| leaders.contains(&broker.id));
+        }
+        Ok(brokers)
+    }
+
+    /// Asks one broker; another than this client is connected to, over a connection for this.
+    async fn find_there(
+        &self,
+        broker: &BrokerAddress,
+        by: FindBy,
+        messages_max: u32,
+    ) -> Result<FoundMessages, ClientError> {
+        if Some(broker.id) == self.broker() {
+            return self.find_here(by, messages_max).await;
+        }
+        let host = if broker.host.contains(':') {
+            format!("[{}]", broker.host)
+        } else {
+            broker.host.clone()
+        };
+        let bootstrap = vec![format!("{host}:{}", broker.port)];
+        let other = Self::start(ClientConfig { bootstrap, ..self.core.config.clone() })?;
+        let found = other.find_here(by, messages_max).await;
+        other.close().await;
+        found
+    }
+
+    async fn find_here(&self, by: FindBy, messages_max: u32) -> Result<FoundMessages, ClientError> {
         let request = FindMessages { by, messages_max };
         let (reply, body) = self.ask_with_body(&request).await?;
         let mut found = FoundMessages {
@@ -191,6 +303,52 @@ mod tests {
     use grus_protocol::{BatchBuilder, NewRecord};
 
     use super::*;
+
+    fn found(queue: u32, offset: u64, stored: u64) -> FoundMessage {
+        let mut builder = BatchBuilder::new(BatchLimits::PRODUCE);
+        let id = MessageId::from_parts(TimestampMs(5), &[1; 10]);
+        builder.push(&NewRecord::new(id, TimestampMs(5), "body")).expect("a plain record");
+        let (sent_by, record) = read(builder.finish()).expect("a whole batch");
+        FoundMessage {
+            topic: TopicName::try_from("t").expect("a name"),
+            topic_id: TopicId(7),
+            queue: QueueId(queue),
+            offset: Offset(offset),
+            term: Term(1),
+            stored: TimestampMs(stored),
+            sent_by,
+            record,
+        }
+    }
+
+    #[test]
+    fn what_several_brokers_have_is_put_in_one_order_and_bounded() {
+        let one = || FoundMessages {
+            messages: vec![found(0, 1, 10), found(0, 2, 30)],
+            unsearched_bytes: 5,
+            ..FoundMessages::default()
+        };
+        let other = || FoundMessages {
+            messages: vec![found(1, 9, 20), found(0, 2, 30)],
+            scanned_bytes: 3,
+            ..FoundMessages::default()
+        };
+        let both = || {
+            let mut all = one();
+            all.add(other());
+            all
+        };
+        let stored = |all: &FoundMessages| -> Vec<u64> {
+            all.messages.iter().map(|found| found.stored.0).collect()
+        };
+        let all = both().within(0, false);
+        assert_eq!((stored(&all), all.more), (vec![10, 20, 30], false), "each once");
+        assert_eq!((all.scanned_bytes, all.unsearched_bytes), (3, 5));
+        let newest = both().within(2, false);
+        assert_eq!((stored(&newest), newest.more), (vec![20, 30], true));
+        let oldest = both().within(1, true);
+        assert_eq!((stored(&oldest), oldest.more), (vec![10], false));
+    }
 
     #[test]
     fn a_reply_that_contradicts_itself_is_told() {
