@@ -1,7 +1,10 @@
 //! The Grus client: sends and reads messages, and manages topics.
 //!
 //! * [`Client`] finds a broker and keeps the connection; it has the calls about topics.
-//! * [`Producer`] sends to a topic: idempotent, pipelined, in order.
+//! * [`Producer`] sends to a topic: idempotent, pipelined, in order. One by one, as a batch, by
+//!   callback or one-way; compressed; by [a choice of queues](QueueChoice); once per
+//!   [dedup key](Message::dedup_key); as the only one of [its name](ProducerConfig::name).
+//! * [`Interceptor`]s see what is sent, before and after.
 //! * [`Reader`] reads a topic: from the first or last message, an offset or a time. It is pushed to,
 //!   or asks by long polls ([`ReadMode`]); it is a `Stream`.
 //! * [`Client::deliver_to`] brings what a reader reads to an actix actor of the program's own.
