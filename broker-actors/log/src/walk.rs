@@ -309,7 +309,11 @@ impl Walk {
                 }
             };
             if !stands {
-                self.tear(scan, kept.end);
+                // A segment wholly below the purge point may have gone from the log before it was synced,
+                // and its file be there still: that tears nothing of what stands behind it.
+                if !self.is_purged_at(found) {
+                    self.tear(scan, kept.end);
+                }
                 break;
             }
         }

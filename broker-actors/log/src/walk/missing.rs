@@ -6,6 +6,7 @@
 use super::{Evidence, Gap, Kept, Verdict, Walk};
 use crate::entry::{EntryHeader, EntryId, Place};
 use crate::report::DamagedRange;
+use crate::scan::Found;
 use crate::table::EntryTable;
 
 /// What a damaged range says of the bytes of a file that is not there.
@@ -71,6 +72,15 @@ impl Walk {
         let (from, until) = unknown.unwrap_or((kept.end, kept.end));
         self.name_missing(kept, missing, Some(header), from..until);
         Gap::Settled
+    }
+
+    /// Whether what was found is at or below the purge point.
+    pub(super) fn is_purged_at(&self, found: &Found) -> bool {
+        let index = match found {
+            Found::Entry { header, .. } => Some(header.id.index),
+            Found::Unknown { .. } => self.last.map(|last| last.index + 1),
+        };
+        index.is_some_and(|index| self.evidence.purged.is_some_and(|purged| index <= purged.index))
     }
 
     /// Whether all of `indexes` are given up.

@@ -226,3 +226,18 @@ fn a_mark_in_a_file_that_is_not_there_names_what_was_in_it() {
     assert_eq!(stands(&outcome), (vec![0, 1, 2], vec![1, 2]));
     assert_eq!(outcome.kept[1].sequence, 9);
 }
+
+#[test]
+fn a_tear_below_the_purge_point_takes_nothing_from_behind_it() {
+    let purged = Evidence { purged: Some(entry(1, 3)), ..Evidence::default() };
+    let below = scanned(1, vec![whole(0, header(1, 1, 0, 0)), broken(1, header(1, 1, 1, 1), true)]);
+    let behind = |from| scanned(2, vec![whole(0, header(2, 1, from, 1))]);
+    let outcome = walk(vec![below, behind(4)], purged.clone());
+    assert_eq!(outcome.torn, None);
+    assert_eq!(stands(&outcome), (vec![4], vec![]));
+    let below = scanned(1, vec![broken(0, header(1, 1, 2, 1), true)]);
+    assert_eq!(stands(&walk(vec![below, behind(3)], purged.clone())).0, [3]);
+    // One that begins farther on was never acknowledged: what is between is missing.
+    let below = scanned(1, vec![whole(0, header(1, 1, 2, 1)), broken(1, header(1, 1, 3, 1), true)]);
+    assert!(walk(vec![below, behind(6)], purged).torn.is_some());
+}
