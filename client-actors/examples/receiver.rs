@@ -3,6 +3,13 @@
 //!
 //! `cargo run -p grus-client --example receiver -- greetings 127.0.0.1:6086 10`, the last one being
 //! after how many messages to end.
+//!
+//! * Owns: how many messages are left to print.
+//! * Lives on: the program's own arbiter.
+//! * Inbox: `Delivery` and what else the reader sends, bounded by what it may have in hand.
+//! * Talks to: the program's main function, once.
+//! * Stops: with the program.
+//! * If it panics: the program ends; this is an example.
 
 use std::error::Error;
 
