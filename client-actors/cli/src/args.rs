@@ -41,7 +41,7 @@ pub struct Common {
     pub json: bool,
     /// How long to wait for a broker, and for each message to be stored; consume without it waits
     /// for ever [default: 10s]
-    #[arg(long, global = true, value_parser = units::duration, value_name = "TIME")]
+    #[arg(long, global = true, value_parser = units::limit, value_name = "TIME")]
     pub timeout: Option<Duration>,
 }
 
@@ -408,5 +408,7 @@ mod tests {
         assert!(parse("grus produce t --key k --queue 1").is_err());
         assert!(parse("grus produce t --spread --queue 1").is_err());
         assert!(parse("grus topic create t --queues 0").is_err());
+        assert!(parse("grus produce t --timeout 0s").is_err());
+        assert!(parse("grus bench produce t --rate 0").is_err());
     }
 }

@@ -15,9 +15,13 @@ use crate::units;
 mod body;
 pub mod limits;
 mod load;
+pub mod pace;
 mod stopwatch;
 
 use load::Load;
+
+/// Most bytes of a body.
+const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// `grus bench`
 #[derive(Debug, Subcommand)]
@@ -72,6 +76,10 @@ pub struct LoadArgs {
     /// How long to go on
     #[arg(long, value_parser = units::duration, default_value = "10s", value_name = "TIME")]
     pub time: Duration,
+    /// Messages a second, over all connections; a batch is timed from when it was due, not from
+    /// when it was sent [default: as fast as receipts come]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
+    pub rate: Option<u64>,
 }
 
 impl LoadArgs {
@@ -80,16 +88,20 @@ impl LoadArgs {
             let why = "--batch, --in-flight and --connections are at least 1";
             return Err(Failure::Told(why.to_owned()));
         }
+        let body_bytes = usize::try_from(self.size).unwrap_or(usize::MAX);
+        if !(body::BODY_BYTES_MIN..=BODY_BYTES_MAX).contains(&body_bytes) {
+            let (min, max) = (body::BODY_BYTES_MIN, BODY_BYTES_MAX);
+            return Err(Failure::Told(format!("--size is {min} to {max} bytes")));
+        }
         Ok(Load {
             bootstrap: common.bootstrap.clone(),
             topic: self.topic.clone(),
-            body_bytes: usize::try_from(self.size)
-                .unwrap_or(usize::MAX)
-                .clamp(body::BODY_BYTES_MIN, 1 << 20),
+            body_bytes,
             batch: self.batch,
             in_flight: self.in_flight,
             connections: self.connections,
             time: self.time,
+            rate: self.rate,
         })
     }
 }
@@ -103,6 +115,9 @@ pub async fn run(command: &BenchCommand, common: &Common) -> Result<Option<Value
         BenchCommand::Produce(args) => {
             let load = args.load(common)?;
             json!({ "produce": load::produce(&load).await?, "load": described(&load) })
+        }
+        BenchCommand::Consume { load, .. } | BenchCommand::Latency(load) if load.rate.is_some() => {
+            return Err(Failure::Told("--rate is of bench produce alone".to_owned()));
         }
         BenchCommand::Consume { messages, mode, load } => {
             let load = load.load(common)?;
@@ -128,6 +143,38 @@ pub async fn run(command: &BenchCommand, common: &Common) -> Result<Option<Value
 fn described(load: &Load) -> Value {
     json!({
         "topic": load.topic, "body_bytes": load.body_bytes, "batch": load.batch,
-        "in_flight": load.in_flight, "connections": load.connections,
+        "in_flight": load.in_flight, "connections": load.connections, "rate": load.rate,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn refused(line: &str) -> Option<String> {
+        let Ok(Cli { common, command: Command::Bench(command) }) =
+            Cli::try_parse_from(format!("grus bench {line}").split(' '))
+        else {
+            panic!("{line} does not parse");
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        // Refused before a broker is looked for.
+        runtime.block_on(run(&command, &common)).err().and_then(|failure| failure.line(false))
+    }
+
+    #[test]
+    fn what_cannot_be_measured_is_refused_by_name() {
+        for (line, named) in [
+            ("produce t --size 5", "--size"),
+            ("produce t --size 2MiB", "--size"),
+            ("produce t --batch 0", "--batch"),
+            ("latency t --rate 5", "--rate"),
+            ("consume t --messages 5 --rate 5", "--rate"),
+        ] {
+            assert!(refused(line).is_some_and(|told| told.contains(named)), "{line}");
+        }
+    }
 }

@@ -131,7 +131,7 @@ fn described(topic: &DescribeTopicReply) -> Told {
         lines.push(format!(
             "  queue {}: {} messages, offsets from {first} to before {end}, {}, shard {}",
             queue.queue,
-            units::grouped(end - first),
+            units::grouped(end.saturating_sub(first)),
             units::readable(queue.bytes),
             queue.shard,
         ));

@@ -23,6 +23,15 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .map_err(|_| format!("`{text}` is not a duration such as 500ms, 2s, 7d"))
 }
 
+/// A duration in which something must be able to happen: more than nothing.
+///
+/// # Errors
+/// As [`duration`].
+pub fn limit(text: &str) -> Result<Duration, String> {
+    let limit = duration(text)?;
+    if limit.is_zero() { Err(format!("`{text}` is no time at all")) } else { Ok(limit) }
+}
+
 /// A number of bytes such as `4096`, `16MiB`, `10 GB` (binary and decimal units differ).
 ///
 /// # Errors
@@ -105,6 +114,7 @@ mod tests {
         assert_eq!(rfc3339(u64::MAX), "9999-12-31T23:59:59.999Z");
         assert!(time_ms("1969-12-31T23:59:59Z").is_err());
         assert!(duration("2s").is_ok() && duration("two").is_err());
+        assert!(limit("1ms").is_ok() && limit("two").is_err() && limit("0s").is_err());
     }
 
     #[test]

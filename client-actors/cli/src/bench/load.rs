@@ -9,6 +9,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::body::{self, Bodies};
+use super::pace::Pace;
 use super::stopwatch::Stopwatch;
 use crate::failure::Failure;
 
@@ -29,6 +30,8 @@ pub struct Load {
     pub connections: usize,
     /// How long to go on.
     pub time: Duration,
+    /// Messages a second to send, over all connections; none: as fast as receipts come.
+    pub rate: Option<u64>,
 }
 
 /// What came of it.
@@ -44,7 +47,7 @@ pub struct Rate {
     pub mb_per_s: f64,
     /// Messages a second.
     pub messages_per_s: f64,
-    /// Time from handing a batch over to its receipt.
+    /// Time from handing a batch over, or from when it was due at a given rate, to its receipt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch_ms: Option<Percentiles>,
 }
@@ -138,24 +141,39 @@ async fn lane_of(
     let producer = client.producer(config).map_err(|error| told(&error))?;
     let bodies = Bodies::new(load.body_bytes);
     let (mut sent, mut stored, mut times) = ((lane as u64) << 40, 0, histogram());
-    let mut out = VecDeque::new();
+    let pace = Pace::new(load.rate, load.batch, load.connections, lane);
+    let (mut out, mut batches) = (VecDeque::new(), 0);
     loop {
-        let going = watch.elapsed() < load.time;
+        let now = watch.elapsed();
+        let going = now < load.time;
         if !going && out.is_empty() {
             return Ok((stored, times));
         }
-        if going && out.len() < load.in_flight {
+        let has_room = going && out.len() < load.in_flight;
+        let due = pace.map_or(now, |pace| pace.due(batches));
+        if has_room && due <= now {
             let batch: Vec<Message> =
                 bodies.make(sent, load.batch).into_iter().map(Message::new).collect();
             sent += load.batch as u64;
+            batches += 1;
             let pending = producer.enqueue_batch(batch).await.map_err(|error| told(&error))?;
-            out.push_back((Stopwatch::start(), pending));
+            out.push_back((due, pending));
             continue;
         }
-        let Some((since, pending)) = out.pop_front() else { continue };
-        pending.await.map_err(|error| told(&error))?;
-        record(&mut times, since.elapsed());
-        stored += load.batch as u64;
+        let until_due = tokio::time::sleep(due.min(load.time).saturating_sub(now));
+        let Some((since, pending)) = out.front_mut() else {
+            until_due.await;
+            continue;
+        };
+        tokio::select! {
+            receipts = pending => {
+                receipts.map_err(|error| told(&error))?;
+                record(&mut times, watch.elapsed().saturating_sub(*since));
+                stored += load.batch as u64;
+                out.pop_front();
+            }
+            () = until_due, if has_room => {}
+        }
     }
 }
 
