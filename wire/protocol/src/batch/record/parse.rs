@@ -196,20 +196,29 @@ fn read_count(
 }
 
 /// Reads a length and so many bytes, at least one.
-fn read_sized(
-    cursor: &mut Cursor<'_>,
+fn read_bytes<'a>(
+    cursor: &mut Cursor<'a>,
     field: &'static str,
     name: &'static str,
     limit: u32,
-) -> Result<Span, RecordError> {
+) -> Result<(Span, &'a [u8]), RecordError> {
     let length = cursor.varint_u32(field)?;
     if length == 0 {
         return Err(RecordError::Empty { field });
     }
     within(name, limit, length)?;
     let start = cursor.at();
-    cursor.take(length as usize, field)?;
-    Ok(span(start, cursor.at()))
+    let bytes = cursor.take(length as usize, field)?;
+    Ok((span(start, cursor.at()), bytes))
+}
+
+fn read_sized(
+    cursor: &mut Cursor<'_>,
+    field: &'static str,
+    name: &'static str,
+    limit: u32,
+) -> Result<Span, RecordError> {
+    read_bytes(cursor, field, name, limit).map(|(span, _)| span)
 }
 
 fn read_text(
@@ -218,13 +227,7 @@ fn read_text(
     name: &'static str,
     limit: u32,
 ) -> Result<Span, RecordError> {
-    let length = cursor.varint_u32(field)?;
-    if length == 0 {
-        return Err(RecordError::Empty { field });
-    }
-    within(name, limit, length)?;
-    let start = cursor.at();
-    let text = cursor.take(length as usize, field)?;
+    let (span, text) = read_bytes(cursor, field, name, limit)?;
     str::from_utf8(text).map_err(|_| RecordError::Text { field })?;
-    Ok(span(start, cursor.at()))
+    Ok(span)
 }
