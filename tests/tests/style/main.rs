@@ -2,6 +2,7 @@
 //! folders of the top level, links between documents.
 
 mod arrows;
+mod licences;
 mod rules;
 mod source;
 
@@ -91,6 +92,19 @@ fn crates_depend_only_to_the_left() {
     let crates = arrows::read(&metadata);
     assert_eq!(crates.len(), arrows::ORDER.len() + 1, "a crate joined or left: {crates:?}");
     assert_none("arrows", &arrows::check(&crates));
+}
+
+#[test]
+fn every_dependency_has_a_licence_that_deny_toml_allows() {
+    let metadata = cargo_metadata::MetadataCommand::new()
+        .manifest_path(root().join("Cargo.toml"))
+        .other_options(["--offline".to_owned(), "--locked".to_owned()])
+        .exec()
+        .expect("cargo metadata");
+    assert!(metadata.packages.len() > 100, "the dependencies are among them");
+    let (_, toml) = read(&root().join("deny.toml"));
+    let allowed = licences::listed(&toml, "licenses", "allow");
+    assert_none("licences", &licences::check(&metadata, &allowed));
 }
 
 #[test]
