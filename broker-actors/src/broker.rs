@@ -39,7 +39,7 @@ use tokio::sync::watch;
 
 use crate::config::{BROKER_SCHEMA, BrokerConfig};
 use crate::data_folder::{DataFolder, FolderError};
-use crate::dispatch::Service;
+use crate::dispatch::{Service, fault_switches};
 use crate::find::Find;
 use crate::http::host::AllowedHosts;
 use crate::http::{HttpParts, HttpServer};
@@ -224,6 +224,7 @@ impl Running {
 
         let (ask, routes) = self.start_link(config, registry.clone(), handles.clone(), home).await;
         let http_address = sockets.addresses.http.map_or("no port".into(), |at| at.to_string());
+        let faults = fault_switches();
         let service = Service {
             address,
             http_address: http_address.into(),
@@ -239,6 +240,7 @@ impl Running {
             clock: process.clock,
             metrics: metrics.clone(),
             find: Find { routes: routes.clone(), shards: handles.clone().into() },
+            fault_switches: faults,
         };
         let connections = self.open_door(config, sockets.listen, service).await?;
         if let Some(socket) = sockets.http {
@@ -255,7 +257,7 @@ impl Running {
                 session_ms_max: u64::from(whole_ms(config.connection.session_timeout)),
                 settings: Arc::clone(settings),
                 hosts: AllowedHosts::new(&config.http_address, &config.http_hosts),
-                fault_switches: fault_switches(),
+                fault_switches: faults,
             };
             self.http = Some(start_http(config, socket, parts)?);
         }
@@ -419,15 +421,6 @@ fn log_report(shard: ShardId, report: &Report) {
     for note in &report.notes {
         tracing::warn!(%shard, note, "repaired");
     }
-}
-
-/// Whether faults may be injected over HTTP: for tests of supervision alone.
-fn fault_switches() -> bool {
-    let on = std::env::var_os("GRUS_FAULT_SWITCHES").is_some_and(|value| value == "1");
-    if on {
-        tracing::warn!("GRUS_FAULT_SWITCHES=1: faults can be injected over HTTP");
-    }
-    on
 }
 
 fn whole_ms(duration: Duration) -> u32 {

@@ -23,6 +23,7 @@ pub mod output;
 pub mod pushes;
 pub mod replies;
 pub mod requests;
+pub mod timeouts;
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -90,8 +91,11 @@ impl Closed {
 pub enum Ended {
     /// Nothing more is read.
     Reader(ReadEnd),
-    /// All is written, or the peer is gone.
-    Writer,
+    /// All is written, or the peer is gone; whether a reply said that the connection ends.
+    Writer {
+        /// It did.
+        farewell: bool,
+    },
 }
 
 impl Weigh for Ended {}
@@ -136,19 +140,24 @@ pub struct Description {
 #[derive(Debug)]
 struct Presence {
     metrics: EdgeMetrics,
-    reason: Cell<Closed>,
+    /// Why it ended; the first reason is the true one.
+    reason: Cell<Option<Closed>>,
 }
 
 impl Presence {
     fn new(metrics: EdgeMetrics) -> Rc<Self> {
         metrics.opened();
-        Rc::new(Self { metrics, reason: Cell::new(Closed::Panicked) })
+        Rc::new(Self { metrics, reason: Cell::new(None) })
+    }
+
+    fn ends_by(&self, reason: Closed) {
+        self.reason.set(Some(self.reason.get().unwrap_or(reason)));
     }
 }
 
 impl Drop for Presence {
     fn drop(&mut self) {
-        self.metrics.closed(self.reason.get());
+        self.metrics.closed(self.reason.get().unwrap_or(Closed::Panicked));
     }
 }
 
@@ -183,6 +192,8 @@ pub struct Connection {
     presence: Rc<Presence>,
     /// The reader ends when this is dropped.
     reading: Option<oneshot::Sender<()>>,
+    /// When the peer said that it sends no more.
+    done_ms: Option<u64>,
     hushed: bool,
 }
 
@@ -243,13 +254,14 @@ impl Connection {
             since,
             presence,
             reading: None,
+            done_ms: None,
             hushed: false,
         }
     }
 
     /// Ends the connection at once; what waits to be written is lost.
     fn close(&self, reason: Closed, room: &mut Room<'_, Self>) {
-        self.presence.reason.set(reason);
+        self.presence.ends_by(reason);
         room.stop();
     }
 
@@ -284,14 +296,14 @@ impl Resident for Connection {
         let reader = Reader::new(read_half, limits, gate, replies, dispatcher, metrics, allowance);
         self.spawn_reader(reader, room);
         room.spawn_into(async move {
-            let _the_peer_is_gone = writer.run().await;
-            Ended::Writer
+            let farewell = writer.run().await.unwrap_or(false); // else the peer is gone
+            Ended::Writer { farewell }
         });
         room.tick_every(TICK);
     }
 
     fn stopping(&mut self, room: &mut Room<'_, Self>) {
-        self.presence.reason.set(Closed::Stopping);
+        self.presence.ends_by(Closed::Stopping);
         self.reading = None;
         room.linger(); // until the writer has written what is under way
     }
@@ -299,7 +311,7 @@ impl Resident for Connection {
 
 impl Receive<StopReading> for Connection {
     fn receive(&mut self, StopReading: StopReading, _: Credit, _: &mut Room<'_, Self>) {
-        self.presence.reason.set(Closed::Stopping);
+        self.presence.ends_by(Closed::Stopping);
         self.reading = None;
     }
 }
@@ -308,9 +320,14 @@ impl Receive<Ended> for Connection {
     fn receive(&mut self, ended: Ended, _: Credit, room: &mut Room<'_, Self>) {
         let peer = self.peer;
         let reason = match ended {
-            Ended::Writer => return room.stop(),
+            Ended::Writer { farewell } => {
+                return self.close(if farewell { Closed::Refused } else { Closed::ByPeer }, room);
+            }
             Ended::Reader(ReadEnd::Stopped) => return,
-            Ended::Reader(ReadEnd::PeerDone) => Closed::ByPeer,
+            Ended::Reader(ReadEnd::PeerDone) => {
+                self.done_ms = Some(room.clock().monotonic_ms());
+                Closed::ByPeer
+            }
             Ended::Reader(ReadEnd::PeerGone(kind)) => {
                 tracing::debug!(%peer, ?kind, "connection lost");
                 return self.close(Closed::ByPeer, room);
@@ -330,7 +347,7 @@ impl Receive<Ended> for Connection {
             }
         };
         // The writer ends when the last reply is written.
-        self.presence.reason.set(reason);
+        self.presence.ends_by(reason);
     }
 }
 
@@ -352,6 +369,12 @@ impl Receive<Describe> for Connection {
 
 impl Receive<Tick> for Connection {
     fn receive(&mut self, tick: Tick, _: Credit, room: &mut Room<'_, Self>) {
+        // It may have closed one half only, or both: that shows when something is written, which
+        // a long poll may not be for long.
+        let patience_ms = ms(self.parts.config.write_timeout);
+        if self.done_ms.is_some_and(|done_ms| tick.monotonic_ms - done_ms >= patience_ms) {
+            return self.close(Closed::ByPeer, room);
+        }
         let overdue = self.liveness.tick(tick.monotonic_ms, self.gate.pulse());
         if let Some(overdue) = overdue {
             let (peer, reason) = (self.peer, overdue.text());

@@ -11,7 +11,7 @@ use std::time::Duration;
 use grus_mailbox::{Clock, Inbox, reply};
 use grus_protocol::batch::{Compression, RecordBatch, RecordError, RecordView};
 use grus_protocol::error::{ErrorCode, ErrorReply};
-use grus_protocol::ids::{BrokerAddress, TopicId};
+use grus_protocol::ids::{BrokerAddress, QueueId, TopicId};
 use grus_protocol::limits::{BatchLimits, FrameLimits};
 use grus_protocol::message::{
     DescribeTopic, DescribeTopicReply, Fetch, FindMessages, Hello, HelloReply, InitProducer,
@@ -25,20 +25,26 @@ use tokio::sync::watch;
 use crate::commands::DedupKey;
 use crate::connection::replies::{Outgoing, ReplyTo};
 use crate::connection::requests::Request;
+use crate::connection::timeouts::Timed;
 use crate::find::Find;
 use crate::metrics::EdgeMetrics;
 use crate::registry_link::LinkRequest;
 use crate::registry_link::routes::{Routes, TopicRoute, unknown_topic};
 use crate::route_feed::RouteFeed;
 use crate::socket::Gate;
+use crate::socket::alarm::Alarm;
 use crate::statuses::describe;
-use crate::topic_queue::{self, At, ListedOffset, QueueAsk};
+use crate::topic_queue::{self, At, ListedOffset, QueueAsk, QueueHandle};
 use subscriptions::ConnectionSubscriptions;
 
 /// How long a client waits before it repeats what was refused for want of room.
 const RETRY_AFTER_MS: u32 = 20;
-/// How long a produce without a time of its own may wait for room.
+/// How long a produce without a time of its own may take, and any may wait for a topic or for room.
 const PRODUCE_WAIT: Duration = Duration::from_secs(30);
+/// How long the topics of one Metadata may take to be made.
+const METADATA_WAIT: Duration = Duration::from_secs(10);
+/// To describe this topic is to have the connection panic, where `GRUS_FAULT_SWITCHES=1` says so.
+pub const PANIC_TOPIC: &str = "grus-fault-panic";
 /// Program and version, for people.
 pub const SOFTWARE: &str = concat!("grus-broker ", env!("CARGO_PKG_VERSION"));
 
@@ -73,6 +79,8 @@ pub struct Service {
     pub metrics: EdgeMetrics,
     /// Where messages are looked for.
     pub find: Find,
+    /// Whether faults may be injected, for tests of supervision.
+    pub fault_switches: bool,
 }
 
 /// Serves the requests of one connection.
@@ -87,6 +95,7 @@ pub struct Dispatcher {
     writer: Inbox<Outgoing>,
     /// What the client watches.
     watching: Option<RouteFeed>,
+    alarm: Alarm,
 }
 
 impl Dispatcher {
@@ -97,9 +106,10 @@ impl Dispatcher {
         let routes = Arc::clone(&seen.borrow_and_update());
         let compressions = Compression::None.bit();
         let batch_limits = BatchLimits { compressions, ..service.batch_limits };
+        let alarm = Alarm::new(service.clock, writer.clone());
         let subscriptions = ConnectionSubscriptions::new(writer.clone(), compressions);
         let watching = None;
-        Self { service, gate, seen, routes, batch_limits, subscriptions, writer, watching }
+        Self { service, gate, seen, routes, batch_limits, subscriptions, writer, watching, alarm }
     }
 
     /// Where HTTP is served.
@@ -108,22 +118,23 @@ impl Dispatcher {
         &self.service.http_address
     }
 
-    /// Hands one request on, or answers it.
+    /// Hands one request on, or answers it. What is rare is boxed: ten thousand idle connections
+    /// each hold room for the largest of these.
     pub async fn dispatch(&mut self, request: Request, reply: ReplyTo, gate: &Rc<Gate>) {
         match request {
             Request::Produce(produce, body) => self.produce(produce, body, reply).await,
-            Request::Fetch(fetch) => self.fetch(&fetch, reply).await,
-            Request::Credit(ask) => self.subscriptions.credit(ask, reply).await,
-            Request::Subscribe(ask) => self.subscribe(ask, reply).await,
-            Request::Seek(ask) => self.subscriptions.seek(ask, reply).await,
+            Request::Fetch(fetch) => self.fetch(&fetch, reply),
+            Request::Credit(ask) => Box::pin(self.subscriptions.credit(ask, reply)).await,
+            Request::Subscribe(ask) => Box::pin(self.subscribe(ask, reply)).await,
+            Request::Seek(ask) => Box::pin(self.subscriptions.seek(ask, reply)).await,
             Request::Unsubscribe(ask) => {
                 self.gate.facts().borrow_mut().unsubscribed(ask.subscription);
-                self.subscriptions.unsubscribe(ask, reply).await;
+                Box::pin(self.subscriptions.unsubscribe(ask, reply)).await;
             }
-            Request::ListOffsets(ask) => self.list_offsets(&ask, reply).await,
+            Request::ListOffsets(ask) => self.list_offsets(&ask, reply),
             Request::Ping => reply.header(&PingReply { time: self.service.clock.now() }),
             Request::Hello(hello) => self.hello(&hello, reply, gate),
-            Request::Metadata(ask) => reply.header(&self.metadata(ask).await),
+            Request::Metadata(ask) => reply.header(&Box::pin(self.metadata(ask)).await),
             Request::ListTopics(ask) => self.list_topics(&ask, reply),
             Request::DescribeTopic(ask) => self.describe_topic(&ask, reply),
             Request::FindMessages(ask) => self.find_messages(ask, reply),
@@ -164,21 +175,40 @@ impl Dispatcher {
         reply.header(&header);
     }
 
+    fn known(&mut self, name: &TopicName) -> Option<Arc<TopicRoute>> {
+        if self.seen.has_changed().unwrap_or(false) {
+            self.routes = Arc::clone(&self.seen.borrow_and_update());
+        }
+        self.routes.get(name).cloned()
+    }
+
+    /// A queue of a topic that there is.
+    fn queue(
+        &mut self,
+        topic: &TopicName,
+        id: TopicId,
+        queue: QueueId,
+    ) -> Result<Arc<QueueHandle>, ErrorReply> {
+        let found = self.known(topic).ok_or_else(|| unknown_topic(topic));
+        found.map_err(|error| self.not_served(error, id))?.queue(id, queue).cloned()
+    }
+
     /// The topic of that name, made first if it does not exist and may be made.
     async fn topic(
         &mut self,
         name: &TopicName,
         may_create: bool,
     ) -> Result<Arc<TopicRoute>, ErrorReply> {
-        if self.seen.has_changed().unwrap_or(false) {
-            self.routes = Arc::clone(&self.seen.borrow_and_update());
-        }
-        if let Some(topic) = self.routes.get(name) {
-            return Ok(Arc::clone(topic));
+        if let Some(topic) = self.known(name) {
+            return Ok(topic);
         }
         if !may_create {
             return Err(unknown_topic(name));
         }
+        Box::pin(self.resolve(name)).await
+    }
+
+    async fn resolve(&self, name: &TopicName) -> Result<Arc<TopicRoute>, ErrorReply> {
         let (port, answer) = reply::port();
         let resolve = LinkRequest::Resolve { name: name.clone(), reply: port };
         if self.service.link.put(resolve).await.is_err() {
@@ -187,27 +217,27 @@ impl Dispatcher {
         answer.await.unwrap_or_else(|_dropped| Err(unavailable("the topic is being made")))
     }
 
-    /// As [`Dispatcher::topic`], for a client that knows the incarnation `id`. One that its client
-    /// has heard of from the registry may not have come here yet.
-    async fn served(
-        &mut self,
-        name: &TopicName,
-        id: TopicId,
-        may_create: bool,
-    ) -> Result<Arc<TopicRoute>, ErrorReply> {
-        let found = self.topic(name, may_create).await;
+    /// What is told of a topic whose incarnation `id` its client knows: one that it has heard of
+    /// from the registry may not have come here yet.
+    fn not_served(&self, error: ErrorReply, id: TopicId) -> ErrorReply {
         let may_come = self.service.follows_registry && id != TopicId::UNKNOWN;
-        found.map_err(|error| match error.code {
+        match error.code {
             ErrorCode::UnknownTopic if may_come => unavailable("the topic is not known here yet"),
             _ => error,
-        })
+        }
     }
 
-    async fn produce(&mut self, ask: Produce, body: bytes::Bytes, reply: ReplyTo) {
+    async fn produce(&mut self, ask: Produce, body: bytes::Bytes, mut reply: ReplyTo) {
+        let limit = match ask.timeout_ms {
+            0 => PRODUCE_WAIT,
+            ms => Duration::from_millis(u64::from(ms)),
+        };
+        let timed = self.alarm.watch(&mut reply, limit);
+        let wait = limit.min(PRODUCE_WAIT); // others of this connection wait behind it
         let may_create = ask.topic_id == TopicId::UNKNOWN && !ask.topic.is_system();
-        let topic = match self.served(&ask.topic, ask.topic_id, may_create).await {
+        let topic = match self.topic_within(wait, &ask.topic, may_create).await {
             Ok(topic) => topic,
-            Err(error) => return reply.error(error),
+            Err(error) => return reply.error(self.not_served(error, ask.topic_id)),
         };
         let handle = match topic.queue(ask.topic_id, ask.queue) {
             Ok(handle) => handle,
@@ -225,23 +255,44 @@ impl Dispatcher {
         let message =
             topic_queue::Produce { batch, dedup_key: once.key(), reply: reply.produced() };
         let Err(refused) = handle.produce.try_put(message) else { return };
-        if !refused.is_full() {
-            return; // its port is dropped and says that the queue is not there now
+        if refused.is_full() {
+            // Stopped meanwhile: its port is dropped and says that the queue is not there now.
+            Box::pin(self.put_within(wait, &handle.produce, refused.into_message(), &timed)).await;
         }
-        let wait = match ask.timeout_ms {
-            0 => PRODUCE_WAIT,
-            ms => Duration::from_millis(u64::from(ms)).min(PRODUCE_WAIT),
-        };
-        // Too late or stopped: the message is dropped, and its port answers.
-        let _ = tokio::time::timeout(wait, handle.produce.put(refused.into_message())).await;
     }
 
-    async fn fetch(&mut self, ask: &Fetch, reply: ReplyTo) {
-        let topic = match self.served(&ask.topic, ask.topic_id, false).await {
-            Ok(topic) => topic,
-            Err(error) => return reply.error(error),
-        };
-        let handle = match topic.queue(ask.topic_id, ask.queue) {
+    /// Waits for room in a queue; answers when there is none in time.
+    async fn put_within(
+        &self,
+        wait: Duration,
+        queue: &Inbox<topic_queue::Produce>,
+        message: topic_queue::Produce,
+        timed: &Timed,
+    ) {
+        let mut put = std::pin::pin!(queue.put(message));
+        if tokio::time::timeout(wait, &mut put).await.is_err() {
+            self.alarm.expire(timed, "not stored: the queue had no room in time");
+        }
+    }
+
+    /// [`Dispatcher::topic`], which may take so long.
+    async fn topic_within(
+        &mut self,
+        wait: Duration,
+        name: &TopicName,
+        may_create: bool,
+    ) -> Result<Arc<TopicRoute>, ErrorReply> {
+        if let Some(topic) = self.known(name) {
+            return Ok(topic);
+        }
+        let made = Box::pin(tokio::time::timeout(wait, self.topic(name, may_create))).await;
+        made.unwrap_or_else(|_late| {
+            Err(ErrorReply::new(ErrorCode::Timeout, "the topic was not made in time"))
+        })
+    }
+
+    fn fetch(&mut self, ask: &Fetch, reply: ReplyTo) {
+        let handle = match self.queue(&ask.topic, ask.topic_id, ask.queue) {
             Ok(handle) => handle,
             Err(error) => return reply.error(error),
         };
@@ -257,26 +308,18 @@ impl Dispatcher {
     }
 
     async fn subscribe(&mut self, ask: Subscribe, reply: ReplyTo) {
-        let topic = match self.served(&ask.topic, ask.topic_id, false).await {
-            Ok(topic) => topic,
-            Err(error) => return reply.error(error),
-        };
-        match topic.queue(ask.topic_id, ask.queue) {
+        match self.queue(&ask.topic, ask.topic_id, ask.queue) {
             Ok(queue) => {
                 let facts = self.gate.facts();
                 facts.borrow_mut().subscribed(ask.subscription, &ask.topic, ask.queue);
-                self.subscriptions.subscribe(ask, queue, reply).await;
+                self.subscriptions.subscribe(ask, &queue, reply).await;
             }
             Err(error) => reply.error(error),
         }
     }
 
-    async fn list_offsets(&mut self, ask: &ListOffsets, reply: ReplyTo) {
-        let topic = match self.served(&ask.topic, ask.topic_id, false).await {
-            Ok(topic) => topic,
-            Err(error) => return reply.error(error),
-        };
-        let handle = match topic.queue(ask.topic_id, ask.queue) {
+    fn list_offsets(&mut self, ask: &ListOffsets, reply: ReplyTo) {
+        let handle = match self.queue(&ask.topic, ask.topic_id, ask.queue) {
             Ok(handle) => handle,
             Err(error) => return reply.error(error),
         };
@@ -326,9 +369,12 @@ impl Dispatcher {
 
     async fn metadata(&mut self, ask: Metadata) -> MetadataReply {
         let mut topics = Vec::with_capacity(ask.topics.len());
+        let until_ms = self.service.clock.monotonic_ms() + whole_ms(METADATA_WAIT);
         for name in ask.topics {
             let may_create = ask.auto_create && !name.is_system();
-            topics.push(match self.topic(&name, may_create).await {
+            let left_ms = until_ms.saturating_sub(self.service.clock.monotonic_ms());
+            let left = Duration::from_millis(left_ms);
+            topics.push(match self.topic_within(left, &name, may_create).await {
                 Ok(topic) => topic.metadata(self.service.address.id),
                 Err(error) => TopicMetadata::failed(name, error),
             });
@@ -360,6 +406,8 @@ impl Dispatcher {
     }
 
     fn describe_topic(&self, ask: &DescribeTopic, reply: ReplyTo) {
+        let asks_panic = ask.name.as_str() == PANIC_TOPIC;
+        assert!(!(asks_panic && self.service.fault_switches), "a test asked for this panic");
         let topic = self.service.routes.borrow().get(&ask.name).cloned();
         let Some(topic) = topic else { return reply.error(unknown_topic(&ask.name)) };
         let broker = self.service.address.id;
@@ -406,6 +454,20 @@ impl OneKey {
     fn key(&self) -> Option<DedupKey> {
         self.key
     }
+}
+
+/// Whether faults may be injected, by HTTP and by [`PANIC_TOPIC`]: for tests of supervision alone.
+#[must_use]
+pub fn fault_switches() -> bool {
+    let on = std::env::var_os("GRUS_FAULT_SWITCHES").is_some_and(|value| value == "1");
+    if on {
+        tracing::warn!("GRUS_FAULT_SWITCHES=1: faults can be injected by anybody");
+    }
+    on
+}
+
+fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn stopping() -> ErrorReply {

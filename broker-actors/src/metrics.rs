@@ -105,6 +105,11 @@ impl EdgeMetrics {
         self.0.closed.get_or_create(&ReasonLabel { reason: reason.label() }).inc();
     }
 
+    /// Connections that ended for this reason.
+    pub fn closed_by(&self, reason: Closed) -> u64 {
+        self.0.closed.get_or_create(&ReasonLabel { reason: reason.label() }).get()
+    }
+
     /// A connection was one too many.
     pub fn refused(&self) {
         self.0.refused.inc();

@@ -11,6 +11,7 @@
 //! ready together leave in one vectored write, and so do deliveries, for which the writer gives
 //! out turns ([`turns`]).
 
+pub mod alarm;
 pub mod reader;
 pub mod turns;
 pub mod writer;

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use grus_broker::config::BrokerConfig;
+use grus_broker::connection::Closed;
+use grus_broker::dispatch::PANIC_TOPIC;
 use grus_broker::registry_link::LinkRequest;
 use grus_broker::registry_link::routes::{Routes, TopicRoute};
 use grus_broker::topic_queue::{At, Fetched, FetchedBatch, ListedOffset, QueueAsk, Receipt};
@@ -14,8 +16,8 @@ use grus_mailbox::Clock;
 use grus_protocol::frame::{FrameFlags, FrameHead, encode};
 use grus_protocol::ids::{BrokerId, Durability, Offset, QueueId, Term, TimestampMs, TopicId};
 use grus_protocol::message::{
-    Fetch, FetchReply, Hello, HelloReply, ListAt, ListOffsets, ListOffsetsReply, Metadata,
-    MetadataReply, Ping, ProduceReply,
+    DescribeTopic, Fetch, FetchReply, Hello, HelloReply, ListAt, ListOffsets, ListOffsetsReply,
+    Metadata, MetadataReply, Ping, ProduceReply,
 };
 use grus_protocol::{ErrorCode, ErrorDetail, ErrorReply, Opcode, TopicName};
 use support::{Door, DoorConfig, batch, produce, topic};
@@ -498,4 +500,154 @@ async fn a_stop_answers_what_is_under_way_and_then_closes() {
     assert!([1, 2].contains(&first.head.correlation));
     stopped.await;
     assert!(door.process.census.is_empty(), "everyone has left");
+}
+
+fn within(timeout_ms: u32) -> grus_protocol::message::Produce {
+    grus_protocol::message::Produce { timeout_ms, ..produce() }
+}
+
+async fn timeout_of(client: &mut support::Client, correlation: u64) {
+    let frame = client.frame().await.unwrap();
+    assert_eq!((frame.head.correlation, frame.head.is_error()), (correlation, true));
+    let error: ErrorReply = frame.header().unwrap();
+    assert_eq!((error.code, error.retriable), (ErrorCode::Timeout, true));
+}
+
+#[actix::test]
+async fn a_queue_that_does_not_answer_is_answered_for_and_its_late_receipt_goes_nowhere() {
+    let mut connection = BrokerConfig::default().connection;
+    connection.inflight_requests_max = 2;
+    let mut door = Door::open(DoorConfig { connection, ..DoorConfig::default() }).await;
+    let mut client = door.client().await;
+    let start = tokio::time::Instant::now();
+    for correlation in 0..2 {
+        client.ask_with(correlation, &within(300), &batch(&[b"x"])).await;
+    }
+    let held = [door.produce.take().await.unwrap(), door.produce.take().await.unwrap()];
+    timeout_of(&mut client, 0).await;
+    timeout_of(&mut client, 1).await;
+    assert!(start.elapsed() >= Duration::from_millis(299), "{:?}", start.elapsed());
+
+    // The room of both is free again, though the queue still has them.
+    client.ask_with(7, &within(0), &batch(&[b"y"])).await;
+    let (message, _credit) = door.produce.take().await.unwrap();
+    for (late, _credit) in held {
+        late.reply.send(Ok(receipt(1)));
+    }
+    message.reply.send(Ok(receipt(9)));
+    let frame = client.frame().await.unwrap();
+    assert_eq!(frame.head.correlation, 7, "nothing for those that were answered");
+    assert_eq!(frame.reply::<ProduceReply>().unwrap().base_offset, Offset(9));
+}
+
+#[actix::test]
+async fn the_urgent_one_of_several_is_late_alone() {
+    let mut door = Door::open(DoorConfig::default()).await;
+    let mut client = door.client().await;
+    for (correlation, timeout_ms) in [(1, 60_000), (2, 300), (3, 90_000)] {
+        client.ask_with(correlation, &within(timeout_ms), &batch(&[b"x"])).await;
+    }
+    let mut messages = Vec::new();
+    for _ in 0..3 {
+        messages.push(door.produce.take().await.unwrap());
+    }
+    timeout_of(&mut client, 2).await;
+    for (message, _credit) in messages {
+        message.reply.send(Ok(receipt(5)));
+    }
+    client.ask(4, &Ping {}).await;
+    for correlation in [1, 3, 4] {
+        let frame = client.frame().await.unwrap();
+        assert_eq!((frame.head.correlation, frame.head.is_error()), (correlation, false));
+    }
+}
+
+#[actix::test]
+async fn a_queue_without_room_and_a_topic_that_is_not_made_are_answered_in_time() {
+    let one = u32::try_from(batch(&[b"x"]).len()).unwrap();
+    let mut door = Door::open(DoorConfig { produce_bytes: one, ..DoorConfig::default() }).await;
+    let mut client = door.client().await;
+    client.ask_with(1, &within(60_000), &batch(&[b"x"])).await;
+    client.ask_with(2, &within(300), &batch(&[b"y"])).await;
+    let (first, credit) = door.produce.take().await.unwrap();
+    timeout_of(&mut client, 2).await;
+    first.reply.send(Ok(receipt(1)));
+    drop(credit);
+    assert_eq!(client.frame().await.unwrap().head.correlation, 1);
+
+    let new = TopicName::try_from("new").unwrap();
+    let to_new = grus_protocol::message::Produce { topic: new, ..within(300) };
+    client.ask_with(3, &to_new, &batch(&[b"z"])).await;
+    let (asked, _credit) = door.link.take().await.unwrap();
+    assert!(matches!(asked, LinkRequest::Resolve { .. }));
+    timeout_of(&mut client, 3).await;
+    client.ask(4, &Ping {}).await;
+    assert_eq!(client.frame().await.unwrap().head.correlation, 4, "the reader goes on");
+    assert!(door.produce.try_take().is_none(), "what had no room was given up");
+}
+
+#[actix::test]
+async fn the_metrics_say_why_a_connection_ended() {
+    let door = timed_door().await;
+    let closed = |reason| door.metrics.closed_by(reason);
+    assert!(door.stranger().await.frame().await.is_none(), "no hello");
+    let mut rude = door.stranger().await;
+    rude.ask(1, &Ping {}).await;
+    rude.rest().await;
+    let mut browser = door.stranger().await;
+    browser.send(b"GET / HTTP/1.1\r\n\r\n").await;
+    browser.rest().await;
+    drop(door.client().await);
+    while door.metrics.connections() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let counts = [Closed::Overdue, Closed::Refused, Closed::ByPeer, Closed::Stopping].map(closed);
+    assert_eq!(counts, [1, 2, 1, 0]);
+}
+
+#[actix::test]
+async fn a_queue_can_tell_whose_reader_has_left() {
+    let mut connection = BrokerConfig::default().connection;
+    connection.write_timeout = Duration::from_millis(500);
+    let mut door = Door::open(DoorConfig { connection, ..DoorConfig::default() }).await;
+    let mut client = door.client().await;
+    client.ask(1, &fetch(100)).await;
+    let (message, _credit) = door.fetch.take().await.unwrap();
+    assert!(!message.reply.is_closed());
+    drop(client);
+    while !message.reply.is_closed() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(door.metrics.connections(), 0);
+}
+
+#[actix::test]
+async fn a_panic_costs_one_connection_and_all_it_held_comes_back() {
+    let mut door = Door::open(DoorConfig { connections_max: 2, ..DoorConfig::default() }).await;
+    let mut neighbour = door.client().await;
+    let mut client = door.client().await;
+    client.ask_with(1, &produce(), &batch(&[b"x"])).await;
+    client.ask(2, &fetch(100)).await;
+    let (produced, produce_credit) = door.produce.take().await.unwrap();
+    let (fetched, _credit) = door.fetch.take().await.unwrap();
+    let name = TopicName::try_from(PANIC_TOPIC).unwrap();
+    client.ask(3, &DescribeTopic { name }).await;
+    client.rest().await; // until its socket is closed
+    produced.reply.send(Ok(receipt(1))); // goes nowhere, and harms nobody
+    drop(produce_credit);
+    assert!(fetched.reply.is_closed());
+    neighbour.ask(4, &Ping {}).await;
+    assert_eq!(neighbour.frame().await.unwrap().head.correlation, 4);
+    while door.metrics.connections() > 1 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(door.metrics.closed_by(Closed::Panicked), 1);
+    let kinds = door.process.census.totals();
+    let connections = kinds.iter().find(|kind| kind.kind == "Connection").unwrap();
+    assert_eq!((connections.actors, connections.restarts), (1, 1), "counted though it is gone");
+    let mut another = door.client().await; // there is room for it again
+    another.ask_with(5, &produce(), &batch(&[b"y"])).await;
+    let (message, _credit) = door.produce.take().await.unwrap();
+    message.reply.send(Ok(receipt(2)));
+    assert_eq!(another.frame().await.unwrap().head.correlation, 5);
 }

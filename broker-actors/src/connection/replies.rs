@@ -14,6 +14,7 @@ use grus_protocol::message::{Deliver, FetchReply, FetchedBatch, ProduceReply};
 use serde::Serialize;
 
 use crate::connection::output::Output;
+use crate::connection::timeouts::{Claim, Timed};
 use crate::error::QueueError;
 use crate::topic_queue::{Fetched, PushTurn, Receipt};
 
@@ -207,13 +208,21 @@ pub struct ReplyTo {
     head: FrameHead,
     request_bytes: u32,
     writer: Option<Inbox<Outgoing>>,
+    /// Where the clock may answer instead.
+    claim: Option<Claim>,
 }
 
 impl ReplyTo {
     /// The way back for the request with `head`, which took `request_bytes` of the budget.
     #[must_use]
     pub fn new(head: FrameHead, request_bytes: u32, writer: Inbox<Outgoing>) -> Self {
-        Self { head, request_bytes, writer: Some(writer) }
+        Self { head, request_bytes, writer: Some(writer), claim: None }
+    }
+
+    /// The same request for the one who watches the clock, to be answered by `deadline_ms`.
+    pub fn timed(&mut self, deadline_ms: u64) -> Timed {
+        let claim = self.claim.get_or_insert_default().clone();
+        Timed { deadline_ms, head: self.head, request_bytes: self.request_bytes, claim }
     }
 
     /// By which its client knows the reply.
@@ -273,16 +282,19 @@ impl ReplyTo {
     /// A port for a queue's answer to a Fetch by a client that reads these compressions.
     #[must_use]
     pub fn fetched(self, compressions: u32) -> Port<Result<Fetched, QueueError>> {
-        Port::call(move |answered: Result<Result<Fetched, QueueError>, Dropped>| match answered {
-            Ok(Ok(fetched)) => match readable(fetched, compressions) {
-                Ok(fetched) => {
-                    let head = self.head;
-                    self.send(Content::Fetched(head, fetched), false);
-                }
-                Err(error) => self.error(error),
-            },
-            Ok(Err(error)) => self.error(error.to_reply()),
-            Err(Dropped) => drop(self),
+        let gone = self.gone();
+        Port::call_unless(gone, move |answered: Result<Result<Fetched, QueueError>, Dropped>| {
+            match answered {
+                Ok(Ok(fetched)) => match readable(fetched, compressions) {
+                    Ok(fetched) => {
+                        let head = self.head;
+                        self.send(Content::Fetched(head, fetched), false);
+                    }
+                    Err(error) => self.error(error),
+                },
+                Ok(Err(error)) => self.error(error.to_reply()),
+                Err(Dropped) => drop(self),
+            }
         })
     }
 
@@ -297,6 +309,12 @@ impl ReplyTo {
                 self.result(answer(value));
             }
         })
+    }
+
+    /// Tells whether the connection has ended.
+    fn gone(&self) -> impl Fn() -> bool + Send + use<> {
+        let writer = self.writer.clone();
+        move || writer.as_ref().is_none_or(Inbox::is_stopped)
     }
 
     fn queue_port<T: Send + 'static>(
@@ -319,6 +337,9 @@ impl ReplyTo {
 
     fn put(&mut self, content: Content, close_after: bool) {
         let Some(writer) = self.writer.take() else { return };
+        if self.claim.as_ref().is_some_and(|claim| !claim.take()) {
+            return; // too late: the clock has answered
+        }
         let unwanted = self.head.wants_no_reply();
         let outgoing = Outgoing {
             request_bytes: Some(self.request_bytes),

@@ -116,7 +116,7 @@ impl Actors {
     #[must_use]
     pub fn of(census: &Census) -> Self {
         let actors = census.snapshot();
-        Self { kinds: Census::by_kind(&actors), actors }
+        Self { kinds: census.totals(), actors }
     }
 }
 

@@ -48,11 +48,11 @@ impl Writer {
         }
     }
 
-    /// Runs until the end of the connection.
+    /// Runs until the end of the connection; whether it ended with a reply that closes it.
     ///
     /// # Errors
     /// When the peer is gone.
-    pub async fn run(mut self) -> io::Result<()> {
+    pub async fn run(mut self) -> io::Result<bool> {
         while !self.closing {
             tokio::select! {
                 next = self.replies.take() => {
@@ -65,7 +65,7 @@ impl Writer {
             }
             self.turns.give(0);
         }
-        Ok(())
+        Ok(self.closing)
     }
 
     /// Takes `first` and what else is ready.

@@ -115,6 +115,7 @@ impl Door {
             link: to_link,
             clock: config.clock,
             metrics: metrics.clone(),
+            fault_switches: true,
             find: Find { routes: routes.subscribe(), shards: Arc::new([]) },
         };
         let parts = ListenerParts {

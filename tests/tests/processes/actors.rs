@@ -6,7 +6,10 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
+use grus_protocol::TopicName;
+use grus_protocol::message::DescribeTopic;
 use grus_tests::broker::Home;
+use grus_tests::hostile::Peer;
 use grus_tests::http;
 use serde_json::Value;
 
@@ -54,6 +57,37 @@ fn a_queue_that_panics_is_rebuilt_and_its_neighbour_notices_nothing() {
     let restarts = restarts(&actors, "hurt");
     assert_eq!(restarts, PANICS as u64, "{actors:#}");
     assert_eq!(self::restarts(&actors, "well"), 0, "{actors:#}");
+}
+
+#[test]
+fn a_connection_that_panics_is_closed_alone() {
+    let home = Home::new().with("GRUS_FAULT_SWITCHES", "1");
+    let broker = home.start();
+    create(&home, "well", 1);
+    let enough = Arc::new(AtomicBool::new(false));
+    let (heard, hear) = channel();
+    let stream = Stream::start(&home, "well", &[]);
+    let wanted = Arc::clone(&enough);
+    let sender = thread::spawn(move || stream.run(&wanted, &heard));
+    let mut neighbour = Peer::greeted(home.listen);
+    for _ in 0..20 {
+        let mut peer = Peer::greeted(home.listen);
+        let name = TopicName::try_from("grus-fault-panic").expect("a name");
+        peer.ask(1, &DescribeTopic { name });
+        peer.rest(); // until its socket is closed
+        hear.recv_timeout(PATIENCE).expect("receipts go on arriving");
+    }
+    assert!(neighbour.is_served());
+    enough.store(true, SeqCst);
+    let sent = sender.join().expect("the stream runs to its end").end();
+    check("well", sent.lines, &sent.receipts, &read_all(&home, "well"));
+    let actors: Value = serde_json::from_str(&broker.get("/actors").1).expect("JSON");
+    let kinds = actors["kinds"].as_array().expect("a list");
+    let restarts = |kind: &str| {
+        kinds.iter().find(|one| one["kind"] == kind).map(|one| one["restarts"].clone())
+    };
+    assert_eq!(restarts("Connection"), Some(20.into()), "{actors:#}");
+    assert_eq!(restarts("TopicQueue"), Some(0.into()), "{actors:#}");
 }
 
 /// The restarts of the queue actors whose name holds `topic`.

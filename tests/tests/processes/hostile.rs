@@ -9,6 +9,7 @@ use std::time::Duration;
 use grus_tests::broker::{Broker, Home};
 use grus_tests::hostile::Peer;
 use grus_tests::usage;
+use grus_tests::watch::Watch;
 use serde_json::Value;
 
 use crate::stream::{PATIENCE, Stream, check};
@@ -16,6 +17,8 @@ use crate::{create, read_all};
 
 /// Receipts that must arrive before an attack, and after it.
 const RECEIPTS: usize = 300;
+/// Longest that something may take to come about.
+const LIMIT: Duration = Duration::from_secs(40);
 
 /// A broker, and a sender that sends all the time.
 pub struct Siege {
@@ -60,6 +63,30 @@ impl Siege {
         self.receipts();
         assert!(Peer::greeted(self.home.listen).is_served(), "somebody new");
         assert!(self.broker.process.ended().is_none(), "{}", self.broker.process.log());
+    }
+
+    /// Waits until `holds`.
+    pub fn until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let watch = Watch::start();
+        while !holds(self) {
+            assert!(!watch.left(LIMIT).is_zero(), "{what}: not within {LIMIT:?}");
+            self.broker.process.next_line(Duration::from_millis(50)); // lets time pass
+        }
+    }
+
+    /// Connections that the broker has, the sender's own included.
+    pub fn connections(&self) -> u64 {
+        let (_, health) = self.broker.get("/health");
+        let health: Value = serde_json::from_str(&health).expect("JSON");
+        health["connections"].as_u64().expect("a number of connections")
+    }
+
+    /// A counter of `/metrics`, summed over its labels.
+    pub fn counter(&self, name: &str) -> u64 {
+        let (_, text) = self.broker.get("/metrics");
+        let ours = |line: &&str| line.starts_with(name) && !line.starts_with('#');
+        let value = |line: &str| line.rsplit(' ').next().and_then(|word| word.parse::<u64>().ok());
+        text.lines().filter(ours).filter_map(value).sum()
     }
 
     /// Ends the sender: every message is there once, in order, and nothing in the broker panicked.

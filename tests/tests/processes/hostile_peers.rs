@@ -1,0 +1,159 @@
+//! Peers that are slow, silent, or greedy.
+
+use std::thread;
+use std::time::Duration;
+
+use grus_protocol::TopicName;
+use grus_protocol::ids::{Offset, QueueId, Term, TopicId};
+use grus_protocol::message::{Fetch, Ping, Produce};
+use grus_tests::broker::Home;
+use grus_tests::hostile::{Peer, batch, framed};
+use grus_tests::watch::Watch;
+
+use crate::create;
+use crate::hostile::Siege;
+
+/// Peers of each kind at once.
+const PEERS: usize = 20;
+/// A deadline as these brokers are told it.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// A broker with short deadlines.
+fn impatient() -> Home {
+    ["HELLO_TIMEOUT", "FRAME_TIMEOUT", "WRITE_TIMEOUT"]
+        .iter()
+        .fold(Home::new(), |home, name| home.with(&format!("GRUS__CONNECTION__{name}"), "2s"))
+}
+
+fn topic(name: &str) -> TopicName {
+    TopicName::try_from(name).expect("a name")
+}
+
+fn produce(name: &str) -> Produce {
+    Produce { topic: topic(name), topic_id: TopicId::UNKNOWN, queue: QueueId(0), timeout_ms: 0 }
+}
+
+fn fetch(name: &str, bytes_max: u32, wait_ms: u32, offset: u64) -> Fetch {
+    Fetch {
+        topic: topic(name),
+        topic_id: TopicId::UNKNOWN,
+        queue: QueueId(0),
+        offset: Offset(offset),
+        last_term: Term::UNKNOWN,
+        bytes_max,
+        wait_ms,
+    }
+}
+
+/// Lets a byte go every tenth of a second until the broker closes the connection; how long it
+/// lasted.
+fn drip(mut peer: Peer, bytes: &[u8]) -> Duration {
+    let watch = Watch::start();
+    for byte in bytes {
+        if peer.try_send(&[*byte]).is_err() {
+            break;
+        }
+        thread::park_timeout(Duration::from_millis(100)); // what is tested: its slowness
+    }
+    watch.elapsed() + peer.closed_after()
+}
+
+#[test]
+fn half_open_and_dripping_peers_are_given_up_in_time() {
+    let mut siege = Siege::begin(impatient());
+    let listen = siege.home.listen;
+    let half = framed(1, &produce("calm"), &batch(&[&[7; 100_000]]));
+    let greeted_half = || {
+        let mut peer = Peer::greeted(listen);
+        peer.send(&half[..half.len() / 2]);
+        peer
+    };
+    let closed: Vec<_> = (0..PEERS)
+        .map(|_| {
+            let half = half.clone();
+            let hello = framed(1, &grus_protocol::message::Hello::new("drip", "drip"), &[0; 10]);
+            let mut half_hello = Peer::stranger(listen);
+            half_hello.send(&hello[..hello.len() / 2]);
+            let (silent, stuck, gone) = (Peer::stranger(listen), greeted_half(), greeted_half());
+            drop(gone); // half a frame, then the end
+            thread::spawn(move || {
+                let drips = [Peer::greeted(listen), Peer::stranger(listen)]
+                    .map(|peer| (peer, half.clone()))
+                    .map(|(peer, half)| thread::spawn(move || drip(peer, &half)));
+                let mut waited: Vec<_> =
+                    [silent, half_hello, stuck].map(|mut peer| peer.closed_after()).into();
+                waited.extend(drips.map(|drip| drip.join().expect("a drip ends")));
+                waited
+            })
+        })
+        .collect();
+    siege.goes_on();
+    for waited in closed.into_iter().flat_map(|peer| peer.join().expect("it is closed")) {
+        assert!(waited < DEADLINE * 8, "{waited:?}: the deadline is {DEADLINE:?}");
+    }
+    siege.until("all of them are gone", |siege| siege.connections() <= 2);
+    siege.end();
+}
+
+#[test]
+fn a_peer_that_never_reads_is_cut_off_and_costs_little() {
+    let mut siege = Siege::begin(impatient());
+    create(&siege.home, "large", 1);
+    let mut sender = Peer::greeted(siege.home.listen);
+    for _ in 0..24 {
+        sender.call_with(&produce("large"), &batch(&[&[7; 1 << 20]])).expect("it is stored");
+    }
+    let before_kib = siege.memory_kib();
+    let cut_off = siege.counter("grus_connections_closed_total{reason=\"overdue\"}");
+    let greedy: Vec<_> = (0..8)
+        .map(|_| {
+            let mut peer = Peer::greeted(siege.home.listen);
+            let ask = framed(1, &fetch("large", 4 << 20, 0, 0), &[]);
+            for _ in 0..500 {
+                if peer.try_send(&ask).is_err() {
+                    break;
+                }
+            }
+            peer
+        })
+        .collect();
+    siege.goes_on();
+    let grown_kib = siege.memory_kib().saturating_sub(before_kib);
+    assert!(grown_kib < 32 << 10, "16 GiB were asked for, {grown_kib} KiB taken");
+    siege.until("all of them are cut off", |siege| {
+        siege.counter("grus_connections_closed_total{reason=\"overdue\"}") >= cut_off + 8
+    });
+    drop(greedy);
+    siege.end();
+}
+
+#[test]
+fn a_peer_that_asks_for_ever_and_never_reads_is_not_read_from() {
+    let mut siege = Siege::begin(impatient());
+    let before_kib = siege.memory_kib();
+    let listen = siege.home.listen;
+    let pings = framed(1, &Ping {}, &[]).repeat(1_000);
+    // A long poll that never ends, many times: nothing is written to it, so it is not cut off.
+    let polls = framed(1, &fetch("calm", 1, 60_000, 1 << 40), &[]).repeat(100);
+    let stuck: Vec<_> = [pings, polls]
+        .into_iter()
+        .map(|asks| {
+            thread::spawn(move || {
+                let mut peer = Peer::greeted(listen);
+                (peer.send_until_stuck(&asks, Duration::from_secs(3)), peer)
+            })
+        })
+        .collect();
+    siege.goes_on();
+    for peer in stuck {
+        let (taken, peer) = peer.join().expect("it gets stuck");
+        // Its requests under way, and what both sockets hold.
+        assert!(taken < 64 << 20, "{taken} bytes of requests were taken");
+        drop(peer);
+    }
+    // Kept for each of the millions of requests that were sent, this would be several hundred.
+    let grown_kib = siege.memory_kib().saturating_sub(before_kib);
+    assert!(grown_kib < 128 << 10, "{grown_kib} KiB");
+    siege.until("they are gone", |siege| siege.connections() <= 2);
+    siege.end();
+}
