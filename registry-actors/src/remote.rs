@@ -363,7 +363,7 @@ impl Receive<RegistryRequest> for RemoteRegistry {
         if self.leaving_ms.is_some() {
             return wanted.refuse(RegistryError::Stopping);
         }
-        if let Err(wanted) = self.send(wanted, room.clock().monotonic_ms()) {
+        if let Some(wanted) = self.send(wanted, room.clock().monotonic_ms()) {
             wanted.refuse(RegistryError::Unreachable { reason: self.reason() });
         }
     }

@@ -47,10 +47,12 @@ pub(crate) fn verdict(refusal: &Refusal) -> Verdict {
         ErrorCode::OutOfSequence | ErrorCode::UnknownProducer => Verdict::Gap,
         ErrorCode::ProducerFenced => Verdict::Fenced,
         ErrorCode::DuplicateForgotten => Verdict::ReceiptLost,
-        // Routes are asked for again; they say whether there is no such topic or queue.
-        ErrorCode::UnknownTopic | ErrorCode::UnknownQueue | ErrorCode::StaleTopic => Verdict::Again,
-        // What it was sent with are sequence numbers: a second copy is known as one.
-        ErrorCode::OutcomeUnknown => Verdict::Again,
+        // Routes are asked for again; they say whether there is no such topic or queue. With an unknown
+        // outcome the sequence numbers that it was sent with let a second copy be known as one.
+        ErrorCode::UnknownTopic
+        | ErrorCode::UnknownQueue
+        | ErrorCode::StaleTopic
+        | ErrorCode::OutcomeUnknown => Verdict::Again,
         _ if refusal.retriable => Verdict::Again,
         code if code.outcome_unknown() => Verdict::Unknown,
         _ => Verdict::Final,

@@ -38,10 +38,10 @@ impl Connected {
 
 impl RemoteRegistry {
     /// Sends a request; gives it back when there is nobody to send it to.
-    pub(super) fn send(&mut self, wanted: Wanted, now_ms: u64) -> Result<(), Wanted> {
-        let Phase::Open(connected) = &self.phase else { return Err(wanted) };
+    pub(super) fn send(&mut self, wanted: Wanted, now_ms: u64) -> Option<Wanted> {
+        let Phase::Open(connected) = &self.phase else { return Some(wanted) };
         if !connected.is_registered {
-            return Err(wanted);
+            return Some(wanted);
         }
         // The correlation is known once the waiter is put away: it is filled in then.
         let encoded = match &wanted.ask {
@@ -52,13 +52,13 @@ impl RemoteRegistry {
                 let (broker, session, topics) = (*broker, self.settings.session, topics.clone());
                 encode_request(&OfferTopics { broker, session, topics })
             }
-            Ask::Nothing => return Ok(()),
+            Ask::Nothing => return None,
         };
         let correlation = self.calls.sent(wanted, now_ms);
         let mut frame = BytesMut::from(&*encoded);
         frame[CORRELATION].copy_from_slice(&correlation.to_le_bytes());
         let _ = connected.out.send(Outgoing::new(frame.freeze(), None)); // as above
-        Ok(())
+        None
     }
 
     /// Registers, or sends a heartbeat, when it is time; notices a connection that is dead.
