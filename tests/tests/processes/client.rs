@@ -128,7 +128,7 @@ fn producer_and_reader_go_on_across_a_restart() {
 #[test]
 fn s21_a_message_sent_meanwhile_is_read_long_before_the_hold_is_over() {
     const SENDS: usize = 100;
-    const HOLD: Duration = Duration::from_secs(60);
+    const HOLD: Duration = Duration::from_mins(1);
     let home = Home::new();
     let _broker = home.start();
     create(&home, "t", 1);

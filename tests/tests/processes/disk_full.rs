@@ -150,7 +150,7 @@ fn a_start_without_any_room_serves_readers_refuses_producers_and_heals() {
         "{metrics}"
     );
     broker.end(Signal::TERM); // it does not wait for the room that never comes
-    let mut broker = home.start();
+    let broker = home.start();
     assert_eq!(read_all(&home, "t").len(), read.len());
 
     fs::remove_dir_all(ballast).expect("the ballast goes");

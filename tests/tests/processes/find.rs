@@ -25,7 +25,8 @@ fn small() -> Home {
 /// Lines of some 400 bytes.
 fn long(prefix: &str, count: usize) -> String {
     let filler = "x".repeat(380);
-    (1..=count).map(|number| format!("{prefix} {number} {filler}\n")).collect()
+    let line = |number| format!("{prefix} {number} {filler}\n");
+    (1..=count).map(line).collect::<Vec<_>>().concat()
 }
 
 fn produced(home: &Home, arguments: &[&str], lines: &str) -> Vec<Value> {
@@ -43,7 +44,7 @@ fn tables(home: &Home) -> Vec<PathBuf> {
         for file in fs::read_dir(shard.expect("an entry").path()).expect("a shard's folder") {
             let file = file.expect("an entry").path();
             let name = file.file_name().map(|name| name.to_string_lossy().into_owned());
-            if name.is_some_and(|name| name.starts_with("find-") && !name.ends_with(".tmp")) {
+            if name.is_some_and(|name| name.starts_with("find-") && !name.contains('.')) {
                 found.push(file);
             }
         }

@@ -142,9 +142,12 @@ fn s6_each_choice_of_queues_does_what_it_says() {
     });
 }
 
+/// How often a message was seen before it was sent, and how each of its results looked.
+type Sightings = (usize, Vec<bool>);
+
 /// What an interceptor has seen of each message.
 #[derive(Clone, Default)]
-struct Seen(Arc<Mutex<BTreeMap<String, (usize, Vec<bool>)>>>);
+struct Seen(Arc<Mutex<BTreeMap<String, Sightings>>>);
 
 impl Interceptor for Seen {
     fn before_send(&self, message: &mut Message) {
@@ -209,7 +212,7 @@ fn s7_interceptors_see_every_way_to_send_and_one_that_panics_loses_nothing() {
         assert_eq!(seen.len(), 7);
         for (body, (before, after)) in &seen {
             let works = body.len() < 8;
-            assert_eq!((*before, after.as_slice()), (1, &[works][..]), "{:.20}", body);
+            assert_eq!((*before, after.as_slice()), (1, &[works][..]), "{body:.20}");
         }
         assert_eq!(broken.0.load(Ordering::SeqCst), 14);
         assert_eq!(client.panics(), 14);

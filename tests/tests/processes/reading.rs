@@ -28,7 +28,7 @@ use crate::{create, numbered};
 const QUEUES: u32 = 2;
 const KILLS: usize = 12;
 const MESSAGES_EACH_ROUND: usize = 120;
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A message that came to one of the readers.
 #[derive(Debug, Clone, PartialEq, Eq)]

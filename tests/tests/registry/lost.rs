@@ -25,7 +25,8 @@ fn brokers_offer_what_their_shards_hold_and_no_message_is_lost() {
     grus_at(&at, &["topic", "delete", "gone"], b"").ok();
     let all = lines("line", 200);
     let keyed = |line: &String| {
-        grus_at(&at, &["produce", "t", "--key", line], input(&[line.clone()]).as_slice()).ok()
+        grus_at(&at, &["produce", "t", "--key", line], input(std::slice::from_ref(line)).as_slice())
+            .ok()
     };
     all[..4].iter().for_each(|line| drop(keyed(line)));
     grus_at(&at, &["produce", "t"], &input(&all[4..])).ok();
