@@ -69,7 +69,7 @@ async fn hello_tells_the_limits_and_pings_are_answered_by_correlation() {
     let door = Door::open(DoorConfig::default()).await;
     let mut client = door.stranger().await;
     client.ask(5, &Hello::new("me", "test")).await;
-    let frame = client.frame().await.unwrap();
+    let frame = client.frame().await.expect("an answer");
     assert_eq!((frame.head.opcode, frame.head.correlation), (Opcode::Hello, 5));
     let hello: HelloReply = frame.reply().unwrap();
     assert_eq!(hello.broker_id.0, 9);
@@ -175,7 +175,7 @@ async fn batches_reach_the_queue_in_order_and_receipts_leave_in_any() {
         reply.send(Ok(receipt(n + 1_000)));
     }
     for n in (0..50_u64).rev() {
-        let frame = client.frame().await.unwrap();
+        let frame = client.frame().await.expect("an answer");
         assert_eq!(frame.head.correlation, n);
         assert_eq!(frame.reply::<ProduceReply>().unwrap().base_offset, Offset(n + 1_000));
     }
@@ -308,7 +308,7 @@ async fn fetched_batches_come_as_they_are_stored() {
     assert_eq!(message.bytes_max, 100);
     let stored = batch(&[b"one", &vec![7; 100_000]]);
     message.reply.send(Ok(fetched(stored.clone())));
-    let frame = client.frame().await.unwrap();
+    let frame = client.frame().await.expect("an answer");
     let reply: FetchReply = frame.reply().unwrap();
     assert_eq!(reply.batches[0].length as usize, stored.len());
     assert_eq!(frame.body, stored);
@@ -353,7 +353,7 @@ async fn the_first_batch_for_an_unknown_topic_asks_for_it_and_keeps_its_place() 
     let stale = grus_protocol::message::Produce { topic_id: TopicId(5), ..to_new };
     client.ask_with(3, &stale, &batch(&[b"x"])).await;
     let error = loop {
-        let frame = client.frame().await.unwrap();
+        let frame = client.frame().await.expect("an answer");
         if frame.head.correlation == 3 {
             break frame.header::<ErrorReply>().unwrap();
         }
@@ -496,7 +496,7 @@ async fn a_stop_answers_what_is_under_way_and_then_closes() {
     let stopped = door.listener.stop();
     client.ask(2, &Ping {}).await; // may come too late, and then gets no answer
     message.reply.send(Ok(receipt(1)));
-    let first = client.frame().await.unwrap();
+    let first = client.frame().await.expect("an answer");
     assert!([1, 2].contains(&first.head.correlation));
     stopped.await;
     assert!(door.process.census.is_empty(), "everyone has left");
@@ -507,9 +507,9 @@ fn within(timeout_ms: u32) -> grus_protocol::message::Produce {
 }
 
 async fn timeout_of(client: &mut support::Client, correlation: u64) {
-    let frame = client.frame().await.unwrap();
+    let frame = client.frame().await.expect("an answer");
     assert_eq!((frame.head.correlation, frame.head.is_error()), (correlation, true));
-    let error: ErrorReply = frame.header().unwrap();
+    let error: ErrorReply = frame.header().expect("an error");
     assert_eq!((error.code, error.retriable), (ErrorCode::Timeout, true));
 }
 
@@ -535,7 +535,7 @@ async fn a_queue_that_does_not_answer_is_answered_for_and_its_late_receipt_goes_
         late.reply.send(Ok(receipt(1)));
     }
     message.reply.send(Ok(receipt(9)));
-    let frame = client.frame().await.unwrap();
+    let frame = client.frame().await.expect("an answer");
     assert_eq!(frame.head.correlation, 7, "nothing for those that were answered");
     assert_eq!(frame.reply::<ProduceReply>().unwrap().base_offset, Offset(9));
 }
@@ -557,7 +557,7 @@ async fn the_urgent_one_of_several_is_late_alone() {
     }
     client.ask(4, &Ping {}).await;
     for correlation in [1, 3, 4] {
-        let frame = client.frame().await.unwrap();
+        let frame = client.frame().await.expect("an answer");
         assert_eq!((frame.head.correlation, frame.head.is_error()), (correlation, false));
     }
 }

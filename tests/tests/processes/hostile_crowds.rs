@@ -29,7 +29,7 @@ fn each_bytes_max() -> u64 {
 fn crowd() -> u64 {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    let _ = setrlimit(Resource::Nofile, limit.clone()); // less then, and said
+    let _ = setrlimit(Resource::Nofile, limit); // less then, and said
     let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX).saturating_sub(OTHERS);
     if allowed < CROWD {
         println!("only {allowed} connections: the limit of open files allows no more");

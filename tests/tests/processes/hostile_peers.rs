@@ -62,7 +62,7 @@ fn drip(mut peer: Peer, bytes: &[u8]) -> Duration {
 fn half_open_and_dripping_peers_are_given_up_in_time() {
     let mut siege = Siege::begin(impatient());
     let listen = siege.home.listen;
-    let half = framed(1, &produce("calm"), &batch(&[&[7; 100_000]]));
+    let half = framed(1, &produce("calm"), &batch(&[&vec![7; 100_000]]));
     let greeted_half = || {
         let mut peer = Peer::greeted(listen);
         peer.send(&half[..half.len() / 2]);
@@ -101,7 +101,7 @@ fn a_peer_that_never_reads_is_cut_off_and_costs_little() {
     create(&siege.home, "large", 1);
     let mut sender = Peer::greeted(siege.home.listen);
     for _ in 0..24 {
-        sender.call_with(&produce("large"), &batch(&[&[7; 1 << 20]])).expect("it is stored");
+        sender.call_with(&produce("large"), &batch(&[&vec![7; 1 << 20]])).expect("it is stored");
     }
     let before_kib = siege.memory_kib();
     let cut_off = siege.counter("grus_connections_closed_total{reason=\"overdue\"}");

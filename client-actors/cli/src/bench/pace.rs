@@ -52,7 +52,7 @@ mod tests {
     fn without_a_rate_there_is_no_pace_and_a_slow_one_does_not_overflow() {
         assert_eq!(Pace::new(None, 10, 1, 0), None);
         let slow = Pace::new(Some(1), 1_000, 1, 0).unwrap();
-        assert_eq!(slow.due(3), Duration::from_secs(3_000));
+        assert_eq!(slow.due(3), Duration::from_mins(50));
         assert_eq!(slow.due(u64::MAX), Duration::MAX);
     }
 }
