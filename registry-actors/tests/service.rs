@@ -130,7 +130,8 @@ async fn a_restart_finds_everything_and_keeps_its_copy() {
         before = (*bench.told(u64::from(round) + 3).await).clone();
         assert!(before.by_id(made.topic.id).is_some());
         let rebuilds = bench.rebuilds().await;
-        assert_eq!(rebuilds, 0, "the copy of round {round} was good");
+        // The first start numbers the registry before there is a copy.
+        assert_eq!(rebuilds, u64::from(round == 0), "the copy of round {round} was good");
         assert_eq!(copied(folder.path()).1, before);
     }
 }
