@@ -17,7 +17,7 @@ fn messages_go_on_while_the_registry_is_down_and_topics_wait() {
     let (broker, _second) = (one.start(), two.start());
     let at = [home.listen, one.listen];
     grus_at(&at, &["topic", "create", "t", "--queues", "4"], b"").ok();
-    let spread = leaders(one.listen, "t");
+    let spread = leaders(home.listen, "t");
 
     // Under way before, while and after the registry is gone.
     let mut sender = one.grus_running(&["produce", "t", "--json"]);
