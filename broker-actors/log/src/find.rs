@@ -12,9 +12,9 @@
 //! only a hint: every hit is verified by reading the batch, so a collision costs a read and never a
 //! wrong answer. What the core thread pays is a push per batch; records are parsed elsewhere.
 //!
-//! * [`hash`]: what is hashed. * [`entries`]: the entries of a segment, in memory.
-//! * [`table`]: the same on the disk, `find-<16 hex>` beside the segment: made again when it is lost
-//!   or damaged. * [`build`]: making one. * [`read`]: the records of a batch. * [`search`]: looking.
+//! * `hash`: what is hashed. * `entries`: the entries of a segment, in memory.
+//! * `table`: the same on the disk, `find-<16 hex>` beside the segment: made again when it is lost
+//!   or damaged. * `build`: making one. * `read`: the records of a batch. * `search`: looking.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
