@@ -372,7 +372,10 @@ impl Receive<Tick> for Connection {
         // It may have closed one half only, or both: that shows when something is written, which
         // a long poll may not be for long.
         let patience_ms = ms(self.parts.config.write_timeout);
-        if self.done_ms.is_some_and(|done_ms| tick.monotonic_ms - done_ms >= patience_ms) {
+        if self
+            .done_ms
+            .is_some_and(|done_ms| tick.monotonic_ms.saturating_sub(done_ms) >= patience_ms)
+        {
             return self.close(Closed::ByPeer, room);
         }
         let overdue = self.liveness.tick(tick.monotonic_ms, self.gate.pulse());

@@ -33,6 +33,7 @@ use grus_protocol::names::TopicName;
 use grus_registry::RemoteState;
 use grus_registry::configuration::Setting;
 use prometheus_client::registry::Registry;
+use rustix::process::{Resource, getrlimit};
 use serde::Deserialize;
 use tokio::sync::watch;
 
@@ -61,6 +62,9 @@ const KNOWN_PATHS: [&str; 10] = [
 ];
 /// Connections open at once; others wait.
 const CONNECTIONS_MAX: usize = 256;
+/// Of the files that the process may open, connections of HTTP take this part at most: without any left
+/// the log cannot open its next segment, and the process ends.
+const FILES_PART: u64 = 4;
 /// Longest time for the head of a request to arrive.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection may be idle between requests.
@@ -146,7 +150,7 @@ impl HttpServer {
         .workers(1)
         .worker_max_blocking_threads(1)
         .backlog(64)
-        .max_connections(CONNECTIONS_MAX)
+        .max_connections(connections_max())
         .keep_alive(KEEP_ALIVE)
         .client_request_timeout(HEAD_TIMEOUT)
         .client_disconnect_timeout(DISCONNECT_TIMEOUT)
@@ -247,4 +251,10 @@ async fn fault_panic(
         Some(Ok(())) => HttpResponse::Accepted().finish(),
         _ => error(StatusCode::NOT_FOUND, "there is no such queue"),
     }
+}
+
+/// How many connections may be open at once, given the limit of open files.
+fn connections_max() -> usize {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    CONNECTIONS_MAX.min(usize::try_from(files / FILES_PART).unwrap_or(CONNECTIONS_MAX).max(1))
 }

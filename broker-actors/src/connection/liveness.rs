@@ -96,10 +96,10 @@ impl Liveness {
         }
         let is_stuck = self.is_stuck(now_ms, pulse);
         self.last = pulse;
-        if now_ms - self.write_seen_ms >= self.deadlines.write_ms {
+        if now_ms.saturating_sub(self.write_seen_ms) >= self.deadlines.write_ms {
             return Some(Overdue::PeerNotReading);
         }
-        if !pulse.greeted && now_ms - self.opened_ms >= self.deadlines.hello_ms {
+        if !pulse.greeted && now_ms.saturating_sub(self.opened_ms) >= self.deadlines.hello_ms {
             return Some(Overdue::Hello);
         }
         if is_stuck {
@@ -116,7 +116,7 @@ impl Liveness {
             Some((bytes, since_ms))
                 if !is_another && pulse.partial_bytes < bytes + FRAME_STEP_BYTES =>
             {
-                return now_ms - since_ms >= self.deadlines.frame_ms;
+                return now_ms.saturating_sub(since_ms) >= self.deadlines.frame_ms;
             }
             _ => self.partial = Some((pulse.partial_bytes, now_ms)),
         }
@@ -126,7 +126,7 @@ impl Liveness {
     /// How long no whole frame has arrived.
     #[must_use]
     pub fn quiet_ms(&self, now_ms: u64) -> u64 {
-        now_ms - self.frame_seen_ms
+        now_ms.saturating_sub(self.frame_seen_ms)
     }
 }
 
