@@ -306,9 +306,6 @@ fn a_named_producer_shuts_out_its_earlier_life_also_across_a_kill() {
     });
 }
 
-/// Where the flooded broker would be; a child of the test below has it in its environment.
-const FLOOD_ADDRESS: &str = "GRUS_TEST_FLOOD_ADDRESS";
-
 /// `GRUS_TEST_FLOOD_SECONDS=60` floods for longer.
 #[test]
 fn a_flood_without_a_broker_is_refused_and_takes_no_memory() {
@@ -317,57 +314,11 @@ fn a_flood_without_a_broker_is_refused_and_takes_no_memory() {
     create(&home, "t", 4);
     broker.kill();
     // In a process of its own, so that the memory is that of the producer alone.
-    let mut child = Command::new(std::env::current_exe().expect("the path of this test"));
-    let name = "producing::the_flood_of_a_child_process";
-    child.args(["--exact", name, "--ignored", "--nocapture"]);
-    child.env(FLOOD_ADDRESS, home.listen.to_string());
-    let done = child.output().expect("the child runs");
+    let seconds = std::env::var("GRUS_TEST_FLOOD_SECONDS").unwrap_or_else(|_| "3".to_owned());
+    let mut flood = Command::new(env!("CARGO_BIN_EXE_grus-flood"));
+    let done = flood.args([&home.listen.to_string(), &seconds]).output().expect("it runs");
     let said = String::from_utf8_lossy(&done.stdout);
     println!("{said}");
     assert!(done.status.success(), "{said}{}", String::from_utf8_lossy(&done.stderr));
     assert!(said.contains("refused"), "{said}");
-}
-
-#[test]
-#[ignore = "run by the test above, which says where the broker is"]
-fn the_flood_of_a_child_process() {
-    const PENDING_BYTES_MAX: u32 = 8 * 1024 * 1024;
-    let Ok(address) = std::env::var(FLOOD_ADDRESS) else { return };
-    let seconds = std::env::var("GRUS_TEST_FLOOD_SECONDS").ok();
-    let seconds = seconds.map_or(3, |text| text.parse().expect("a number of seconds"));
-    block_on(async {
-        let client = Client::start(ClientConfig::new([address])).expect("a client");
-        let mut config = config("t");
-        config.pending_bytes_max = PENDING_BYTES_MAX;
-        (config.send_timeout, config.retries) = (Duration::from_millis(500), 0);
-        let producer = client.producer(config).expect("a producer");
-        let memory_kib = || usage::anonymous_memory_kib(std::process::id());
-        let watch = Watch::start();
-        let (mut full, mut taken, mut filled_kib) = (0_u64, 0_u64, 0);
-        while watch.elapsed() < Duration::from_secs(seconds) {
-            for _ in 0..100 {
-                match producer.try_enqueue(Message::new(vec![b'x'; 1_000])) {
-                    Ok(pending) => {
-                        drop(pending);
-                        taken += 1;
-                    }
-                    Err(SendError::Full { pending_bytes_max }) => {
-                        assert_eq!(pending_bytes_max, PENDING_BYTES_MAX);
-                        full += 1;
-                    }
-                    Err(other) => panic!("{other}"),
-                }
-            }
-            if taken > 30_000 && filled_kib == 0 {
-                filled_kib = memory_kib(); // filled some times over: messages time out meanwhile
-            }
-            tokio::task::yield_now().await;
-        }
-        let now_kib = memory_kib();
-        println!(
-            "{seconds} s: {taken} taken, {full} refused, {filled_kib} KiB, then {now_kib} KiB"
-        );
-        assert!(full > 0 && filled_kib > 0, "it fills up");
-        assert!(now_kib < filled_kib + 8 * 1024, "{filled_kib} KiB grew to {now_kib} KiB");
-    });
 }

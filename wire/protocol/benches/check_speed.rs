@@ -1,8 +1,8 @@
 //! How fast a batch is checked, read and built. Prints; asserts nothing.
 //!
-//! `cargo test --release -p grus-protocol --test check_speed -- --ignored --nocapture`
+//! `cargo bench -p grus-protocol --bench check_speed`
 
-#![allow(clippy::unwrap_used, reason = "a test may")]
+#![allow(clippy::unwrap_used, reason = "a measurement may")]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use grus_protocol::{BatchBuilder, BatchLimits, NewRecord, RecordBatch};
 
+#[path = "../tests/samples/mod.rs"]
 mod samples;
 
 use samples::{BORN, id};
@@ -29,9 +30,7 @@ fn measured(name: &str, bytes: usize, records: usize, mut work: impl FnMut()) {
     println!("{name:28} {gigabytes:6.2} GB/s {nanos:7.1} ns a record");
 }
 
-#[test]
-#[ignore = "measures, run it in release"]
-fn how_fast() {
+fn main() {
     for (body_bytes, records) in [(100, 4000), (1024, 900)] {
         let plain = NewRecord::new(id(1), BORN, vec![7; body_bytes]);
         let tagged = NewRecord {

@@ -1,11 +1,11 @@
 //! What a message costs. Not a test of speed: run by hand, in release, on a quiet machine:
-//! `cargo test --release -p grus-mailbox --test cost -- --ignored --nocapture`
+//! `cargo bench -p grus-mailbox --bench cost`
 
 use std::time::Duration;
 
 use grus_mailbox::{
-    ActorSpec, Credit, Host, Inbox, Place, Places, Port, Process, Receive, Resident, Room, Weigh,
-    reply,
+    ActorSpec, Credit, Host, Inbox, Place, Places, Port, Process, Receive, Resident, Room, System,
+    Weigh, reply,
 };
 
 const MESSAGES: u32 = 2_000_000;
@@ -53,8 +53,10 @@ fn report(what: &str, time: Duration, count: u32) {
     println!("{what}: {:.0} ns each", time.as_secs_f64() * 1e9 / f64::from(count));
 }
 
-#[actix::test]
-#[ignore = "a measurement, for release builds"]
+fn main() {
+    System::new().block_on(what_a_message_costs());
+}
+
 async fn what_a_message_costs() {
     let process = Process::system();
     let here = Place::here("here", &process);
