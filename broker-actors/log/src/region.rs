@@ -13,11 +13,11 @@ use std::sync::Arc;
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
-/// Told about each store before it happens; how the simulated disk sees what a mapping writes.
+/// Makes each store into a mapping; how the simulated disk sees what a mapping writes.
 pub trait StoreWatch: Send + Sync + std::fmt::Debug {
-    /// `length` bytes are about to be stored at `offset`. `false` drops the store: the machine that
-    /// made it has lost its power.
-    fn before_store(&self, offset: usize, length: usize) -> bool;
+    /// `copy` stores `length` bytes at `offset`: in one step of the disk, so that no other thread syncs half of
+    /// it. Not called when the machine that makes the store has lost its power.
+    fn store(&self, offset: usize, length: usize, copy: &mut dyn FnMut());
 }
 
 /// A shared mapping of a file, or of memory that stands for one.
@@ -46,7 +46,7 @@ impl Region {
         Ok(Self { raw: Arc::new(raw), watch: None })
     }
 
-    /// The same memory, with each store announced to `watch` first.
+    /// The same memory, with each store made by `watch`.
     #[must_use]
     pub fn watched(&self, watch: Arc<dyn StoreWatch>) -> Self {
         Self { raw: Arc::clone(&self.raw), watch: Some(watch) }
@@ -74,19 +74,18 @@ impl Region {
             "store of {offset}..{end} outside of {} mapped bytes",
             self.len()
         );
-        if let Some(watch) = &self.watch
-            && !watch.before_store(offset, bytes.len())
-        {
-            return;
-        }
         // SAFETY: the range was checked against the mapping just above; `bytes` cannot overlap it,
         // since by the rule at the top nobody holds a slice of bytes that are stored to.
-        unsafe {
+        let mut copy = || unsafe {
             std::ptr::copy_nonoverlapping(
                 bytes.as_ptr(),
                 self.raw.as_mut_ptr().add(offset),
                 bytes.len(),
             );
+        };
+        match &self.watch {
+            Some(watch) => watch.store(offset, bytes.len(), &mut copy),
+            None => copy(),
         }
     }
 

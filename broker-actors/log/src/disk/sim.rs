@@ -354,13 +354,13 @@ impl DiskFile for SimFile {
 }
 
 impl StoreWatch for Watch {
-    fn before_store(&self, offset: usize, length: usize) -> bool {
+    fn store(&self, offset: usize, length: usize, copy: &mut dyn FnMut()) {
         let mut state = self.disk.lock_state();
-        if state.life != self.life || state.step().is_err() {
-            return false;
+        if state.life == self.life && state.step().is_ok() {
+            // Under the lock: what another thread writes back is never half of a store.
+            copy();
+            state.inode_mut(self.inode).touch(offset, length);
         }
-        state.inode_mut(self.inode).touch(offset, length);
-        true
     }
 }
 
