@@ -13,7 +13,6 @@ use grus_client::{
     Receipt, SendError, TopicSettings,
 };
 use grus_tests::broker::Home;
-use grus_tests::usage;
 use grus_tests::watch::Watch;
 
 use crate::{create, kept, read_all};
