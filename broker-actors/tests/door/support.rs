@@ -1,13 +1,13 @@
 //! A door with nobody behind it: a real listener on loopback, whose queues and registry link are
 //! outlets that a test empties by hand.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
+#[path = "../support/client.rs"]
 mod client;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 pub use client::{Client, batch};
 use grus_broker::config::ConnectionConfig;
 use grus_broker::dispatch::Service;
@@ -16,12 +16,15 @@ use grus_broker::listener::{Listener, ListenerParts};
 use grus_broker::metrics::EdgeMetrics;
 use grus_broker::registry_link::LinkRequest;
 use grus_broker::registry_link::routes::{Leader, QueuePlace, Routes, TopicRoute};
-use grus_broker::topic_queue::{Fetch, Produce, QueueAsk, QueueHandle};
+use grus_broker::topic_queue::{
+    Fetch, Fetched, FetchedBatch, Produce, QueueAsk, QueueHandle, Receipt,
+};
 use grus_mailbox::{Clock, FatalPort, HostHandle, Outlet, Place, Process, outlet};
 use grus_protocol::ids::{
-    BrokerAddress, BrokerId, Durability, QueueId, QueueKey, ShardId, TimestampMs, TopicId,
+    BrokerAddress, BrokerId, Durability, Offset, QueueId, QueueKey, ShardId, Term, TimestampMs,
+    TopicId,
 };
-use grus_protocol::message::TopicSettings;
+use grus_protocol::message::{self, TopicSettings};
 use grus_protocol::names::TopicName;
 use grus_protocol::{BatchLimits, FrameLimits};
 use prometheus_client::registry::Registry;
@@ -161,11 +164,55 @@ pub fn topic() -> TopicName {
 }
 
 /// A Produce for queue 0.
-pub fn produce() -> grus_protocol::message::Produce {
-    grus_protocol::message::Produce {
+pub fn produce() -> message::Produce {
+    message::Produce {
         topic: topic(),
         topic_id: TopicId::UNKNOWN,
         queue: QueueId(0),
         timeout_ms: 0,
     }
+}
+
+/// A receipt for one message at this offset.
+pub fn receipt(offset: u64) -> Receipt {
+    Receipt {
+        base_offset: Offset(offset),
+        count: 1,
+        term: Term(3),
+        stored: TimestampMs(4),
+        durability: Durability::Persisted,
+        duplicate: false,
+    }
+}
+
+/// A Fetch of queue 0 from its first offset.
+pub fn fetch(bytes_max: u32) -> message::Fetch {
+    message::Fetch {
+        topic: topic(),
+        topic_id: TopicId::UNKNOWN,
+        queue: QueueId(0),
+        offset: Offset(0),
+        last_term: Term::UNKNOWN,
+        bytes_max,
+        wait_ms: 0,
+    }
+}
+
+/// What a queue answers to it: one batch with these bytes.
+pub fn fetched(body: Bytes) -> Fetched {
+    let batch = FetchedBatch {
+        base_offset: Offset(0),
+        count: 1,
+        term: Term(1),
+        stored: TimestampMs(1),
+        bytes: body,
+    };
+    Fetched { log_start: Offset(0), end_offset: Offset(1), batches: vec![batch] }
+}
+
+/// A door whose deadlines are driven by tokio's paused clock.
+pub async fn timed_door() -> Door {
+    tokio::time::pause();
+    Door::open(DoorConfig { clock: Clock::simulated(TimestampMs(0)), ..DoorConfig::default() })
+        .await
 }

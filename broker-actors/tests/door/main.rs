@@ -1,0 +1,10 @@
+//! The connection side alone, on real sockets, with friendly and hostile peers.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod deadlines;
+mod ends;
+mod hello;
+mod order;
+mod refusals;
+mod support;
