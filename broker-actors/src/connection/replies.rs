@@ -96,6 +96,7 @@ impl Content {
                     stored: receipt.stored,
                     durability: receipt.durability,
                     duplicate: receipt.duplicate,
+                    timer: None,
                 };
                 write_frame(output, head, &header, 0);
             }
@@ -164,6 +165,7 @@ fn heads(fetched: &Fetched) -> Vec<FetchedBatch> {
         term: batch.term,
         stored: batch.stored,
         length: u32::try_from(batch.bytes.len()).expect("a batch has at most 4 GiB"),
+        expired: 0,
     };
     fetched.batches.iter().map(head).collect()
 }

@@ -107,7 +107,11 @@ fn decode(frame: Frame) -> Result<Option<Request>, HeaderError> {
         | Opcode::RoutesChanged
         | Opcode::RegisterBroker
         | Opcode::BrokerHeartbeat
-        | Opcode::OfferTopics => return Ok(None),
+        | Opcode::OfferTopics
+        | Opcode::RecallMessage
+        | Opcode::ListScheduled
+        | Opcode::CountScheduled
+        | Opcode::ShowScheduled => return Ok(None),
     }))
 }
 

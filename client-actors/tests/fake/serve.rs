@@ -157,7 +157,7 @@ fn store(state: &mut State, request: &Frame) -> Result<ProduceReply, ErrorReply>
     let durability = topic(state, &asked.topic, asked.topic_id)?.settings.durability;
     let stored = queue(state, &asked.topic, asked.topic_id, asked.queue)?;
     let (base_offset, duplicate) = stored.store(batch, now, term)?;
-    Ok(ProduceReply { base_offset, term, stored: now, durability, duplicate })
+    Ok(ProduceReply { base_offset, term, stored: now, durability, duplicate, timer: None })
 }
 
 fn list_offsets(state: &mut State, asked: &ListOffsets) -> Result<ListOffsetsReply, ErrorReply> {
@@ -281,7 +281,7 @@ fn read(state: &mut State, asked: &Fetch) -> Result<(FetchReply, Vec<u8>), Error
             break;
         }
         let (base_offset, term, stored, length) = (*base_offset, *term, *stored, batch.len_bytes());
-        batches.push(FetchedBatch { base_offset, term, stored, length });
+        batches.push(FetchedBatch { base_offset, term, stored, length, expired: 0 });
         body.extend_from_slice(batch.bytes());
     }
     Ok((FetchReply { log_start, end_offset, batches }, body))

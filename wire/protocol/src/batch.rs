@@ -34,7 +34,8 @@ pub use header::{
     BATCH_HEADER_BYTES, BATCH_MAGIC, BATCH_VERSION, BatchHeader, compression_number_of,
 };
 pub use record::{
-    Headers, Keys, PRIORITY_DEFAULT, RECORD_BYTES_MIN, Record, RecordOf, RecordView, Records, Views,
+    Headers, Keys, PRIORITY_DEFAULT, RECORD_BYTES_MIN, Record, RecordOf, RecordView, Records,
+    Views, ttl_ms_of,
 };
 
 use crate::error::{ErrorCode, ErrorDetail, ErrorReply};
@@ -124,6 +125,13 @@ pub enum BatchError {
         /// What the records need at least.
         actual: u64,
     },
+    /// The batch says that records have a time to live and none has, or the other way round:
+    /// they would be delivered when they are over.
+    #[error("the batch's bit of times to live is not that of its records: {actual}")]
+    TtlBit {
+        /// Whether a record has one.
+        actual: bool,
+    },
     /// A record is malformed or breaks a rule.
     #[error("record {index}: {error}")]
     Record {
@@ -199,6 +207,15 @@ pub enum RecordError {
     /// Not all records of the batch have the same dedup key, or none.
     #[error("the records of a batch have one dedup key, all the same, or none")]
     MixedDedupKeys,
+    /// Some records of the batch have a time at which they are due, and some have none.
+    #[error("all records of a batch have a due time or a delay, or none has")]
+    MixedDueTimes,
+    /// Not all records of the batch live for the same time, or for ever.
+    #[error("the records of a batch have one time to live, all the same, or none")]
+    MixedTtls,
+    /// It has a time at which it is due, and a delay.
+    #[error("a record has a due time or a delay, not both")]
+    TwoDueTimes,
     /// A limit is broken.
     #[error("{name} broken: {actual}, at most {limit}")]
     Limit {

@@ -148,6 +148,8 @@ error_codes! {
     QueueFull = 71, retry;
     /// The topic's kind does not take such a record.
     RecordNotAllowed = 72, final;
+    /// The message is not scheduled: it was released or recalled before, or never was.
+    NotScheduled = 73, final;
 
     /// The offset is below the first or beyond the end.
     OffsetOutOfRange = 80, final;

@@ -13,6 +13,7 @@ mod hello;
 mod metadata;
 mod produce;
 mod registry;
+mod scheduled;
 mod subscribe;
 mod topic;
 
@@ -29,6 +30,11 @@ pub use registry::{
     OfferTopicsReply, OfferedQueue, OfferedTopic, QueueSpan, RefusedTopic, RegisterBroker,
     RegisterBrokerReply, RoutesChanged, ShardClaim, ShardState, TopicState, WatchRoutes,
     WatchRoutesReply,
+};
+pub use scheduled::{
+    CountScheduled, CountScheduledReply, LATEST, ListScheduled, ListScheduledReply, RECALL_MAX,
+    RecallMessage, RecallMessageReply, SCHEDULED_PAGE_DEFAULT, SCHEDULED_PAGE_MAX, Scheduled,
+    ScheduledPlace, ShowScheduled, ShowScheduledReply, Timer,
 };
 pub use subscribe::{
     Credit, CreditReply, Deliver, Seek, SeekReply, Subscribe, SubscribeAt, SubscribeReply,
@@ -83,4 +89,8 @@ requests! {
     RegisterBroker => RegisterBrokerReply,
     BrokerHeartbeat => BrokerHeartbeatReply,
     OfferTopics => OfferTopicsReply,
+    RecallMessage => RecallMessageReply,
+    ListScheduled => ListScheduledReply,
+    CountScheduled => CountScheduledReply,
+    ShowScheduled => ShowScheduledReply,
 }

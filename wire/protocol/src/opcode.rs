@@ -85,6 +85,14 @@ opcodes! {
     BrokerHeartbeat = 41,
     /// A broker tells a registry of topics that it does not know.
     OfferTopics = 42,
+    /// Takes scheduled messages back.
+    RecallMessage = 60,
+    /// Lists what is scheduled.
+    ListScheduled = 61,
+    /// Counts what is scheduled.
+    CountScheduled = 62,
+    /// Asks for a scheduled message itself.
+    ShowScheduled = 63,
 }
 
 impl Opcode {

@@ -5,16 +5,17 @@
 use grus_protocol::batch::bloom_of_tag;
 use grus_protocol::ids::BrokerAddress;
 use grus_protocol::message::{
-    AlterTopic, AlterTopicReply, BrokerHeartbeat, BrokerHeartbeatReply, BrokerState, CreateTopic,
-    CreateTopicReply, Credit, DeleteTopic, DeleteTopicReply, Deliver, DescribeTopic,
-    DescribeTopicReply, Fetch, FetchReply, FetchedBatch, FindMessages, FindMessagesReply,
-    FoundMessage, Hello, HelloReply, InitProducer, InitProducerReply, ListOffsets,
-    ListOffsetsReply, ListTopics, ListTopicsReply, Metadata, MetadataReply, OfferTopics,
-    OfferTopicsReply, OfferedQueue, OfferedTopic, PingReply, Produce, ProduceReply,
-    QueueDescription, QueueRoute, QueueSpan, RefusedTopic, RegisterBroker, RegisterBrokerReply,
-    RoutesChanged, Seek, SeekReply, ShardClaim, ShardState, Subscribe, SubscribeReply,
-    TopicMetadata, TopicSettings, TopicState, TopicSummary, Unsubscribe, WatchRoutes,
-    WatchRoutesReply,
+    AlterTopic, AlterTopicReply, BrokerHeartbeat, BrokerHeartbeatReply, BrokerState,
+    CountScheduled, CountScheduledReply, CreateTopic, CreateTopicReply, Credit, DeleteTopic,
+    DeleteTopicReply, Deliver, DescribeTopic, DescribeTopicReply, Fetch, FetchReply, FetchedBatch,
+    FindMessages, FindMessagesReply, FoundMessage, Hello, HelloReply, InitProducer,
+    InitProducerReply, ListOffsets, ListOffsetsReply, ListScheduled, ListScheduledReply,
+    ListTopics, ListTopicsReply, Metadata, MetadataReply, OfferTopics, OfferTopicsReply,
+    OfferedQueue, OfferedTopic, PingReply, Produce, ProduceReply, QueueDescription, QueueRoute,
+    QueueSpan, RecallMessage, RecallMessageReply, RefusedTopic, RegisterBroker,
+    RegisterBrokerReply, RoutesChanged, Scheduled, ScheduledPlace, Seek, SeekReply, ShardClaim,
+    ShardState, ShowScheduled, ShowScheduledReply, Subscribe, SubscribeReply, Timer, TopicMetadata,
+    TopicSettings, TopicState, TopicSummary, Unsubscribe, WatchRoutes, WatchRoutesReply,
 };
 use grus_protocol::{BatchLimits, ErrorCode, ErrorReply, FrameLimits, Opcode, limits};
 
@@ -149,6 +150,17 @@ const MESSAGES: &[Message] = messages![
     OfferedQueue,
     OfferTopicsReply,
     RefusedTopic,
+    Timer,
+    RecallMessage,
+    RecallMessageReply,
+    ListScheduled,
+    ListScheduledReply,
+    ScheduledPlace,
+    Scheduled,
+    CountScheduled,
+    CountScheduledReply,
+    ShowScheduled,
+    ShowScheduledReply,
     ErrorReply,
 ];
 

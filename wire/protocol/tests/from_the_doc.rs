@@ -168,6 +168,7 @@ struct Record {
     origin: Option<(String, u64, u64)>,
     tombstone: bool,
     extension: Option<Vec<u8>>,
+    delay_ms: Option<u64>,
     body: Vec<u8>,
 }
 
@@ -200,7 +201,8 @@ fn record(mut rest: &[u8], born_base: u64) -> Record {
     found.origin = has(10).then(|| (sized_text(rest), varint(rest), varint(rest)));
     found.tombstone = has(11);
     found.extension = has(12).then(|| sized(rest));
-    assert_eq!(attributes >> 13, 0);
+    found.delay_ms = has(13).then(|| varint(rest));
+    assert_eq!(attributes >> 14, 0);
     found.body = rest.to_vec();
     found
 }
@@ -296,6 +298,8 @@ fn batch(bytes: &[u8]) -> Batch {
         .collect();
     assert!(rest.is_empty(), "bytes after the last record");
     assert_eq!(records.iter().map(|one| one.born).max(), Some(fields["born_max"]));
+    let lives = records.iter().any(|one| one.ttl_ms.is_some());
+    assert_eq!(fields["attributes"] >> 4 & 1, u64::from(lives), "bit 4");
     Batch { fields, records }
 }
 
@@ -350,7 +354,7 @@ fn compressed_batches() {
 #[test]
 fn a_record_with_every_field() {
     let full = batch(&golden("batch.full"));
-    assert_eq!(full.fields["attributes"], 1 << 3, "gray");
+    assert_eq!(full.fields["attributes"], 1 << 3 | 1 << 4, "gray, with a time to live");
     let everything = Record {
         id: "018bcfe5687b71018101010101010101".into(),
         born: BORN,
@@ -367,6 +371,7 @@ fn a_record_with_every_field() {
         origin: Some(("orders".into(), 300, 1 << 40)),
         tombstone: false,
         extension: None,
+        delay_ms: None,
         body: b"body".to_vec(),
     };
     assert_eq!(full.records[0], everything);
@@ -406,8 +411,11 @@ fn produce_and_its_receipt() {
     assert_eq!(produce.body, golden("batch.common"));
     let receipt = frame("Produce.reply");
     let mut expected = n(&[1000, 5, BORN + 7, 0]);
-    expected.push(Bool(true));
+    expected.extend([Bool(true), Nil]);
     assert_eq!((receipt.header, receipt.body), (expected, Vec::new()));
+    let mut scheduled = n(&[0, 5, BORN + 7, 0]);
+    scheduled.extend([Bool(false), Array(n(&[70_000, 3]))]);
+    assert_eq!(frame("Produce.scheduled").header, scheduled);
     assert_eq!(frame("Produce.one_way").flags, 2);
 }
 
@@ -426,7 +434,9 @@ fn fetch_and_the_batches_in_its_body() {
     let mut next_offset = 1000;
     for one in batches {
         let Array(one) = one else { panic!("{one:?}") };
-        let [Number(base_offset), _, _, Number(length)] = one[..] else { panic!("{one:?}") };
+        let [Number(base_offset), _, _, Number(length), Number(0)] = one[..] else {
+            panic!("{one:?}")
+        };
         assert_eq!(base_offset, next_offset);
         let bytes = take(&mut rest, usize::try_from(length).unwrap());
         next_offset += batch(bytes).fields["count"];
@@ -473,7 +483,9 @@ fn deliveries_and_the_end_of_a_subscription() {
     let mut rest = &push.body[..];
     for (one, base) in batches.iter().zip([1000, 1003]) {
         let Array(one) = one else { panic!("{one:?}") };
-        let [Number(base_offset), _, _, Number(length)] = one[..] else { panic!("{one:?}") };
+        let [Number(base_offset), _, _, Number(length), Number(0)] = one[..] else {
+            panic!("{one:?}")
+        };
         assert_eq!(base_offset, base);
         batch(take(&mut rest, usize::try_from(length).unwrap()));
     }
@@ -538,6 +550,66 @@ fn messages_are_looked_for_in_four_ways() {
     }
     assert_eq!(bodies, [(40, b"{\"order\":17}".to_vec()), (0, b"hello".to_vec())]);
     assert!(rest.is_empty());
+}
+
+#[test]
+fn records_that_are_due_later_or_live_for_a_while() {
+    let due = batch(&golden("batch.due"));
+    assert_eq!(due.fields["attributes"], 1 << 4);
+    let times: Vec<_> = due.records.iter().map(|one| (one.deliver_at, one.ttl_ms)).collect();
+    let first = 1_800_000_000_000;
+    assert_eq!(times, [(Some(first), Some(60_000)), (Some(first + 1), Some(60_000))]);
+    let delayed = batch(&golden("batch.delayed"));
+    assert_eq!((delayed.fields["attributes"], delayed.records[0].delay_ms), (0, Some(10_000)));
+    assert_eq!(delayed.records[0].body, b"soon");
+
+    let reply = frame("Fetch.expired");
+    let Array(batches) = &reply.header[2] else { panic!("{:?}", reply.header) };
+    let length = golden("batch.plain").len() as u64;
+    assert_eq!(batches[0], Array(n(&[1000, 5, BORN + 7, 0, 7])));
+    assert_eq!(batches[1], Array(n(&[1007, 6, BORN + 7, length, 0])));
+    assert_eq!(reply.body, golden("batch.plain"));
+}
+
+#[test]
+fn what_is_scheduled() {
+    let (id, due) = (Number(0x0123_4567_89ab_cdef), 1_800_000_000_000);
+    let header = |name| frame(name).header;
+    let timer = |place| Array(n(&[70_000, place]));
+    let timers = Array(vec![timer(3), timer(4)]);
+    assert_eq!(header("RecallMessage.request"), [t("orders"), id.clone(), Number(1), timers]);
+    assert_eq!(header("RecallMessage.reply"), [Array(vec![Bool(true), Bool(false)])]);
+
+    let place = Array(vec![Number(due), Number(3), timer(3)]);
+    let mut list = vec![t("orders"), id.clone()];
+    list.extend(n(&[1, BORN, due + 1]));
+    list.extend([Bin(b"order-17".to_vec()), place.clone(), Number(2), Bool(true)]);
+    assert_eq!(header("ListScheduled.request"), list);
+    let all = [Nil, Number(0), Nil, Number(0), Number(u64::MAX), Nil, Nil, Number(0), Bool(false)];
+    assert_eq!(header("ListScheduled.all"), all);
+    let scheduled = |number, length| {
+        let mut one = vec![t("orders"), id.clone()];
+        one.extend(n(&[1, 3]));
+        one.extend([timer(3 + number), Number(due + number), Number(length)]);
+        Array(one)
+    };
+    let reply = frame("ListScheduled.reply");
+    let alone = batch(&reply.body);
+    let length = reply.body.len() as u64;
+    assert_eq!(reply.header, [Array(vec![scheduled(0, length), scheduled(1, 0)]), place]);
+    assert_eq!((alone.fields["count"], alone.fields["attributes"]), (1, 1 << 4));
+    assert_eq!(alone.records, batch(&golden("batch.due")).records[..1]);
+
+    let count = [t("orders"), id.clone(), Number(1), Number(BORN), Number(u64::MAX)];
+    assert_eq!(header("CountScheduled.request"), count);
+    assert_eq!(header("CountScheduled.reply"), n(&[70_000]));
+    let show = frame("ShowScheduled.request");
+    assert_eq!(
+        (show.opcode, show.header),
+        (63, vec![t("orders"), id.clone(), Number(1), timer(3)])
+    );
+    let shown = frame("ShowScheduled.reply");
+    assert_eq!((shown.header, shown.body), (vec![scheduled(0, length)], reply.body));
 }
 
 #[test]

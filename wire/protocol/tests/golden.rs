@@ -139,6 +139,10 @@ fn every_header_reads_back_to_the_same_bytes() {
             Opcode::RegisterBroker => again_of::<message::RegisterBroker>(&frame),
             Opcode::BrokerHeartbeat => again_of::<message::BrokerHeartbeat>(&frame),
             Opcode::OfferTopics => again_of::<message::OfferTopics>(&frame),
+            Opcode::RecallMessage => again_of::<message::RecallMessage>(&frame),
+            Opcode::ListScheduled => again_of::<message::ListScheduled>(&frame),
+            Opcode::CountScheduled => again_of::<message::CountScheduled>(&frame),
+            Opcode::ShowScheduled => again_of::<message::ShowScheduled>(&frame),
         };
         assert_eq!(encoded, &frame.header[..], "{name}");
     }

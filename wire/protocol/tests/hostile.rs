@@ -278,8 +278,9 @@ fn fields_that_break_a_rule_are_named() {
     assert_eq!(record_error(RecordAttributes::TOMBSTONE, b"x"), body);
     let unknown = RecordError::UnknownAttributes(0x8000);
     assert_eq!(record_error(RecordAttributes(0x8000), &[]), unknown);
-    let padded = RecordError::Number { field: "ttl" };
-    assert_eq!(record_error(RecordAttributes::TTL, &[0x80, 0]), padded);
+    for (attribute, field) in [(RecordAttributes::TTL, "ttl"), (RecordAttributes::DELAY, "delay")] {
+        assert_eq!(record_error(attribute, &[0x80, 0]), RecordError::Number { field });
+    }
 
     let nil = [&[0, 0][..], &[0; 16], &[0]].concat();
     let expected = BatchError::Record { index: 0, error: RecordError::NilId };
@@ -314,8 +315,13 @@ fn a_header_that_contradicts_the_records_is_refused() {
     let mut bytes = plain();
     bytes[44] = 3;
     assert_eq!(check(resealed(bytes.clone())), BatchError::Compression(3));
+    bytes[44] = 32;
+    assert_eq!(check(resealed(bytes.clone())), BatchError::UnknownAttributes(32));
     bytes[44] = 16;
-    assert_eq!(check(resealed(bytes)), BatchError::UnknownAttributes(16));
+    assert_eq!(check(resealed(bytes)), BatchError::TtlBit { actual: false });
+    let mut bytes = BytesMut::from(&*samples::scheduled::due_batch());
+    bytes[44] = 0;
+    assert_eq!(check(resealed(bytes)), BatchError::TtlBit { actual: true });
     let mut bytes = plain();
     bytes[2] = 1;
     assert_eq!(check(resealed(bytes)), BatchError::Reserved(1));

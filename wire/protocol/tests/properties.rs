@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 use bytes::{Bytes, BytesMut};
-use grus_protocol::batch::{Origin, bloom_of};
+use grus_protocol::batch::{Compression, Origin, bloom_of, ttl_ms_of};
 use grus_protocol::message::{
-    FetchReply, FindMessages, FindMessagesReply, Metadata, MetadataReply, Produce, RegisterBroker,
-    RoutesChanged,
+    CountScheduled, CountScheduledReply, FetchReply, FindMessages, FindMessagesReply,
+    ListScheduled, ListScheduledReply, Metadata, MetadataReply, Produce, RecallMessage,
+    RegisterBroker, RoutesChanged, ShowScheduled, ShowScheduledReply,
 };
 use grus_protocol::{
     BatchBuilder, BatchLimits, ErrorReply, FrameHead, FrameLimits, MessageId, NewRecord, Offset,
@@ -63,6 +64,7 @@ prop_compose! {
         origin in option::of((name(), any::<u32>(), any::<u64>())),
         is_tombstone in prop::bool::weighted(0.1),
         extension in option::of(bytes(1, 40)),
+        delay_ms in option::of(any::<u64>()),
     ) -> NewRecord {
         let body = if is_tombstone { Bytes::new() } else { common.body.clone() };
         let origin = origin.map(|(topic, queue, offset)| Origin {
@@ -71,7 +73,8 @@ prop_compose! {
             offset: Offset(offset),
         });
         NewRecord {
-            ttl_ms, dedup_key, lane, retry_count, origin, is_tombstone, extension, body, ..common
+            ttl_ms, dedup_key, lane, retry_count, origin, is_tombstone, extension, delay_ms, body,
+            ..common
         }
     }
 }
@@ -117,6 +120,7 @@ fn rebuilt(record: &Record) -> NewRecord {
         }),
         is_tombstone: record.is_tombstone(),
         extension: record.extension().map(Bytes::copy_from_slice),
+        delay_ms: record.delay_ms(),
         body: record.body_bytes(),
     }
 }
@@ -140,6 +144,39 @@ proptest! {
         prop_assert_eq!(batch.tag_bloom(), bloom_of(tags));
         let read: Vec<_> = batch.records().map(|one| rebuilt(&one.unwrap())).collect();
         prop_assert_eq!(read, records);
+    }
+
+    /// Wherever the time to live stands, and however the batch is compressed, it is read off it.
+    #[test]
+    fn the_time_to_live_of_a_batch_is_that_of_its_records(
+        records in vec(record(), 1..6), ttl_ms in option::of(any::<u64>()), way in 0_usize..3,
+    ) {
+        let records: Vec<_> =
+            records.into_iter().map(|one| NewRecord { ttl_ms, ..one }).collect();
+        let mut builder = BatchBuilder::new(all_limits());
+        for one in &records {
+            builder.push(one).unwrap();
+        }
+        builder.compress([Compression::None, Compression::Lz4, Compression::Zstd][way]);
+        let batch = RecordBatch::check(builder.finish(), &all_limits()).unwrap();
+        prop_assert_eq!(ttl_ms_of(batch.bytes()), ttl_ms);
+        let plain = batch.decompressed(&all_limits()).unwrap();
+        let first = plain.records().next().unwrap().unwrap();
+        prop_assert_eq!(ttl_ms_of(plain.alone(0, &first).bytes()), ttl_ms);
+    }
+
+    /// Of any bytes the time to live is read without a panic.
+    #[test]
+    fn the_time_to_live_of_damaged_bytes_is_no_panic(
+        changes in vec((any::<prop::sample::Index>(), any::<u8>()), 0..6), content in bytes(0, 200),
+    ) {
+        let _ = ttl_ms_of(&content);
+        let mut bytes = BytesMut::from(&*samples::scheduled::due_batch());
+        for (at, value) in changes {
+            let place = at.index(bytes.len());
+            bytes[place] = value;
+            let _ = ttl_ms_of(&bytes);
+        }
     }
 
     /// A changed byte is always seen: nothing of a batch is outside of its checksum but what is
@@ -254,6 +291,7 @@ proptest! {
             let _ = read.header::<MetadataReply>();
             let _ = read.header::<RoutesChanged>();
             let _ = read.header::<FetchReply>();
+            let _ = read.header::<ListScheduledReply>();
             if let Ok(request) = read.header::<Metadata>() {
                 let again = rmp_serde::to_vec(&request).unwrap();
                 prop_assert_eq!(frame::decode_header::<Metadata>(&again), Ok(request));
@@ -272,6 +310,13 @@ proptest! {
         let _ = frame::decode_header::<FindMessages>(&content);
         let _ = frame::decode_header::<FindMessagesReply>(&content);
         let _ = frame::decode_header::<RegisterBroker>(&content);
+        let _ = frame::decode_header::<RecallMessage>(&content);
+        let _ = frame::decode_header::<ListScheduled>(&content);
+        let _ = frame::decode_header::<ListScheduledReply>(&content);
+        let _ = frame::decode_header::<CountScheduled>(&content);
+        let _ = frame::decode_header::<CountScheduledReply>(&content);
+        let _ = frame::decode_header::<ShowScheduled>(&content);
+        let _ = frame::decode_header::<ShowScheduledReply>(&content);
         let _ = frame::decode_header::<ErrorReply>(&content);
         let _ = RecordBatch::from_log(content.clone());
         let _ = RecordBatch::check(content, &BatchLimits::FORMAT);

@@ -80,6 +80,7 @@ fn to_new(record: &Record) -> NewRecord {
         }),
         is_tombstone: record.is_tombstone(),
         extension: record.extension().map(Bytes::copy_from_slice),
+        delay_ms: record.delay_ms(),
         body: record.body_bytes(),
     }
 }

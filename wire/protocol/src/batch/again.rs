@@ -30,6 +30,7 @@ impl From<&Record> for NewRecord {
             }),
             is_tombstone: record.is_tombstone(),
             extension: record.extension().map(copied),
+            delay_ms: record.delay_ms(),
             body: record.body_bytes(),
         }
     }

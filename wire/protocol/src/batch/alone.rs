@@ -21,7 +21,8 @@ impl RecordBatch {
             length: u32::try_from(bytes.len()).expect("shorter than its batch"),
             count: 1,
             born_max: record.born(),
-            attributes: BatchAttributes::new(self.is_gray(), Compression::None),
+            attributes: BatchAttributes::new(self.is_gray(), Compression::None)
+                .with_ttl(record.ttl_ms().is_some()),
             tag_bloom: record.tag_bloom(),
             ..self.header
         };

@@ -67,13 +67,14 @@ impl FromStr for Compression {
 #[error("a compression is none, lz4 or zstd")]
 pub struct UnknownCompression;
 
-/// Attributes of a batch: bits 0 to 2 compression, bit 3 gray, the rest 0.
+/// Attributes of a batch: bits 0 to 2 compression, bit 3 gray, bit 4 time to live, the rest 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct BatchAttributes(pub u32);
 
 impl BatchAttributes {
     const COMPRESSION_MASK: u32 = 0b111;
     const GRAY: u32 = 1 << 3;
+    const TTL: u32 = 1 << 4;
 
     /// The attributes of a batch.
     pub const fn new(is_gray: bool, compression: Compression) -> Self {
@@ -84,6 +85,17 @@ impl BatchAttributes {
     #[must_use]
     pub const fn with_compression(self, compression: Compression) -> Self {
         Self(self.0 & !Self::COMPRESSION_MASK | compression as u32)
+    }
+
+    /// The same, saying whether a record has a time to live.
+    #[must_use]
+    pub const fn with_ttl(self, has_ttl: bool) -> Self {
+        Self(self.0 & !Self::TTL | if has_ttl { Self::TTL } else { 0 })
+    }
+
+    /// Whether a record has a time to live, so that the batch may be over when it is delivered.
+    pub const fn has_ttl(self) -> bool {
+        self.0 & Self::TTL != 0
     }
 
     /// How the records are compressed.
@@ -107,7 +119,7 @@ impl BatchAttributes {
 
     /// The bits that do not exist.
     pub const fn unknown(self) -> u32 {
-        self.0 & !(Self::COMPRESSION_MASK | Self::GRAY)
+        self.0 & !(Self::COMPRESSION_MASK | Self::GRAY | Self::TTL)
     }
 }
 
@@ -146,9 +158,11 @@ impl RecordAttributes {
 
     /// Bit 12: fields of later versions, as one piece that a reader may skip.
     pub const EXTENSION: Self = Self(1 << 12);
+    /// Bit 13: how long after it was taken it is due.
+    pub const DELAY: Self = Self(1 << 13);
 
     /// All that exist.
-    pub const ALL: Self = Self((1 << 13) - 1);
+    pub const ALL: Self = Self((1 << 14) - 1);
     /// Those that a producer may use today.
     pub const PRODUCER: Self = Self::PRIORITY
         .with(Self::KEYS)

@@ -43,7 +43,7 @@ pub struct NewRecord {
     pub headers: Vec<(String, Bytes)>,
     /// Key of the order it keeps with others of the same key.
     pub order_key: Option<Bytes>,
-    /// How long it may wait to be consumed, in milliseconds from when it was stored or due.
+    /// How long it may wait to be consumed, in milliseconds from when it came into its queue.
     pub ttl_ms: Option<u64>,
     /// Key by which a second one is dropped.
     pub dedup_key: Option<Bytes>,
@@ -57,6 +57,8 @@ pub struct NewRecord {
     pub is_tombstone: bool,
     /// Fields of later versions, as one piece.
     pub extension: Option<Bytes>,
+    /// How long after the broker took it it is due, in milliseconds.
+    pub delay_ms: Option<u64>,
     /// Its body.
     pub body: Bytes,
 }
@@ -83,6 +85,7 @@ impl NewRecord {
             (self.origin.is_some(), RecordAttributes::ORIGIN),
             (self.is_tombstone, RecordAttributes::TOMBSTONE),
             (self.extension.is_some(), RecordAttributes::EXTENSION),
+            (self.delay_ms.is_some(), RecordAttributes::DELAY),
         ];
         let there = fields.into_iter().filter(|(is_there, _)| *is_there);
         there.fold(RecordAttributes::NONE, |all, (_, attribute)| all.with(attribute))
@@ -120,6 +123,7 @@ impl NewRecord {
             bytes += varint_bytes(origin.queue.0.into()) + varint_bytes(origin.offset.0);
         }
         bytes += self.extension.as_ref().map_or(0, |piece| sized_bytes(piece.len()));
+        bytes += self.delay_ms.map_or(0, varint_bytes);
         bytes + self.body.len()
     }
 
@@ -207,6 +211,9 @@ impl NewRecord {
             put_varint(out, origin.offset.0);
         }
         put_optional(out, self.extension.as_deref());
+        if let Some(delay_ms) = self.delay_ms {
+            put_varint(out, delay_ms);
+        }
         out.put_slice(&self.body);
     }
 }
@@ -221,6 +228,7 @@ pub struct BatchBuilder {
     born_max: TimestampMs,
     tag_bloom: u64,
     is_gray: bool,
+    has_ttl: bool,
     compression: Compression,
     producer_id: ProducerId,
     producer_epoch: ProducerEpoch,
@@ -238,6 +246,7 @@ impl BatchBuilder {
             born_max: TimestampMs(0),
             tag_bloom: 0,
             is_gray: false,
+            has_ttl: false,
             compression: Compression::None,
             producer_id: ProducerId::NONE,
             producer_epoch: ProducerEpoch(0),
@@ -292,6 +301,7 @@ impl BatchBuilder {
         self.count += 1;
         self.born_max = self.born_max.max(record.born);
         self.tag_bloom |= record.tag.as_deref().map_or(0, bloom_of_tag);
+        self.has_ttl |= record.ttl_ms.is_some();
         Ok(())
     }
 
@@ -337,7 +347,7 @@ impl BatchBuilder {
             born_max: self.born_max,
             producer_id: self.producer_id,
             producer_epoch: self.producer_epoch,
-            attributes: BatchAttributes::new(self.is_gray, self.compression),
+            attributes: BatchAttributes::new(self.is_gray, self.compression).with_ttl(self.has_ttl),
             first_sequence: self.first_sequence,
             tag_bloom: self.tag_bloom,
         };

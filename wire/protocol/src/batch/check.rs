@@ -73,12 +73,14 @@ fn check_records(
 ) -> Result<(), BatchError> {
     let mut tag_bloom = 0;
     let mut born_max = TimestampMs(0);
+    let mut has_ttl = false;
     let mut views = Views::with_limits(bytes, header, limits); // of plain records
     for (view, index) in (&mut views).zip(0..) {
         let record = view?;
         look(&record).map_err(|error| BatchError::Record { index, error })?;
         tag_bloom |= record.tag_bloom();
         born_max = born_max.max(record.born());
+        has_ttl |= record.ttl_ms().is_some();
     }
     if views.trailing_bytes() > 0 {
         let actual = header.count.saturating_add(1);
@@ -86,6 +88,9 @@ fn check_records(
     }
     if born_max != header.born_max {
         return Err(BatchError::BornMax { declared: header.born_max, actual: born_max });
+    }
+    if has_ttl != header.attributes.has_ttl() {
+        return Err(BatchError::TtlBit { actual: has_ttl });
     }
     if tag_bloom & header.tag_bloom != tag_bloom {
         return Err(BatchError::TagBloom { declared: header.tag_bloom, actual: tag_bloom });

@@ -79,6 +79,11 @@ impl BatchHeader {
         Ok(header)
     }
 
+    /// The attributes in the header of a batch that was checked before.
+    pub(super) fn attributes_of(head: &[u8; BATCH_HEADER_BYTES]) -> BatchAttributes {
+        BatchAttributes(u32_at(head, 44))
+    }
+
     /// Puts it at the start of the batch whose records are in `batch` already, with the checksum
     /// that the bytes then have.
     pub(super) fn seal(&self, mut batch: BytesMut) -> Bytes {
@@ -108,7 +113,7 @@ impl BatchHeader {
 
 /// The number of the compression of a batch that was checked before.
 pub fn compression_number_of(batch: &[u8]) -> u8 {
-    batch.first_chunk().map_or(0, |head| BatchAttributes(u32_at(head, 44)).compression_number())
+    batch.first_chunk().map_or(0, |head| BatchHeader::attributes_of(head).compression_number())
 }
 
 /// The checksum that the batch of these bytes should have.

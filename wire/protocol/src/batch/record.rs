@@ -20,6 +20,9 @@ use crate::ids::{MessageId, TimestampMs};
 use crate::limits::BatchLimits;
 
 mod parse;
+mod ttl;
+
+pub use ttl::ttl_ms_of;
 
 /// The priority of a record that says nothing of one.
 pub const PRIORITY_DEFAULT: u8 = 4;
@@ -48,6 +51,7 @@ struct Parts {
     born: TimestampMs,
     deliver_at: u64,
     ttl_ms: u64,
+    delay_ms: u64,
     retry_count: u32,
     keys_count: u32,
     headers_count: u32,
@@ -143,7 +147,7 @@ impl<B: AsRef<[u8]>> RecordOf<B> {
         self.bytes_of(RecordAttributes::ORDER_KEY, self.parts.order_key)
     }
 
-    /// How long it may wait to be consumed, in milliseconds from when it was stored or due.
+    /// How long it may wait to be consumed, in milliseconds from when it came into its queue.
     pub fn ttl_ms(&self) -> Option<u64> {
         self.parts.attributes.contains(RecordAttributes::TTL).then_some(self.parts.ttl_ms)
     }
@@ -178,6 +182,12 @@ impl<B: AsRef<[u8]>> RecordOf<B> {
     /// Fields of later versions, as one piece.
     pub fn extension(&self) -> Option<&[u8]> {
         self.bytes_of(RecordAttributes::EXTENSION, self.parts.extension)
+    }
+
+    /// How long after the broker took it it is due, in milliseconds, when its sender gave no
+    /// [time](RecordOf::deliver_at).
+    pub fn delay_ms(&self) -> Option<u64> {
+        self.parts.attributes.contains(RecordAttributes::DELAY).then_some(self.parts.delay_ms)
     }
 
     /// Its body.

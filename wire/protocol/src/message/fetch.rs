@@ -55,6 +55,9 @@ wire_message! {
         pub stored: TimestampMs,
         /// Its bytes in the body.
         pub length: u32,
+        /// Not 0: so many messages stood here whose time to live is over. They are not sent:
+        /// `length` is 0.
+        pub expired: u32 = 0,
     }
 }
 

@@ -1,8 +1,10 @@
 //! Storing messages.
 
+use super::Timer;
 use crate::ids::{
     Durability, Offset, ProducerEpoch, ProducerId, QueueId, Term, TimestampMs, TopicId,
 };
+
 use crate::names::{ProducerName, TopicName};
 use crate::wire::wire_message;
 
@@ -52,5 +54,8 @@ wire_message! {
         pub durability: Durability,
         /// Whether the batch was there before; this is its first receipt again then.
         pub duplicate: bool = false,
+        /// The batch is scheduled: so its first message is named, the others follow. It has no
+        /// offset yet: `base_offset` is 0. nil: it is in its queue.
+        pub timer: Option<Timer> = None,
     }
 }

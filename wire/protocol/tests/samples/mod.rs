@@ -24,6 +24,7 @@ use serde::Serialize;
 
 mod find;
 mod registry;
+pub mod scheduled;
 
 /// 2023-11-14T22:13:20.123Z.
 pub const BORN: TimestampMs = TimestampMs(1_700_000_000_123);
@@ -59,6 +60,7 @@ pub fn full_record() -> NewRecord {
         origin: Some(Origin { topic: topic(), queue: QueueId(300), offset: Offset(1 << 40) }),
         is_tombstone: false,
         extension: None,
+        delay_ms: None,
         body: Bytes::from_static(b"body"),
     }
 }
@@ -180,6 +182,7 @@ pub fn frames() -> Vec<(String, Bytes)> {
     topics(&mut out);
     find::frames(&mut out);
     registry::frames(&mut out);
+    scheduled::frames(&mut out);
     errors(&mut out);
     out
 }
@@ -251,8 +254,17 @@ fn messages(out: &mut Vec<(String, Bytes)>) {
         stored: TimestampMs(BORN.0 + 7),
         durability: Durability::Persisted,
         duplicate: true,
+        timer: None,
     };
     pair(out, &produce, &receipt, [&common_batch(), b""]);
+    let later = ProduceReply {
+        base_offset: Offset(0),
+        duplicate: false,
+        timer: Some(scheduled::timer()),
+        ..receipt
+    };
+    let head = FrameHead::request(Opcode::Produce, 98).reply();
+    out.push(("Produce.scheduled".into(), whole(head, &later, b"")));
     let one_way =
         FrameHead { flags: FrameFlags::NO_REPLY, ..FrameHead::request(Opcode::Produce, 99) };
     out.push(("Produce.one_way".into(), whole(one_way, &produce, &plain_batch())));
@@ -269,6 +281,11 @@ fn messages(out: &mut Vec<(String, Bytes)>) {
     let batches = vec![fetched(1000, 5, &common_batch()), fetched(1003, 6, &plain_batch())];
     let fetched = FetchReply { log_start: Offset(10), end_offset: Offset(1004), batches };
     pair(out, &fetch, &fetched, [b"", &body]);
+    let over = FetchedBatch { length: 0, expired: 7, ..self::fetched(1000, 5, &plain_batch()) };
+    let batches = vec![over, self::fetched(1007, 6, &plain_batch())];
+    let expired = FetchReply { log_start: Offset(10), end_offset: Offset(1008), batches };
+    let head = FrameHead::request(Opcode::Fetch, 97).reply();
+    out.push(("Fetch.expired".into(), whole(head, &expired, &plain_batch())));
     let list = ListOffsets { topic: topic(), topic_id, queue, at: ListAt::Time(BORN) };
     let listed =
         ListOffsetsReply { offset: Offset(1001), log_start: Offset(10), end_offset: Offset(1004) };
@@ -334,6 +351,7 @@ fn fetched(base_offset: u64, term: u64, batch: &Bytes) -> FetchedBatch {
         term: Term(term),
         stored: TimestampMs(BORN.0 + 7),
         length: u32::try_from(batch.len()).unwrap(),
+        expired: 0,
     }
 }
 
@@ -416,5 +434,7 @@ pub fn batches() -> Vec<(String, Bytes)> {
         ("batch.common".into(), common_batch()),
         ("batch.full".into(), full_batch()),
         ("batch.extended".into(), extended_batch()),
+        ("batch.due".into(), scheduled::due_batch()),
+        ("batch.delayed".into(), scheduled::delayed_batch()),
     ]
 }

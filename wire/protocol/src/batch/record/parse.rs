@@ -39,7 +39,7 @@ impl Parts {
         Ok(parts)
     }
 
-    fn bare(attributes: RecordAttributes, id: MessageId, born: TimestampMs) -> Self {
+    pub(super) fn bare(attributes: RecordAttributes, id: MessageId, born: TimestampMs) -> Self {
         Self {
             attributes,
             priority: PRIORITY_DEFAULT,
@@ -52,6 +52,7 @@ impl Parts {
             headers_count: 0,
             origin_queue: 0,
             origin_offset: 0,
+            delay_ms: 0,
             keys: Span::default(),
             tag: Span::default(),
             headers: Span::default(),
@@ -65,7 +66,7 @@ impl Parts {
     }
 
     /// Reads the fields of bits 0 to 5.
-    fn read_common(
+    pub(super) fn read_common(
         &mut self,
         cursor: &mut Cursor<'_>,
         limits: &BatchLimits,
@@ -118,7 +119,7 @@ impl Parts {
         Ok(())
     }
 
-    /// Reads the fields of bits 6 to 12.
+    /// Reads the fields of bits 6 to 13.
     fn read_rare(
         &mut self,
         cursor: &mut Cursor<'_>,
@@ -150,6 +151,9 @@ impl Parts {
         if self.attributes.contains(RecordAttributes::EXTENSION) {
             let limit = limits.headers_bytes_max;
             self.extension = read_sized(cursor, "extension", "headers_bytes_max", limit)?;
+        }
+        if self.attributes.contains(RecordAttributes::DELAY) {
+            self.delay_ms = cursor.varint("delay")?;
         }
         Ok(())
     }
