@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! 0 magic u32 | version u8 | flags u8 (1 committed, 2 mark) | 0 u16 | generation u64
-//! 16 committed term u64, index u64 | 32 mark sequence u64, offset u32, 0 u32 | 48 mark term u64, index u64 | 64 crc u32
+//! 16 committed term u64, index u64 | 32 mark sequence u64, offset u32, cuts u8, 0 [3] | 48 mark term u64, index u64 | 64 crc u32
 //! ```
 
 use std::io;
@@ -26,6 +26,8 @@ const VERSION: u8 = 1;
 pub(crate) struct Mark {
     pub place: Place,
     pub last: EntryId,
+    /// How often the log had been cut shorter by then ([`crate::notes::Notes::cuts`]).
+    pub cuts: u8,
 }
 
 /// What the page says.
@@ -106,6 +108,7 @@ fn encode(state: &ControlState, generation: u64) -> [u8; RECORD_BYTES] {
         bytes[5] |= 2;
         bytes[32..40].copy_from_slice(&mark.place.sequence.to_le_bytes());
         bytes[40..44].copy_from_slice(&mark.place.offset.to_le_bytes());
+        bytes[44] = mark.cuts;
         bytes[48..56].copy_from_slice(&mark.last.term.to_le_bytes());
         bytes[56..64].copy_from_slice(&mark.last.index.to_le_bytes());
     }
@@ -126,6 +129,7 @@ fn decode(bytes: &[u8]) -> Option<(u64, ControlState)> {
     let mark = (bytes[5] & 2 != 0).then(|| Mark {
         place: Place { sequence: u64_at(bytes, 32), offset: u32_at(bytes, 40) },
         last: id(48),
+        cuts: bytes[44],
     });
     Some((u64_at(bytes, 8), ControlState { committed, mark }))
 }

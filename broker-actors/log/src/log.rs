@@ -25,7 +25,7 @@ use crate::maker::{Maker, Spare};
 use crate::notes::Notes;
 use crate::region::Region;
 use crate::segment::{FreeMapping, Previous, Segment};
-use crate::slots::{SlotFile, SlotWrite};
+use crate::slots::SlotFile;
 
 mod append;
 mod checkpoints;
@@ -113,8 +113,8 @@ impl<D: Disk> Room<D> {
 #[derive(Debug, Default)]
 struct Wanted {
     sync: bool,
-    vote: Option<SlotWrite>,
-    notes: Option<SlotWrite>,
+    vote: bool,
+    notes: bool,
     tickets: Vec<Ticket>,
 }
 
@@ -285,7 +285,7 @@ impl<D: Disk> Log<D> {
 
     fn write_notes(&mut self) -> Ticket {
         self.notes_generation += 1;
-        self.wanted.notes = Some(self.notes_file.replace(self.notes.encode()));
+        self.wanted.notes = true;
         let ticket = self.ticket();
         self.wanted.tickets.push(ticket);
         ticket
@@ -308,7 +308,8 @@ impl<D: Disk> Log<D> {
     /// Replaces the vote. The job syncs the log written so far, then the vote; only then may it be
     /// answered. [`Log::vote`] gives it at once.
     pub fn append_vote(&mut self, vote: &[u8]) -> Ticket {
-        self.wanted.vote = Some(self.vote.replace(vote.to_vec()));
+        self.vote.set(vote.to_vec());
+        self.wanted.vote = true;
         let ticket = self.ticket();
         self.wanted.tickets.push(ticket);
         ticket

@@ -1,7 +1,7 @@
 //! The log's durable notes, one value of the slot file `notes`.
 //!
 //! ```text
-//! version u8 | flags u8 (1 purged, 2 floor, 4 volatile, 8 lost kernel, 16 doubtful) | accepted u8 | 0 u8 | boot id 16
+//! version u8 | flags u8 (1 purged, 2 floor, 4 volatile, 8 lost kernel, 16 doubtful) | accepted u8 | cuts u8 | boot id 16
 //! | purged term u64, index u64 | floor term u64, index u64 | void through u64
 //! | doubtful first u64, last u64 (not in version 1) | accepted x first u64, last u64
 //! ```
@@ -38,6 +38,9 @@ pub(crate) struct Notes {
     /// From the first of them to the end that the log had when they were given up: what was written
     /// there was written by a leader that still had them.
     pub doubtful: Option<RangeInclusive<u64>>,
+    /// How often the log was cut shorter, wrapping. A durable mark of another count is of entries
+    /// that may have gone on purpose.
+    pub cuts: u8,
 }
 
 impl Notes {
@@ -49,7 +52,7 @@ impl Notes {
             | u8::from(self.lost_kernel) << 3
             | u8::from(self.doubtful.is_some()) << 4;
         let count = u8::try_from(ranges.len()).expect("bounded above");
-        let mut value = vec![VERSION, flags, count, 0];
+        let mut value = vec![VERSION, flags, count, self.cuts];
         value.extend_from_slice(&self.boot_id);
         for id in [self.purged, self.floor] {
             let id = id.unwrap_or(EntryId { term: 0, index: 0 });
@@ -106,6 +109,11 @@ impl Notes {
         Ok(())
     }
 
+    /// Notes that the log was cut shorter, so that marks of before tell nothing of where it ends.
+    pub(crate) fn count_cut(&mut self) {
+        self.cuts = self.cuts.wrapping_add(1);
+    }
+
     /// Reads a value; an empty one is that of a new log.
     pub(crate) fn decode(value: &[u8]) -> Option<Self> {
         if value.is_empty() {
@@ -133,6 +141,7 @@ impl Notes {
             void_through: u64_at(value, 52),
             accepted: ranges.map(range).collect(),
             doubtful: (flag(16) && value[0] == VERSION).then(|| range(60)),
+            cuts: value[3],
         })
     }
 }
@@ -152,6 +161,7 @@ mod tests {
             void_through: 5,
             accepted: vec![3..=4, 9..=9],
             doubtful: Some(3..=20),
+            cuts: 6,
         };
         assert_eq!(Notes::decode(&notes.encode()), Some(notes));
         assert_eq!(Notes::decode(&[]), Some(Notes::default()));

@@ -83,14 +83,15 @@ impl Publication {
                 disk.sync_folder(folder).map_err(PublishError::Fatal)?;
             }
         }
-        if let Some(notes) = &self.notes {
-            notes.run(disk).map_err(PublishError::Fatal)?;
-        }
         let mut footers = Vec::new();
         for (name, kind, _) in self.files.iter().filter(|(_, kind, _)| *kind == BlobKind::Footer) {
             let path = folder.join(name.to_string());
             let blob = read_blob(disk, &path, *kind).map_err(PublishError::Refused)?;
             footers.extend(blob.and_then(|blob| Footer::decode(&blob.body)));
+        }
+        // Last, so that what was refused has not touched them.
+        if let Some(notes) = &self.notes {
+            notes.run(disk).map_err(PublishError::Fatal)?;
         }
         Ok(footers)
     }

@@ -5,7 +5,9 @@
 //! sector: magic u32 | version u8 | 0 u8 | length u16 | generation u64 | value | ... | crc u32 at 508
 //! ```
 //! A new value overwrites the older generation, so a cut leaves the newer one whole; and each
-//! generation stands twice, so a sector gone bad never brings an older value back.
+//! generation stands twice, so a sector gone bad never brings an older value back. A generation is counted
+//! when its write is handed out, and writes are carried out in that order: one that was skipped would put the
+//! next over the newest, one that came late would put an old value over a new one.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -35,6 +37,7 @@ pub(crate) struct SlotWrite {
 #[derive(Debug)]
 pub(crate) struct SlotFile {
     path: PathBuf,
+    /// Of the last write that was handed out.
     generation: u64,
     value: Vec<u8>,
 }
@@ -92,12 +95,28 @@ impl SlotFile {
         &self.value
     }
 
-    /// Replaces the value in memory and says what is to be written.
-    pub(crate) fn replace(&mut self, value: Vec<u8>) -> SlotWrite {
+    /// Replaces the value in memory.
+    pub(crate) fn set(&mut self, value: Vec<u8>) {
         assert!(value.len() <= SLOT_VALUE_BYTES_MAX, "{} bytes do not fit a slot", value.len());
+        self.value = value;
+    }
+
+    /// Says what is to be written now; nothing else of this file may be on its way to the disk.
+    pub(crate) fn write(&mut self) -> SlotWrite {
         self.generation += 1;
-        self.value.clone_from(&value);
+        let value = self.value.clone();
         SlotWrite { path: self.path.clone(), generation: self.generation, value, skip_sync: false }
+    }
+
+    /// The write that was handed out last was never begun.
+    pub(crate) fn take_back(&mut self) {
+        self.generation -= 1;
+    }
+
+    /// Both in one.
+    pub(crate) fn replace(&mut self, value: Vec<u8>) -> SlotWrite {
+        self.set(value);
+        self.write()
     }
 }
 

@@ -31,6 +31,8 @@ pub(crate) struct Evidence {
     pub void_through: u64,
     /// The same by any cut that stands in a file, also in one that has a footer.
     pub cuts_void_through: u64,
+    /// How often the log was cut shorter.
+    pub cuts: u8,
     /// The log was durable up to here: a floor behind the purge point says so.
     pub floor: Option<EntryId>,
     /// A sequence number that no file has.
@@ -91,10 +93,12 @@ impl Outcome {
         kept.chain(self.dropped.iter().copied()).max().unwrap_or(0)
     }
 
-    /// Whether all segments behind the purge point and up to `index` have their footers.
+    /// Whether all entries behind the purge point and up to `index` lie in segments with a footer. The
+    /// checkpoint of an install that was cut off may lie within one.
     pub(crate) fn is_footed_to(&self, index: Option<u64>, purged: Option<u64>) -> bool {
-        let needs = |last| last > purged && last <= index;
-        self.kept.iter().all(|kept| kept.footed || !needs(kept.table.last_index()))
+        let behind = |table: &EntryTable| table.last_index() > purged && purged < index;
+        let needs = |table: &EntryTable| behind(table) && table.first_index() <= index;
+        self.kept.iter().all(|kept| kept.footed || !needs(&kept.table))
     }
 }
 

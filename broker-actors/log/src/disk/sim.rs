@@ -337,6 +337,11 @@ impl DiskFile for SimFile {
         })
     }
 
+    /// One write, as in the kernel: a page stays locked until all that the call has for it is there.
+    fn write_slices_at(&self, offset: u64, slices: &[&[u8]]) -> io::Result<()> {
+        self.write_at(offset, &slices.concat())
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.with(|state, inode| {
             state.step()?;

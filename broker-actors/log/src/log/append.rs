@@ -159,8 +159,9 @@ impl<D: Disk> Log<D> {
         if self.segments.is_empty() {
             // No segment is left whose cut could say that they are void.
             self.notes.void_through = void_through;
-            self.write_notes();
         }
+        self.notes.count_cut();
+        self.write_notes();
         let end = self.last();
         self.synced = self.synced.and_then(|synced| Some(synced.min_by_index(end?)));
         if let Some(flight) = &mut self.flight {

@@ -182,6 +182,7 @@ impl<D: Disk> Log<D> {
         self.notes_generation += 1;
         if !agrees {
             self.notes.void_through = self.newest_sequence;
+            self.notes.count_cut();
             let void = self.segments.drain(..);
             let generation = self.notes_generation;
             self.leaving.waiting.extend(void.map(|segment| (generation, segment)));
@@ -192,7 +193,6 @@ impl<D: Disk> Log<D> {
         let entry = CheckpointEntry { id, full: true, previous: 0 };
         let content = Arc::new(CheckpointFile { data, previous: 0 });
         publication.files.push((FileName::Checkpoint(id.index), BlobKind::Checkpoint, content));
-        publication.notes = Some(self.notes_file.replace(self.notes.encode()));
         let notes_generation = self.notes_generation;
         let done = PublishDone { entry, install: true, ticket: Some(ticket), notes_generation };
         // Checkpoints of the past that were still to be written are void.
@@ -207,7 +207,10 @@ impl<D: Disk> Log<D> {
         {
             return None;
         }
-        let Publishing { publication, done } = self.publishing.pop_front()?;
+        let Publishing { mut publication, done } = self.publishing.pop_front()?;
+        if done.install {
+            publication.notes = Some(self.notes_file.replace(self.notes.encode()));
+        }
         let mut files = Vec::new();
         let skip_log = self.config.skips(OrderRule::LogBeforeCheckpoint);
         for segment in &mut self.segments {
@@ -229,7 +232,10 @@ impl<D: Disk> Log<D> {
     ) -> Result<(), Fatal> {
         let footers = match result {
             Ok(footers) => footers,
-            Err((JobFailure::Refused(error), publication)) => {
+            Err((JobFailure::Refused(error), mut publication)) => {
+                if publication.notes.take().is_some() {
+                    self.notes_file.take_back();
+                }
                 tracing::warn!(%error, index = done.entry.id.index, "checkpoint has to wait");
                 self.room.disk_full = true;
                 self.publishing.push_front(Publishing { publication, done });
@@ -262,7 +268,8 @@ impl<D: Disk> Log<D> {
         progress.tickets.extend(done.ticket);
         if done.install {
             self.let_go(done.notes_generation, 0);
-            self.drop_old_checkpoints(self.notes.floor);
+            // Not the newest floor: one that was set since may not be durable yet.
+            self.drop_old_checkpoints(Some(done.entry.id));
         }
         Ok(())
     }

@@ -112,11 +112,11 @@ impl<D: Disk> Log<D> {
 
     fn commit(&mut self) -> Option<Work<D>> {
         let wanted = std::mem::take(&mut self.wanted);
-        if !wanted.sync && wanted.vote.is_none() && wanted.notes.is_none() {
+        if !wanted.sync && !wanted.vote && !wanted.notes {
             return None;
         }
         let skip_log = self.config.skips(OrderRule::SyncBeforeAcknowledge)
-            || (wanted.vote.is_some() && self.config.skips(OrderRule::LogBeforeVote));
+            || (wanted.vote && self.config.skips(OrderRule::LogBeforeVote));
         // The log is in order, and what was truncated is void before what it was cut from is shorter.
         let empty = self.leaving.empty.len();
         let empties = self.leaving.empty.iter_mut().rev();
@@ -127,7 +127,9 @@ impl<D: Disk> Log<D> {
             }
         }
         self.last_commit_bytes = self.unsynced_bytes;
-        let vote = wanted.vote.map(|vote| vote.unsynced_if(self.config.skips(OrderRule::SyncVote)));
+        let unsynced_vote = self.config.skips(OrderRule::SyncVote);
+        let vote = wanted.vote.then(|| self.vote.write().unsynced_if(unsynced_vote));
+        let notes = wanted.notes.then(|| self.notes_file.replace(self.notes.encode()));
         let target = (wanted.sync || !skip_log).then(|| self.end_mark()).flatten();
         self.flight = Some(Flight::Commit {
             target,
@@ -137,12 +139,13 @@ impl<D: Disk> Log<D> {
             floor: self.notes.floor,
             empty,
         });
-        Some(Work::Commit { files, vote, notes: wanted.notes })
+        Some(Work::Commit { files, vote, notes })
     }
 
     pub(super) fn end_mark(&self) -> Option<Mark> {
         let segment = self.segments.back()?;
-        Some(Mark { place: segment.end_place(), last: segment.table.last_id()? })
+        let last = segment.table.last_id()?;
+        Some(Mark { place: segment.end_place(), last, cuts: self.notes.cuts })
     }
 
     fn may_make(&self) -> bool {

@@ -88,22 +88,33 @@ impl<D: Disk> Log<D> {
         let mut outcome = opening.recover(&mut found, &names, evidence)?;
         let newest_sequence = outcome.newest_sequence().max(void_through);
         let next_sequence = next_sequence(&config, &outcome, names.next_sequence(newest_sequence));
-        let as_found = notes.clone();
+        let (as_found, ends_at) = (notes.clone(), outcome.last());
         if config.accept_loss {
-            give_up(&mut notes, folder, &opening.report, outcome.last())?;
+            give_up(&mut notes, folder, &opening.report, ends_at)?;
         }
         let FoundState { entries: checkpoints, chain: data, lost_floor } =
             opening.checkpoints(&names, &outcome, &mut notes)?;
         let (give_back, given_back) = channel();
         let applied = data.last().map(|data| data.index);
         let (segments, index) = opening.keep(&mut outcome, &mut found, applied, &give_back)?;
+        let mut written = as_found;
+        let mut write_notes = |notes: &Notes| {
+            if *notes == std::mem::replace(&mut written, notes.clone()) {
+                return Ok(());
+            }
+            let write = notes_file.replace(notes.encode());
+            write.run(disk).map_err(OpenError::io(&folder.join(NOTES_NAME)))
+        };
+        if mark.is_some_and(|mark| Some(mark.last.index) > ends_at.map(|last| last.index)) {
+            // A cut explains it. It is noted before the file with that cut may go.
+            notes.count_cut();
+            write_notes(&notes)?;
+        }
         opening.settle(&outcome, &found, &names)?;
         opening.reserve();
+        // Only now: what was torn by the loss of the last kernel is settled.
         note_start(&mut notes, disk);
-        if notes != as_found {
-            let write = notes_file.replace(notes.encode());
-            write.run(disk).map_err(OpenError::io(&folder.join(NOTES_NAME)))?;
-        }
+        write_notes(&notes)?;
         let mut log = Self {
             disk: disk.clone(),
             folder: folder.to_path_buf(),
@@ -258,6 +269,7 @@ fn evidence<D: Disk>(
         purged: notes.purged,
         void_through: notes.void_through,
         cuts_void_through,
+        cuts: notes.cuts,
         floor: notes.floor.filter(|floor| Some(floor.index) > notes.purged.map(|id| id.index)),
         free_sequence,
         given_up: notes.accepted.clone(),

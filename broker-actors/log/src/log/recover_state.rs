@@ -180,7 +180,7 @@ impl<D: Disk> Log<D> {
     /// When there is no such checkpoint, or a job is out.
     pub fn move_floor(&mut self, id: EntryId) -> Result<(), OpenError> {
         assert!(self.checkpoints().any(|held| held == id), "no checkpoint at {id} to be the floor");
-        assert!(self.flight.is_none() && self.wanted.notes.is_none(), "the log is in use");
+        assert!(self.flight.is_none() && !self.wanted.notes, "the log is in use");
         self.notes.floor = Some(id);
         let write = self.notes_file.replace(self.notes.encode());
         write.run(&self.disk).map_err(OpenError::io(&self.folder.join(NOTES_NAME)))?;

@@ -35,11 +35,12 @@ impl Walk {
     /// What was durable behind the last entry found. `written` is the newest segment that is there and
     /// was written to.
     pub(super) fn take_missing_end(&mut self, written: u64) {
-        let &Evidence { mark, floor, free_sequence, cuts_void_through, .. } = &self.evidence;
+        let &Evidence { mark, floor, free_sequence, cuts_void_through, cuts, .. } = &self.evidence;
         // In a file that is there the scan has found out. A cut that voids the segment tells why it
-        // went, and a newer segment may stand in its place.
+        // went, and a newer segment may stand in its place. The file with that cut may be purged since, but
+        // the notes have counted it.
         let seen = written.max(cuts_void_through).max(self.void_through);
-        let by_mark = mark.filter(|mark| mark.place.sequence > seen);
+        let by_mark = mark.filter(|mark| mark.cuts == cuts && mark.place.sequence > seen);
         let by_mark = by_mark.map(|mark| (mark.place.sequence, mark.last));
         let by_floor = floor.map(|last| (free_sequence, last));
         for (sequence, last) in [by_mark, by_floor].into_iter().flatten() {

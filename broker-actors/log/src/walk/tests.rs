@@ -45,7 +45,7 @@ fn scanned(sequence: u64, found: Vec<Found>) -> Source {
 
 fn marked(sequence: u64, nth: u32, last: EntryId) -> Evidence {
     let place = Place { sequence, offset: HEAD + nth * 104 };
-    Evidence { mark: Some(Mark { place, last }), ..Evidence::default() }
+    Evidence { mark: Some(Mark { place, last, cuts: 0 }), ..Evidence::default() }
 }
 
 fn entry(term: u64, index: u64) -> EntryId {
@@ -217,6 +217,9 @@ fn a_mark_in_a_file_that_is_not_there_names_what_was_in_it() {
     // A cut tells why the file went, or a newer one stands in its place.
     let cut = Evidence { cuts_void_through: 3, ..marked(3, 2, entry(2, 4)) };
     assert_eq!(stands(&walk(found(), cut)).0, [0]);
+    // The file with the cut is purged, but the notes have counted it.
+    let counted = Evidence { cuts: 1, ..marked(3, 2, entry(2, 4)) };
+    assert_eq!(stands(&walk(found(), counted)).0, [0]);
     let mut newer = found();
     newer.push(scanned(4, vec![whole(0, header(4, 3, 1, 1))]));
     let outcome = walk(newer, marked(3, 2, entry(2, 4)));

@@ -7,5 +7,6 @@ mod full;
 mod harness;
 mod missing;
 mod model;
+mod notes;
 mod numbers;
 mod rules;

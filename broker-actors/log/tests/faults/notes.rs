@@ -1,0 +1,77 @@
+//! The notes and the vote on their way to the disk: never an old value over a new one.
+
+use std::path::Path;
+
+use grus_log::{EntryId, EntryKind, Log, LogConfig, NewEntry, SimDisk};
+
+use crate::harness::FOLDER;
+use crate::model::{checkpoint, payload};
+
+fn open(disk: &SimDisk) -> Log<SimDisk> {
+    Log::open(disk, Path::new(FOLDER), LogConfig::default()).unwrap().0
+}
+
+fn append(log: &mut Log<SimDisk>, term: u64) -> EntryId {
+    let id = EntryId { term, index: log.last().map_or(0, |last| last.index + 1) };
+    let payload = [payload(id)];
+    let entry = NewEntry { kind: EntryKind::Normal, term, index: id.index, payload: &payload };
+    log.append(&[entry]).unwrap();
+    id
+}
+
+fn one_job(log: &mut Log<SimDisk>) {
+    let job = log.next_job().expect("there is something to do");
+    log.complete(job.run()).unwrap();
+}
+
+fn work(log: &mut Log<SimDisk>) {
+    while let Some(job) = log.next_job() {
+        log.complete(job.run()).unwrap();
+    }
+}
+
+#[test]
+fn notes_that_waited_never_come_over_those_of_a_snapshot_that_went_first() {
+    let disk = SimDisk::new(1);
+    let mut log = open(&disk);
+    append(&mut log, 1);
+    work(&mut log);
+    // Waits for the next commit, and both snapshots go first.
+    log.set_volatile();
+    for index in [10, 20] {
+        log.install(checkpoint(EntryId { term: 2, index }, true));
+        one_job(&mut log);
+    }
+    let purged = log.purged();
+    assert_eq!(purged, Some(EntryId { term: 2, index: 20 }));
+    work(&mut log);
+    let last = append(&mut log, 3);
+    work(&mut log);
+    drop(log);
+    disk.kill_process();
+    let log = open(&disk);
+    assert_eq!((log.purged(), log.last()), (purged, Some(last)));
+}
+
+/// A value that is asked for over and over before the disk is free takes the place of the older slot only,
+/// so that the newest durable one stands whatever becomes of the write.
+#[test]
+fn a_write_never_goes_over_the_newest_durable_value() {
+    let path = Path::new(FOLDER).join("vote");
+    let disk = SimDisk::new(2);
+    let mut log = open(&disk);
+    for round in 1..=20_u64 {
+        log.append_vote(&(round * 10).to_le_bytes());
+        work(&mut log);
+        let before = disk.content(&path);
+        for again in 1..=round % 4 + 1 {
+            log.append_vote(&(round * 10 + again).to_le_bytes());
+        }
+        work(&mut log);
+        let after = disk.content(&path);
+        let stands = |half: usize| before[half * 1024..][..1024] == after[half * 1024..][..1024];
+        let newest =
+            before.chunks(1024).position(|half| half[16..24] == (round * 10).to_le_bytes());
+        assert!(stands(newest.expect("it is durable")), "round {round}: written in place");
+    }
+}
