@@ -22,6 +22,7 @@ use crate::maker::{MakeError, Maker, Origin};
 use crate::notes::{ACCEPTED_RANGES_MAX, Notes};
 use crate::report::Report;
 use crate::segment::{FreeMapping, Previous, Segment};
+use crate::slots::SlotFile;
 use crate::switches::OrderRule;
 use crate::walk::{Evidence, Outcome};
 
@@ -97,24 +98,17 @@ impl<D: Disk> Log<D> {
         let (give_back, given_back) = channel();
         let applied = data.last().map(|data| data.index);
         let (segments, index) = opening.keep(&mut outcome, &mut found, applied, &give_back)?;
-        let mut written = as_found;
-        let mut write_notes = |notes: &Notes| {
-            if *notes == std::mem::replace(&mut written, notes.clone()) {
-                return Ok(());
-            }
-            let write = notes_file.replace(notes.encode());
-            write.run(disk).map_err(OpenError::io(&folder.join(NOTES_NAME)))
-        };
+        let mut noted = Noted { disk, folder, file: &mut notes_file, written: as_found };
         if mark.is_some_and(|mark| Some(mark.last.index) > ends_at.map(|last| last.index)) {
             // A cut explains it. It is noted before the file with that cut may go.
             notes.count_cut();
-            write_notes(&notes)?;
+            noted.write(&notes)?;
         }
         opening.settle(&outcome, &found, &names)?;
         opening.reserve();
         // Only now: what was torn by the loss of the last kernel is settled.
         note_start(&mut notes, disk);
-        write_notes(&notes)?;
+        noted.write(&notes)?;
         let mut log = Self {
             disk: disk.clone(),
             folder: folder.to_path_buf(),
@@ -226,6 +220,26 @@ impl<D: Disk> Leaving<D> {
             remove: Vec::new(),
             unmap: Vec::new(),
         }
+    }
+}
+
+/// The notes while the log is being opened.
+struct Noted<'a, D: Disk> {
+    disk: &'a D,
+    folder: &'a Path,
+    file: &'a mut SlotFile,
+    written: Notes,
+}
+
+impl<D: Disk> Noted<'_, D> {
+    /// Makes them durable, where they are not.
+    fn write(&mut self, notes: &Notes) -> Result<(), OpenError> {
+        if self.written == *notes {
+            return Ok(());
+        }
+        self.written.clone_from(notes);
+        let write = self.file.replace(notes.encode());
+        write.run(self.disk).map_err(OpenError::io(&self.folder.join(NOTES_NAME)))
     }
 }
 
