@@ -238,7 +238,10 @@ impl<D: Disk> Log<D> {
                 }
                 tracing::warn!(%error, index = done.entry.id.index, "checkpoint has to wait");
                 self.room.disk_full = true;
-                self.publishing.push_front(Publishing { publication, done });
+                // Void when a snapshot came meanwhile, which goes before anything else is written.
+                if !self.publishing.iter().any(Publishing::goes_first) {
+                    self.publishing.push_front(Publishing { publication, done });
+                }
                 // What it synced before is no longer known to be dirty, so sync again.
                 for segment in &mut self.segments {
                     segment.dirty |= segment.file.is_some();

@@ -64,7 +64,8 @@ impl<D: Disk> Log<D> {
         }
         self.take_mappings_back();
         if self.publishing.front().is_some_and(Publishing::goes_first) {
-            let work = self.publish()?;
+            // Where it finds the disk full, what has gone before makes room.
+            let work = self.publish().or_else(|| self.remove())?;
             return Some(Job { disk: self.disk.clone(), folder: self.folder.clone(), work });
         }
         let work = self.choose()?;

@@ -53,6 +53,35 @@ fn notes_that_waited_never_come_over_those_of_a_snapshot_that_went_first() {
     assert_eq!((log.purged(), log.last()), (purged, Some(last)));
 }
 
+/// A checkpoint is refused by a full disk while a snapshot comes: the snapshot still goes before anything else is
+/// written, or the notes would name a checkpoint that is not there.
+#[test]
+fn a_snapshot_goes_first_also_behind_a_checkpoint_that_was_refused() {
+    let disk = SimDisk::new(3);
+    let mut log = open(&disk);
+    append(&mut log, 1);
+    let seal = EntryId { term: 1, index: 1 };
+    let payload = [payload(seal)];
+    let entry = NewEntry { kind: EntryKind::Seal, term: 1, index: 1, payload: &payload };
+    log.append(&[entry]).unwrap();
+    work(&mut log);
+    log.checkpoint(checkpoint(seal, true)).unwrap();
+    let job = log.next_job().expect("the checkpoint");
+    let snapshot = EntryId { term: 2, index: 20 };
+    log.install(checkpoint(snapshot, true));
+    log.set_volatile();
+    disk.set_capacity_bytes(disk.used_bytes());
+    log.complete(job.run()).unwrap();
+    assert!(log.is_disk_full(), "the checkpoint was refused");
+    disk.set_capacity_bytes(u64::MAX);
+    log.request_room();
+    one_job(&mut log);
+    drop(log);
+    disk.kill_process();
+    let log = open(&disk);
+    assert_eq!((log.purged(), log.floor()), (Some(snapshot), Some(snapshot)));
+}
+
 /// A value that is asked for over and over before the disk is free takes the place of the older slot only,
 /// so that the newest durable one stands whatever becomes of the write.
 #[test]
