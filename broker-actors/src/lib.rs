@@ -43,4 +43,4 @@ pub mod topic_queue;
 
 pub use broker::{Addresses, Broker, StartError};
 pub use config::BrokerConfig;
-pub use run::{BrokerArgs, RunError, run_from};
+pub use run::{BrokerRunError, run_from};

@@ -1,88 +1,25 @@
-//! A broker as a process: arguments, log lines, signals, exit code. Both `grus-broker` and
+//! A broker as a process: log lines, signals, what it says. Both `grus-broker` and
 //! `grus broker` are this.
 
-use std::io::Write as _;
-use std::path::PathBuf;
-
 use grus_mailbox::{Process, System};
-use grus_registry::configuration::{ConfigError, Loaded};
-use grus_registry::daemon::{Signals, raise_descriptor_limit, start_log_lines};
-use thiserror::Error;
+use grus_registry::configuration::Loaded;
+use grus_registry::daemon::{DaemonArgs, RunError, Signals, raise_descriptor_limit};
 
 use crate::broker::{Broker, StartError};
 use crate::config::{BROKER_SCHEMA, BrokerConfig};
 
-/// What the command line says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct BrokerArgs {
-    /// The configuration file.
-    pub config: Option<PathBuf>,
-    /// Folder of the data, over the configuration's.
-    pub data: Option<PathBuf>,
-    /// Where clients connect, over the configuration's.
-    pub listen: Option<String>,
-    /// Where HTTP is served, over the configuration's.
-    pub http: Option<String>,
-    /// Print every setting in force, and end.
-    pub print_config: bool,
-}
-
-/// Why a broker process ends early. One line for the operator.
-#[derive(Debug, Error)]
-pub enum RunError {
-    /// The configuration is refused.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The broker could not start.
-    #[error(transparent)]
-    Start(#[from] StartError),
-    /// The system refused something a process needs.
-    #[error("{0}")]
-    System(String),
-}
-
-impl RunError {
-    /// The exit code: 2 for a refused configuration, 1 for all else.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Config(_) => 2,
-            Self::Start(_) | Self::System(_) => 1,
-        }
-    }
-}
-
-impl BrokerArgs {
-    /// Reads the configuration that the arguments name, under their own values.
-    ///
-    /// # Errors
-    /// [`ConfigError`].
-    pub fn load(&self) -> Result<Loaded<BrokerConfig>, ConfigError> {
-        let data = self.data.as_ref().map(|data| data.to_string_lossy().into_owned());
-        let given = [
-            ("broker.data", data),
-            ("listen.address", self.listen.clone()),
-            ("http.address", self.http.clone()),
-        ];
-        let overrides: Vec<_> =
-            given.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
-        BROKER_SCHEMA.load(self.config.as_deref(), &overrides)
-    }
-}
+/// Why a broker process ends early.
+pub type BrokerRunError = RunError<StartError>;
 
 /// Runs a broker until it is told to stop, by SIGTERM or Ctrl-C. Sets up log lines on standard
 /// error; blocks the thread.
 ///
 /// # Errors
 /// [`RunError`] when it could not start.
-pub fn run_from(args: &BrokerArgs) -> Result<(), RunError> {
-    let loaded = args.load()?;
-    if args.print_config {
-        let mut out = std::io::stdout().lock();
-        let _ = out.write_all(BROKER_SCHEMA.print(&loaded).as_bytes()); // the reader may have left
+pub fn run_from(args: &DaemonArgs) -> Result<(), BrokerRunError> {
+    let Some(loaded) = args.begin(&BROKER_SCHEMA, |config| &config.logging_filter)? else {
         return Ok(());
-    }
-    start_log_lines(&loaded.config.logging_filter).map_err(RunError::System)?;
+    };
     Broker::run(loaded)
 }
 
@@ -92,12 +29,12 @@ impl Broker {
     ///
     /// # Errors
     /// [`RunError`] when it could not start.
-    pub fn run(config: impl Into<Loaded<BrokerConfig>>) -> Result<(), RunError> {
+    pub fn run(config: impl Into<Loaded<BrokerConfig>>) -> Result<(), BrokerRunError> {
         raise_descriptor_limit();
         System::new().block_on(async {
             let mut signals = Signals::listen().map_err(RunError::System)?;
             let broker = tokio::select! {
-                started = Broker::start(config, Process::system()) => started?,
+                started = Broker::start(config, Process::system()) => started.map_err(RunError::Start)?,
                 // Nothing is served yet; what was begun is recovered at the next start.
                 name = signals.next() => {
                     tracing::info!(signal = name, "stopped before it was ready");
@@ -128,6 +65,8 @@ impl Broker {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     #[test]
@@ -135,13 +74,10 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let file = temporary.path().join("broker.toml");
         std::fs::write(&file, "[listen]\naddress = \"a:1\"\n[http]\naddress = \"b:2\"\n").unwrap();
-        let args = BrokerArgs {
-            config: Some(file),
-            data: Some("/d".into()),
-            listen: Some("c:3".into()),
-            ..BrokerArgs::default()
-        };
-        let config = args.load().unwrap().config;
+        let mut args = DaemonArgs { config: Some(file), ..DaemonArgs::default() };
+        args.set("broker.data", "/d");
+        args.set("listen.address", "c:3");
+        let config = BROKER_SCHEMA.load(args.config.as_deref(), &args.overrides).unwrap().config;
         assert_eq!(config.listen_address, "c:3");
         assert_eq!(config.http_address, "b:2");
         assert_eq!(config.data, PathBuf::from("/d"));
@@ -149,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_refused_configuration_has_an_exit_code_of_its_own() {
-        let args = BrokerArgs { config: Some("/nonexistent.toml".into()), ..BrokerArgs::default() };
+        let args = DaemonArgs { config: Some("/nonexistent.toml".into()), ..DaemonArgs::default() };
         let error = run_from(&args).unwrap_err();
         assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().contains("/nonexistent.toml"));

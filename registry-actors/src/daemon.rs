@@ -1,10 +1,82 @@
-//! What every daemon of Grus does alike: log lines, signals, descriptors.
+//! What every daemon of Grus does alike: arguments, log lines, signals, descriptors, exit code.
 
-use std::io::IsTerminal;
+mod program;
 
+use std::io::{IsTerminal, Write as _};
+use std::path::PathBuf;
+
+pub use program::Program;
 use rustix::process::{Resource, getrlimit, setrlimit};
+use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+
+use crate::configuration::{ConfigError, Loaded, Schema};
+
+/// What the command line of a daemon says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DaemonArgs {
+    /// The configuration file.
+    pub config: Option<PathBuf>,
+    /// Keys of the configuration (`section.key`) and their values, over the file's and the
+    /// environment's.
+    pub overrides: Vec<(String, String)>,
+    /// Print every setting in force, and end.
+    pub print_config: bool,
+}
+
+impl DaemonArgs {
+    /// Sets a key of the configuration.
+    pub fn set(&mut self, key: &str, value: impl Into<String>) {
+        self.overrides.push((key.to_owned(), value.into()));
+    }
+
+    /// How each daemon begins: reads its configuration, and prints it if that is all that is
+    /// asked (then nothing is returned), or else sets up log lines on standard error by the
+    /// filter that the configuration has.
+    ///
+    /// # Errors
+    /// [`RunError::Config`]; [`RunError::System`] when log lines cannot be set up.
+    pub fn begin<C: Default, S>(
+        &self,
+        schema: &Schema<C>,
+        logging_filter: impl FnOnce(&C) -> &str,
+    ) -> Result<Option<Loaded<C>>, RunError<S>> {
+        let loaded = schema.load(self.config.as_deref(), &self.overrides)?;
+        if self.print_config {
+            let mut out = std::io::stdout().lock();
+            let _ = out.write_all(schema.print(&loaded).as_bytes()); // the reader may have left
+            return Ok(None);
+        }
+        start_log_lines(logging_filter(&loaded.config)).map_err(RunError::System)?;
+        Ok(Some(loaded))
+    }
+}
+
+/// Why a daemon ends early. One line for the operator. `S` is why this kind could not start.
+#[derive(Debug, Error)]
+pub enum RunError<S> {
+    /// The configuration is refused.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The daemon could not start.
+    #[error("{0}")]
+    Start(S),
+    /// The system refused something a process needs.
+    #[error("{0}")]
+    System(String),
+}
+
+impl<S> RunError<S> {
+    /// The exit code: 2 for a refused configuration, 1 for all else.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => 2,
+            Self::Start(_) | Self::System(_) => 1,
+        }
+    }
+}
 
 /// Writes log lines to standard error, those that `filter` lets through.
 ///

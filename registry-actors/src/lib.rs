@@ -41,7 +41,7 @@ pub use policy::TopicPolicy;
 pub use remote::{Claims, RemoteService, RemoteSettings, RemoteState};
 pub use request::{Enrolled, RefusedTopics, RegistryHandle, RegistryRequest, TopicCreated};
 pub use routing::{BrokerPlace, RouteSpan, RoutingTable, ShardPlace, TopicRoutes};
-pub use run::{RegistryArgs, run_from};
+pub use run::{RegistryRunError, run_from};
 pub use service::{
     RegistryPlaces, RegistryService, RegistrySettings, RegistryStartError, draw_number,
 };

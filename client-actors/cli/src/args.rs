@@ -58,7 +58,7 @@ pub enum Command {
     /// Run a broker in the foreground
     Broker(BrokerArgs),
     /// Run a registry in the foreground: for several brokers
-    Registry(RegistryArgs),
+    Registry(DaemonArgs),
     /// Create, list, describe, alter or delete topics
     #[command(subcommand)]
     Topic(TopicCommand),
@@ -76,16 +76,16 @@ pub enum Command {
     Quickstart(QuickstartArgs),
 }
 
-/// `grus registry`
+/// `grus registry`, and what `grus broker` takes as well.
 #[derive(Debug, Args)]
-pub struct RegistryArgs {
+pub struct DaemonArgs {
     /// Configuration file (TOML)
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Folder of the data
     #[arg(long, value_name = "DIR")]
-    pub data: Option<PathBuf>,
-    /// Where brokers and clients connect
+    pub data: Option<String>,
+    /// Where clients (and brokers, of a registry) connect
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
     /// Print every setting in force and where it came from, and end
@@ -96,21 +96,12 @@ pub struct RegistryArgs {
 /// `grus broker`
 #[derive(Debug, Args)]
 pub struct BrokerArgs {
-    /// Configuration file (TOML)
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Folder of the data
-    #[arg(long, value_name = "DIR")]
-    pub data: Option<PathBuf>,
-    /// Where producers and consumers connect
-    #[arg(long, value_name = "ADDR")]
-    pub listen: Option<String>,
+    /// What every daemon takes.
+    #[command(flatten)]
+    pub daemon: DaemonArgs,
     /// Where the page and its API are served
     #[arg(long, value_name = "ADDR")]
     pub http: Option<String>,
-    /// Print every setting in force, and end
-    #[arg(long)]
-    pub print_config: bool,
 }
 
 /// When a receipt leaves.

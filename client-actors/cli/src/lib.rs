@@ -6,8 +6,8 @@
 
 pub mod args;
 pub mod bench;
-pub mod broker;
 pub mod consume;
+pub mod daemon;
 pub mod failure;
 pub mod input;
 pub mod lines;
@@ -17,7 +17,6 @@ pub mod message_text;
 pub mod output;
 pub mod produce;
 pub mod quickstart;
-pub mod registry;
 pub mod session;
 pub mod topic;
 pub mod units;
@@ -52,8 +51,8 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<(), Failure> {
     let common = cli.common;
     match cli.command {
-        Command::Broker(args) => broker::run(args),
-        Command::Registry(args) => registry::run(args),
+        Command::Broker(args) => daemon::broker(args),
+        Command::Registry(args) => daemon::registry(args),
         Command::Topic(command) => session::block_on(topic::run(&common, &command)),
         Command::Produce(args) => session::block_on(produce::run(&common, &args)),
         Command::Consume(args) => session::block_on(consume::run(&common, &args)),
