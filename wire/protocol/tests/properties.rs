@@ -11,8 +11,8 @@ use grus_protocol::message::{
 };
 use grus_protocol::{
     BatchBuilder, BatchLimits, ErrorReply, FrameHead, FrameLimits, MessageId, NewRecord, Offset,
-    Opcode, ProducerEpoch, ProducerId, QueueId, Record, RecordBatch, Sequence, TimestampMs,
-    TopicId, TopicName, frame,
+    Opcode, ProducerEpoch, ProducerId, QueueId, RecordBatch, Sequence, TimestampMs, TopicId,
+    TopicName, frame,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -94,37 +94,6 @@ fn build(records: &[NewRecord], producer: (u64, u32, u64), is_gray: bool) -> Byt
     builder.finish()
 }
 
-/// Makes a new record out of a decoded one, every field of it.
-fn rebuilt(record: &Record) -> NewRecord {
-    use grus_protocol::batch::RecordAttributes as Has;
-    NewRecord {
-        id: record.id(),
-        born: record.born(),
-        priority: record.attributes().contains(Has::PRIORITY).then(|| record.priority()),
-        deliver_at: record.deliver_at(),
-        keys: record.keys().map(Bytes::copy_from_slice).collect(),
-        tag: record.tag().map(Into::into),
-        headers: record
-            .headers()
-            .map(|(name, value)| (name.to_owned(), Bytes::copy_from_slice(value)))
-            .collect(),
-        order_key: record.order_key().map(Bytes::copy_from_slice),
-        ttl_ms: record.ttl_ms(),
-        dedup_key: record.dedup_key().map(Bytes::copy_from_slice),
-        lane: record.lane().map(Into::into),
-        retry_count: record.attributes().contains(Has::RETRY_COUNT).then(|| record.retry_count()),
-        origin: record.origin().map(|origin| Origin {
-            topic: TopicName::parse_any(origin.topic).unwrap(),
-            queue: origin.queue,
-            offset: origin.offset,
-        }),
-        is_tombstone: record.is_tombstone(),
-        extension: record.extension().map(Bytes::copy_from_slice),
-        delay_ms: record.delay_ms(),
-        body: record.body_bytes(),
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
@@ -142,7 +111,7 @@ proptest! {
         prop_assert_eq!(Some(batch.born_max()), records.iter().map(|one| one.born).max());
         let tags = records.iter().filter_map(|one| one.tag.as_deref());
         prop_assert_eq!(batch.tag_bloom(), bloom_of(tags));
-        let read: Vec<_> = batch.records().map(|one| rebuilt(&one.unwrap())).collect();
+        let read: Vec<_> = batch.records().map(|one| NewRecord::of(&one.unwrap())).collect();
         prop_assert_eq!(read, records);
     }
 
@@ -226,13 +195,13 @@ proptest! {
         let checksum = crc32c::crc32c(&bytes[12..]);
         bytes[8..12].copy_from_slice(&checksum.to_le_bytes());
         if let Ok(batch) = RecordBatch::check(bytes.freeze(), &all_limits()) {
-            let read: Vec<_> = batch.records().map(|one| rebuilt(&one.unwrap())).collect();
+            let read: Vec<_> = batch.records().map(|one| NewRecord::of(&one.unwrap())).collect();
             let mut builder = BatchBuilder::new(all_limits());
             for one in &read {
                 builder.push(one).unwrap();
             }
             let again = RecordBatch::check(builder.finish(), &all_limits()).unwrap();
-            let reread: Vec<_> = again.records().map(|one| rebuilt(&one.unwrap())).collect();
+            let reread: Vec<_> = again.records().map(|one| NewRecord::of(&one.unwrap())).collect();
             prop_assert_eq!(reread, read);
         }
     }

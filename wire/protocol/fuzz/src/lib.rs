@@ -1,12 +1,9 @@
 //! What the fuzz targets share.
 
 use bytes::{Bytes, BytesMut};
-use grus_protocol::batch::{Origin, RecordAttributes};
 use grus_protocol::frame;
 use grus_protocol::message::Request;
-use grus_protocol::{
-    BatchBuilder, BatchError, BatchLimits, NewRecord, Record, RecordBatch, TopicName,
-};
+use grus_protocol::{BatchBuilder, BatchError, BatchLimits, NewRecord, RecordBatch};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -43,7 +40,7 @@ pub fn resealed(data: &[u8]) -> Bytes {
 /// # Errors
 /// The first record that cannot be read.
 pub fn read_all(batch: &RecordBatch) -> Result<Vec<NewRecord>, BatchError> {
-    batch.records().map(|record| record.map(|one| to_new(&one))).collect()
+    batch.records().map(|record| record.map(|one| NewRecord::of(&one))).collect()
 }
 
 /// A batch of these records, under no limits.
@@ -53,34 +50,4 @@ pub fn rebuild(records: &[NewRecord]) -> Bytes {
         builder.push(record).expect("what could be read can be built");
     }
     builder.finish()
-}
-
-fn to_new(record: &Record) -> NewRecord {
-    let has = |attribute| record.attributes().contains(attribute);
-    NewRecord {
-        id: record.id(),
-        born: record.born(),
-        priority: has(RecordAttributes::PRIORITY).then(|| record.priority()),
-        deliver_at: record.deliver_at(),
-        keys: record.keys().map(Bytes::copy_from_slice).collect(),
-        tag: record.tag().map(Into::into),
-        headers: record
-            .headers()
-            .map(|(name, value)| (name.to_owned(), Bytes::copy_from_slice(value)))
-            .collect(),
-        order_key: record.order_key().map(Bytes::copy_from_slice),
-        ttl_ms: record.ttl_ms(),
-        dedup_key: record.dedup_key().map(Bytes::copy_from_slice),
-        lane: record.lane().map(Into::into),
-        retry_count: has(RecordAttributes::RETRY_COUNT).then(|| record.retry_count()),
-        origin: record.origin().map(|origin| Origin {
-            topic: TopicName::parse_any(origin.topic).expect("checked when it was read"),
-            queue: origin.queue,
-            offset: origin.offset,
-        }),
-        is_tombstone: record.is_tombstone(),
-        extension: record.extension().map(Bytes::copy_from_slice),
-        delay_ms: record.delay_ms(),
-        body: record.body_bytes(),
-    }
 }

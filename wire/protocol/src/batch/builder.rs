@@ -7,7 +7,8 @@ use super::compress::compress;
 use super::cursor::{fold_zigzag, put_varint, varint_bytes};
 use super::header::BATCH_HEADER_BYTES;
 use super::{
-    BatchAttributes, BatchHeader, Compression, MESSAGE_BYTES_LIMIT, RecordAttributes, RecordError,
+    BatchAttributes, BatchHeader, Compression, MESSAGE_BYTES_LIMIT, Record, RecordAttributes,
+    RecordError,
 };
 use crate::ids::{MessageId, Offset, ProducerEpoch, ProducerId, QueueId, Sequence, TimestampMs};
 use crate::limits::{BatchLimits, PRIORITY_MAX};
@@ -67,6 +68,37 @@ impl NewRecord {
     /// A record with a body and nothing else.
     pub fn new(id: MessageId, born: TimestampMs, body: impl Into<Bytes>) -> Self {
         Self { id, born, body: body.into(), ..Self::default() }
+    }
+
+    /// What `record` was made of, every field of it: for a record that is to be encoded again.
+    pub fn of(record: &Record) -> Self {
+        let has = |attribute| record.attributes().contains(attribute);
+        Self {
+            id: record.id(),
+            born: record.born(),
+            priority: has(RecordAttributes::PRIORITY).then(|| record.priority()),
+            deliver_at: record.deliver_at(),
+            keys: record.keys().map(Bytes::copy_from_slice).collect(),
+            tag: record.tag().map(Into::into),
+            headers: record
+                .headers()
+                .map(|(name, value)| (name.to_owned(), Bytes::copy_from_slice(value)))
+                .collect(),
+            order_key: record.order_key().map(Bytes::copy_from_slice),
+            ttl_ms: record.ttl_ms(),
+            dedup_key: record.dedup_key().map(Bytes::copy_from_slice),
+            lane: record.lane().map(Into::into),
+            retry_count: has(RecordAttributes::RETRY_COUNT).then(|| record.retry_count()),
+            origin: record.origin().map(|origin| Origin {
+                topic: TopicName::parse_any(origin.topic).expect("checked when it was read"),
+                queue: origin.queue,
+                offset: origin.offset,
+            }),
+            is_tombstone: record.is_tombstone(),
+            extension: record.extension().map(Bytes::copy_from_slice),
+            delay_ms: record.delay_ms(),
+            body: record.body_bytes(),
+        }
     }
 
     /// Which fields it has.
