@@ -17,19 +17,28 @@ struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// Mounted with room for `mib` MiB, or why not.
-    fn mount(mib: u32) -> Result<Self, String> {
-        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    /// Mounted with room for `mib` MiB; `None`, with the reason printed, where that may not be.
+    fn mount(mib: u32) -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
         let size = format!("size={mib}m,nr_inodes=256");
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
             .arg(folder.path())
             .output();
-        match mounted {
-            Ok(done) if done.status.success() => Ok(Self { folder }),
-            Ok(done) => Err(String::from_utf8_lossy(&done.stderr).trim().to_owned()),
-            Err(error) => Err(format!("mount: {error}")),
-        }
+        let why = match mounted {
+            Ok(done) if done.status.success() => return Some(Self { folder }),
+            Ok(done) => String::from_utf8_lossy(&done.stderr).trim().to_owned(),
+            Err(error) => error.to_string(),
+        };
+        println!("skipped: a small tmpfs cannot be mounted here ({why})");
+        None
+    }
+
+    /// Where a broker of small segments lives on it.
+    fn home(&self) -> Home {
+        Home::at(&self.path().join("data"))
+            .with("GRUS__LOG__SEGMENT_BYTES", "4MiB")
+            .with("GRUS__LOG__FIRST_SEGMENT_BYTES", "4MiB")
     }
 
     fn path(&self) -> &Path {
@@ -61,16 +70,8 @@ impl Drop for SmallDisk {
 
 #[test]
 fn producers_are_told_readers_are_served_and_it_heals() {
-    let disk = match SmallDisk::mount(256) {
-        Ok(disk) => disk,
-        Err(why) => {
-            println!("skipped: a small tmpfs cannot be mounted here ({why})");
-            return;
-        }
-    };
-    let home = Home::at(&disk.path().join("data"))
-        .with("GRUS__LOG__SEGMENT_BYTES", "4MiB")
-        .with("GRUS__LOG__FIRST_SEGMENT_BYTES", "4MiB");
+    let Some(disk) = SmallDisk::mount(256) else { return };
+    let home = disk.home();
     let mut broker = home.start();
     create(&home, "t", 1);
     home.grus_fed(&["produce", "t"], b"first\n").ok();
@@ -111,16 +112,8 @@ fn producers_are_told_readers_are_served_and_it_heals() {
 
 #[test]
 fn a_start_without_any_room_serves_readers_refuses_producers_and_heals() {
-    let disk = match SmallDisk::mount(128) {
-        Ok(disk) => disk,
-        Err(why) => {
-            println!("skipped: a small tmpfs cannot be mounted here ({why})");
-            return;
-        }
-    };
-    let home = Home::at(&disk.path().join("data"))
-        .with("GRUS__LOG__SEGMENT_BYTES", "4MiB")
-        .with("GRUS__LOG__FIRST_SEGMENT_BYTES", "4MiB");
+    let Some(disk) = SmallDisk::mount(128) else { return };
+    let home = disk.home();
     let mut broker = home.start();
     create(&home, "t", 1);
     home.grus_fed(&["produce", "t"], b"first\nsecond\n").ok();
