@@ -60,15 +60,7 @@ fn produce(topic: &str, queue: u32) -> Produce {
 }
 
 fn fetch(topic: &str, queue: u32, offset: u64, wait_ms: u32) -> Fetch {
-    Fetch {
-        topic: name(topic),
-        topic_id: TopicId::UNKNOWN,
-        queue: QueueId(queue),
-        offset: Offset(offset),
-        last_term: Term::UNKNOWN,
-        bytes_max: 1 << 20,
-        wait_ms,
-    }
+    Fetch { wait_ms, ..Fetch::new(name(topic), QueueId(queue), Offset(offset), 1 << 20) }
 }
 
 /// The bodies of a fetch from `offset` on.

@@ -133,15 +133,8 @@ async fn the_live_metrics_and_the_documented_ones_are_the_same() {
     let (broker, http) = start(&folder).await;
     let mut client = Client::greeted(broker.addresses().listen).await;
     send(&mut client, "t", &[b"a"]).await;
-    let unknown = Fetch {
-        topic: TopicName::try_from("unknown").unwrap(),
-        topic_id: TopicId::UNKNOWN,
-        queue: QueueId(0),
-        offset: Offset(0),
-        last_term: Term(0),
-        bytes_max: 1,
-        wait_ms: 0,
-    };
+    let unknown = TopicName::try_from("unknown").unwrap();
+    let unknown = Fetch::new(unknown, QueueId(0), Offset(0), 1);
     client.call(&unknown).await.unwrap_err();
     drop(client);
     let mut rounds = 0;

@@ -187,15 +187,7 @@ pub fn receipt(offset: u64) -> Receipt {
 
 /// A Fetch of queue 0 from its first offset.
 pub fn fetch(bytes_max: u32) -> message::Fetch {
-    message::Fetch {
-        topic: topic(),
-        topic_id: TopicId::UNKNOWN,
-        queue: QueueId(0),
-        offset: Offset(0),
-        last_term: Term::UNKNOWN,
-        bytes_max,
-        wait_ms: 0,
-    }
+    message::Fetch::new(topic(), QueueId(0), Offset(0), bytes_max)
 }
 
 /// What a queue answers to it: one batch with these bytes.

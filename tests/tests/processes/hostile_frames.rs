@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use grus_protocol::frame::FrameHead;
-use grus_protocol::ids::{Offset, QueueId, Term, TopicId};
+use grus_protocol::ids::{Offset, QueueId, TopicId};
 use grus_protocol::message::{Fetch, Hello, Ping, Produce};
 use grus_protocol::{ErrorCode, TopicName};
 use grus_tests::broker::Home;
@@ -30,15 +30,7 @@ fn produce() -> Produce {
 }
 
 fn fetch(bytes_max: u32) -> Fetch {
-    Fetch {
-        topic: topic(),
-        topic_id: TopicId::UNKNOWN,
-        queue: QueueId(0),
-        offset: Offset(0),
-        last_term: Term::UNKNOWN,
-        bytes_max,
-        wait_ms: 0,
-    }
+    Fetch::new(topic(), QueueId(0), Offset(0), bytes_max)
 }
 
 /// A ping with bytes of it replaced.

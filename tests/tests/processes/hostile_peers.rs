@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use grus_protocol::TopicName;
-use grus_protocol::ids::{Offset, QueueId, Term, TopicId};
+use grus_protocol::ids::{Offset, QueueId, TopicId};
 use grus_protocol::message::{Fetch, Ping, Produce};
 use grus_tests::broker::Home;
 use grus_tests::hostile::{Peer, batch, framed};
@@ -34,15 +34,7 @@ fn produce(name: &str) -> Produce {
 }
 
 fn fetch(name: &str, bytes_max: u32, wait_ms: u32, offset: u64) -> Fetch {
-    Fetch {
-        topic: topic(name),
-        topic_id: TopicId::UNKNOWN,
-        queue: QueueId(0),
-        offset: Offset(offset),
-        last_term: Term::UNKNOWN,
-        bytes_max,
-        wait_ms,
-    }
+    Fetch { wait_ms, ..Fetch::new(topic(name), QueueId(0), Offset(offset), bytes_max) }
 }
 
 /// Lets a byte go every tenth of a second until the broker closes the connection; how long it

@@ -30,6 +30,15 @@ wire_message! {
     }
 }
 
+impl Fetch {
+    /// A Fetch by one that knows nothing yet: of whichever incarnation and term is there, and
+    /// without waiting.
+    pub const fn new(topic: TopicName, queue: QueueId, offset: Offset, bytes_max: u32) -> Self {
+        let (topic_id, last_term) = (TopicId::UNKNOWN, Term::UNKNOWN);
+        Self { topic, topic_id, queue, offset, last_term, bytes_max, wait_ms: 0 }
+    }
+}
+
 wire_message! {
     /// The batches, whose bytes are the frame's body. None of them is not an error: there is no
     /// message yet.
