@@ -2,14 +2,18 @@
 //! request in the order of arrival, and waits here where a queue has no room: that order, and that
 //! wait, are what keeps the batches of a queue in order and a fast producer in bounds.
 
+mod alike;
+mod readership;
 mod subscriptions;
+
+pub use readership::Readership;
 
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use grus_mailbox::{Clock, Inbox, reply};
-use grus_protocol::batch::{Compression, RecordBatch, RecordError, RecordView};
+use grus_protocol::batch::{Compression, RecordBatch, RecordView};
 use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::ids::{BrokerAddress, QueueId, TopicId};
 use grus_protocol::limits::{BatchLimits, FrameLimits};
@@ -22,7 +26,6 @@ use grus_protocol::names::TopicName;
 use grus_registry::RoutingTable;
 use tokio::sync::watch;
 
-use crate::commands::DedupKey;
 use crate::connection::replies::{Outgoing, ReplyTo};
 use crate::connection::requests::Request;
 use crate::connection::timeouts::Timed;
@@ -35,6 +38,7 @@ use crate::socket::Gate;
 use crate::socket::alarm::Alarm;
 use crate::statuses::describe;
 use crate::topic_queue::{self, At, ListedOffset, QueueAsk, QueueHandle};
+use alike::Alike;
 use subscriptions::ConnectionSubscriptions;
 
 /// How long a client waits before it repeats what was refused for want of room.
@@ -107,7 +111,8 @@ impl Dispatcher {
         let compressions = Compression::None.bit();
         let batch_limits = BatchLimits { compressions, ..service.batch_limits };
         let alarm = Alarm::new(service.clock, writer.clone());
-        let subscriptions = ConnectionSubscriptions::new(writer.clone(), compressions);
+        let readership = Readership { compressions, clock: service.clock };
+        let subscriptions = ConnectionSubscriptions::new(writer.clone(), readership);
         let watching = None;
         Self { service, gate, seen, routes, batch_limits, subscriptions, writer, watching, alarm }
     }
@@ -243,17 +248,20 @@ impl Dispatcher {
             Ok(handle) => handle,
             Err(error) => return reply.error(error),
         };
-        let mut once = OneKey::new();
-        let look = |record: &RecordView<'_>| once.look(record);
+        let mut alike = Alike::new(self.service.clock.now());
+        let look = |record: &RecordView<'_>| alike.look(record);
         let batch = match RecordBatch::check_each(body, &self.batch_limits, look) {
             Ok(batch) => batch,
             Err(error) => return reply.error(error.to_reply()),
         };
+        if let Err(error) = alike.suits(topic.settings.kind) {
+            return reply.error(error);
+        }
         self.service.metrics.batch_taken(batch.count(), batch.len_bytes());
         let (id, epoch) = (batch.producer_id(), batch.producer_epoch());
         self.gate.facts().borrow_mut().produced(id, epoch, batch.count());
         let message =
-            topic_queue::Produce { batch, dedup_key: once.key(), reply: reply.produced() };
+            topic_queue::Produce { batch, dedup_key: alike.key(), reply: reply.produced() };
         let Err(refused) = handle.produce.try_put(message) else { return };
         if refused.is_full() {
             // Stopped meanwhile: its port is dropped and says that the queue is not there now.
@@ -291,6 +299,10 @@ impl Dispatcher {
         })
     }
 
+    fn readership(&self) -> Readership {
+        Readership { compressions: self.batch_limits.compressions, clock: self.service.clock }
+    }
+
     fn fetch(&mut self, ask: &Fetch, reply: ReplyTo) {
         let handle = match self.queue(&ask.topic, ask.topic_id, ask.queue) {
             Ok(handle) => handle,
@@ -302,7 +314,7 @@ impl Dispatcher {
             last_term: ask.last_term,
             bytes_max: ask.bytes_max.min(self.service.fetch_bytes_max),
             wait_ms: ask.wait_ms.min(self.service.fetch_wait_ms_max),
-            reply: reply.fetched(self.batch_limits.compressions),
+            reply: reply.fetched(self.readership()),
         };
         let _ = handle.fetch.try_put(message); // refused: its port is dropped, which answers
     }
@@ -427,32 +439,6 @@ impl Dispatcher {
     ) {
         let port = reply.port(|answer| answer);
         let _ = self.service.link.try_put(request(port)); // refused: its port is dropped
-    }
-}
-
-/// The one dedup key that all records of a batch have, if they have any.
-struct OneKey {
-    key: Option<DedupKey>,
-    /// Whether a record was seen.
-    begun: bool,
-}
-
-impl OneKey {
-    const fn new() -> Self {
-        Self { key: None, begun: false }
-    }
-
-    fn look(&mut self, record: &RecordView<'_>) -> Result<(), RecordError> {
-        let key = record.dedup_key().map(DedupKey::of);
-        if self.begun && self.key != key {
-            return Err(RecordError::MixedDedupKeys);
-        }
-        (self.key, self.begun) = (key, true);
-        Ok(())
-    }
-
-    fn key(&self) -> Option<DedupKey> {
-        self.key
     }
 }
 

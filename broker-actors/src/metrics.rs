@@ -17,6 +17,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::connection::Closed;
+use crate::connection::replies::Given;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OpcodeLabel {
@@ -53,6 +54,7 @@ struct Counters {
     batch_bytes: Counter,
     fetched_batches: Counter,
     fetched_bytes: Counter,
+    expired_records: Counter,
 }
 
 impl EdgeMetrics {
@@ -78,6 +80,9 @@ impl EdgeMetrics {
         count("grus_produce_bytes", "Bytes of batches that passed the edge", &counters.batch_bytes);
         count("grus_fetch_batches", "Batches written to readers", &counters.fetched_batches);
         count("grus_fetch_bytes", "Bytes of batches written to readers", &counters.fetched_bytes);
+        let (name, help) =
+            ("grus_fetch_expired_records", "Records left out, their time being over");
+        count(name, help, &counters.expired_records);
         registry.register("grus_connections", "Connections open", counters.connections.clone());
         registry.register(
             "grus_connections_closed",
@@ -148,9 +153,10 @@ impl EdgeMetrics {
     }
 
     /// Batches are written to a reader.
-    pub fn batches_given(&self, batches: usize, bytes: usize) {
-        self.0.fetched_batches.inc_by(batches as u64);
-        self.0.fetched_bytes.inc_by(bytes as u64);
+    pub fn batches_given(&self, given: Given) {
+        self.0.fetched_batches.inc_by(given.batches);
+        self.0.fetched_bytes.inc_by(given.bytes);
+        self.0.expired_records.inc_by(given.expired_records);
     }
 
     /// All bytes of batches taken so far.

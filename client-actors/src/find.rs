@@ -185,20 +185,29 @@ impl Client {
 
     /// The brokers that may have what is looked for.
     async fn brokers_of(&self, by: &FindBy) -> Result<Vec<BrokerAddress>, ClientError> {
-        let topics = by.topic().cloned().into_iter().collect();
+        let queue = match by {
+            FindBy::Offset { queue, .. } => Some(*queue),
+            FindBy::Time { queue, .. } => *queue,
+            _ => None,
+        };
+        self.brokers_that_lead(by.topic(), queue).await
+    }
+
+    /// The brokers that lead this queue of the topic, or any; all brokers without a topic.
+    pub(crate) async fn brokers_that_lead(
+        &self,
+        topic: Option<&TopicName>,
+        queue: Option<QueueId>,
+    ) -> Result<Vec<BrokerAddress>, ClientError> {
+        let topics = topic.cloned().into_iter().collect();
         let (reply, _) = self.ask_with_body(&Metadata { topics, auto_create: false }).await?;
-        if by.topic().is_none() {
+        if topic.is_none() {
             return Ok(reply.brokers);
         }
         let topic = reply.topics.into_iter().next().ok_or_else(|| bad("no topic in metadata"))?;
         if let Some(error) = topic.error {
             return Err(ClientError::Refused(error.into()));
         }
-        let queue = match by {
-            FindBy::Offset { queue, .. } => Some(*queue),
-            FindBy::Time { queue, .. } => *queue,
-            _ => None,
-        };
         let asked = |route: &&QueueRoute| queue.is_none_or(|queue| route.queue == queue);
         let led = topic.queues.iter().filter(asked).map(|route| route.leader_broker);
         let leaders: Vec<_> = led.flatten().collect();
@@ -217,8 +226,18 @@ impl Client {
         by: FindBy,
         messages_max: u32,
     ) -> Result<FoundMessages, ClientError> {
-        if Some(broker.id) == self.broker() {
+        let Some(other) = self.connected_to(broker)? else {
             return self.find_here(by, messages_max).await;
+        };
+        let found = other.find_here(by, messages_max).await;
+        other.close().await;
+        found
+    }
+
+    /// A client of this broker alone, to be closed; `None` when this one is connected to it.
+    pub(crate) fn connected_to(&self, broker: &BrokerAddress) -> Result<Option<Self>, ClientError> {
+        if Some(broker.id) == self.broker() {
+            return Ok(None);
         }
         let host = if broker.host.contains(':') {
             format!("[{}]", broker.host)
@@ -226,10 +245,7 @@ impl Client {
             broker.host.clone()
         };
         let bootstrap = vec![format!("{host}:{}", broker.port)];
-        let other = Self::start(ClientConfig { bootstrap, ..self.core.config.clone() })?;
-        let found = other.find_here(by, messages_max).await;
-        other.close().await;
-        found
+        Self::start(ClientConfig { bootstrap, ..self.core.config.clone() }).map(Some)
     }
 
     async fn find_here(&self, by: FindBy, messages_max: u32) -> Result<FoundMessages, ClientError> {
@@ -273,11 +289,11 @@ impl Client {
     }
 }
 
-fn bad(what: impl std::fmt::Display) -> ClientError {
+pub(crate) fn bad(what: impl std::fmt::Display) -> ClientError {
     ClientError::BadReply(format!("{what}"))
 }
 
-fn take(rest: &mut Bytes, length: u32) -> Result<Bytes, ClientError> {
+pub(crate) fn take(rest: &mut Bytes, length: u32) -> Result<Bytes, ClientError> {
     let length = length as usize;
     if length > rest.len() {
         return Err(bad("a message reaches beyond the reply"));
@@ -286,7 +302,7 @@ fn take(rest: &mut Bytes, length: u32) -> Result<Bytes, ClientError> {
 }
 
 /// The one record of a batch, checked as if it came from a stranger.
-fn read(batch: Bytes) -> Result<(Option<SentBy>, Record), ClientError> {
+pub(crate) fn read(batch: Bytes) -> Result<(Option<SentBy>, Record), ClientError> {
     let batch = RecordBatch::check(batch, &BatchLimits::FORMAT).map_err(bad)?;
     let producer = batch.producer_id();
     let sent_by = (producer != ProducerId::NONE).then(|| SentBy {

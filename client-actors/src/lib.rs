@@ -4,6 +4,8 @@
 //! * [`Producer`] sends to a topic: idempotent, pipelined, in order. One by one, as a batch, by
 //!   callback or one-way; compressed; by [a choice of queues](QueueChoice); once per
 //!   [dedup key](Message::dedup_key); as the only one of [its name](ProducerConfig::name).
+//! * Messages for later: [`Message::delay`], [`Message::deliver_at`]; what waits is
+//!   [recalled](Client::recall), [listed](Client::list_scheduled), counted and shown.
 //! * [`Interceptor`]s see what is sent, before and after.
 //! * [`Reader`] reads a topic: from the first or last message, an offset or a time. It is pushed to,
 //!   or asks by long polls ([`ReadMode`]); it is a `Stream`.
@@ -53,6 +55,7 @@ mod receipt;
 mod route;
 mod router;
 mod runtime;
+mod scheduled;
 mod send;
 mod socket;
 mod watch;
@@ -69,8 +72,8 @@ pub use find::{FindError, FoundMessage, FoundMessages, SentBy};
 pub use grus_protocol as protocol;
 pub use grus_protocol::batch::Compression;
 pub use grus_protocol::message::{
-    CreateTopicReply, DescribeTopicReply, FindBy, ListAt, ListOffsetsReply, TopicSettings,
-    TopicSummary,
+    CreateTopicReply, DescribeTopicReply, FindBy, ListAt, ListOffsetsReply, ScheduledPlace, Timer,
+    TopicKind, TopicSettings, TopicSummary,
 };
 pub use grus_protocol::{
     BrokerId, Durability, ErrorCode, MessageId, Offset, ProducerName, QueueId, TimestampMs,
@@ -81,5 +84,6 @@ pub use message::Message;
 pub use producer::{Flushed, UNSENT_MAX, Unsent};
 pub use pull::{Position, Pulled, Puller};
 pub use read::{Delivered, DeliveredBatch, Reader};
-pub use receipt::{BatchReceipt, Receipt};
+pub use receipt::{BatchReceipt, NotAHandle, RecallHandle, Receipt};
+pub use scheduled::{ScheduledFilter, ScheduledMessage, ScheduledPage};
 pub use send::{PendingBatch, PendingReceipt, Producer};

@@ -1,9 +1,12 @@
 //! What a program sends.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use grus_protocol::{MessageId, NewRecord, QueueId, TimestampMs};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::config::millis;
 use crate::producer::Pick;
 
 /// A message to be sent: a body, and what else it carries.
@@ -76,6 +79,46 @@ impl Message {
     #[must_use]
     pub fn priority(mut self, priority: u8) -> Self {
         self.record.priority = Some(priority);
+        self
+    }
+
+    /// Has it delivered at this time, or as soon as it is stored when that is over. It is stored at
+    /// once; its receipt says by what it can be [recalled](crate::Client::recall). What counts is
+    /// the broker's clock; for a time from now on, [`Message::delay`] does not need this one to be
+    /// right.
+    ///
+    /// ```
+    /// use grus_client::{Message, TimestampMs};
+    ///
+    /// let reminder = Message::new("renew").deliver_at(TimestampMs(1_900_000_000_000));
+    /// # assert_eq!(reminder.body(), b"renew");
+    /// ```
+    #[must_use]
+    pub fn deliver_at(mut self, time: TimestampMs) -> Self {
+        (self.record.deliver_at, self.record.delay_ms) = (Some(time), None);
+        self
+    }
+
+    /// Has it delivered so long after the broker took it, by the broker's clock; instead of a
+    /// [time](Message::deliver_at). In whole milliseconds.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let check = grus_client::Message::new("paid?").delay(Duration::from_secs(900));
+    /// # assert_eq!(check.body(), b"paid?");
+    /// ```
+    #[must_use]
+    pub fn delay(mut self, delay: Duration) -> Self {
+        (self.record.deliver_at, self.record.delay_ms) = (None, Some(millis(delay)));
+        self
+    }
+
+    /// Has it delivered to nobody once it has been in its queue for so long: since it was stored
+    /// or, with a delay, since it was due. In whole milliseconds.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.record.ttl_ms = Some(millis(ttl));
         self
     }
 

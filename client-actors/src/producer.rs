@@ -22,14 +22,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use grus_mailbox::{Credit, Drained, Dropped, Inbox, Port, Receive, Resident, Room, Tick, Weigh};
-use grus_protocol::message::{InitProducer, InitProducerReply, Produce, ProduceReply};
-use grus_protocol::{BatchLimits, Frame, Offset, QueueId, TopicId};
+use grus_protocol::message::{InitProducer, InitProducerReply, Produce, ProduceReply, Timer};
+use grus_protocol::{BatchLimits, Frame, QueueId, TopicId, TopicName};
 
 use crate::config::{ProducerConfig, millis};
 use crate::error::{Refusal, SendError};
 use crate::guard::Guard;
 use crate::link::{ANSWERS_MAX, Call, LinkChanged, LinkState, Subscribe, encode};
-use crate::receipt::{BatchReceipt, Receipt};
+use crate::receipt::{BatchReceipt, RecallHandle, Receipt};
 use crate::route::{ASK_MS_MAX, LinkId};
 use crate::router::{Ask, FindRoute, LinkHandle, Routed, reply_of, unavailable};
 
@@ -249,16 +249,17 @@ impl ProducerActor {
 
     fn answer(&self, ended: Ended<(Reply, Credit)>) {
         let Ended { queue, members, result } = ended;
-        let mut offset = result.as_ref().map_or(0, |stored| stored.base_offset.0);
+        let mut result = result;
         for Member { port: (reply, credit), ids, .. } in members {
             drop(credit);
             let count = match &ids {
                 Ids::One(_) => 1,
-                Ids::Many(ids) => ids.len() as u64,
+                Ids::Many(ids) => u32::try_from(ids.len()).unwrap_or(u32::MAX),
             };
-            let result = result.clone();
-            self.answer_one(reply, ids, queue, result.map(|stored| (Offset(offset), stored)));
-            offset += count;
+            self.answer_one(reply, ids, queue, result.clone());
+            if let Ok(stored) = &mut result {
+                stored.go_on(count);
+            }
         }
     }
 
@@ -267,23 +268,39 @@ impl ProducerActor {
         reply: Reply,
         ids: Ids,
         queue: QueueId,
-        result: Result<(Offset, Stored), SendError>,
+        result: Result<Stored, SendError>,
     ) {
         let topic = self.config.topic.clone();
         self.guard.call("send callback", || match (reply, ids) {
-            (Reply::One(port), Ids::One(id)) => port.send(result.map(|(offset, stored)| {
-                let Stored { at: stored, durability, duplicate, .. } = stored;
-                Receipt { id, topic, queue, offset, stored, durability, duplicate }
+            (Reply::One(port), Ids::One(id)) => port.send(result.map(|stored| {
+                let Stored { base_offset: offset, at: stored, durability, duplicate, timer } =
+                    stored;
+                let scheduled = handle(&topic, queue, timer);
+                Receipt { id, topic, queue, offset, stored, durability, duplicate, scheduled }
             })),
             (Reply::Many(port), Ids::Many(ids)) => {
-                port.send(result.map(|(base_offset, stored)| {
-                    let Stored { at: stored, durability, duplicate, .. } = stored;
-                    BatchReceipt { ids, topic, queue, base_offset, stored, durability, duplicate }
+                port.send(result.map(|stored| {
+                    let Stored { base_offset, at: stored, durability, duplicate, timer } = stored;
+                    let scheduled = handle(&topic, queue, timer);
+                    BatchReceipt {
+                        ids,
+                        topic,
+                        queue,
+                        base_offset,
+                        stored,
+                        durability,
+                        duplicate,
+                        scheduled,
+                    }
                 }));
             }
             _ => unreachable!("a message has one id, a batch has a list"),
         });
     }
+}
+
+fn handle(topic: &TopicName, queue: QueueId, timer: Option<Timer>) -> Option<RecallHandle> {
+    timer.map(|timer| RecallHandle { topic: topic.clone(), queue, timer })
 }
 
 impl Resident for ProducerActor {
@@ -332,6 +349,7 @@ impl Receive<Answered> for ProducerActor {
                     at: reply.stored,
                     durability: reply.durability,
                     duplicate: reply.duplicate,
+                    timer: reply.timer,
                 };
                 self.state.stored(queue, token.0, stored);
             }

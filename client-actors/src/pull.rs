@@ -147,18 +147,24 @@ impl Puller {
             log_start: reply.log_start,
             end_offset: reply.end_offset,
         };
+        let mut is_all = true;
         let mut terms = reply.batches.iter().map(|head| (head.base_offset, head.term));
         for item in items {
             let term = terms.find(|(base, _)| *base == item.base_offset).map_or(Term(0), |at| at.1);
             let room = messages_max - pulled.messages.len();
             if room == 0 {
+                is_all = false;
                 break;
             }
             let batch = DeliveredBatch::of(&self.topic, item);
+            is_all &= batch.len() <= room;
             pulled.messages.extend(batch.messages().take(room));
             if let Some(last) = pulled.messages.last() {
                 pulled.next = Position { offset: Offset(last.offset.0 + 1), term };
             }
+        }
+        if let Some((offset, term)) = cursor.stands().filter(|_| is_all) {
+            pulled.next = Position { offset, term }; // behind what has expired, too
         }
         for message in &pulled.messages {
             self.in_hand.give(message);

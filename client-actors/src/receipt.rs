@@ -1,6 +1,11 @@
 //! What a program gets back for what it sent.
 
+use std::fmt;
+use std::str::FromStr;
+
+use grus_protocol::message::Timer;
 use grus_protocol::{Durability, MessageId, Offset, QueueId, TimestampMs, TopicName};
+use thiserror::Error;
 
 /// The broker's promise for one message: it is stored as `durability` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +26,9 @@ pub struct Receipt {
     /// attempt, or as another message with the same [dedup key](crate::Message::dedup_key), whose
     /// id is the one in the queue.
     pub duplicate: bool,
+    /// It waits for its time, and can be [recalled](crate::Client::recall) by this until then. It
+    /// has no place in the queue yet: `offset` is 0.
+    pub scheduled: Option<RecallHandle>,
 }
 
 /// The broker's promise for a batch: its messages are stored in one queue, in order, without gaps.
@@ -40,19 +48,117 @@ pub struct BatchReceipt {
     pub durability: Durability,
     /// Whether they had been stored before, see [`Receipt::duplicate`].
     pub duplicate: bool,
+    /// They wait for their time: the handle of the first one. They have no places in the queue
+    /// yet: `base_offset` is 0.
+    pub scheduled: Option<RecallHandle>,
 }
 
 impl BatchReceipt {
     /// One receipt for each message, in order.
     pub fn receipts(&self) -> impl Iterator<Item = Receipt> + '_ {
-        self.ids.iter().zip(self.base_offset.0..).map(|(id, offset)| Receipt {
-            id: *id,
-            topic: self.topic.clone(),
-            queue: self.queue,
-            offset: Offset(offset),
-            stored: self.stored,
-            durability: self.durability,
-            duplicate: self.duplicate,
+        self.ids.iter().zip(0..).map(|(id, number)| {
+            let scheduled = self.scheduled.as_ref().map(|first| first.nth(number));
+            let offset =
+                if scheduled.is_some() { 0 } else { self.base_offset.0 + u64::from(number) };
+            Receipt {
+                id: *id,
+                topic: self.topic.clone(),
+                queue: self.queue,
+                offset: Offset(offset),
+                stored: self.stored,
+                durability: self.durability,
+                duplicate: self.duplicate,
+                scheduled,
+            }
         })
+    }
+}
+
+/// Names a scheduled message for as long as it waits. As text: `orders/3/70000.12`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RecallHandle {
+    /// The topic it is for.
+    pub topic: TopicName,
+    /// The queue it is for.
+    pub queue: QueueId,
+    /// Which it is of those.
+    pub timer: Timer,
+}
+
+impl RecallHandle {
+    /// The handle of the message so many behind this one in its batch.
+    #[must_use]
+    pub fn nth(&self, number: u32) -> Self {
+        Self { timer: self.timer.nth(number), ..self.clone() }
+    }
+}
+
+impl fmt::Display for RecallHandle {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}/{}/{}.{}", self.topic, self.queue, self.timer.index, self.timer.place)
+    }
+}
+
+impl FromStr for RecallHandle {
+    type Err = NotAHandle;
+
+    fn from_str(text: &str) -> Result<Self, NotAHandle> {
+        let parts = || {
+            let (queue, timer) = text.rsplit_once('/')?;
+            let (topic, queue) = queue.rsplit_once('/')?;
+            let (index, place) = timer.split_once('.')?;
+            Some(Self {
+                topic: TopicName::parse_any(topic).ok()?,
+                queue: QueueId(queue.parse().ok()?),
+                timer: Timer { index: index.parse().ok()?, place: place.parse().ok()? },
+            })
+        };
+        parts().ok_or(NotAHandle)
+    }
+}
+
+/// A text names no scheduled message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a handle is TOPIC/QUEUE/INDEX.PLACE, such as orders/3/70000.12")]
+pub struct NotAHandle;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn handle() -> RecallHandle {
+        let topic = TopicName::try_from("a.b-c").unwrap();
+        RecallHandle { topic, queue: QueueId(3), timer: Timer { index: 1 << 40, place: 12 } }
+    }
+
+    #[test]
+    fn a_handle_reads_back_from_its_text_and_nothing_else_does() {
+        assert_eq!(handle().to_string(), "a.b-c/3/1099511627776.12");
+        assert_eq!(handle().to_string().parse(), Ok(handle()));
+        for wrong in
+            ["", "a", "a/3", "a/3/5", "a/x/5.1", "a/3/5.-1", "../3/5.1", "a/3/5.99999999999"]
+        {
+            assert_eq!(wrong.parse::<RecallHandle>(), Err(NotAHandle), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_messages_of_a_batch_are_scheduled_one_by_one() {
+        let receipt = |scheduled| BatchReceipt {
+            ids: vec![MessageId::from_bytes([1; 16]), MessageId::from_bytes([2; 16])],
+            topic: handle().topic,
+            queue: QueueId(3),
+            base_offset: Offset(0),
+            stored: TimestampMs(1),
+            durability: Durability::Persisted,
+            duplicate: false,
+            scheduled,
+        };
+        let places = |receipt: &BatchReceipt| -> Vec<_> {
+            let each = receipt.receipts();
+            each.map(|one| (one.offset.0, one.scheduled.map(|it| it.timer.place))).collect()
+        };
+        assert_eq!(places(&receipt(Some(handle()))), [(0, Some(12)), (0, Some(13))]);
+        assert_eq!(places(&receipt(None)), [(0, None), (1, None)]);
     }
 }

@@ -302,7 +302,9 @@ impl Router {
 /// Whether a request is served by brokers alone, not by a registry.
 fn is_for_brokers(frame: &[u8]) -> bool {
     let opcode = frame.get(OPCODE).map(|bytes| u16::from_le_bytes([bytes[0], bytes[1]]));
-    [Opcode::InitProducer, Opcode::FindMessages].map(|known| Some(known.number())).contains(&opcode)
+    let known =
+        [Opcode::InitProducer, Opcode::FindMessages, Opcode::ListScheduled, Opcode::CountScheduled];
+    known.map(|known| Some(known.number())).contains(&opcode)
 }
 
 /// Decodes a reply; what cannot be decoded is a refusal, too.

@@ -17,6 +17,7 @@ use crate::config::{ProducerConfig, QueueChoice};
 use crate::error::SendError;
 use crate::message::Message;
 use crate::message_id::MessageIds;
+use crate::producer::parts::BatchKind;
 use crate::producer::{Flush, Flushed, Ids, Load, Pick, ProducerActor, Reply, Submit};
 use crate::receipt::{BatchReceipt, Receipt};
 use crate::watch::Watch;
@@ -303,6 +304,7 @@ impl Producer {
         let pick = first.pick();
         let (first_queue, first_order) = (first.queue, first.record.order_key.clone());
         let first_dedup = first.record.dedup_key.clone();
+        let first_kind = BatchKind::of(&first.record);
         let mut builder = BatchBuilder::new(self.core.client.core.batch_limits());
         let mut ids = Vec::with_capacity(messages.len());
         for (index, message) in messages.into_iter().enumerate() {
@@ -314,6 +316,9 @@ impl Producer {
             }
             if message.record.dedup_key != first_dedup {
                 let reason = RecordError::MixedDedupKeys;
+                return Err(SendError::Invalid { index, reason });
+            }
+            if let Some(reason) = first_kind.refuses(&message.record) {
                 return Err(SendError::Invalid { index, reason });
             }
             let mut record = message.record;

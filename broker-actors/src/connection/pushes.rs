@@ -11,7 +11,8 @@ use grus_protocol::frame::{FrameFlags, FrameHead};
 use grus_protocol::ids::{QueueId, SubscriptionId};
 use grus_protocol::opcode::Opcode;
 
-use super::replies::{Content, Outgoing, REBUILT_RETRY_AFTER_MS, readable};
+use super::replies::{Content, Outgoing, REBUILT_RETRY_AFTER_MS};
+use crate::dispatch::Readership;
 use crate::topic_queue::{Fetched, PushTurn, Subscriber};
 
 /// Most subscriptions of one connection.
@@ -27,8 +28,7 @@ pub struct PushSink {
     queue: QueueId,
     /// None once its end was told.
     writer: Option<Inbox<Outgoing>>,
-    /// Compressions that the client reads.
-    compressions: u32,
+    readership: Readership,
     _lives: Lives,
 }
 
@@ -48,10 +48,10 @@ impl PushSink {
     pub fn new(
         (id, queue): (SubscriptionId, QueueId),
         writer: Inbox<Outgoing>,
-        compressions: u32,
+        readership: Readership,
         lives: Lives,
     ) -> Self {
-        Self { id, queue, writer: Some(writer), compressions, _lives: lives }
+        Self { id, queue, writer: Some(writer), readership, _lives: lives }
     }
 
     fn head(&self) -> FrameHead {
@@ -88,7 +88,7 @@ impl Subscriber for PushSink {
     }
 
     fn readable(&self, fetched: Fetched) -> Result<Fetched, ErrorReply> {
-        readable(fetched, self.compressions)
+        self.readership.given(fetched)
     }
 
     fn end(mut self: Box<Self>, error: ErrorReply) {

@@ -6,7 +6,6 @@
 
 use bytes::Bytes;
 use grus_mailbox::{Dropped, Inbox, Port, Weigh};
-use grus_protocol::batch::{Compression, compression_number_of};
 use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::frame::{FrameFlags, FrameHead, FrameKind, encode};
 use grus_protocol::ids::QueueId;
@@ -15,8 +14,9 @@ use serde::Serialize;
 
 use crate::connection::output::Output;
 use crate::connection::timeouts::{Claim, Timed};
+use crate::dispatch::Readership;
 use crate::error::QueueError;
-use crate::topic_queue::{Fetched, PushTurn, Receipt};
+use crate::topic_queue::{self, Fetched, PushTurn, Receipt};
 
 /// How long a client should wait before it asks again when its queue is being rebuilt.
 pub(super) const REBUILT_RETRY_AFTER_MS: u32 = 20;
@@ -33,6 +33,17 @@ pub struct Outgoing {
 }
 
 impl Weigh for Outgoing {}
+
+/// What an answer carries for a reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Given {
+    /// Batches.
+    pub batches: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Records left out, because their time to live is over.
+    pub expired_records: u64,
+}
 
 /// What to write.
 #[derive(Debug)]
@@ -74,14 +85,22 @@ impl Content {
         }
     }
 
-    /// How many batches it carries for a reader, and their bytes.
+    /// What it carries for a reader.
     #[must_use]
-    pub fn batches(&self) -> Option<(usize, usize)> {
+    pub fn given(&self) -> Option<Given> {
         let (Self::Fetched(_, fetched) | Self::Delivered { fetched, .. }) = self else {
             return None;
         };
-        let bytes = fetched.batches.iter().map(|batch| batch.bytes.len()).sum();
-        Some((fetched.batches.len(), bytes))
+        let mut given = Given::default();
+        for batch in &fetched.batches {
+            if batch.is_over() {
+                given.expired_records += u64::from(batch.count);
+            } else {
+                given.batches += 1;
+                given.bytes += batch.bytes.len() as u64;
+            }
+        }
+        Some(given)
     }
 
     /// Appends the frame to `output`.
@@ -115,38 +134,6 @@ impl Content {
     }
 }
 
-/// The batches up to the first one that a client with these compressions cannot read; an error
-/// when that is the first.
-///
-/// # Errors
-/// The error reply to send.
-pub fn readable(mut fetched: Fetched, compressions: u32) -> Result<Fetched, ErrorReply> {
-    if compressions == Compression::ALL_BITS {
-        return Ok(fetched);
-    }
-    let unreadable = fetched
-        .batches
-        .iter()
-        .position(|batch| (1 << compression_number_of(&batch.bytes)) & compressions == 0);
-    match unreadable {
-        None => Ok(fetched),
-        Some(0) => {
-            let first = &fetched.batches[0];
-            let number = compression_number_of(&first.bytes);
-            let text = format!(
-                "the batch at offset {} has compression {number}, which this connection did not \
-                 agree on in Hello",
-                first.base_offset
-            );
-            Err(ErrorReply::new(ErrorCode::UnsupportedCompression, text))
-        }
-        Some(count) => {
-            fetched.batches.truncate(count);
-            Ok(fetched)
-        }
-    }
-}
-
 fn write_fetched(output: &mut Output, head: FrameHead, fetched: Fetched) {
     let Fetched { log_start, end_offset, .. } = fetched;
     let header = FetchReply { log_start, end_offset, batches: heads(&fetched) };
@@ -160,12 +147,12 @@ fn write_delivered(output: &mut Output, head: FrameHead, queue: QueueId, fetched
 }
 
 fn heads(fetched: &Fetched) -> Vec<FetchedBatch> {
-    let head = |batch: &crate::topic_queue::FetchedBatch| FetchedBatch {
+    let head = |batch: &topic_queue::FetchedBatch| FetchedBatch {
         base_offset: batch.base_offset,
         term: batch.term,
         stored: batch.stored,
         length: u32::try_from(batch.bytes.len()).expect("a batch has at most 4 GiB"),
-        expired: 0,
+        expired: if batch.is_over() { batch.count } else { 0 },
     };
     fetched.batches.iter().map(head).collect()
 }
@@ -281,13 +268,13 @@ impl ReplyTo {
         self.queue_port(Content::Produced)
     }
 
-    /// A port for a queue's answer to a Fetch by a client that reads these compressions.
+    /// A port for a queue's answer to a Fetch by such a client.
     #[must_use]
-    pub fn fetched(self, compressions: u32) -> Port<Result<Fetched, QueueError>> {
+    pub fn fetched(self, readership: Readership) -> Port<Result<Fetched, QueueError>> {
         let gone = self.gone();
         Port::call_unless(gone, move |answered: Result<Result<Fetched, QueueError>, Dropped>| {
             match answered {
-                Ok(Ok(fetched)) => match readable(fetched, compressions) {
+                Ok(Ok(fetched)) => match readership.given(fetched) {
                     Ok(fetched) => {
                         let head = self.head;
                         self.send(Content::Fetched(head, fetched), false);

@@ -11,6 +11,7 @@ use grus_protocol::message::{
     Credit, CreditReply, Seek, SeekReply, Subscribe, SubscribeReply, Unsubscribe, UnsubscribeReply,
 };
 
+use super::Readership;
 use crate::connection::pushes::{Lives, PushSink, SUBSCRIPTIONS_MAX};
 use crate::connection::replies::{Outgoing, ReplyTo};
 use crate::error::QueueError;
@@ -25,8 +26,7 @@ pub(super) struct ConnectionSubscriptions {
     writer: Inbox<Outgoing>,
     /// Its address is the connection's number: unique as long as anybody holds it.
     connection: Arc<()>,
-    /// Those that its client reads.
-    compressions: u32,
+    readership: Readership,
     open: HashMap<SubscriptionId, Open>,
 }
 
@@ -37,13 +37,13 @@ struct Open {
 }
 
 impl ConnectionSubscriptions {
-    pub(super) fn new(writer: Inbox<Outgoing>, compressions: u32) -> Self {
-        Self { writer, connection: Arc::default(), compressions, open: HashMap::new() }
+    pub(super) fn new(writer: Inbox<Outgoing>, readership: Readership) -> Self {
+        Self { writer, connection: Arc::default(), readership, open: HashMap::new() }
     }
 
     /// Hello has agreed on these compressions.
     pub(super) fn agree(&mut self, compressions: u32) {
-        self.compressions = compressions;
+        self.readership.compressions = compressions;
     }
 
     fn key(&self, id: SubscriptionId) -> SubscriptionKey {
@@ -71,8 +71,7 @@ impl ConnectionSubscriptions {
         let open = Open { asks: queue.subscribe.clone(), alive: Arc::downgrade(&alive) };
         let connection = Arc::clone(&self.connection);
         let lives = Lives { subscription: alive, connection };
-        let (writer, compressions) = (self.writer.clone(), self.compressions);
-        let sink = PushSink::new((id, ask.queue), writer, compressions, lives);
+        let sink = PushSink::new((id, ask.queue), self.writer.clone(), self.readership, lives);
         let subscribe =
             SubscriptionAsk::Subscribe {
                 key: self.key(id),

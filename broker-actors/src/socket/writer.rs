@@ -75,8 +75,8 @@ impl Writer {
             if let Some(code) = reply.content.error_code() {
                 self.metrics.error_sent(code);
             }
-            if let Some((batches, bytes)) = reply.content.batches() {
-                self.metrics.batches_given(batches, bytes);
+            if let Some(given) = reply.content.given() {
+                self.metrics.batches_given(given);
             }
             self.ended.extend(reply.request_bytes);
             self.closing = reply.close_after;

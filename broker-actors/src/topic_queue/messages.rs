@@ -122,8 +122,16 @@ pub struct FetchedBatch {
     pub term: Term,
     /// When it was stored.
     pub stored: TimestampMs,
-    /// Its bytes: a slice of the segment's mapping.
+    /// Its bytes: a slice of the segment's mapping. None when its time to live is over.
     pub bytes: Bytes,
+}
+
+impl FetchedBatch {
+    /// Whether it has been left out, because its time to live is over.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.bytes.is_empty()
+    }
 }
 
 /// Something about a subscription.

@@ -251,9 +251,10 @@ impl<D: Disk> TopicQueue<D> {
             return self.subscriptions.nothing_sent(key);
         };
         let next = Offset(last.base_offset.0 + u64::from(last.count));
+        let sent = fetched.batches.iter().filter(|batch| !batch.is_over());
         let spent = Spent {
             standing: Standing { next, last_term: last.term },
-            messages: fetched.batches.iter().map(|batch| u64::from(batch.count)).sum(),
+            messages: sent.map(|batch| u64::from(batch.count)).sum(),
             bytes: fetched.batches.iter().map(|batch| batch.bytes.len() as u64).sum(),
         };
         subscriber.deliver(fetched, pass);

@@ -9,6 +9,7 @@ use grus_client::{Compression, ReadMode};
 use grus_protocol::ids::MessageId;
 
 use crate::bench::BenchCommand;
+use crate::delay::DelayCommand;
 use crate::units;
 
 /// The one binary of Grus, a message broker: its tools, and the broker itself.
@@ -69,6 +70,9 @@ pub enum Command {
     /// Find single messages by id, key, offset or time
     #[command(subcommand)]
     Message(MessageCommand),
+    /// List, show or take back what is scheduled
+    #[command(subcommand)]
+    Delay(DelayCommand),
     /// Measure this machine, and a broker on it
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -113,6 +117,15 @@ pub enum DurabilityArg {
     Replicated,
 }
 
+/// What a topic takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KindArg {
+    /// Messages with and without a due time
+    Durable,
+    /// Messages with a due time alone
+    Delay,
+}
+
 /// `grus topic`
 #[derive(Debug, Subcommand)]
 pub enum TopicCommand {
@@ -126,6 +139,9 @@ pub enum TopicCommand {
         /// When a receipt leaves [default: persisted]
         #[arg(long, value_enum)]
         durability: Option<DurabilityArg>,
+        /// What it takes
+        #[arg(long, value_enum, default_value_t = KindArg::Durable)]
+        kind: KindArg,
         /// What is kept
         #[command(flatten)]
         retention: RetentionArgs,
@@ -192,6 +208,15 @@ pub struct ProduceArgs {
     /// Go round the queues instead of keeping to one
     #[arg(long, conflicts_with_all = ["key", "queue"])]
     pub spread: bool,
+    /// Deliver every message so long after the broker took it
+    #[arg(long, value_parser = units::duration, value_name = "TIME", conflicts_with = "at")]
+    pub delay: Option<Duration>,
+    /// Deliver every message at this time, RFC3339
+    #[arg(long, value_parser = units::time_ms, value_name = "TIME")]
+    pub at: Option<u64>,
+    /// Deliver no message that has been in its queue for so long
+    #[arg(long, value_parser = units::duration, value_name = "TIME")]
+    pub ttl: Option<Duration>,
     /// How batches are compressed: none, lz4 or zstd
     #[arg(long, value_name = "HOW", default_value = "none")]
     pub compression: Compression,
@@ -400,6 +425,13 @@ mod tests {
         assert!(parse("grus produce t --spread --queue 1").is_err());
         assert!(parse("grus topic create t --queues 0").is_err());
         assert!(parse("grus produce t --timeout 0s").is_err());
+        assert!(parse("grus produce t --delay 1s --at 2026-11-21T19:40:00Z").is_err());
+        assert!(parse("grus produce t --delay 10s --ttl 1h").is_ok());
+        assert!(parse("grus delay list --queue 1").is_err());
+        assert!(parse("grus delay list t --count").is_ok());
+        assert!(parse("grus delay recall").is_err());
+        assert!(parse("grus delay recall t/0/5.1 t/0/5.2").is_ok());
+        assert!(parse("grus delay show t/0").is_err());
         assert!(parse("grus bench produce t --rate 0").is_err());
     }
 }

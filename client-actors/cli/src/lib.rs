@@ -2,12 +2,13 @@
 //!
 //! * [`args`] is what may be written on the command line; [`failure`] how a command fails.
 //! * [`lines`], [`message`], [`message_text`] and [`units`] are logic: plain values, no I/O.
-//! * [`broker`], [`registry`], [`topic`], [`produce`], [`consume`], [`message_show`] and [`quickstart`] are the commands.
+//! * [`broker`], [`registry`], [`topic`], [`produce`], [`consume`], [`delay`], [`message_show`] and [`quickstart`] are the commands.
 
 pub mod args;
 pub mod bench;
 pub mod consume;
 pub mod daemon;
+pub mod delay;
 pub mod failure;
 pub mod input;
 pub mod lines;
@@ -56,6 +57,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Topic(command) => session::block_on(topic::run(&common, &command)),
         Command::Produce(args) => session::block_on(produce::run(&common, &args)),
         Command::Consume(args) => session::block_on(consume::run(&common, &args)),
+        Command::Delay(command) => session::block_on(delay::run(&common, &command)),
         Command::Message(MessageCommand::Show(args)) => {
             session::block_on(message_show::run(&common, &args))
         }

@@ -8,9 +8,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use grus_client::{
-    Client, Message, PendingReceipt, Producer, ProducerConfig, QueueChoice, Receipt,
+    Client, Message, PendingReceipt, Producer, ProducerConfig, QueueChoice, RecallHandle, Receipt,
 };
-use grus_protocol::ids::{BrokerId, QueueId};
+use grus_protocol::ids::{BrokerId, QueueId, TimestampMs};
 use serde::Serialize;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
@@ -34,6 +34,9 @@ struct Template {
     tag: Option<String>,
     headers: Vec<(String, String)>,
     queue: Option<QueueId>,
+    delay: Option<Duration>,
+    at: Option<TimestampMs>,
+    ttl: Option<Duration>,
 }
 
 /// A message under way: its line's number, and its receipt to come.
@@ -46,7 +49,12 @@ struct ReceiptJson<'a> {
     id: String,
     topic: &'a str,
     queue: u32,
-    offset: u64,
+    /// Unless it waits for its time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u64>,
+    /// By which it is recalled while it waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    handle: Option<String>,
     stored: String,
     durability: String,
     duplicate: bool,
@@ -117,13 +125,24 @@ struct Report {
     /// Queue, first and last offset, while all receipts are of one queue.
     span: Option<(u32, u64, u64)>,
     queues: Vec<u32>,
+    /// The first and the last message that waits for its time.
+    scheduled: Option<(RecallHandle, RecallHandle)>,
 }
 
 impl Report {
     fn new(json: bool, topic: &str) -> Self {
         let output = Output::standard();
         let topic = topic.to_owned();
-        Self { json, topic, output, heard: true, messages: 0, span: None, queues: Vec::new() }
+        Self {
+            json,
+            topic,
+            output,
+            heard: true,
+            messages: 0,
+            span: None,
+            queues: Vec::new(),
+            scheduled: None,
+        }
     }
 
     /// Takes the receipts in the order of their lines.
@@ -159,6 +178,10 @@ impl Report {
         if !self.queues.contains(&queue) {
             self.queues.push(queue);
         }
+        if let Some(handle) = &receipt.scheduled {
+            let first = self.scheduled.take().map_or_else(|| handle.clone(), |(first, _)| first);
+            self.scheduled = Some((first, handle.clone()));
+        }
         let first = self.span.map_or(offset, |(_, first, _)| first);
         self.span = Some((queue, first, offset));
         if !self.json || !self.heard {
@@ -169,7 +192,8 @@ impl Report {
             id: receipt.id.to_string(),
             topic: &self.topic,
             queue,
-            offset,
+            offset: receipt.scheduled.is_none().then_some(offset),
+            handle: receipt.scheduled.as_ref().map(ToString::to_string),
             stored: units::rfc3339(receipt.stored.0),
             durability: receipt.durability.to_string(),
             duplicate: receipt.duplicate,
@@ -203,6 +227,14 @@ impl Report {
         }
         let (topic, messages) = (&self.topic, units::grouped(self.messages));
         let line = match (self.span, self.queues.len()) {
+            (Some((queue, ..)), 1) if self.scheduled.is_some() => {
+                let span = self.scheduled.as_ref().map(|(first, last)| match first == last {
+                    true => format!("as {first}"),
+                    false => format!("as {first} to {last}"),
+                });
+                let span = span.unwrap_or_default();
+                format!("{messages} messages to {topic}: queue {queue}, scheduled {span}")
+            }
             (Some((queue, first, last)), 1) => {
                 format!("{messages} messages to {topic}: queue {queue}, offsets {first} to {last}")
             }
@@ -237,6 +269,15 @@ impl Template {
         }
         if let Some((name, value)) = mark {
             message = message.header(name, value);
+        }
+        if let Some(delay) = self.delay {
+            message = message.delay(delay);
+        }
+        if let Some(at) = self.at {
+            message = message.deliver_at(at);
+        }
+        if let Some(ttl) = self.ttl {
+            message = message.ttl(ttl);
         }
         match self.queue {
             Some(queue) => message.queue(queue),
@@ -280,6 +321,9 @@ async fn template(client: &Client, args: &ProduceArgs) -> Result<Template, Failu
         tag: args.tag.clone(),
         headers: args.headers.clone(),
         queue: queue.map(QueueId),
+        delay: args.delay,
+        at: args.at.map(TimestampMs),
+        ttl: args.ttl,
     })
 }
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use grus_client::{Client, TopicChange};
 use grus_protocol::ids::Durability;
-use grus_protocol::message::{DescribeTopicReply, TopicSettings};
+use grus_protocol::message::{DescribeTopicReply, TopicKind, TopicSettings};
 use serde_json::{Value, json};
 
-use crate::args::{Common, DurabilityArg, RetentionArgs, TopicCommand};
+use crate::args::{Common, DurabilityArg, KindArg, RetentionArgs, TopicCommand};
 use crate::failure::Failure;
 use crate::message::push_json;
 use crate::output::Output;
@@ -27,8 +27,9 @@ struct Told {
 pub async fn run(common: &Common, command: &TopicCommand) -> Result<(), Failure> {
     let client = session::connect(common, Some(common.timeout())).await?;
     let told = match command {
-        TopicCommand::Create { name, queues, durability, retention } => {
-            create(&client, name, *queues, *durability, *retention).await?
+        TopicCommand::Create { name, queues, durability, kind, retention } => {
+            let sort = (*durability, *kind);
+            create(&client, name, *queues, sort, *retention).await?
         }
         TopicCommand::List => list(&client).await?,
         TopicCommand::Describe { name } => {
@@ -63,7 +64,7 @@ async fn create(
     client: &Client,
     name: &str,
     queues: Option<u32>,
-    durability: Option<DurabilityArg>,
+    (durability, kind): (Option<DurabilityArg>, KindArg),
     retention: RetentionArgs,
 ) -> Result<Told, Failure> {
     let mut settings = TopicSettings::default();
@@ -71,6 +72,10 @@ async fn create(
     settings.durability = match durability {
         None | Some(DurabilityArg::Persisted) => Durability::Persisted,
         Some(DurabilityArg::Replicated) => Durability::Replicated,
+    };
+    settings.kind = match kind {
+        KindArg::Durable => TopicKind::Durable,
+        KindArg::Delay => TopicKind::Delay,
     };
     settings.retention_ms = retention.retention.map_or(settings.retention_ms, whole_ms);
     settings.retention_bytes = retention.retention_bytes.unwrap_or(settings.retention_bytes);
@@ -160,7 +165,12 @@ fn settings_line(name: &str, settings: &TopicSettings) -> String {
         0 => String::new(),
         bytes => format!(", at most {} a queue", units::readable(bytes)),
     };
-    format!("topic {name}: {} queues, {}, {kept}{bytes}", settings.queues, settings.durability)
+    let kind = match settings.kind {
+        TopicKind::Durable => String::new(),
+        other => format!(", kind {other}"),
+    };
+    let TopicSettings { queues, durability, .. } = settings;
+    format!("topic {name}: {queues} queues, {durability}{kind}, {kept}{bytes}")
 }
 
 fn settings_json(name: &str, id: u64, settings: &TopicSettings) -> Value {

@@ -104,6 +104,7 @@ impl Broker {
             at: TimestampMs(0),
             durability: Durability::Persisted,
             duplicate: false,
+            timer: None,
         };
         Reply::Stored(request.token, stored)
     }

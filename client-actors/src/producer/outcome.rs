@@ -1,5 +1,6 @@
 //! How a batch ends, and what a refusal means for the batches behind it.
 
+use grus_protocol::message::Timer;
 use grus_protocol::{Durability, ErrorCode, Offset, TimestampMs};
 
 use crate::error::{Refusal, SendError};
@@ -15,6 +16,18 @@ pub(crate) struct Stored {
     pub(crate) durability: Durability,
     /// Whether it had been stored by an earlier attempt.
     pub(crate) duplicate: bool,
+    /// The first of its records, when they wait for a time.
+    pub(crate) timer: Option<Timer>,
+}
+
+impl Stored {
+    /// Goes on to the record so many further on.
+    pub(crate) fn go_on(&mut self, count: u32) {
+        match &mut self.timer {
+            Some(timer) => *timer = timer.nth(count),
+            None => self.base_offset.0 += u64::from(count),
+        }
+    }
 }
 
 /// The end of a batch for those who await it, said once.

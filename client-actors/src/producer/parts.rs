@@ -1,7 +1,7 @@
 //! What goes through a producer: what is sent, who awaits it, how it ends.
 
 use bytes::Bytes;
-use grus_protocol::{BatchBuilder, MessageId, NewRecord, QueueId};
+use grus_protocol::{BatchBuilder, MessageId, NewRecord, QueueId, RecordError};
 
 use super::choice::Pick;
 use super::outcome::Stored;
@@ -41,6 +41,31 @@ impl Ids {
             Self::One(id) => std::slice::from_ref(id),
             Self::Many(ids) => ids,
         }
+    }
+}
+
+/// What all messages of a batch have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BatchKind {
+    /// Whether they wait for a time; each for its own.
+    is_scheduled: bool,
+    ttl_ms: Option<u64>,
+}
+
+impl BatchKind {
+    /// Of the batches that this record may be in.
+    pub(crate) fn of(record: &NewRecord) -> Self {
+        let is_scheduled = record.deliver_at.is_some() || record.delay_ms.is_some();
+        Self { is_scheduled, ttl_ms: record.ttl_ms }
+    }
+
+    /// Why a record may not be in such a batch.
+    pub(crate) fn refuses(self, record: &NewRecord) -> Option<RecordError> {
+        let other = Self::of(record);
+        if self.is_scheduled != other.is_scheduled {
+            return Some(RecordError::MixedDueTimes);
+        }
+        (self.ttl_ms != other.ttl_ms).then_some(RecordError::MixedTtls)
     }
 }
 

@@ -4,7 +4,7 @@ use grus_protocol::{BatchBuilder, NewRecord, QueueId, RecordError};
 
 use super::choice::{Pick, Queues};
 use super::lane::Batch;
-use super::parts::{Ids, Load, Member, Members};
+use super::parts::{BatchKind, Ids, Load, Member, Members};
 use super::payload::Payload;
 use super::state::{Open, ProducerState, QueueLane, Unrouted};
 use crate::config::QueueChoice;
@@ -82,10 +82,16 @@ impl<P, F> ProducerState<P, F> {
     }
 
     fn place_one(&mut self, queue: u32, record: &NewRecord, member: Member<P>, at_ms: u64) {
+        let kind = BatchKind::of(record);
+        let open = self.lanes[queue as usize].open.as_ref();
+        if open.is_some_and(|open| open.kind != kind) {
+            self.close_open(queue);
+        }
         for _ in 0..2 {
             let open = self.lanes[queue as usize].open.get_or_insert_with(|| Open {
                 builder: BatchBuilder::new(self.limits),
                 members: Vec::new(),
+                kind,
                 since_ms: at_ms,
             });
             match open.builder.push(record) {

@@ -75,6 +75,7 @@ fn stored(state: &mut State, sending: &Sending) {
         at: TimestampMs(0),
         durability: Durability::Persisted,
         duplicate: false,
+        timer: None,
     };
     state.stored(sending.queue, sending.serial, stored);
 }

@@ -12,7 +12,7 @@ use super::flushes::{Flushed, Flushes};
 use super::identities::{Identities, Source};
 use super::lane::{Identity, Lane, LaneSettings};
 use super::outcome::{Outcome, Stored, Verdict};
-use super::parts::{Ended, Load, Member, Members, Need, Sending};
+use super::parts::{BatchKind, Ended, Load, Member, Members, Need, Sending};
 use super::payload::Payload;
 use super::salvage::divide;
 use crate::backoff::{Backoff, Jitter};
@@ -32,6 +32,7 @@ const NO_ROOM_WAIT_MS: u64 = 5;
 pub(super) struct Open<P> {
     pub(super) builder: BatchBuilder,
     pub(super) members: Members<P>,
+    pub(super) kind: BatchKind,
     pub(super) since_ms: u64,
 }
 

@@ -141,6 +141,7 @@ impl World {
                         at: TimestampMs(0),
                         durability: Durability::Persisted,
                         duplicate: false,
+                        timer: None,
                     };
                     self.state.stored(queue, serial, stored);
                 }

@@ -108,13 +108,32 @@ impl Window {
     }
 }
 
-/// A batch of a fetch's answer.
+/// A batch of a fetch's answer, or what is left of one.
 #[derive(Debug, Clone)]
 pub(crate) struct Fetched {
     pub(crate) base_offset: Offset,
     pub(crate) term: Term,
     pub(crate) stored: TimestampMs,
-    pub(crate) batch: RecordBatch,
+    pub(crate) content: Content,
+}
+
+/// What stands in one place of a fetch's answer.
+#[derive(Debug, Clone)]
+pub(crate) enum Content {
+    /// A batch.
+    Batch(RecordBatch),
+    /// So many records, whose time to live is over: they are not sent.
+    Expired(u32),
+}
+
+impl Content {
+    /// How many records it is about.
+    fn count(&self) -> u32 {
+        match self {
+            Self::Batch(batch) => batch.count(),
+            Self::Expired(count) => *count,
+        }
+    }
 }
 
 /// One queue of a reader.
@@ -258,6 +277,14 @@ impl Cursor {
         }
     }
 
+    /// Where it goes on, and the term of the record before it, if that is known.
+    pub(crate) fn stands(&self) -> Option<(Offset, Term)> {
+        match self.want {
+            Some(Want::Fetch(offset, term)) => Some((offset, term)),
+            _ => None,
+        }
+    }
+
     /// The place is at this offset.
     pub(crate) fn located(&mut self, offset: Offset) {
         self.backoff.succeeded();
@@ -270,9 +297,9 @@ impl Cursor {
     /// What is wrong with the answer; the cursor stands behind what was sound.
     pub(crate) fn take(&mut self, fetched: Vec<Fetched>) -> Result<Vec<Item>, (Vec<Item>, String)> {
         let mut items = Vec::with_capacity(fetched.len());
-        for Fetched { base_offset, term, stored, batch } in fetched {
+        for Fetched { base_offset, term, stored, content } in fetched {
             let Some(Want::Fetch(next, _)) = self.want else { return Ok(items) };
-            let Some(end) = base_offset.checked_add(u64::from(batch.count())) else {
+            let Some(end) = base_offset.checked_add(u64::from(content.count())) else {
                 return Err((items, format!("a batch at offset {base_offset} has no end")));
             };
             if base_offset > next {
@@ -281,6 +308,10 @@ impl Cursor {
             if end <= next {
                 continue;
             }
+            let Content::Batch(batch) = content else {
+                self.want = Some(Want::Fetch(end, term));
+                continue;
+            };
             if let Err(error) = batch.verify_checksum() {
                 return Err((items, error.to_string()));
             }
@@ -297,5 +328,40 @@ impl Cursor {
         self.backoff.succeeded();
         self.damaged = 0;
         Ok(items)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use grus_protocol::{BatchBuilder, MessageId, NewRecord};
+
+    use super::*;
+
+    fn fetched(base_offset: u64, content: Content) -> Fetched {
+        let (base_offset, term, stored) = (Offset(base_offset), Term(7), TimestampMs(1));
+        Fetched { base_offset, term, stored, content }
+    }
+
+    fn batch() -> Content {
+        let mut builder = BatchBuilder::new(BatchLimits::PRODUCE);
+        let id = MessageId::from_bytes([1; 16]);
+        builder.push(&NewRecord::new(id, TimestampMs(1), "x")).unwrap();
+        Content::Batch(RecordBatch::from_log(builder.finish()).unwrap())
+    }
+
+    #[test]
+    fn what_has_expired_is_passed_over_and_leaves_no_gap() {
+        let mut cursor = Cursor::new(QueueId(0), StartAt::Offset(Offset(10)), 0);
+        let all = vec![
+            fetched(8, Content::Expired(5)),
+            fetched(13, batch()),
+            fetched(14, Content::Expired(1)),
+        ];
+        let items = cursor.take(all).unwrap();
+        assert_eq!(items.iter().map(|item| item.base_offset).collect::<Vec<_>>(), [Offset(13)]);
+        assert_eq!(cursor.stands(), Some((Offset(15), Term(7))));
+        assert!(cursor.take(vec![fetched(16, Content::Expired(1))]).is_err(), "a gap");
+        let endless = cursor.take(vec![fetched(u64::MAX, Content::Expired(1))]);
+        assert!(endless.is_err(), "beyond the last offset there is");
     }
 }

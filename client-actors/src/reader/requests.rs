@@ -8,7 +8,7 @@ use grus_protocol::message::{
 use grus_protocol::{Frame, RecordBatch, SubscriptionId, TopicId};
 
 use super::asking::{Ask, Asking};
-use super::cursor::{Fetched, Want};
+use super::cursor::{Content, Fetched, Want};
 use crate::config::{ReaderConfig, StartAt, millis};
 use crate::link::{encode, encode_one_way};
 
@@ -97,9 +97,12 @@ fn split(heads: &[FetchedBatch], frame: &Frame) -> Result<Vec<Fetched>, String> 
             return Err("the batches are longer than the answer".to_owned());
         }
         let bytes = body.split_to(length);
-        let batch = RecordBatch::from_log(bytes).map_err(|error| error.to_string())?;
+        let content = match head.expired {
+            0 => Content::Batch(RecordBatch::from_log(bytes).map_err(|error| error.to_string())?),
+            count => Content::Expired(count),
+        };
         let (base_offset, term, stored) = (head.base_offset, head.term, head.stored);
-        batches.push(Fetched { base_offset, term, stored, batch });
+        batches.push(Fetched { base_offset, term, stored, content });
     }
     if body.is_empty() { Ok(batches) } else { Err("the answer has bytes left over".to_owned()) }
 }

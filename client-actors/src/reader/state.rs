@@ -9,7 +9,7 @@ use grus_protocol::error::ErrorDetail;
 use grus_protocol::{ErrorCode, Offset, QueueId, TopicId};
 
 use super::asking::{Ask, Asking, Telling, error_of};
-use super::cursor::{Cursor, Fetched, Item};
+use super::cursor::{Content, Cursor, Fetched, Item};
 use crate::backoff::{Backoff, Jitter};
 use crate::config::{MissingTopic, OutOfRange, Queues, ReadMode, ReaderConfig, StartAt, millis};
 use crate::error::{ReadError, Refusal};
@@ -290,9 +290,10 @@ impl ReaderState {
     pub(crate) fn delivered(&mut self, number: u64, pushed: Vec<Fetched>, now_ms: u64) {
         let Some(queue) = self.live(number).map(|cursor| cursor.queue) else { return };
         let Some(cursor) = self.cursor(queue) else { return };
-        let within = pushed
-            .iter()
-            .all(|one| cursor.window.arrived(one.batch.count(), one.batch.len_bytes()));
+        let within = pushed.iter().all(|one| match &one.content {
+            Content::Batch(batch) => cursor.window.arrived(batch.count(), batch.len_bytes()),
+            Content::Expired(_) => true, // costs no credit
+        });
         if within {
             self.read(queue, pushed, now_ms);
         } else {

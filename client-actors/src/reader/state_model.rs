@@ -13,7 +13,7 @@ use grus_protocol::{
 use proptest::prelude::*;
 
 use super::asking::{Ask, Asking, Telling};
-use super::cursor::{Fetched, Want};
+use super::cursor::{Content, Fetched, Want};
 use super::state::ReaderState;
 use crate::config::{OutOfRange, ReadMode, ReaderConfig, StartAt};
 use crate::error::{ReadError, Refusal};
@@ -181,7 +181,11 @@ impl World {
                 base_offset: Offset(*base),
                 term: Term(1),
                 stored: TimestampMs(0),
-                batch: if how == How::Damaged { damaged(kept) } else { kept.clone() },
+                content: Content::Batch(if how == How::Damaged {
+                    damaged(kept)
+                } else {
+                    kept.clone()
+                }),
             })
             .collect();
         self.state.fetched((queue, number), fetched, self.now_ms);
@@ -229,7 +233,11 @@ impl World {
                 base_offset: Offset(*base),
                 term: Term(1),
                 stored: TimestampMs(0),
-                batch: if how == How::Damaged { damaged(kept) } else { kept.clone() },
+                content: Content::Batch(if how == How::Damaged {
+                    damaged(kept)
+                } else {
+                    kept.clone()
+                }),
             });
         }
         if !pushed.is_empty() {

@@ -23,6 +23,7 @@ mod send;
 mod start;
 mod stream;
 mod sync_order;
+mod ttl;
 
 use grus_tests::broker::Home;
 use serde_json::Value;

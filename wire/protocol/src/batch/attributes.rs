@@ -169,6 +169,7 @@ impl RecordAttributes {
         .with(Self::TAG)
         .with(Self::HEADERS)
         .with(Self::ORDER_KEY)
+        .with(Self::TTL)
         .with(Self::DEDUP_KEY);
 
     /// Whether all attributes of `other` are there.
