@@ -14,7 +14,7 @@ use grus_broker::topic_queue::QueueAsk;
 use grus_broker::{Broker, StartError};
 use grus_mailbox::{Clock, FatalPort, Process};
 use grus_protocol::batch::Compression;
-use grus_protocol::ids::{Durability, Offset, QueueId, Term, TimestampMs, TopicId};
+use grus_protocol::ids::{Durability, Offset, QueueId, TimestampMs, TopicId};
 use grus_protocol::message::{
     AlterTopic, AlterTopicReply, CreateTopic, CreateTopicReply, DeleteTopic, DeleteTopicReply,
     DescribeTopic, DescribeTopicReply, Fetch, FetchReply, Hello, HelloReply, InitProducer,

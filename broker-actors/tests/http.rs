@@ -13,7 +13,7 @@ use grus_broker::Broker;
 use grus_broker::config::BrokerConfig;
 use grus_mailbox::{Clock, FatalPort, Process};
 use grus_protocol::TopicName;
-use grus_protocol::ids::{Offset, QueueId, Term, TopicId};
+use grus_protocol::ids::{Offset, QueueId, TopicId};
 use grus_protocol::message::{Fetch, Produce, ProduceReply};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
