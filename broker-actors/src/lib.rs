@@ -34,6 +34,7 @@ pub mod registry_link;
 pub mod retention;
 mod route_feed;
 pub mod run;
+pub mod schedule;
 pub mod settings;
 pub mod shard;
 pub mod socket;
