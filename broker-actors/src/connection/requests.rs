@@ -111,7 +111,11 @@ fn decode(frame: Frame) -> Result<Option<Request>, HeaderError> {
         | Opcode::RecallMessage
         | Opcode::ListScheduled
         | Opcode::CountScheduled
-        | Opcode::ShowScheduled => return Ok(None),
+        | Opcode::ShowScheduled
+        | Opcode::CreateSchedule
+        | Opcode::ListSchedules
+        | Opcode::AlterSchedule
+        | Opcode::DeleteSchedule => return Ok(None),
     }))
 }
 

@@ -121,6 +121,10 @@ error_codes! {
     NotLeader = 46, retry;
     /// A limit on the number of topics, queues or producers is reached.
     TooManyTopics = 47, final;
+    /// The queue has no schedule of this name.
+    UnknownSchedule = 48, final;
+    /// The queue has a schedule of this name.
+    ScheduleExists = 49, final;
 
     /// The body is not a record batch, or its counts, lengths or times contradict its records.
     MalformedBatch = 60, final;

@@ -13,6 +13,7 @@ mod hello;
 mod metadata;
 mod produce;
 mod registry;
+mod schedule;
 mod scheduled;
 mod subscribe;
 mod topic;
@@ -30,6 +31,12 @@ pub use registry::{
     OfferTopicsReply, OfferedQueue, OfferedTopic, QueueSpan, RefusedTopic, RegisterBroker,
     RegisterBrokerReply, RoutesChanged, ShardClaim, ShardState, TopicState, WatchRoutes,
     WatchRoutesReply,
+};
+pub use schedule::{
+    AlterSchedule, AlterScheduleReply, CreateSchedule, CreateScheduleReply, DeleteSchedule,
+    DeleteScheduleReply, ListSchedules, ListSchedulesReply, SCHEDULE_BATCH_BYTES_MAX,
+    SCHEDULE_RUNS_MAX, SCHEDULES_PAGE_DEFAULT, SCHEDULES_PAGE_MAX, SchedulePlace, ScheduleState,
+    ZONE_DEFAULT,
 };
 pub use scheduled::{
     CountScheduled, CountScheduledReply, LATEST, ListScheduled, ListScheduledReply, RECALL_MAX,
@@ -93,4 +100,8 @@ requests! {
     ListScheduled => ListScheduledReply,
     CountScheduled => CountScheduledReply,
     ShowScheduled => ShowScheduledReply,
+    CreateSchedule => CreateScheduleReply,
+    ListSchedules => ListSchedulesReply,
+    AlterSchedule => AlterScheduleReply,
+    DeleteSchedule => DeleteScheduleReply,
 }

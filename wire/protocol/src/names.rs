@@ -155,6 +155,11 @@ name_type! {
     ProducerName, check_user_name
 }
 
+name_type! {
+    /// The name of a schedule, unique in its queue. Same rule as the names of topics.
+    ScheduleName, check_user_name
+}
+
 fn check_any_topic_name(name: &str) -> Result<(), NameError> {
     let Some(rest) = name.strip_prefix('%') else { return check_user_name(name) };
     let (word, user_name) = rest.split_once('%').ok_or(NameError::Prefix)?;

@@ -93,6 +93,14 @@ opcodes! {
     CountScheduled = 62,
     /// Asks for a scheduled message itself.
     ShowScheduled = 63,
+    /// Makes a schedule of recurring messages.
+    CreateSchedule = 64,
+    /// Lists schedules.
+    ListSchedules = 65,
+    /// Has a schedule rest, or go on.
+    AlterSchedule = 66,
+    /// Removes a schedule.
+    DeleteSchedule = 67,
 }
 
 impl Opcode {

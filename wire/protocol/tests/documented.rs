@@ -5,17 +5,19 @@
 use grus_protocol::batch::bloom_of_tag;
 use grus_protocol::ids::BrokerAddress;
 use grus_protocol::message::{
-    AlterTopic, AlterTopicReply, BrokerHeartbeat, BrokerHeartbeatReply, BrokerState,
-    CountScheduled, CountScheduledReply, CreateTopic, CreateTopicReply, Credit, DeleteTopic,
+    AlterSchedule, AlterScheduleReply, AlterTopic, AlterTopicReply, BrokerHeartbeat,
+    BrokerHeartbeatReply, BrokerState, CountScheduled, CountScheduledReply, CreateSchedule,
+    CreateScheduleReply, CreateTopic, CreateTopicReply, Credit, DeleteSchedule, DeleteTopic,
     DeleteTopicReply, Deliver, DescribeTopic, DescribeTopicReply, Fetch, FetchReply, FetchedBatch,
     FindMessages, FindMessagesReply, FoundMessage, Hello, HelloReply, InitProducer,
     InitProducerReply, ListOffsets, ListOffsetsReply, ListScheduled, ListScheduledReply,
-    ListTopics, ListTopicsReply, Metadata, MetadataReply, OfferTopics, OfferTopicsReply,
-    OfferedQueue, OfferedTopic, PingReply, Produce, ProduceReply, QueueDescription, QueueRoute,
-    QueueSpan, RecallMessage, RecallMessageReply, RefusedTopic, RegisterBroker,
-    RegisterBrokerReply, RoutesChanged, Scheduled, ScheduledPlace, Seek, SeekReply, ShardClaim,
-    ShardState, ShowScheduled, ShowScheduledReply, Subscribe, SubscribeReply, Timer, TopicMetadata,
-    TopicSettings, TopicState, TopicSummary, Unsubscribe, WatchRoutes, WatchRoutesReply,
+    ListSchedules, ListSchedulesReply, ListTopics, ListTopicsReply, Metadata, MetadataReply,
+    OfferTopics, OfferTopicsReply, OfferedQueue, OfferedTopic, PingReply, Produce, ProduceReply,
+    QueueDescription, QueueRoute, QueueSpan, RecallMessage, RecallMessageReply, RefusedTopic,
+    RegisterBroker, RegisterBrokerReply, RoutesChanged, SchedulePlace, ScheduleState, Scheduled,
+    ScheduledPlace, Seek, SeekReply, ShardClaim, ShardState, ShowScheduled, ShowScheduledReply,
+    Subscribe, SubscribeReply, Timer, TopicMetadata, TopicSettings, TopicState, TopicSummary,
+    Unsubscribe, WatchRoutes, WatchRoutesReply,
 };
 use grus_protocol::{BatchLimits, ErrorCode, ErrorReply, FrameLimits, Opcode, limits};
 
@@ -161,6 +163,15 @@ const MESSAGES: &[Message] = messages![
     CountScheduledReply,
     ShowScheduled,
     ShowScheduledReply,
+    CreateSchedule,
+    CreateScheduleReply,
+    ListSchedules,
+    ListSchedulesReply,
+    SchedulePlace,
+    ScheduleState,
+    AlterSchedule,
+    AlterScheduleReply,
+    DeleteSchedule,
     ErrorReply,
 ];
 

@@ -143,6 +143,10 @@ fn every_header_reads_back_to_the_same_bytes() {
             Opcode::ListScheduled => again_of::<message::ListScheduled>(&frame),
             Opcode::CountScheduled => again_of::<message::CountScheduled>(&frame),
             Opcode::ShowScheduled => again_of::<message::ShowScheduled>(&frame),
+            Opcode::CreateSchedule => again_of::<message::CreateSchedule>(&frame),
+            Opcode::ListSchedules => again_of::<message::ListSchedules>(&frame),
+            Opcode::AlterSchedule => again_of::<message::AlterSchedule>(&frame),
+            Opcode::DeleteSchedule => again_of::<message::DeleteSchedule>(&frame),
         };
         assert_eq!(encoded, &frame.header[..], "{name}");
     }

@@ -5,9 +5,10 @@
 use bytes::{Bytes, BytesMut};
 use grus_protocol::batch::{Compression, Origin, bloom_of, ttl_ms_of};
 use grus_protocol::message::{
-    CountScheduled, CountScheduledReply, FetchReply, FindMessages, FindMessagesReply,
-    ListScheduled, ListScheduledReply, Metadata, MetadataReply, Produce, RecallMessage,
-    RegisterBroker, RoutesChanged, ShowScheduled, ShowScheduledReply,
+    AlterSchedule, CountScheduled, CountScheduledReply, CreateSchedule, DeleteSchedule, FetchReply,
+    FindMessages, FindMessagesReply, ListScheduled, ListScheduledReply, ListSchedules,
+    ListSchedulesReply, Metadata, MetadataReply, Produce, RecallMessage, RegisterBroker,
+    RoutesChanged, ShowScheduled, ShowScheduledReply,
 };
 use grus_protocol::{
     BatchBuilder, BatchLimits, ErrorReply, FrameHead, FrameLimits, MessageId, NewRecord, Offset,
@@ -286,6 +287,11 @@ proptest! {
         let _ = frame::decode_header::<CountScheduledReply>(&content);
         let _ = frame::decode_header::<ShowScheduled>(&content);
         let _ = frame::decode_header::<ShowScheduledReply>(&content);
+        let _ = frame::decode_header::<CreateSchedule>(&content);
+        let _ = frame::decode_header::<ListSchedules>(&content);
+        let _ = frame::decode_header::<ListSchedulesReply>(&content);
+        let _ = frame::decode_header::<AlterSchedule>(&content);
+        let _ = frame::decode_header::<DeleteSchedule>(&content);
         let _ = frame::decode_header::<ErrorReply>(&content);
         let _ = RecordBatch::from_log(content.clone());
         let _ = RecordBatch::check(content, &BatchLimits::FORMAT);

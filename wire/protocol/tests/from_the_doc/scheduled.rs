@@ -62,3 +62,32 @@ fn what_is_scheduled() {
     let shown = frame("ShowScheduled.reply");
     assert_eq!((shown.header, shown.body), (vec![scheduled(0, length)], reply.body));
 }
+
+#[test]
+fn schedules() {
+    let (id, due) = (Number(0x0123_4567_89ab_cdef), 1_800_000_000_000);
+    let header = |name| frame(name).header;
+    let place = |name| vec![t("orders"), id.clone(), Number(1), t(name)];
+    let cron = || [t("0 30 2 * * *"), t("Europe/Berlin"), Number(0), Number(10_000)];
+    let every = || [Nil, t("UTC"), Number(1_000), Number(1)];
+    let create = frame("CreateSchedule.request");
+    assert_eq!((create.opcode, create.body), (64, golden("batch.plain")));
+    assert_eq!(create.header, [&place("nightly")[..], &cron()].concat());
+    assert_eq!(header("CreateSchedule.every"), [&place("tick")[..], &every()].concat());
+    assert_eq!(header("CreateSchedule.reply"), n(&[due]));
+
+    let after = || Array(vec![id.clone(), Number(1), t("nightly")]);
+    let list = [t("orders"), id.clone(), after(), Number(2), Number(3)];
+    assert_eq!(header("ListSchedules.request"), list);
+    let nightly = [Bool(false), Number(300), Array(n(&[due, due + 86_400_000]))];
+    let nightly = [&place("nightly")[..], &cron(), &nightly].concat();
+    let tick = [Bool(true), Number(0), Array(Vec::new())];
+    let tick = [&place("tick")[..], &every(), &tick].concat();
+    let listed = [Array(vec![Array(nightly), Array(tick)]), after()];
+    assert_eq!(header("ListSchedules.reply"), listed);
+
+    assert_eq!(header("AlterSchedule.request"), [&place("tick")[..], &[Bool(false)]].concat());
+    assert_eq!(header("AlterSchedule.reply"), n(&[due]));
+    assert_eq!(header("DeleteSchedule.request"), place("tick"));
+    assert_eq!(header("DeleteSchedule.reply"), []);
+}

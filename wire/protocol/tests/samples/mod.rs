@@ -24,6 +24,7 @@ use serde::Serialize;
 
 mod find;
 mod registry;
+mod schedule;
 pub mod scheduled;
 
 /// 2023-11-14T22:13:20.123Z.
@@ -183,6 +184,7 @@ pub fn frames() -> Vec<(String, Bytes)> {
     find::frames(&mut out);
     registry::frames(&mut out);
     scheduled::frames(&mut out);
+    schedule::frames(&mut out);
     errors(&mut out);
     out
 }
