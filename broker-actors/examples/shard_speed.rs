@@ -75,7 +75,10 @@ async fn produce(
         let is_over = clock.monotonic_ns() >= end_ns;
         while !is_over && under_way.len() < options.batches_in_flight {
             let (reply, answer) = port();
-            queue.produce.put(Produce { batch: batch.clone(), dedup_key: None, reply }).await?;
+            queue
+                .produce
+                .put(Produce { batch: batch.clone(), dedup_key: None, due: None, reply })
+                .await?;
             under_way.push_back((clock.monotonic_ns(), answer));
         }
         let Some((sent_ns, answer)) = under_way.pop_front() else { break };

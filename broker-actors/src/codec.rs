@@ -82,6 +82,33 @@ impl Decoder {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
+    /// A number in groups of seven bits, the lowest first, in its shortest form.
+    pub(crate) fn varint(&mut self, field: &'static str) -> Result<u64, CodecError> {
+        let mut number = 0_u64;
+        for shift in (0..u64::BITS).step_by(7) {
+            let byte = self.u8()?;
+            let bits = u64::from(byte & 0x7f);
+            if bits << shift >> shift != bits || (byte == 0 && shift > 0) {
+                return Err(CodecError::Value(field));
+            }
+            number |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Ok(number);
+            }
+        }
+        Err(CodecError::Value(field))
+    }
+
+    /// A [`Decoder::varint`] that fits 32 bits.
+    pub(crate) fn varint_u32(&mut self, field: &'static str) -> Result<u32, CodecError> {
+        u32::try_from(self.varint(field)?).map_err(|_| CodecError::Value(field))
+    }
+
+    /// Bytes that are left.
+    pub(crate) fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     /// A version byte that must be `known`.
     pub(crate) fn version(&mut self, known: u8) -> Result<(), CodecError> {
         match self.u8()? {
@@ -106,6 +133,15 @@ impl Decoder {
     }
 }
 
+/// Writes a number as [`Decoder::varint`] reads it.
+pub(crate) fn put_varint(out: &mut BytesMut, mut number: u64) {
+    while number >= 0x80 {
+        out.put_u8(number.to_le_bytes()[0] | 0x80);
+        number >>= 7;
+    }
+    out.put_u8(number.to_le_bytes()[0]);
+}
+
 /// Writes text with its length in a u16 before it.
 ///
 /// # Panics
@@ -114,4 +150,28 @@ pub(crate) fn put_text(out: &mut BytesMut, text: &str) {
     let length = u16::try_from(text.len()).expect("texts in the log are bounded at the edge");
     out.put_u16_le(length);
     out.put_slice(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_back_and_only_in_their_shortest_form() {
+        for number in [0, 1, 127, 128, 300, 1 << 35, u64::MAX - 1, u64::MAX] {
+            let mut out = BytesMut::new();
+            put_varint(&mut out, number);
+            let bytes = out.freeze();
+            for length in 0..bytes.len() {
+                assert!(Decoder::new(bytes.slice(..length)).varint("n").is_err());
+            }
+            assert_eq!(Decoder::new(bytes).varint("n"), Ok(number));
+        }
+        let bad = Err(CodecError::Value("n"));
+        assert_eq!(Decoder::new(Bytes::from_static(&[0x80, 0])).varint("n"), bad);
+        assert_eq!(Decoder::new(Bytes::from_static(&[0xff; 11])).varint("n"), bad);
+        let mut beyond = [0xff; 10];
+        beyond[9] = 2;
+        assert_eq!(Decoder::new(Bytes::copy_from_slice(&beyond)).varint("n"), bad);
+    }
 }

@@ -13,8 +13,14 @@
 //! | 68 | Retain | version u8, 3 reserved bytes, count u32, then per queue: topic u64, queue u32, first offset kept u64, bytes given up u64 |
 //! | 69 | AppendOnce | version u8, 3 reserved bytes (0), queue u32, topic u64, dedup key 16 bytes, then the batch as it came |
 //! | 70 | Fence | version u8, 3 reserved bytes (0), epoch u32, producer u64 |
+//! | 80 | Schedule | see [`delay`] |
+//! | 81 | Release | see [`delay`] |
+//! | 82 | Recall | see [`delay`] |
+//! | 83 | Roll | see [`delay`] |
 //!
-//! Kinds 80 to 95 are kept for timers, 96 to 127 for groups and acknowledgements.
+//! Kinds 84 to 95 are kept for schedules, 96 to 127 for groups and acknowledgements.
+
+pub mod delay;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use grus_protocol::ids::{
@@ -24,6 +30,8 @@ use grus_protocol::message::DEDUP_WINDOW_MS_DEFAULT;
 use grus_protocol::names::{ProducerName, TopicName};
 
 use crate::codec::{CodecError, Decoder, put_text};
+use crate::timers::TimerId;
+use delay::{KIND_RECALL, KIND_RELEASE, KIND_ROLL, KIND_SCHEDULE, ReleasedBatch, Scheduling};
 
 /// Item kind of [`Command::Append`].
 pub const KIND_APPEND: u16 = 64;
@@ -40,8 +48,11 @@ pub const KIND_RETAIN: u16 = 68;
 pub const KIND_APPEND_ONCE: u16 = 69;
 /// Item kind of [`Command::Fence`].
 pub const KIND_FENCE: u16 = 70;
-/// The highest item kind there is.
-pub const KIND_LAST: u16 = KIND_FENCE;
+/// Whether an item of this kind can be read.
+#[must_use]
+pub const fn is_known(kind: u16) -> bool {
+    matches!(kind, KIND_APPEND..=KIND_FENCE | KIND_SCHEDULE..=KIND_ROLL)
+}
 
 /// Bytes before the batch in an Append item: a batch lies at the item's position plus this.
 pub const APPEND_HEADER_BYTES: u32 = 16;
@@ -50,7 +61,7 @@ pub const APPEND_ONCE_HEADER_BYTES: u32 = 32;
 /// Most queues named by one TopicConfig or Retain item.
 pub const ITEM_QUEUES_MAX: u32 = 100_000;
 
-const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 1;
 /// Of a TopicConfig item, and of a topic's part in a checkpoint.
 const TOPIC_CONFIG_VERSION: u8 = 2;
 
@@ -139,6 +150,31 @@ pub enum Command {
         /// Its newest epoch.
         epoch: ProducerEpoch,
     },
+    /// Store a record batch whose records are seen when they are due.
+    Schedule(Scheduling),
+    /// Let scheduled messages be seen: their time has come.
+    Release {
+        /// The queue they are for.
+        queue: QueueKey,
+        /// The messages, in the order in which they get their offsets.
+        batches: Vec<ReleasedBatch>,
+    },
+    /// Take a scheduled message back, unless it was released.
+    Recall {
+        /// The queue it is for.
+        queue: QueueKey,
+        /// Which.
+        timer: TimerId,
+    },
+    /// Carry a scheduled batch on: the entry where it lies is about to go.
+    Roll {
+        /// The queue it is for.
+        queue: QueueKey,
+        /// The timer of its first record.
+        timer: TimerId,
+        /// The batch, byte for byte as it was.
+        batch: Bytes,
+    },
 }
 
 impl Command {
@@ -152,6 +188,10 @@ impl Command {
             Self::Retain(_) => KIND_RETAIN,
             Self::AppendOnce { .. } => KIND_APPEND_ONCE,
             Self::Fence { .. } => KIND_FENCE,
+            Self::Schedule(_) => KIND_SCHEDULE,
+            Self::Release { .. } => KIND_RELEASE,
+            Self::Recall { .. } => KIND_RECALL,
+            Self::Roll { .. } => KIND_ROLL,
         }
     }
 
@@ -178,6 +218,12 @@ impl Command {
                 out.put_u32_le(epoch.0);
                 out.put_u64_le(producer.0);
             }
+            Self::Schedule(scheduling) => return scheduling.encode(),
+            Self::Release { queue, batches } => return delay::encode_release(*queue, batches),
+            Self::Recall { queue, timer } => return delay::encode_recall(*queue, *timer),
+            Self::Roll { queue, timer, batch } => {
+                return delay::encode_roll(*queue, *timer, batch);
+            }
             Self::TopicConfig(_) => {}
             Self::TopicDrop { topic } => {
                 out.put_bytes(0, 7);
@@ -197,7 +243,7 @@ impl Command {
     /// # Errors
     /// When the kind or version is unknown, or the bytes do not fit the layout.
     pub fn decode(kind: u16, bytes: Bytes) -> Result<Self, CodecError> {
-        if !(KIND_APPEND..=KIND_LAST).contains(&kind) {
+        if !is_known(kind) {
             return Err(CodecError::Kind(kind));
         }
         let mut decoder = Decoder::new(bytes);
@@ -222,6 +268,10 @@ impl Command {
                 Ok(Self::TopicDrop { topic })
             }
             KIND_INIT_PRODUCER => decode_init_producer(decoder),
+            KIND_SCHEDULE => Scheduling::decode(decoder).map(Self::Schedule),
+            KIND_RELEASE => delay::decode_release(decoder),
+            KIND_RECALL => delay::decode_recall(decoder),
+            KIND_ROLL => delay::decode_roll(decoder),
             _ => decode_retain(decoder).map(Self::Retain),
         }
     }
@@ -367,127 +417,4 @@ fn topic_name(text: &str) -> Result<TopicName, CodecError> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    fn joined(command: &Command) -> Bytes {
-        command.encode().concat().into()
-    }
-
-    fn config() -> TopicConfig {
-        TopicConfig {
-            topic: TopicId(7),
-            name: TopicName::try_from("orders").unwrap(),
-            queues: vec![QueueId(0), QueueId(3)],
-            durability: Durability::Replicated,
-            retention_ms: 1_000,
-            retention_bytes: 1 << 40,
-            kind: 2,
-            dedup_window_ms: 600_000,
-        }
-    }
-
-    pub(crate) fn examples() -> Vec<Command> {
-        let queue = QueueKey { topic: TopicId(7), queue: QueueId(3) };
-        vec![
-            Command::Append { queue, batch: Bytes::from_static(b"the batch") },
-            Command::TopicConfig(config()),
-            Command::TopicDrop { topic: TopicId(u64::MAX) },
-            Command::InitProducer { name: None },
-            Command::InitProducer { name: Some(ProducerName::try_from("billing").unwrap()) },
-            Command::Retain(vec![RetainQueue { queue, start: Offset(9), bytes_given_up: 4096 }]),
-            Command::AppendOnce {
-                queue,
-                key: DedupKey::of(b"order-7"),
-                batch: Bytes::from_static(b"the batch"),
-            },
-            Command::Fence { producer: ProducerId(1 << 48 | 5), epoch: ProducerEpoch(3) },
-        ]
-    }
-
-    #[test]
-    fn every_command_reads_back_as_it_was_written() {
-        for command in examples() {
-            let bytes = joined(&command);
-            assert_eq!(Command::decode(command.kind(), bytes), Ok(command));
-        }
-    }
-
-    #[test]
-    fn the_batch_of_an_append_lies_untouched_behind_its_fixed_header() {
-        let bytes = joined(&examples()[0]);
-        assert_eq!(&bytes[APPEND_HEADER_BYTES as usize..], b"the batch");
-        let bytes = joined(&examples()[6]);
-        assert_eq!(&bytes[APPEND_ONCE_HEADER_BYTES as usize..], b"the batch");
-    }
-
-    #[test]
-    fn bytes_that_end_early_are_refused_at_every_length() {
-        for command in examples() {
-            let bytes = joined(&command);
-            let least = match command {
-                Command::Append { .. } => APPEND_HEADER_BYTES as usize,
-                Command::AppendOnce { .. } => APPEND_ONCE_HEADER_BYTES as usize,
-                _ => bytes.len(),
-            };
-            for length in 0..least {
-                let cut = bytes.slice(..length);
-                assert!(Command::decode(command.kind(), cut).is_err(), "{command:?} at {length}");
-            }
-        }
-    }
-
-    #[test]
-    fn unknown_kinds_and_versions_are_named() {
-        let bytes = joined(&Command::TopicDrop { topic: TopicId(1) });
-        assert_eq!(Command::decode(200, bytes.clone()), Err(CodecError::Kind(200)));
-        let mut newer = bytes.to_vec();
-        newer[0] = 9;
-        let newer = Command::decode(KIND_TOPIC_DROP, newer.into());
-        assert_eq!(newer, Err(CodecError::Version(9)));
-    }
-
-    #[test]
-    fn a_count_that_lies_allocates_nothing_and_is_refused() {
-        let mut bytes = joined(&Command::Retain(Vec::new())).to_vec();
-        bytes[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
-        let refused = Command::decode(KIND_RETAIN, bytes.into());
-        assert_eq!(refused, Err(CodecError::Value("queue count")));
-    }
-
-    #[test]
-    fn golden_bytes_of_the_items() {
-        let hex = |command: &Command| {
-            let digits =
-                joined(command).iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>();
-            digits.concat()
-        };
-        let all = examples();
-        assert_eq!(hex(&all[0]), "01000000030000000700000000000000746865206261746368");
-        assert_eq!(
-            hex(&all[1]),
-            "020201000700000000000000e803000000000000000000000001000006006f7264657273\
-             020000000000000003000000c027090000000000"
-        );
-        let first_version = "010201000700000000000000e803000000000000000000000001000006006f7264657273\
-             020000000000000003000000";
-        let first_version: Vec<u8> = (0..first_version.len())
-            .step_by(2)
-            .map(|at| u8::from_str_radix(&first_version[at..at + 2], 16).unwrap())
-            .collect();
-        let known = Command::decode(KIND_TOPIC_CONFIG, first_version.into());
-        assert_eq!(known, Ok(Command::TopicConfig(config())), "of before dedup windows");
-        assert_eq!(hex(&all[2]), "0100000000000000ffffffffffffffff");
-        assert_eq!(hex(&all[4]), "0101070062696c6c696e67");
-        assert_eq!(
-            hex(&all[5]),
-            "0100000001000000070000000000000003000000090000000000000000100000 00000000"
-                .replace(' ', "")
-        );
-        assert_eq!(
-            hex(&all[6]),
-            "01000000030000000700000000000000ea4f66cec037adf7dfe70b7d92549a55746865206261746368"
-        );
-        assert_eq!(hex(&all[7]), "01000000030000000500000000000100");
-    }
-}
+pub(crate) mod tests;

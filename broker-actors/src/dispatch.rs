@@ -260,8 +260,12 @@ impl Dispatcher {
         self.service.metrics.batch_taken(batch.count(), batch.len_bytes());
         let (id, epoch) = (batch.producer_id(), batch.producer_epoch());
         self.gate.facts().borrow_mut().produced(id, epoch, batch.count());
-        let message =
-            topic_queue::Produce { batch, dedup_key: alike.key(), reply: reply.produced() };
+        let message = topic_queue::Produce {
+            batch,
+            dedup_key: alike.key(),
+            due: None,
+            reply: reply.produced(),
+        };
         let Err(refused) = handle.produce.try_put(message) else { return };
         if refused.is_full() {
             // Stopped meanwhile: its port is dropped and says that the queue is not there now.

@@ -19,6 +19,7 @@ pub mod commands;
 pub mod config;
 pub mod connection;
 pub mod data_folder;
+pub mod delay_wheel;
 pub mod dispatch;
 pub mod error;
 pub mod find;
@@ -40,6 +41,7 @@ pub mod shard;
 pub mod socket;
 pub mod statuses;
 pub mod storage;
+pub mod timers;
 pub mod topic_queue;
 
 pub use broker::{Addresses, Broker, StartError};

@@ -6,16 +6,20 @@
 //!
 //! * [`queue`]: offsets, visible start, counts of a queue.
 //! * [`window`]: the last batches of a producer on a queue, for idempotence.
+//! * [`timers`]: messages that are stored and seen later.
 //! * `dedup`: which dedup keys a queue has stored of late.
 //! * [`part`]: the names under which parts of the state are saved; [`Machine::freeze`] and
 //!   [`Machine::frozen_parts`] give those that changed, or all, [`Machine::restore`] reads them back.
 
+pub mod landed;
 pub mod part;
 pub mod queue;
+pub mod timers;
 pub mod window;
 
 mod dedup;
 mod digest;
+mod effect;
 mod fence;
 mod freeze;
 mod produce;
@@ -27,6 +31,8 @@ mod dedup_tests;
 mod hostile_tests;
 #[cfg(test)]
 pub(crate) mod model_tests;
+#[cfg(test)]
+mod timer_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -40,14 +46,18 @@ use grus_protocol::ids::{
 use grus_protocol::names::ProducerName;
 use thiserror::Error;
 
+use crate::commands::delay::Scheduling;
 use crate::commands::{Command, DedupKey, RetainQueue, TopicConfig};
+use crate::timers::TimerId;
 use digest::Tracked;
+pub use effect::{Effect, IndexChange, Outcome, ReleasedRun};
 use fence::Fence;
 use freeze::Frozen;
 pub use freeze::{SLICE_BYTES_MAX, SLICE_PARTS_MAX};
 use part::PartKey;
-use produce::NamedProducer;
+use produce::{Later, NamedProducer};
 use queue::{QueueNumbers, QueueState};
+use timers::Timers;
 
 /// Most topics a shard hosts queues of.
 pub const TOPICS_MAX: usize = 100_000;
@@ -59,6 +69,8 @@ pub const WINDOWS_MAX: usize = 1_000_000;
 pub const NAMED_PRODUCERS_MAX: usize = 100_000;
 /// Most dedup keys remembered in a shard (some 80 bytes each); further ones are refused for now.
 pub const DEDUP_KEYS_MAX: usize = 1_000_000;
+/// Most messages scheduled in a shard (some 22 to 26 bytes each); further ones are refused.
+pub const TIMERS_MAX: usize = 50_000_000;
 /// A producer that has stored nothing on a queue for this long (entry time) is forgotten there.
 pub const WINDOW_EXPIRY_MS: u64 = 24 * HOUR_MS;
 /// A name that no producer has asked for in this long (entry time) may be forgotten.
@@ -76,13 +88,17 @@ pub struct Moment {
     pub index: u64,
     /// The entry's time; never behind an earlier entry's.
     pub time: TimestampMs,
+    /// Where the item's bytes begin in the entry.
+    pub byte: u32,
 }
 
 /// A batch that is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
-    /// Offset of its first record.
+    /// Offset of its first record; 0 when it was scheduled.
     pub base_offset: Offset,
+    /// The timer of its first record, when it was scheduled.
+    pub timer: Option<TimerId>,
     /// Records in it.
     pub count: u32,
     /// The term it was first stored in.
@@ -142,54 +158,6 @@ pub enum Refusal {
     NoDedup,
 }
 
-/// The answer to one item.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// To an Append.
-    Append(Result<Appended, Refusal>),
-    /// To a TopicConfig.
-    TopicConfig(Result<(), Refusal>),
-    /// To a TopicDrop: whether the topic was there.
-    TopicDrop(bool),
-    /// To an InitProducer.
-    InitProducer(Result<InitializedProducer, Refusal>),
-    /// To a Retain: how many queues moved their start.
-    Retain(usize),
-    /// To a Fence.
-    Fence(Result<(), Refusal>),
-}
-
-/// What the index must learn from an item.
-#[derive(Debug, Clone)]
-pub enum IndexChange {
-    /// A batch was stored.
-    Stored {
-        /// Its queue.
-        queue: QueueKey,
-        /// Its receipt.
-        appended: Appended,
-        /// The batch.
-        batch: RecordBatch,
-    },
-    /// A topic is gone.
-    Dropped(TopicId),
-}
-
-/// What applying an item did.
-#[derive(Debug)]
-pub struct Effect {
-    /// The answer to whoever proposed it.
-    pub outcome: Outcome,
-    /// What the index must learn, if anything.
-    pub index: Option<IndexChange>,
-}
-
-impl From<Outcome> for Effect {
-    fn from(outcome: Outcome) -> Self {
-        Self { outcome, index: None }
-    }
-}
-
 /// What the shard as a whole remembers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct ShardNumbers {
@@ -221,6 +189,7 @@ pub struct Machine {
     /// What a checkpoint is still to be given.
     frozen: Option<Frozen>,
     changed: Vec<QueueKey>,
+    timers: Timers,
 }
 
 impl Machine {
@@ -244,6 +213,7 @@ impl Machine {
             clean_digest: 0,
             frozen: None,
             changed: Vec::new(),
+            timers: Timers::default(),
         }
     }
 
@@ -289,9 +259,25 @@ impl Machine {
     /// Applies one item of the entry at `moment`.
     pub fn apply(&mut self, moment: Moment, command: Command) -> Effect {
         match command {
-            Command::Append { queue, batch } => self.apply_append(moment, queue, batch, None),
+            Command::Append { queue, batch } => self.apply_append(moment, queue, batch, None, None),
             Command::AppendOnce { queue, key, batch } => {
-                self.apply_append(moment, queue, batch, Some(key))
+                self.apply_append(moment, queue, batch, Some(key), None)
+            }
+            Command::Schedule(scheduling) => {
+                let place = moment.byte.saturating_add(scheduling.header_bytes());
+                let first = TimerId { index: moment.index, place };
+                let Scheduling { queue, key, due, batch } = scheduling;
+                self.apply_append(moment, queue, batch, key, Some(&Later { first, due: &due }))
+            }
+            Command::Release { queue, batches } => {
+                let (outcome, runs) = self.apply_release(moment, queue, &batches);
+                Effect { outcome, index: Self::released(queue, runs) }
+            }
+            Command::Recall { queue, timer } => {
+                Outcome::Recall(self.apply_recall(queue, timer)).into()
+            }
+            Command::Roll { queue, timer, batch } => {
+                Outcome::Roll(self.apply_roll(moment, queue, timer, batch.len())).into()
             }
             Command::Fence { producer, epoch } => {
                 Outcome::Fence(self.apply_fence(moment.time, producer, epoch)).into()
@@ -329,6 +315,7 @@ impl Machine {
         queue: QueueKey,
         batch: Bytes,
         key: Option<DedupKey>,
+        later: Option<&Later<'_>>,
     ) -> Effect {
         let refused = |refusal| Effect::from(Outcome::Append(Err(refusal)));
         let Ok(batch) = RecordBatch::from_log(batch) else {
@@ -337,11 +324,11 @@ impl Machine {
         if batch.count() == 0 {
             return refused(Refusal::MalformedBatch);
         }
-        match self.store(moment, queue, &batch, key) {
+        match self.store(moment, queue, &batch, key, later) {
             Err(refusal) => refused(refusal),
             Ok(appended) => {
-                let index =
-                    (!appended.duplicate).then_some(IndexChange::Stored { queue, appended, batch });
+                let is_seen = !appended.duplicate && appended.timer.is_none();
+                let index = is_seen.then_some(IndexChange::Stored { queue, appended, batch });
                 Effect { outcome: Outcome::Append(Ok(appended)), index }
             }
         }
@@ -384,6 +371,7 @@ impl Machine {
         let Some(config) = self.topics.remove(&topic) else {
             return Outcome::TopicDrop(false).into();
         };
+        self.drop_timers_of(topic);
         self.forget_part(PartKey::Topic(topic), config.clean_hash());
         for queue in &config.get().queues {
             let key = QueueKey { topic, queue: *queue };

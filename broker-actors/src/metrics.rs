@@ -3,6 +3,7 @@
 //! What happens often is counted where it happens, one atomic addition per batch or frame. What
 //! can be asked for (topics, shards, actors) is asked when `/metrics` is read, see [`moment`]. docs/OPERATING.md lists every name; a test compares.
 
+pub mod delays;
 pub mod moment;
 pub mod shards;
 

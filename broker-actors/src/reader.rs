@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! TopicQueue --ReadCold (the fetch inside)--> [Reader] --Warmed--> TopicQueue --> Connection
+//! DelayWheel -ReadBodies--------------------> [Reader] --its port---> DelayWheel
 //! Shard ------CheckEntries------------------> [Reader] --Checked-> Storage
 //! consensus --ReadForConsensus (the answer port inside)--> [Reader]
 //! ```
@@ -10,20 +11,22 @@
 //! * Owns: nothing; what it works on travels in the message.
 //! * Lives on: its own arbiter, which the disk may hold up. May serve several shards.
 //! * Inbox: `ReadCold`, full means too many readers of old messages, which they are told;
-//!   `CheckEntries`, one per shard; `ReadForConsensus`, a few per shard.
-//! * Talks to: TopicQueue, Storage.
+//!   `ReadBodies`, a few per shard; `CheckEntries`, one per shard; `ReadForConsensus`, a few per shard.
+//! * Talks to: TopicQueue, DelayWheel, Storage.
 //! * Stops: with its shard.
 //! * If it panics: it is rebuilt; the reader concerned asks again.
 
 use grus_consensus::Reading;
 use grus_log::{FaultIn, Scrub};
-use grus_mailbox::{Credit, Inbox, PutError, Receive, Resident, Room, Weigh};
+use grus_mailbox::{Credit, Inbox, Port, PutError, Receive, Resident, Room, Weigh};
 
 use crate::storage::Checked;
 use crate::topic_queue::{Cold, Warmed};
 
 /// Cold reads that may wait.
 pub const COLD_READS_MAX: u32 = 256;
+/// Scheduled messages that may wait to be read, by the wheel's rounds.
+pub const BODY_READS_MAX: u32 = 16;
 /// Checkpoints that may wait to be read for consensus.
 pub const CONSENSUS_READS_MAX: u32 = 16;
 
@@ -45,6 +48,16 @@ pub(crate) struct CheckEntries {
 }
 
 impl Weigh for CheckEntries {}
+
+/// Brings scheduled messages into memory, then tells the wheel that asked.
+#[derive(Debug)]
+pub(crate) struct ReadBodies {
+    pub(crate) fault_in: FaultIn,
+    /// Gets the word that it is done.
+    pub(crate) done: Port<()>,
+}
+
+impl Weigh for ReadBodies {}
 
 /// Something that consensus has to read from the disk.
 pub(crate) struct ReadForConsensus(pub(crate) Reading);
@@ -69,6 +82,14 @@ impl Receive<ReadCold> for Reader {
             Err(PutError::Full(_)) => unreachable!("a queue has room for its own reads"),
             Err(PutError::Stopped(warmed)) => warmed.cold.stopped(),
         }
+    }
+}
+
+impl Receive<ReadBodies> for Reader {
+    fn receive(&mut self, msg: ReadBodies, _credit: Credit, _room: &mut Room<'_, Self>) {
+        // What cannot be read is found out by who slices it.
+        msg.fault_in.run();
+        msg.done.send(());
     }
 }
 

@@ -231,7 +231,7 @@ mod tests {
         fn apply(&mut self, time: u64, command: Command) -> Outcome {
             let index = self.next_index;
             self.next_index += 1;
-            let moment = Moment { term: Term(1), index, time: TimestampMs(time) };
+            let moment = Moment { term: Term(1), index, time: TimestampMs(time), byte: 0 };
             let effect = self.machine.apply(moment, command);
             if let Some(IndexChange::Stored { queue, appended, batch }) = effect.index {
                 let end = Offset(appended.base_offset.0 + u64::from(appended.count));

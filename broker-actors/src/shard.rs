@@ -10,7 +10,7 @@
 //! * Lives on: a core arbiter, by shard, together with its consensus, Storage and queues.
 //! * Inbox: `Propose` in bytes, [`ShardRequest`] in messages.
 //! * Talks to: consensus (a proposal under way is a future of its room), TopicQueues,
-//!   Finder.
+//!   DelayWheel, Finder.
 //! * Stops: its queues first, then what is under way ends, then consensus.
 //! * If it panics: the process ends; recovery is a restart.
 
@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use grus_consensus::{AppliedReply, Group, NewItem, ProposeError};
 use grus_log::Disk;
-use grus_mailbox::{Credit, Drained, Receive, Resident, Room, Tick, Weigh};
+use grus_mailbox::{Credit, Drained, HostHandle, Inbox, Receive, Resident, Room, Tick, Weigh};
 use grus_protocol::ids::{Durability, Term};
 use tokio::sync::watch;
 
@@ -39,6 +39,8 @@ pub use start::{Shard, ShardPlaces, ShardSettings, ShardStartError, start, start
 pub(crate) use waiter::Waiter;
 
 use crate::commands::Command;
+use crate::delay_wheel::DelayWheel;
+use crate::delay_wheel::messages::ClearBelow;
 use crate::error::QueueError;
 use crate::machine::Outcome;
 use crate::metrics::shards::ShardMetrics;
@@ -47,7 +49,7 @@ use finding::Finding;
 use gather::{Gather, Pending};
 use ground::{Ground, ShardMachine};
 use queues::Queues;
-use upkeep::{TrimDone, Upkeep};
+use upkeep::{Cleared, TrimDone, Upkeep};
 use waiter::Rest;
 
 /// Where the queues of a shard are looked up; told of each change.
@@ -62,6 +64,8 @@ fn queue_table() -> (QueueTableSender, QueueTableWatch) {
 
 /// Bytes that may wait to be proposed or be under way, over all queues of the shard.
 pub const PROPOSED_BYTES_MAX: u32 = 64 * 1024 * 1024;
+/// Bytes of what the wheel has proposed that may wait or be under way: a largest batch, and some.
+pub const WHEEL_BYTES_MAX: u32 = 32 * 1024 * 1024;
 /// Requests to a shard that may be on their way.
 pub const REQUESTS_MAX: u32 = 4096;
 /// How often a shard looks at the time.
@@ -143,6 +147,9 @@ pub(crate) struct ShardActor<D: Disk> {
     upkeep: Upkeep,
     metrics: ShardMetrics,
     finding: Option<Finding>,
+    /// Where the wheel is asked to carry messages on.
+    wheel: Inbox<ClearBelow>,
+    wheel_host: HostHandle<DelayWheel<D>>,
     stage: Stage,
 }
 
@@ -363,7 +370,8 @@ impl<D: Disk> Resident for ShardActor<D> {
     fn stopping(&mut self, room: &mut Room<'_, Self>) {
         room.linger();
         self.stage = Stage::StoppingQueues;
-        let stops = self.queues.stop();
+        let mut stops = self.queues.stop();
+        stops.push(self.wheel_host.stop());
         room.spawn_into(async move {
             for stopped in stops {
                 stopped.await;
@@ -437,6 +445,15 @@ impl<D: Disk> Receive<Tick> for ShardActor<D> {
             self.check_old_entries();
             self.keep_findable(msg.monotonic_ms);
             self.keep_up(msg, room);
+        }
+    }
+}
+
+impl<D: Disk> Receive<Cleared> for ShardActor<D> {
+    fn receive(&mut self, msg: Cleared, _credit: Credit, room: &mut Room<'_, Self>) {
+        match msg.index {
+            Some(index) => self.trim(index, room),
+            None => self.upkeep.trim_finished(TrimDone { error: None }),
         }
     }
 }

@@ -47,6 +47,7 @@ pub use subscriber::{PushTurn, Subscriber};
 pub use subscription::{Account, SUBSCRIPTIONS_MAX, SubscriptionKey};
 
 use crate::commands::Command;
+use crate::commands::delay::Scheduling;
 use crate::error::QueueError;
 use crate::reader::ReadCold;
 use crate::shard::ground::Ground;
@@ -329,15 +330,16 @@ impl<D: Disk> Receive<Granted> for TopicQueue<D> {
 
 impl<D: Disk> Receive<Produce> for TopicQueue<D> {
     fn receive(&mut self, msg: Produce, credit: Credit, _room: &mut Room<'_, Self>) {
-        let Produce { batch, dedup_key, reply } = msg;
+        let Produce { batch, dedup_key, due, reply } = msg;
         if self.reading().is_none() {
             return reply.send(Err(QueueError::UnknownQueue));
         }
         let queue = self.parts.key;
         let batch = batch.into_bytes();
-        let command = match dedup_key {
-            None => Command::Append { queue, batch },
-            Some(key) => Command::AppendOnce { queue, key, batch },
+        let command = match (due, dedup_key) {
+            (Some(due), key) => Command::Schedule(Scheduling { queue, key, due, batch }),
+            (None, None) => Command::Append { queue, batch },
+            (None, Some(key)) => Command::AppendOnce { queue, key, batch },
         };
         let waiter = Waiter::Produce { reply, credit };
         match self.parts.shard.try_put(Propose::new(&command, waiter)) {

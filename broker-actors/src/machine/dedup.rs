@@ -9,9 +9,10 @@
 use std::collections::BTreeMap;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use grus_protocol::ids::{Offset, QueueKey, Term, TimestampMs};
+use grus_protocol::ids::{QueueKey, Term, TimestampMs};
 
 use super::digest::Tracked;
+use super::landed::Landed;
 use super::part::PartKey;
 use super::{Appended, DEDUP_KEYS_MAX, Machine, Moment, Refusal};
 use crate::codec::{CodecError, Decoder};
@@ -26,13 +27,16 @@ const EXPIRED_PER_ENTRY_MAX: usize = 16;
 /// Times at which buckets end are rounded up to this, so that they seldom change.
 const EXPIRY_STEP_MS: u64 = 1_000;
 
+/// Of buckets whose keys all have offsets.
 const VERSION: u8 = 1;
+/// Of buckets with a key that was scheduled.
+const VERSION_TIMERS: u8 = 2;
 
 /// A key that was stored, with what its receipt said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stored {
     key: DedupKey,
-    base_offset: Offset,
+    landed: Landed,
     count: u32,
     at: TimestampMs,
 }
@@ -61,14 +65,15 @@ impl Bucket {
     }
 
     pub(super) fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(19 + 36 * self.keys.len());
-        out.put_u8(VERSION);
+        let mut out = BytesMut::with_capacity(19 + 40 * self.keys.len());
+        let has_timers = self.keys.iter().any(|stored| stored.landed.timer().is_some());
+        out.put_u8(if has_timers { VERSION_TIMERS } else { VERSION });
         out.put_u64_le(self.window_ms);
         out.put_u64_le(self.term.0);
         out.put_u16_le(u16::try_from(self.keys.len()).expect("a bucket is bounded"));
         for stored in &self.keys {
             out.put_slice(&stored.key.0);
-            out.put_u64_le(stored.base_offset.0);
+            stored.landed.encode(has_timers, &mut out);
             out.put_u32_le(stored.count);
             out.put_u64_le(stored.at.0);
         }
@@ -77,7 +82,10 @@ impl Bucket {
 
     pub(super) fn decode(bytes: Bytes) -> Result<Self, CodecError> {
         let mut decoder = Decoder::new(bytes);
-        decoder.version(VERSION)?;
+        let version = decoder.u8()?;
+        if version != VERSION && version != VERSION_TIMERS {
+            return Err(CodecError::Version(version));
+        }
         let (window_ms, term) = (decoder.u64()?, Term(decoder.u64()?));
         let count = usize::from(decoder.u16()?);
         if count == 0 || count > BUCKET_KEYS_MAX {
@@ -89,7 +97,7 @@ impl Bucket {
             key.copy_from_slice(&decoder.take(16)?);
             keys.push(Stored {
                 key: DedupKey(key),
-                base_offset: Offset(decoder.u64()?),
+                landed: Landed::decode(version == VERSION_TIMERS, &mut decoder)?,
                 count: decoder.u32()?,
                 at: TimestampMs(decoder.u64()?),
             });
@@ -116,7 +124,8 @@ impl DedupKeys {
         let stored = bucket.keys.get(usize::from(*index))?;
         let is_over = time.0 >= stored.at.0.saturating_add(bucket.window_ms);
         (!is_over).then_some(Appended {
-            base_offset: stored.base_offset,
+            base_offset: stored.landed.offset(),
+            timer: stored.landed.timer(),
             count: stored.count,
             term: bucket.term,
             stored: stored.at,
@@ -191,8 +200,9 @@ impl Machine {
             dirty.insert(part());
         });
         let index = u16::try_from(bucket.keys.len()).expect("a bucket is bounded");
-        let Appended { base_offset, count, stored: at, .. } = *appended;
-        bucket.keys.push(Stored { key, base_offset, count, at });
+        let Appended { base_offset, timer, count, stored: at, .. } = *appended;
+        let landed = timer.map_or(Landed::at(base_offset), Landed::later);
+        bucket.keys.push(Stored { key, landed, count, at });
         let after = bucket.expires_ms();
         dedup.places.insert(key, (number, index));
         self.dedup_keys += 1;
@@ -251,12 +261,15 @@ impl Machine {
 
 #[cfg(test)]
 mod tests {
+    use grus_protocol::ids::Offset;
+
     use super::*;
+    use crate::timers::TimerId;
 
     fn bucket(keys: u8) -> Bucket {
         let stored = |number: u8| Stored {
             key: DedupKey([number; 16]),
-            base_offset: Offset(number.into()),
+            landed: Landed::at(Offset(number.into())),
             count: 2,
             at: TimestampMs(1_000 * u64::from(number)),
         };
@@ -265,8 +278,10 @@ mod tests {
 
     #[test]
     fn a_bucket_reads_back_as_it_was_written() {
-        let three = bucket(3);
-        assert_eq!(Bucket::decode(three.encode()), Ok(three));
+        let mut three = bucket(3);
+        assert_eq!((three.encode()[0], Bucket::decode(three.encode())), (1, Ok(three.clone())));
+        three.keys[1].landed = Landed::later(TimerId { index: 9, place: 64 });
+        assert_eq!((three.encode()[0], Bucket::decode(three.encode())), (2, Ok(three)));
         assert!(Bucket::decode(bucket(0).encode()).is_err(), "an empty one is never saved");
         let bytes = bucket(3).encode();
         for length in 0..bytes.len() {
@@ -287,7 +302,8 @@ mod tests {
 
     #[test]
     fn a_bucket_takes_keys_of_its_term_its_window_and_its_time() {
-        let moment = |term, time| Moment { term: Term(term), index: 1, time: TimestampMs(time) };
+        let moment =
+            |term, time| Moment { byte: 0, term: Term(term), index: 1, time: TimestampMs(time) };
         let two = bucket(2);
         assert!(two.takes(8_000, moment(3, 2_000)));
         assert!(!two.takes(8_000, moment(3, 2_001)), "an eighth of the window");

@@ -49,6 +49,11 @@ impl<T> Tracked<T> {
         &mut self.value
     }
 
+    /// Opens the value for what changes nothing of its saved form.
+    pub(super) fn tidy(&mut self, tidy: impl FnOnce(&mut T)) {
+        tidy(&mut self.value);
+    }
+
     /// The part was saved in a form that hashes to `hash`.
     pub(super) fn save(&mut self, hash: u64) {
         self.hash = hash;

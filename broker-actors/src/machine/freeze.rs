@@ -166,6 +166,19 @@ impl Machine {
 
     /// Keys of the parts behind `after`, in order, and whether those are the last.
     fn next_keys(&self, after: Option<&PartKey>, parts_max: usize) -> (Vec<PartKey>, bool) {
+        let is_at_timers = matches!(after, Some(PartKey::TimerRun(_) | PartKey::TimerDone(_)));
+        let before = (!is_at_timers).then(|| self.keys_before_timers(after));
+        let all = before.into_iter().flatten().chain(self.timer_parts(after));
+        let mut keys: Vec<PartKey> = all.take(parts_max + 1).collect();
+        let is_last = keys.len() <= parts_max;
+        keys.truncate(parts_max);
+        (keys, is_last)
+    }
+
+    fn keys_before_timers<'a>(
+        &'a self,
+        after: Option<&'a PartKey>,
+    ) -> impl Iterator<Item = PartKey> + 'a {
         let behind_shard = after.is_none().then_some(PartKey::Shard);
         let topics = match after {
             None | Some(PartKey::Shard) => Some(Bound::Unbounded),
@@ -209,11 +222,7 @@ impl Machine {
         let fences = self.fences.range((fences, Bound::Unbounded));
         let fences = fences.map(|(producer, _)| PartKey::Fence(*producer));
         let all = behind_shard.into_iter().chain(topics).chain(queues).chain(windows);
-        let all = all.chain(names).chain(dedups).chain(fences);
-        let mut keys: Vec<PartKey> = all.take(parts_max + 1).collect();
-        let is_last = keys.len() <= parts_max;
-        keys.truncate(parts_max);
-        (keys, is_last)
+        all.chain(names).chain(dedups).chain(fences)
     }
 
     fn windows_behind(

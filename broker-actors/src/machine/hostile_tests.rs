@@ -39,7 +39,7 @@ fn item() -> impl Strategy<Value = (u16, Vec<u8>)> {
         (kind, bytes)
     });
     let noise =
-        (60_u16..80, prop::collection::vec(any::<u8>(), 0..120)).prop_map(|(kind, mut bytes)| {
+        (60_u16..88, prop::collection::vec(any::<u8>(), 0..120)).prop_map(|(kind, mut bytes)| {
             if let Some(version) = bytes.first_mut() {
                 *version = 1;
             }
@@ -49,7 +49,7 @@ fn item() -> impl Strategy<Value = (u16, Vec<u8>)> {
 }
 
 fn apply(machine: &mut Machine, index: u64, kind: u16, bytes: &[u8]) -> Option<Outcome> {
-    let moment = Moment { term: Term(1), index, time: TimestampMs(index * 600_000) };
+    let moment = Moment { term: Term(1), index, time: TimestampMs(index * 600_000), byte: 0 };
     let command = Command::decode(kind, Bytes::copy_from_slice(bytes)).ok()?;
     let outcome = machine.apply(moment, command).outcome;
     machine.entry_applied(moment);

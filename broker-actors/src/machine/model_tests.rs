@@ -137,7 +137,7 @@ impl Model {
         }
         let base_offset = by_key.map_or(Offset(queue.end()), |had| had.base_offset);
         let (term, stored) = (by_key.map_or(moment.term, |had| had.term), moment.time);
-        let appended = Appended { base_offset, count, term, stored, duplicate: false };
+        let appended = Appended { base_offset, timer: None, count, term, stored, duplicate: false };
         let is_repeat = by_key.is_some();
         if producer != 0 || !is_repeat {
             let stored = Stored { producer, epoch, first, appended, bytes, dedup_key, is_repeat };
@@ -243,7 +243,7 @@ pub(super) struct Pair {
 
 impl Pair {
     pub(super) fn new() -> Self {
-        let moment = Moment { term: Term(1), index: 0, time: TimestampMs(100 * HOUR_MS) };
+        let moment = Moment { term: Term(1), index: 0, time: TimestampMs(100 * HOUR_MS), byte: 0 };
         Self {
             machine: Machine::new(SHARD),
             model: Model::default(),
@@ -432,7 +432,7 @@ proptest! {
         bytes in prop::collection::vec(any::<u8>(), 0..120),
     ) {
         let mut machine = Machine::new(SHARD);
-        let moment = Moment { term: Term(1), index: 1, time: TimestampMs(1) };
+        let moment = Moment { term: Term(1), index: 1, time: TimestampMs(1), byte: 0 };
         machine.apply(moment, Command::TopicConfig(config(0, 1)));
         let mut versioned = bytes;
         if let Some(version) = versioned.first_mut() {

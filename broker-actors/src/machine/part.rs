@@ -13,7 +13,9 @@
 //! | 5 | a named producer | its name | [`NAMED_PRODUCERS_MAX`](super::NAMED_PRODUCERS_MAX) |
 //! | 6 | dedup keys of a queue, up to 256 | topic u64, queue u32, number u64 | [`DEDUP_KEYS_MAX`](super::DEDUP_KEYS_MAX) keys |
 //! | 7 | the newest epoch of another shard's named producer | producer u64 | [`NAMED_PRODUCERS_MAX`](super::NAMED_PRODUCERS_MAX) |
-//! | 64-79 | kept for timers: a sorted run per segment, and which of it are done | | |
+//! | 64 | a run of timers, up to 4,096 or one batch | index u64, place u32 of its first timer | [`TIMERS_MAX`](super::TIMERS_MAX) timers |
+//! | 65 | which timers of a run are over | index u64, place u32 of its first timer | one bit for each |
+//! | 66-79 | kept for timers and schedules | | |
 //! | 80-95 | kept for groups: members, progress, acknowledgements | | |
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -21,6 +23,7 @@ use grus_protocol::ids::{ProducerId, QueueId, QueueKey, TopicId};
 use grus_protocol::names::ProducerName;
 
 use crate::codec::CodecError;
+use crate::timers::TimerId;
 
 const KIND_SHARD: u8 = 1;
 const KIND_TOPIC: u8 = 2;
@@ -29,6 +32,8 @@ const KIND_WINDOW: u8 = 4;
 const KIND_NAMED_PRODUCER: u8 = 5;
 const KIND_DEDUP: u8 = 6;
 const KIND_FENCE: u8 = 7;
+const KIND_TIMER_RUN: u8 = 64;
+const KIND_TIMER_DONE: u8 = 65;
 
 /// Names one part of the state.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +52,10 @@ pub enum PartKey {
     Dedup(QueueKey, u64),
     /// The newest epoch of another shard's producer.
     Fence(ProducerId),
+    /// A run of timers, by the first that was in it.
+    TimerRun(TimerId),
+    /// Which timers of a run are over.
+    TimerDone(TimerId),
 }
 
 impl PartKey {
@@ -81,6 +90,8 @@ impl PartKey {
                 out.put_u8(KIND_FENCE);
                 out.put_u64(producer.0);
             }
+            Self::TimerRun(run) => put_timer(&mut out, KIND_TIMER_RUN, *run),
+            Self::TimerDone(run) => put_timer(&mut out, KIND_TIMER_DONE, *run),
         }
         out.freeze()
     }
@@ -105,7 +116,9 @@ impl PartKey {
             }
             (KIND_DEDUP, 20) => Ok(Self::Dedup(read_queue(rest), read_u64(&rest[12..]))),
             (KIND_FENCE, 8) => Ok(Self::Fence(ProducerId(read_u64(rest)))),
-            (KIND_SHARD..=KIND_FENCE, _) => Err(bad),
+            (KIND_TIMER_RUN, 12) => Ok(Self::TimerRun(read_timer(rest))),
+            (KIND_TIMER_DONE, 12) => Ok(Self::TimerDone(read_timer(rest))),
+            (KIND_SHARD..=KIND_FENCE | KIND_TIMER_RUN | KIND_TIMER_DONE, _) => Err(bad),
             (kind, _) => Err(CodecError::Kind(u16::from(kind))),
         }
     }
@@ -114,6 +127,18 @@ impl PartKey {
 fn put_queue(out: &mut BytesMut, queue: QueueKey) {
     out.put_u64(queue.topic.0);
     out.put_u32(queue.queue.0);
+}
+
+fn put_timer(out: &mut BytesMut, kind: u8, timer: TimerId) {
+    out.put_u8(kind);
+    out.put_u64(timer.index);
+    out.put_u32(timer.place);
+}
+
+fn read_timer(bytes: &[u8]) -> TimerId {
+    let mut place = [0; 4];
+    place.copy_from_slice(&bytes[8..12]);
+    TimerId { index: read_u64(bytes), place: u32::from_be_bytes(place) }
 }
 
 fn read_queue(bytes: &[u8]) -> QueueKey {
@@ -152,6 +177,9 @@ mod tests {
             PartKey::Dedup(queue(1, 9), 256),
             PartKey::Dedup(queue(1, 9), 3),
             PartKey::Fence(ProducerId(1 << 48)),
+            PartKey::TimerRun(TimerId { index: 1 << 40, place: 3 }),
+            PartKey::TimerRun(TimerId { index: 7, place: 1 << 20 }),
+            PartKey::TimerDone(TimerId { index: 7, place: 48 }),
         ];
         for key in &keys {
             assert_eq!(PartKey::decode(&key.encode()).as_ref(), Ok(key));
@@ -163,10 +191,11 @@ mod tests {
 
     #[test]
     fn keys_of_later_kinds_and_of_wrong_lengths_are_refused() {
-        assert_eq!(PartKey::decode(&[64, 1, 2]), Err(CodecError::Kind(64)));
+        assert_eq!(PartKey::decode(&[80, 1, 2]), Err(CodecError::Kind(80)));
         let bad = Err(CodecError::Value("part key"));
         assert_eq!(PartKey::decode(&[]), bad);
         assert_eq!(PartKey::decode(&[KIND_QUEUE, 1, 2]), bad);
         assert_eq!(PartKey::decode(&[KIND_SHARD, 0]), bad);
+        assert_eq!(PartKey::decode(&[KIND_TIMER_RUN, 0]), bad);
     }
 }

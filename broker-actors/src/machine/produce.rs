@@ -6,6 +6,7 @@ use grus_protocol::ids::{ProducerEpoch, ProducerId, QueueKey, TimestampMs};
 use grus_protocol::names::ProducerName;
 
 use super::digest::Tracked;
+use super::landed::Landed;
 use super::part::PartKey;
 use super::window::{Slot, Verdict, Window, judge_unknown};
 use super::{
@@ -14,6 +15,8 @@ use super::{
 };
 use crate::codec::{CodecError, Decoder};
 use crate::commands::DedupKey;
+use crate::timers::TimerId;
+use crate::timers::run::NewBatch;
 
 /// Windows forgotten at most per entry, so that no entry takes long to apply.
 const EXPIRED_PER_ENTRY_MAX: usize = 256;
@@ -50,6 +53,21 @@ impl NamedProducer {
     }
 }
 
+/// What makes a batch one that is seen later.
+pub(super) struct Later<'a> {
+    /// The timer of its first record.
+    pub(super) first: TimerId,
+    /// When its records are due: one time for all, or one for each.
+    pub(super) due: &'a [TimestampMs],
+}
+
+impl Appended {
+    /// Where it was stored, as it is remembered.
+    fn landed(&self) -> Landed {
+        self.timer.map_or(Landed::at(self.base_offset), Landed::later)
+    }
+}
+
 impl Machine {
     /// Stores a batch, or says why not, or finds that it is stored already: under its sequence or
     /// under its dedup key.
@@ -59,8 +77,9 @@ impl Machine {
         key: QueueKey,
         batch: &RecordBatch,
         dedup_key: Option<DedupKey>,
+        later: Option<&Later<'_>>,
     ) -> Result<Appended, Refusal> {
-        let (term, stored) = (moment.term, moment.time);
+        let stored = moment.time;
         let idempotent = batch.producer_id() != ProducerId(0);
         let repeat = if idempotent { self.find_duplicate(key, batch)? } else { None };
         if repeat.is_some() && dedup_key.is_none() {
@@ -76,7 +95,7 @@ impl Machine {
                 let slot = Slot {
                     first_sequence: batch.first_sequence(),
                     count: batch.count(),
-                    base_offset: first.base_offset,
+                    landed: first.landed(),
                     term: first.term,
                     stored,
                 };
@@ -86,6 +105,34 @@ impl Machine {
                 return Ok(known);
             }
         }
+        let appended = match later {
+            None => self.store_in_queue(moment, key, batch)?,
+            Some(later) => self.store_for_later(moment, key, batch, later)?,
+        };
+        if idempotent {
+            let slot = Slot {
+                first_sequence: batch.first_sequence(),
+                count: appended.count,
+                landed: appended.landed(),
+                term: moment.term,
+                stored,
+            };
+            self.remember(key, batch.producer_id(), batch.producer_epoch(), slot);
+        }
+        if let Some(dedup_key) = dedup_key {
+            self.remember_dedup_key(moment, key, dedup_key, &appended);
+        }
+        Ok(appended)
+    }
+
+    /// Gives a batch the queue's next offsets.
+    pub(super) fn store_in_queue(
+        &mut self,
+        moment: Moment,
+        key: QueueKey,
+        batch: &RecordBatch,
+    ) -> Result<Appended, Refusal> {
+        let (term, stored) = (moment.term, moment.time);
         self.touch(&PartKey::Queue(key));
         let state = self.queues.get_mut(&key).ok_or(Refusal::UnknownQueue)?;
         let count = batch.count();
@@ -98,17 +145,31 @@ impl Machine {
         numbers.next_offset.0 += u64::from(count);
         numbers.bytes += u64::from(batch.len_bytes());
         numbers.last_modified = stored;
-        if idempotent {
-            let first_sequence = batch.first_sequence();
-            let slot = Slot { first_sequence, count, base_offset, term, stored };
-            self.remember(key, batch.producer_id(), batch.producer_epoch(), slot);
-        }
         self.mark_changed(key);
-        let appended = Appended { base_offset, count, term, stored, duplicate: false };
-        if let Some(dedup_key) = dedup_key {
-            self.remember_dedup_key(moment, key, dedup_key, &appended);
+        Ok(Appended { base_offset, timer: None, count, term, stored, duplicate: false })
+    }
+
+    /// Makes the records of a batch timers.
+    fn store_for_later(
+        &mut self,
+        moment: Moment,
+        key: QueueKey,
+        batch: &RecordBatch,
+        later: &Later<'_>,
+    ) -> Result<Appended, Refusal> {
+        if !self.queues.contains_key(&key) {
+            return Err(Refusal::UnknownQueue);
         }
-        Ok(appended)
+        let count = batch.count();
+        let due = match later.due {
+            [due] => vec![*due; count as usize],
+            due if due.len() == count as usize => due.to_vec(),
+            _ => return Err(Refusal::MalformedBatch),
+        };
+        let first = later.first;
+        self.may_schedule(first, due.len())?;
+        self.add_timers(&NewBatch { queue: key, first, length: batch.len_bytes(), due: &due });
+        Ok(Self::scheduled(moment, first, count))
     }
 
     /// Judges a batch of a known producer: the first receipt, `None` to store it, or a refusal.
@@ -135,7 +196,8 @@ impl Machine {
             }
             Verdict::Next => Ok(None),
             Verdict::Duplicate(slot) => Ok(Some(Appended {
-                base_offset: slot.base_offset,
+                base_offset: slot.landed.offset(),
+                timer: slot.landed.timer(),
                 count: slot.count,
                 term: slot.term,
                 stored: slot.stored,

@@ -1,6 +1,7 @@
 //! Saving the state in parts, reading it back, and its digest.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use grus_log::Part;
@@ -17,6 +18,8 @@ use super::window::Window;
 use super::{HOUR_MS, Machine, ShardNumbers};
 use crate::codec::{CodecError, Decoder};
 use crate::commands::{TopicConfig, decode_topic_config, encode_topic_config};
+use crate::timers::done::Done;
+use crate::timers::run::Content;
 
 const VERSION: u8 = 1;
 
@@ -94,6 +97,7 @@ impl Machine {
             .chain(queues)
             .chain(self.named_producers.keys().cloned().map(PartKey::NamedProducer))
             .chain(self.fences.keys().copied().map(PartKey::Fence))
+            .chain(self.timer_parts(None))
             .map(|part| Part { key: part.encode(), value: self.encode_part(&part) })
             .collect()
     }
@@ -178,8 +182,39 @@ impl Machine {
                 self.epochs.insert(producer, fence.epoch);
                 self.fences.insert(producer, Tracked::saved(fence, hash));
             }
+            PartKey::TimerRun(run) => {
+                let content = Content::decode(value).map_err(unreadable)?;
+                if !self.restore_run(run, content, hash) {
+                    return Err(PartError::Orphan(part));
+                }
+            }
+            PartKey::TimerDone(run) => {
+                let timers = self.timers.runs.get(&run).map_or(0, |held| held.content.get().len());
+                let done = Done::decode(value, timers).map_err(unreadable)?;
+                if !self.restore_done(run, done, hash) {
+                    return Err(PartError::Orphan(part));
+                }
+            }
         }
         Ok(())
+    }
+
+    /// Keys of the parts of timers behind `after`, in order.
+    pub(super) fn timer_parts(&self, after: Option<&PartKey>) -> impl Iterator<Item = PartKey> {
+        let runs = match after {
+            Some(PartKey::TimerRun(run)) => Some(Bound::Excluded(*run)),
+            Some(PartKey::TimerDone(_)) => None,
+            _ => Some(Bound::Unbounded),
+        };
+        let runs = runs.map(|from| self.timers.runs.range((from, Bound::Unbounded)));
+        let runs = runs.into_iter().flatten().map(|(run, _)| PartKey::TimerRun(*run));
+        let done = match after {
+            Some(PartKey::TimerDone(run)) => Bound::Excluded(*run),
+            _ => Bound::Unbounded,
+        };
+        let done = self.timers.runs.range((done, Bound::Unbounded));
+        let done = done.filter(|(_, held)| held.done.get().count() > 0);
+        runs.chain(done.map(|(run, _)| PartKey::TimerDone(*run)))
     }
 
     pub(super) fn encode_part(&self, part: &PartKey) -> Option<Bytes> {
@@ -203,6 +238,10 @@ impl Machine {
                 dedup.buckets.get(number).map(|bucket| bucket.get().encode())
             }
             PartKey::Fence(producer) => self.fences.get(producer).map(|fence| fence.get().encode()),
+            PartKey::TimerRun(run) => {
+                self.timers.runs.get(run).map(|held| held.content.get().encode())
+            }
+            PartKey::TimerDone(run) => self.timers.runs.get(run)?.done.get().encode(),
         }
     }
 
@@ -240,6 +279,16 @@ impl Machine {
             PartKey::Fence(producer) => {
                 if let Some(fence) = self.fences.get_mut(producer) {
                     fence.save(hash);
+                }
+            }
+            PartKey::TimerRun(run) => {
+                if let Some(held) = self.timers.runs.get_mut(run) {
+                    held.content.save(hash);
+                }
+            }
+            PartKey::TimerDone(run) => {
+                if let Some(held) = self.timers.runs.get_mut(run) {
+                    held.done.save(hash);
                 }
             }
         }

@@ -8,14 +8,18 @@
 use std::collections::VecDeque;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use grus_protocol::ids::{Offset, ProducerEpoch, Sequence, Term, TimestampMs};
+use grus_protocol::ids::{ProducerEpoch, Sequence, Term, TimestampMs};
 
+use super::landed::Landed;
 use crate::codec::{CodecError, Decoder};
 
 /// Batches remembered per producer and queue. A producer may have this many in flight per queue.
 pub const WINDOW_BATCHES: usize = 5;
 
+/// Of windows whose batches all have offsets.
 const VERSION: u8 = 1;
+/// Of windows in which a batch was scheduled.
+const VERSION_TIMERS: u8 = 2;
 
 /// A remembered batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +29,7 @@ pub struct Slot {
     /// Records in it.
     pub count: u32,
     /// Where it was stored.
-    pub base_offset: Offset,
+    pub landed: Landed,
     /// The term of the entry it was stored by.
     pub term: Term,
     /// When it was stored.
@@ -126,14 +130,15 @@ impl Window {
 
     /// The value of the window's part in a checkpoint.
     pub fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(6 + self.slots.len() * 36);
-        out.put_u8(VERSION);
+        let mut out = BytesMut::with_capacity(6 + self.slots.len() * 40);
+        let has_timers = self.slots.iter().any(|slot| slot.landed.timer().is_some());
+        out.put_u8(if has_timers { VERSION_TIMERS } else { VERSION });
         out.put_u8(u8::try_from(self.slots.len()).expect("a window holds five batches"));
         out.put_u32_le(self.epoch.0);
         for slot in &self.slots {
             out.put_u64_le(slot.first_sequence.0);
             out.put_u32_le(slot.count);
-            out.put_u64_le(slot.base_offset.0);
+            slot.landed.encode(has_timers, &mut out);
             out.put_u64_le(slot.term.0);
             out.put_u64_le(slot.stored.0);
         }
@@ -146,7 +151,10 @@ impl Window {
     /// When the bytes are not such a value.
     pub fn decode(bytes: Bytes) -> Result<Self, CodecError> {
         let mut decoder = Decoder::new(bytes);
-        decoder.version(VERSION)?;
+        let version = decoder.u8()?;
+        if version != VERSION && version != VERSION_TIMERS {
+            return Err(CodecError::Version(version));
+        }
         let count = usize::from(decoder.u8()?);
         if count > WINDOW_BATCHES {
             return Err(CodecError::Value("batches of a window"));
@@ -156,7 +164,7 @@ impl Window {
             let slot = Slot {
                 first_sequence: Sequence(decoder.u64()?),
                 count: decoder.u32()?,
-                base_offset: Offset(decoder.u64()?),
+                landed: Landed::decode(version == VERSION_TIMERS, &mut decoder)?,
                 term: Term(decoder.u64()?),
                 stored: TimestampMs(decoder.u64()?),
             };
@@ -174,13 +182,16 @@ pub const fn judge_unknown(first: Sequence) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use grus_protocol::ids::Offset;
+
     use super::*;
+    use crate::timers::TimerId;
 
     fn slot(first: u64, count: u32) -> Slot {
         Slot {
             first_sequence: Sequence(first),
             count,
-            base_offset: Offset(first + 1_000),
+            landed: Landed::at(Offset(first + 1_000)),
             term: Term(1),
             stored: TimestampMs(first + 5),
         }
@@ -230,5 +241,20 @@ mod tests {
             assert_eq!(Window::decode(window.encode()), Ok(window));
         }
         assert!(Window::decode(Bytes::from_static(&[1, 6, 0, 0, 0, 0])).is_err());
+    }
+
+    #[test]
+    fn a_window_with_a_scheduled_batch_reads_back_and_others_are_as_they_always_were() {
+        let mut window = window_of(2);
+        assert_eq!(window.encode()[0], VERSION);
+        let timer = TimerId { index: 77, place: 64 };
+        window.push(EPOCH, Slot { landed: Landed::later(timer), ..slot(20, 10) });
+        assert_eq!(window.encode()[0], VERSION_TIMERS);
+        let read = Window::decode(window.encode()).unwrap();
+        assert_eq!(read, window);
+        let Verdict::Duplicate(slot) = read.judge(EPOCH, Sequence(20), 10) else {
+            panic!("it is remembered");
+        };
+        assert_eq!((slot.landed.timer(), slot.landed.offset()), (Some(timer), Offset(0)));
     }
 }

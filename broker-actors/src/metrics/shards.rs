@@ -7,6 +7,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use super::delays::{DelayFamilies, DelayMetrics};
+
 /// Upper bounds of the buckets: 50 µs, doubled 16 times, to 3.3 s.
 const FIRST_BUCKET_SECONDS: f64 = 0.000_05;
 const BUCKETS: u16 = 17;
@@ -35,6 +37,7 @@ type Histograms = Family<ShardLabels, Histogram, fn() -> Histogram>;
 pub struct LogMetrics {
     append: Histograms,
     sync: Histograms,
+    delays: DelayFamilies,
 }
 
 impl LogMetrics {
@@ -42,7 +45,8 @@ impl LogMetrics {
     #[must_use]
     pub fn new(registry: &mut Registry) -> Self {
         let family = || Histograms::new_with_constructor(histogram);
-        let metrics = Self { append: family(), sync: family() };
+        let delays = DelayFamilies::new(registry);
+        let metrics = Self { append: family(), sync: family(), delays };
         registry.register(
             "grus_log_append_seconds",
             "Time from an entry's leaving for the log until it is applied",
@@ -63,6 +67,7 @@ impl LogMetrics {
         ShardMetrics {
             append: self.append.get_or_create(&labels).clone(),
             sync: self.sync.get_or_create(&labels).clone(),
+            delays: self.delays.shard(&labels),
         }
     }
 }
@@ -72,12 +77,14 @@ impl LogMetrics {
 pub struct ShardMetrics {
     append: Histogram,
     sync: Histogram,
+    delays: DelayMetrics,
 }
 
 impl Default for ShardMetrics {
     /// Histograms that nobody reads.
     fn default() -> Self {
-        Self { append: histogram(), sync: histogram() }
+        let delays = DelayMetrics::default();
+        Self { append: histogram(), sync: histogram(), delays }
     }
 }
 
@@ -85,6 +92,12 @@ impl ShardMetrics {
     /// An entry is applied after so long.
     pub fn appended(&self, took_ns: u64) {
         self.append.observe(seconds(took_ns));
+    }
+
+    /// How its wheel keeps time.
+    #[must_use]
+    pub fn delays(&self) -> DelayMetrics {
+        self.delays.clone()
     }
 
     /// A round of syncs is over after so long.

@@ -9,13 +9,14 @@ use std::rc::Rc;
 use grus_consensus::{ApplyContext, IndexSink, Item, RestoreError, StateMachine};
 use grus_log::{Disk, Log, Part, Position, Run};
 use grus_mailbox::Inbox;
+use grus_protocol::batch::RecordBatch;
 use grus_protocol::ids::{Durability, QueueKey, ShardId, Term};
 
 use crate::commands::{
-    APPEND_HEADER_BYTES, APPEND_ONCE_HEADER_BYTES, Command, KIND_APPEND, KIND_APPEND_ONCE,
-    KIND_LAST,
+    APPEND_HEADER_BYTES, APPEND_ONCE_HEADER_BYTES, Command, KIND_APPEND_ONCE, is_known,
 };
-use crate::machine::{IndexChange, Machine, Moment, Outcome};
+use crate::delay_wheel::messages::TimersStored;
+use crate::machine::{Appended, IndexChange, Machine, Moment, Outcome, ReleasedRun};
 use crate::topic_queue::Applied;
 
 /// A shard's log and state, as its actors see them.
@@ -45,24 +46,41 @@ pub struct ShardMachine {
     /// The state.
     pub state: Machine,
     changed: ChangedPorts,
+    /// Where the wheel is told that messages were stored for later.
+    pub(crate) stored: Option<Inbox<TimersStored>>,
 }
 
 impl ShardMachine {
     /// An empty state that tells `changed`.
     pub(crate) fn new(shard: ShardId, changed: ChangedPorts) -> Self {
-        Self { state: Machine::new(shard), changed }
+        Self { state: Machine::new(shard), changed, stored: None }
     }
 }
 
-const fn moment(context: &ApplyContext) -> Moment {
-    Moment { term: Term(context.term), index: context.index, time: context.time }
+const fn moment(context: &ApplyContext, byte: u32) -> Moment {
+    Moment { term: Term(context.term), index: context.index, time: context.time, byte }
+}
+
+/// A batch that can be seen from now on, `byte` bytes into the entry at `index`.
+fn run(index: u64, byte: u32, queue: QueueKey, appended: &Appended, batch: &RecordBatch) -> Run {
+    Run {
+        queue,
+        base: appended.base_offset,
+        count: appended.count,
+        at: Position { index, byte },
+        length: batch.len_bytes(),
+        term: appended.term,
+        stored: appended.stored,
+        born_max: batch.born_max(),
+        tag_bloom: batch.tag_bloom(),
+    }
 }
 
 impl StateMachine for ShardMachine {
     type Reply = Outcome;
 
     fn knows(&self, kind: u16, _level: u16) -> bool {
-        (KIND_APPEND..=KIND_LAST).contains(&kind)
+        is_known(kind)
     }
 
     /// # Panics
@@ -82,27 +100,30 @@ impl StateMachine for ShardMachine {
             KIND_APPEND_ONCE => APPEND_ONCE_HEADER_BYTES,
             _ => APPEND_HEADER_BYTES,
         };
-        let effect = self.state.apply(moment(context), command);
+        let effect = self.state.apply(moment(context, byte), command);
         match effect.index {
             None => {}
             Some(IndexChange::Dropped(topic)) => index.drop_topic(topic),
-            Some(IndexChange::Stored { queue, appended, batch }) => index.add(Run {
-                queue,
-                base: appended.base_offset,
-                count: appended.count,
-                at: Position { index: context.index, byte: byte + header_bytes },
-                length: batch.len_bytes(),
-                term: appended.term,
-                stored: appended.stored,
-                born_max: batch.born_max(),
-                tag_bloom: batch.tag_bloom(),
-            }),
+            Some(IndexChange::Stored { queue, appended, batch }) => {
+                index.add(run(context.index, byte + header_bytes, queue, &appended, &batch));
+            }
+            Some(IndexChange::Released { queue, runs }) => {
+                for ReleasedRun { place, appended, batch } in runs {
+                    index.add(run(context.index, byte + place, queue, &appended, &batch));
+                }
+            }
         }
         effect.outcome
     }
 
     fn entry_applied(&mut self, context: &ApplyContext) {
-        self.state.entry_applied(moment(context));
+        self.state.entry_applied(moment(context, 0));
+        if self.state.timers().has_fresh()
+            && let Some(wheel) = &self.stored
+        {
+            // Full: one is waiting already, and will see these too.
+            let _ = wheel.try_put(TimersStored);
+        }
         let ports = self.changed.borrow();
         for queue in self.state.take_changed() {
             if let Some(port) = ports.get(&queue) {

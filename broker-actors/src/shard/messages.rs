@@ -10,6 +10,7 @@ use grus_protocol::names::ProducerName;
 
 use super::QueueTableWatch;
 use crate::commands::TopicConfig;
+use crate::delay_wheel::messages::DelayAsk;
 use crate::error::QueueError;
 use crate::machine::InitializedProducer;
 use crate::topic_queue::QueueHandle;
@@ -126,6 +127,8 @@ pub struct ShardHandle {
     pub inbox: Inbox<ShardRequest>,
     /// The queues that live here.
     pub queues: QueueTableWatch,
+    /// Takes questions about scheduled messages.
+    pub delays: Inbox<DelayAsk>,
 }
 
 impl ShardHandle {

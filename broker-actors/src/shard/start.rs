@@ -18,12 +18,14 @@ use super::queues::{QueueMaker, Queues};
 use super::upkeep::{Checking, Upkeep};
 use super::{
     PROPOSED_BYTES_MAX, Propose, REQUESTS_MAX, RoomAgain, ShardActor, ShardHandle, Stage,
-    queue_table,
+    WHEEL_BYTES_MAX, queue_table,
 };
+use crate::delay_wheel::messages::DELAY_ASKS_MAX;
+use crate::delay_wheel::{DelayWheel, WheelParts};
 use crate::finder::{Finder, SEARCHES_MAX};
 use crate::flush::{Flush, FlushPort, JOBS_MAX};
 use crate::metrics::shards::ShardMetrics;
-use crate::reader::{COLD_READS_MAX, CONSENSUS_READS_MAX, Reader};
+use crate::reader::{BODY_READS_MAX, COLD_READS_MAX, CONSENSUS_READS_MAX, Reader};
 use crate::storage::{ConsensusStarted, Storage, StorageLinks};
 
 /// How often retention looks for what is due, in milliseconds.
@@ -327,6 +329,7 @@ fn open<D: Disk>(
         factory.borrow_mut().take().expect("a shard is built once")
     });
     let (table, queues) = queue_table();
+    let wheel = start_wheel(places, settings, &group, ground, workers, &host);
     let maker = QueueMaker {
         place: places.core.clone(),
         ground: Rc::clone(ground),
@@ -349,6 +352,8 @@ fn open<D: Disk>(
         upkeep: Upkeep::new(settings.retention_check_ms, checking),
         metrics: settings.metrics.clone(),
         finding: workers.finder.as_ref().map(|finder| finding(finder, &host)),
+        wheel: wheel.inbox(1),
+        wheel_host: wheel.clone(),
         stage: Stage::Serving,
     });
     let handle = ShardHandle {
@@ -356,8 +361,31 @@ fn open<D: Disk>(
         durability: settings.log.durability,
         inbox: host.inbox(REQUESTS_MAX),
         queues,
+        delays: wheel.inbox(DELAY_ASKS_MAX),
     };
     (host, handle)
+}
+
+/// Starts the shard's wheel, and has the state machine tell it of what is stored for later.
+fn start_wheel<D: Disk>(
+    places: &ShardPlaces,
+    settings: &ShardSettings,
+    group: &Group<ShardMachine, D>,
+    ground: &Rc<Ground<D>>,
+    workers: &Workers<D>,
+    shard: &HostHandle<ShardActor<D>>,
+) -> HostHandle<DelayWheel<D>> {
+    let parts = Rc::new(WheelParts {
+        ground: Rc::clone(ground),
+        group: group.clone(),
+        shard: shard.inbox::<Propose>(WHEEL_BYTES_MAX),
+        reader: workers.reader.inbox(BODY_READS_MAX),
+        metrics: settings.metrics.delays(),
+    });
+    let spec = ActorSpec::new("DelayWheel", format!("shard-{}", settings.shard));
+    let wheel = Host::spawn_local(&places.core, spec, move || DelayWheel::new(Rc::clone(&parts)));
+    ground.machine.borrow_mut().stored = Some(wheel.inbox(1));
+    wheel
 }
 
 /// The way between a shard and its Finder.

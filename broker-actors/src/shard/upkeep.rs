@@ -1,11 +1,13 @@
 //! What a shard does by the clock: retention, one sweep at a time, and a look at old entries.
 
 use grus_log::{Disk, Log};
+use grus_mailbox::reply::port;
 use grus_mailbox::{Credit, Inbox, Room, Tick, Weigh};
 use grus_protocol::ids::{Offset, QueueKey};
 
 use super::{Propose, ShardActor, Waiter};
 use crate::commands::Command;
+use crate::delay_wheel::messages::ClearBelow;
 use crate::reader::CheckEntries;
 use crate::retention::{RunFacts, RunSource, Step, Sweep};
 use crate::storage::Checked;
@@ -20,6 +22,14 @@ pub(super) struct TrimDone {
 }
 
 impl Weigh for TrimDone {}
+
+/// Nothing that waits for its time lies up to there any more; none if the log should stay.
+#[derive(Debug)]
+pub(super) struct Cleared {
+    pub(super) index: Option<u64>,
+}
+
+impl Weigh for Cleared {}
 
 /// Bytes of old entries checked per tick, so that a start with much data disturbs nobody.
 const CHECKED_BYTES_PER_TICK: u32 = 4 * 1024 * 1024;
@@ -151,7 +161,7 @@ impl<D: Disk> ShardActor<D> {
             return;
         }
         if let Some(index) = self.upkeep.take_trim() {
-            return self.trim(index, room);
+            return self.clear_below(index, room);
         }
         if self.upkeep.sweep.is_none() {
             let busy = self.upkeep.retains_under_way > 0 || self.upkeep.trimming;
@@ -187,7 +197,15 @@ impl<D: Disk> ShardActor<D> {
         }
     }
 
-    fn trim(&mut self, index: u64, room: &mut Room<'_, Self>) {
+    /// Has the wheel carry on what must stay, before the log lets go of what lies up to `index`.
+    fn clear_below(&mut self, index: u64, room: &mut Room<'_, Self>) {
+        let (reply, answer) = port();
+        // A wheel that stops, or panics, drops the port: nothing is trimmed this time.
+        let _ = self.wheel.try_put(ClearBelow { index, reply });
+        room.spawn_into(async move { Cleared { index: answer.await.ok().flatten() } });
+    }
+
+    pub(super) fn trim(&mut self, index: u64, room: &mut Room<'_, Self>) {
         let group = self.group.clone();
         room.spawn_into(async move {
             TrimDone { error: group.trim(index).await.err().map(|error| error.to_string()) }

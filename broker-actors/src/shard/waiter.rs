@@ -42,6 +42,11 @@ pub(crate) enum Waiter {
         /// Gets the word.
         reply: Port<Result<(), QueueError>>,
     },
+    /// The wheel waits: whether its item did what it was for.
+    Timer {
+        /// Gets the word.
+        reply: Port<Result<bool, QueueError>>,
+    },
     /// The shard's own retention.
     Retain,
 }
@@ -77,6 +82,7 @@ impl Waiter {
             (Self::Produce { reply, credit }, Outcome::Append(result)) => {
                 let receipt = result.map_err(QueueError::from).map(|appended| Receipt {
                     base_offset: appended.base_offset,
+                    timer: appended.timer,
                     count: appended.count,
                     term: appended.term,
                     stored: appended.stored,
@@ -103,6 +109,14 @@ impl Waiter {
                 reply.send(result.map_err(QueueError::from));
                 Rest::Done
             }
+            (Self::Timer { reply }, Outcome::Release(released)) => {
+                reply.send(Ok(released > 0));
+                Rest::Done
+            }
+            (Self::Timer { reply }, Outcome::Recall(done) | Outcome::Roll(done)) => {
+                reply.send(Ok(done));
+                Rest::Done
+            }
             (Self::Retain, Outcome::Retain(_)) => Rest::Retained { applied: true },
             (waiter, outcome) => panic!("{waiter:?} was answered by {outcome:?}"),
         }
@@ -118,6 +132,7 @@ impl Waiter {
             Self::OpenTopic { reply, .. } => reply.send(Err(error)),
             Self::DropTopic { reply, .. } | Self::Fence { reply } => reply.send(Err(error)),
             Self::InitProducer { reply } => reply.send(Err(error)),
+            Self::Timer { reply } => reply.send(Err(error)),
             Self::Retain => return Rest::Retained { applied: false },
         }
         Rest::Done

@@ -11,6 +11,7 @@ use super::subscriber::Subscriber;
 use super::subscription::{Account, SubscriptionKey};
 use crate::commands::DedupKey;
 use crate::error::QueueError;
+use crate::timers::TimerId;
 
 /// Bytes of batches that one queue may have accepted and not yet answered.
 pub const PRODUCE_BYTES_MAX: u32 = 16 * 1024 * 1024;
@@ -56,6 +57,8 @@ pub struct Produce {
     pub batch: RecordBatch,
     /// The key of its records by which it is stored once.
     pub dedup_key: Option<DedupKey>,
+    /// When its records are due, in order: one time for all, or one for each. None: now.
+    pub due: Option<Vec<TimestampMs>>,
     /// Gets the receipt once the batch is applied, or why it was not stored.
     pub reply: Port<Result<Receipt, QueueError>>,
 }
@@ -69,8 +72,10 @@ impl Weigh for Produce {
 /// The batch is stored, as durable as its topic promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Receipt {
-    /// Offset of its first record.
+    /// Offset of its first record; 0 when it was scheduled.
     pub base_offset: Offset,
+    /// The timer of its first record, when it was scheduled; the others' follow.
+    pub timer: Option<TimerId>,
     /// Records in it.
     pub count: u32,
     /// The term it was stored in.

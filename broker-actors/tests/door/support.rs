@@ -177,6 +177,7 @@ pub fn produce() -> message::Produce {
 pub fn receipt(offset: u64) -> Receipt {
     Receipt {
         base_offset: Offset(offset),
+        timer: None,
         count: 1,
         term: Term(3),
         stored: TimestampMs(4),

@@ -188,7 +188,7 @@ pub trait Queue {
 impl Queue for QueueHandle {
     async fn send(&self, batch: RecordBatch) -> Answer<Result<Receipt, QueueError>> {
         let (reply, answer) = port();
-        self.produce.put(Produce { batch, dedup_key: None, reply }).await.unwrap();
+        self.produce.put(Produce { batch, dedup_key: None, due: None, reply }).await.unwrap();
         answer
     }
 

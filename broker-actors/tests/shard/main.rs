@@ -4,6 +4,7 @@
 
 mod bench;
 mod cold;
+mod delays;
 mod full_disk;
 mod produce;
 mod recovery;

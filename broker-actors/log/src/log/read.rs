@@ -90,6 +90,16 @@ impl<D: Disk> Log<D> {
         Some(Entry { kind, term: id.term, index: id.index, payload })
     }
 
+    /// The oldest segments, as far as all their entries lie at or below `index`: the last entry of
+    /// each, and its bytes.
+    pub fn segments_below(&self, index: u64) -> Vec<(u64, u64)> {
+        let ends = self
+            .segments
+            .iter()
+            .filter_map(|segment| Some((segment.table.last_index()?, u64::from(segment.end))));
+        ends.take_while(|(last, _)| *last <= index).collect()
+    }
+
     /// Adds the run of a batch of an applied entry. In apply order.
     ///
     /// # Panics

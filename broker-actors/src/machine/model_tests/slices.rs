@@ -58,7 +58,7 @@ proptest! {
 #[test]
 fn no_slice_of_ten_thousand_queues_gives_more_than_its_bound() {
     let mut machine = Machine::new(SHARD);
-    let moment = Moment { term: Term(1), index: 1, time: TimestampMs(1) };
+    let moment = Moment { term: Term(1), index: 1, time: TimestampMs(1), byte: 0 };
     for topic in 0..10 {
         machine.apply(moment, Command::TopicConfig(config(topic, 1_000)));
     }

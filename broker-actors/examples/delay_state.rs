@@ -1,0 +1,99 @@
+//! What scheduled messages cost in memory and in checkpoints: `cargo run --release --example
+//! delay_state -- [messages] [records of a batch]`. Applies Schedule items to a state machine, then
+//! saves it and reads it back.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use grus_broker::commands::delay::Scheduling;
+use grus_broker::commands::{Command, TopicConfig};
+use grus_broker::machine::{Machine, Moment};
+use grus_protocol::batch::{BatchBuilder, NewRecord};
+use grus_protocol::ids::{
+    Durability, MessageId, QueueId, QueueKey, ShardId, Term, TimestampMs, TopicId,
+};
+use grus_protocol::limits::BatchLimits;
+use grus_protocol::names::TopicName;
+
+/// Due times spread over thirty days, in no order.
+const SPREAD_MS: u64 = 30 * 86_400_000;
+/// Batches of one entry.
+const BATCHES_PER_ENTRY: u64 = 500;
+
+fn main() {
+    let mut arguments = std::env::args().skip(1).filter_map(|text| text.parse::<u64>().ok());
+    let messages = arguments.next().unwrap_or(10_000_000);
+    let records = arguments.next().unwrap_or(1).max(1);
+    let queue = QueueKey { topic: TopicId(1), queue: QueueId(0) };
+    let mut machine = Machine::new(ShardId(0));
+    let mut moment = Moment { term: Term(1), index: 1, time: TimestampMs(1), byte: 18 };
+    machine.apply(moment, Command::TopicConfig(topic()));
+    let batch = batch(records);
+    let (before, start) = (anonymous_bytes(), Instant::now());
+    for nth in 0..messages / records {
+        if nth % BATCHES_PER_ENTRY == 0 {
+            (moment.index, moment.byte) = (moment.index + 1, 18);
+        }
+        moment.byte += 2_048;
+        let due = (0..records)
+            .map(|record| TimestampMs((nth * records + record) * 7_919_717 % SPREAD_MS))
+            .collect();
+        let scheduling = Scheduling { queue, key: None, due, batch: batch.clone() };
+        machine.apply(moment, Command::Schedule(scheduling));
+    }
+    let bytes = anonymous_bytes() - before;
+    let pending = machine.timers().pending();
+    println!("{pending} pending, stored in {:.2?}", start.elapsed());
+    println!("{} MB anonymous, {} bytes each", bytes >> 20, bytes / pending.max(1));
+
+    let start = Instant::now();
+    let timers = machine.timers_mut();
+    let runs: Vec<_> = timers.runs_behind(None).map(|(run, _)| run).collect();
+    for run in runs {
+        timers.next_due(run, (TimestampMs(0), grus_broker::timers::TimerId::FIRST));
+    }
+    let bytes = anonymous_bytes() - before;
+    println!("{} MB once all runs are sorted, which took {:.2?}", bytes >> 20, start.elapsed());
+
+    let start = Instant::now();
+    let parts = machine.all_parts();
+    let saved: usize = parts.iter().map(|part| part.value.as_ref().map_or(0, Bytes::len)).sum();
+    println!("{} MB in a whole checkpoint, made in {:.2?}", saved >> 20, start.elapsed());
+    let start = Instant::now();
+    let mut read = Machine::new(ShardId(0));
+    read.restore(parts).expect("what was saved reads back");
+    println!("read back in {:.2?}", start.elapsed());
+    assert_eq!(read.timers().pending(), pending);
+}
+
+fn topic() -> TopicConfig {
+    TopicConfig {
+        topic: TopicId(1),
+        name: TopicName::try_from("later").expect("a name"),
+        queues: vec![QueueId(0)],
+        durability: Durability::Persisted,
+        retention_ms: 0,
+        retention_bytes: 0,
+        kind: 0,
+        dedup_window_ms: 0,
+    }
+}
+
+fn batch(records: u64) -> Bytes {
+    let mut builder = BatchBuilder::new(BatchLimits::PRODUCE);
+    for _ in 0..records {
+        let id = MessageId::from_parts(TimestampMs(1), &[9; 10]);
+        builder.push(&NewRecord::new(id, TimestampMs(1), "body")).expect("a small record");
+    }
+    builder.finish()
+}
+
+/// Anonymous memory of this process, by the kernel.
+fn anonymous_bytes() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok());
+    kib.unwrap_or(0) * 1024
+}

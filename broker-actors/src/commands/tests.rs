@@ -1,0 +1,187 @@
+//! Items as bytes: what is written reads back, and what is not an item is refused.
+
+use grus_protocol::ids::TimestampMs;
+
+use super::delay::ROLL_HEADER_BYTES;
+use super::*;
+
+fn joined(command: &Command) -> Bytes {
+    command.encode().concat().into()
+}
+
+fn config() -> TopicConfig {
+    TopicConfig {
+        topic: TopicId(7),
+        name: TopicName::try_from("orders").unwrap(),
+        queues: vec![QueueId(0), QueueId(3)],
+        durability: Durability::Replicated,
+        retention_ms: 1_000,
+        retention_bytes: 1 << 40,
+        kind: 2,
+        dedup_window_ms: 600_000,
+    }
+}
+
+fn timer(index: u64) -> TimerId {
+    TimerId { index, place: 48 }
+}
+
+pub(crate) fn examples() -> Vec<Command> {
+    let queue = QueueKey { topic: TopicId(7), queue: QueueId(3) };
+    vec![
+        Command::Append { queue, batch: Bytes::from_static(b"the batch") },
+        Command::TopicConfig(config()),
+        Command::TopicDrop { topic: TopicId(u64::MAX) },
+        Command::InitProducer { name: None },
+        Command::InitProducer { name: Some(ProducerName::try_from("billing").unwrap()) },
+        Command::Retain(vec![RetainQueue { queue, start: Offset(9), bytes_given_up: 4096 }]),
+        Command::AppendOnce {
+            queue,
+            key: DedupKey::of(b"order-7"),
+            batch: Bytes::from_static(b"the batch"),
+        },
+        Command::Fence { producer: ProducerId(1 << 48 | 5), epoch: ProducerEpoch(3) },
+        Command::Schedule(Scheduling {
+            queue,
+            key: None,
+            due: vec![TimestampMs(70_000)],
+            batch: Bytes::from_static(b"the batch"),
+        }),
+        Command::Schedule(Scheduling {
+            queue,
+            key: Some(DedupKey::of(b"order-7")),
+            due: vec![TimestampMs(1 << 40), TimestampMs(3)],
+            batch: Bytes::from_static(b"the batch"),
+        }),
+        Command::Release {
+            queue,
+            batches: vec![
+                ReleasedBatch { timer: timer(260), timers: 1, batch: Bytes::from_static(b"one") },
+                ReleasedBatch { timer: timer(4), timers: 2, batch: Bytes::from_static(b"two") },
+            ],
+        },
+        Command::Recall { queue, timer: timer(4) },
+        Command::Roll { queue, timer: timer(4), batch: Bytes::from_static(b"the batch") },
+    ]
+}
+
+#[test]
+fn every_command_reads_back_as_it_was_written() {
+    for command in examples() {
+        let bytes = joined(&command);
+        assert_eq!(Command::decode(command.kind(), bytes), Ok(command));
+    }
+}
+
+#[test]
+fn the_batch_of_an_append_lies_untouched_behind_its_fixed_header() {
+    let bytes = joined(&examples()[0]);
+    assert_eq!(&bytes[APPEND_HEADER_BYTES as usize..], b"the batch");
+    let bytes = joined(&examples()[6]);
+    assert_eq!(&bytes[APPEND_ONCE_HEADER_BYTES as usize..], b"the batch");
+}
+
+#[test]
+fn bytes_that_end_early_are_refused_at_every_length() {
+    for command in examples() {
+        let bytes = joined(&command);
+        let least = match command {
+            Command::Append { .. } => APPEND_HEADER_BYTES as usize,
+            Command::AppendOnce { .. } => APPEND_ONCE_HEADER_BYTES as usize,
+            Command::Roll { .. } => ROLL_HEADER_BYTES as usize,
+            Command::Schedule(ref scheduling) => scheduling.header_bytes() as usize,
+            _ => bytes.len(),
+        };
+        for length in 0..least {
+            let cut = bytes.slice(..length);
+            assert!(Command::decode(command.kind(), cut).is_err(), "{command:?} at {length}");
+        }
+    }
+}
+
+#[test]
+fn unknown_kinds_and_versions_are_named() {
+    let bytes = joined(&Command::TopicDrop { topic: TopicId(1) });
+    assert_eq!(Command::decode(200, bytes.clone()), Err(CodecError::Kind(200)));
+    let mut newer = bytes.to_vec();
+    newer[0] = 9;
+    let newer = Command::decode(KIND_TOPIC_DROP, newer.into());
+    assert_eq!(newer, Err(CodecError::Version(9)));
+}
+
+#[test]
+fn a_count_that_lies_allocates_nothing_and_is_refused() {
+    let mut bytes = joined(&Command::Retain(Vec::new())).to_vec();
+    bytes[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
+    let refused = Command::decode(KIND_RETAIN, bytes.into());
+    assert_eq!(refused, Err(CodecError::Value("queue count")));
+}
+
+#[test]
+fn golden_bytes_of_the_items() {
+    let hex = |command: &Command| {
+        let digits = joined(command).iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>();
+        digits.concat()
+    };
+    let all = examples();
+    assert_eq!(hex(&all[0]), "01000000030000000700000000000000746865206261746368");
+    assert_eq!(
+        hex(&all[1]),
+        "020201000700000000000000e803000000000000000000000001000006006f7264657273\
+         020000000000000003000000c027090000000000"
+    );
+    let first_version = "010201000700000000000000e803000000000000000000000001000006006f7264657273\
+         020000000000000003000000";
+    let first_version: Vec<u8> = (0..first_version.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&first_version[at..at + 2], 16).unwrap())
+        .collect();
+    let known = Command::decode(KIND_TOPIC_CONFIG, first_version.into());
+    assert_eq!(known, Ok(Command::TopicConfig(config())), "of before dedup windows");
+    assert_eq!(hex(&all[2]), "0100000000000000ffffffffffffffff");
+    assert_eq!(hex(&all[4]), "0101070062696c6c696e67");
+    assert_eq!(
+        hex(&all[5]),
+        "0100000001000000070000000000000003000000090000000000000000100000 00000000"
+            .replace(' ', "")
+    );
+    assert_eq!(
+        hex(&all[6]),
+        "01000000030000000700000000000000ea4f66cec037adf7dfe70b7d92549a55746865206261746368"
+    );
+    assert_eq!(hex(&all[7]), "01000000030000000500000000000100");
+}
+
+#[test]
+fn golden_bytes_of_items_about_scheduled_messages() {
+    let hex = |nth: usize| {
+        let bytes = joined(&examples()[nth]);
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+    };
+    let queue = "030000000700000000000000";
+    let none = "00".repeat(16);
+    let key = "ea4f66cec037adf7dfe70b7d92549a55";
+    let batch = "746865206261746368";
+    let one_time = "01000000000000007011010000000000";
+    assert_eq!(hex(8), format!("01000000{queue}{none}{one_time}{batch}"));
+    let two_times = "020000000000000000000000000100000300000000000000";
+    assert_eq!(hex(9), format!("01010000{queue}{key}{two_times}{batch}"));
+    let first = "04010000000000003000000001000000030000000000000 06f6e65".replace(' ', "");
+    let second = "040000000000000030000000020000000300000000000000 74776f".replace(' ', "");
+    assert_eq!(hex(10), format!("01000000{queue}0200000000000000{first}{second}"));
+    let timer = "040000000000000030000000";
+    assert_eq!(hex(11), format!("01000000{queue}{timer}"));
+    assert_eq!(hex(12), format!("01000000{queue}{timer}00000000{batch}"));
+}
+
+#[test]
+fn batches_lie_where_the_item_says() {
+    let Command::Release { batches, .. } = &examples()[10] else { panic!("a release") };
+    let bytes = joined(&examples()[10]);
+    for (place, released) in delay::release_places(batches).zip(batches) {
+        assert_eq!(bytes.slice(place as usize..)[..3], released.batch[..]);
+    }
+    let Command::Schedule(scheduling) = &examples()[9] else { panic!("a schedule") };
+    assert_eq!(&joined(&examples()[9])[scheduling.header_bytes() as usize..], b"the batch");
+    assert_eq!(&joined(&examples()[12])[ROLL_HEADER_BYTES as usize..], b"the batch");
+}

@@ -1,0 +1,126 @@
+//! Rounds of releases.
+
+use grus_log::Disk;
+use grus_mailbox::Tick;
+use grus_protocol::ids::TimestampMs;
+
+use super::messages::ItemDone;
+use super::round::{ROUND_BYTES_MAX, ROUND_TIMERS_MAX, releases};
+use super::{BACKOFF_MS, DelayWheel, Work};
+use crate::timers::run::Timer;
+
+/// Behind a round of messages that are later than this, producers get some time for themselves.
+const BACKLOG_MS: u64 = 1_000;
+/// That time.
+const PAUSE_MS: u64 = 2;
+
+/// Messages that are on their way to be seen.
+pub(super) struct Round {
+    pub(super) timers: Vec<Timer>,
+    left: usize,
+    has_failed: bool,
+}
+
+impl Round {
+    /// Notes what became of an item; true when that was the last.
+    pub(super) fn item_done(&mut self, done: &ItemDone) -> bool {
+        self.left -= 1;
+        self.has_failed |= done.result.is_err();
+        self.left == 0
+    }
+}
+
+impl<D: Disk> DelayWheel<D> {
+    /// Begins a round with what is due, unless one is under way.
+    pub(super) fn begin_round(&mut self, tick: Tick) {
+        if self.is_releasing || tick.monotonic_ms < self.paused_until_ms {
+            return;
+        }
+        let Some(near) = &mut self.near else { return };
+        let machine = self.parts.ground.machine.borrow();
+        let state = machine.state.timers();
+        let (mut timers, mut bytes, mut last_batch) = (Vec::new(), 0_u64, None);
+        while timers.len() < ROUND_TIMERS_MAX && bytes < ROUND_BYTES_MAX {
+            let Some((_, id)) = near.take(tick.now) else { break };
+            // Those that were taken back meanwhile are not there.
+            let Some(timer) = state.get(id) else { continue };
+            if last_batch.replace(timer.batch) != Some(timer.batch) {
+                bytes += u64::from(timer.length);
+            }
+            if bytes > ROUND_BYTES_MAX && !timers.is_empty() {
+                near.put_back((timer.due, timer.id));
+                break;
+            }
+            timers.push(timer);
+        }
+        drop(machine);
+        if timers.is_empty() {
+            return;
+        }
+        self.is_releasing = true;
+        let round = Round { timers: timers.clone(), left: 0, has_failed: false };
+        self.start(Work::Round(round), &timers);
+    }
+
+    /// Proposes what a round releases; its messages are in memory.
+    pub(super) fn release(&mut self, ticket: u64) {
+        let Some(Work::Round(round)) = self.works.get(&ticket) else { return };
+        let made = releases(&round.timers, |timer| self.batch_of(timer));
+        let Some(Work::Round(round)) = self.works.get_mut(&ticket) else { return };
+        let left = round.timers.split_off(made.looked_at);
+        round.timers.retain(|timer| !made.unreadable.contains(&timer.id));
+        if let Some(near) = &mut self.near {
+            for timer in left {
+                near.put_back((timer.due, timer.id));
+            }
+        }
+        round.left = made.commands.len();
+        if made.commands.is_empty() {
+            self.works.remove(&ticket);
+            self.is_releasing = false;
+            return;
+        }
+        for (number, command) in made.commands.iter().enumerate() {
+            self.propose(command, ticket, number);
+        }
+    }
+
+    /// A round is over: what is still pending is tried again.
+    pub(super) fn finish_round(&mut self, round: &Round, tick: Tick) {
+        self.is_releasing = false;
+        let machine = self.parts.ground.machine.borrow();
+        let state = machine.state.timers();
+        let (mut latest_ms, mut is_left) = (0, round.has_failed);
+        for timer in &round.timers {
+            if state.get(timer.id).is_some() {
+                is_left = true;
+                if let Some(near) = &mut self.near {
+                    near.put_back((timer.due, timer.id));
+                }
+            } else {
+                let late_ms = tick.now.0.saturating_sub(timer.due.0);
+                latest_ms = latest_ms.max(late_ms);
+                self.parts.metrics.released(late_ms);
+            }
+        }
+        let pause_ms = match (is_left, latest_ms > BACKLOG_MS) {
+            (true, _) => BACKOFF_MS,
+            (false, true) => PAUSE_MS,
+            (false, false) => 0,
+        };
+        self.paused_until_ms = tick.monotonic_ms + pause_ms;
+    }
+
+    /// Sets the gauges.
+    pub(super) fn measure(&self, now: TimestampMs) {
+        let pending = self.parts.ground.machine.borrow().state.timers().pending();
+        let of_round = self.works.values().find_map(|work| match work {
+            Work::Round(round) => round.timers.first().map(|timer| timer.due.0),
+            _ => None,
+        });
+        let of_wheel = self.near.as_ref().and_then(super::near::Near::next_ms);
+        let oldest_ms = of_round.into_iter().chain(of_wheel).min();
+        let overdue_ms = oldest_ms.map_or(0, |oldest_ms| now.0.saturating_sub(oldest_ms));
+        self.parts.metrics.measured(pending, overdue_ms);
+    }
+}

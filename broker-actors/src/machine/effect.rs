@@ -1,0 +1,78 @@
+//! What applying an item answers, and what the index learns from it.
+
+use grus_protocol::batch::RecordBatch;
+use grus_protocol::ids::{QueueKey, TopicId};
+
+use super::{Appended, InitializedProducer, Refusal};
+
+/// The answer to one item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// To an Append.
+    Append(Result<Appended, Refusal>),
+    /// To a TopicConfig.
+    TopicConfig(Result<(), Refusal>),
+    /// To a TopicDrop: whether the topic was there.
+    TopicDrop(bool),
+    /// To an InitProducer.
+    InitProducer(Result<InitializedProducer, Refusal>),
+    /// To a Retain: how many queues moved their start.
+    Retain(usize),
+    /// To a Fence.
+    Fence(Result<(), Refusal>),
+    /// To a Release: how many batches were released.
+    Release(u32),
+    /// To a Recall: whether the message was taken back.
+    Recall(bool),
+    /// To a Roll: whether the batch lies there now.
+    Roll(bool),
+}
+
+/// A released batch, for the index.
+#[derive(Debug, Clone)]
+pub struct ReleasedRun {
+    /// Where its bytes begin in the item.
+    pub place: u32,
+    /// Its offsets.
+    pub appended: Appended,
+    /// The batch.
+    pub batch: RecordBatch,
+}
+
+/// What the index must learn from an item.
+#[derive(Debug, Clone)]
+pub enum IndexChange {
+    /// A batch was stored.
+    Stored {
+        /// Its queue.
+        queue: QueueKey,
+        /// Its receipt.
+        appended: Appended,
+        /// The batch.
+        batch: RecordBatch,
+    },
+    /// Scheduled batches can be seen now.
+    Released {
+        /// Their queue.
+        queue: QueueKey,
+        /// The batches, in order.
+        runs: Vec<ReleasedRun>,
+    },
+    /// A topic is gone.
+    Dropped(TopicId),
+}
+
+/// What applying an item did.
+#[derive(Debug)]
+pub struct Effect {
+    /// The answer to whoever proposed it.
+    pub outcome: Outcome,
+    /// What the index must learn, if anything.
+    pub index: Option<IndexChange>,
+}
+
+impl From<Outcome> for Effect {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, index: None }
+    }
+}

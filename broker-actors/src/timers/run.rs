@@ -1,0 +1,427 @@
+//! A run: some thousand timers in the order in which they were stored.
+//!
+//! What was scheduled ([`Content`]) seldom changes once the run is full; which of it is over
+//! ([`Done`]) is a bit for each timer. Both are parts of a checkpoint, so that a release costs a
+//! bit and not the run. A row of 16 bytes stands for a batch; a timer costs 4 or 8 bytes more for
+//! its due time, a bit, and 2 bytes once the run was sorted.
+
+use std::collections::BTreeMap;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use grus_log::Position;
+use grus_protocol::ids::{QueueId, QueueKey, TimestampMs, TopicId};
+use grus_protocol::limits::BATCH_RECORDS_MAX;
+
+use super::TimerId;
+use super::done::Done;
+use super::due::Dues;
+use crate::codec::{CodecError, Decoder, put_varint};
+
+/// A run takes batches until it has so many timers; a larger batch has a run of its own.
+pub const RUN_TIMERS_MAX: usize = 4096;
+/// Most timers of one batch: a position in a run fits 16 bits.
+pub const BATCH_TIMERS_MAX: usize = BATCH_RECORDS_MAX as usize;
+
+const VERSION: u8 = 1;
+const _: () = assert!(RUN_TIMERS_MAX <= BATCH_TIMERS_MAX && BATCH_TIMERS_MAX <= 1 << 16);
+
+/// A scheduled batch as it is added.
+#[derive(Debug, Clone, Copy)]
+pub struct NewBatch<'a> {
+    /// Its queue.
+    pub queue: QueueKey,
+    /// The timer of its first record; its place is where the batch's bytes begin.
+    pub first: TimerId,
+    /// Bytes of the batch.
+    pub length: u32,
+    /// When each of its records is due, in order.
+    pub due: &'a [TimestampMs],
+}
+
+/// What a timer is, and where its message lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timer {
+    /// Its name.
+    pub id: TimerId,
+    /// The queue it is for.
+    pub queue: QueueKey,
+    /// When it is due.
+    pub due: TimestampMs,
+    /// The timer of the first record of its batch.
+    pub batch: TimerId,
+    /// Records in that batch.
+    pub count: u32,
+    /// Where the batch lies now.
+    pub at: Position,
+    /// Bytes of the batch.
+    pub length: u32,
+}
+
+impl Timer {
+    /// The number of its record in the batch.
+    pub const fn number(&self) -> u32 {
+        self.id.place - self.batch.place
+    }
+}
+
+/// A batch in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Row {
+    /// Log index of its entry, from the run's first on.
+    index_after: u32,
+    place: u32,
+    length: u32,
+    /// Its queue's number in the run's list.
+    queue: u16,
+    /// Position of its first timer.
+    first: u16,
+}
+
+/// A batch that was carried on into a later entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Moved {
+    row: u16,
+    to: Position,
+}
+
+/// What was scheduled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content {
+    base_index: u64,
+    queues: Vec<QueueKey>,
+    rows: Vec<Row>,
+    dues: Dues,
+    /// By row.
+    moved: Vec<Moved>,
+}
+
+impl Content {
+    /// A run whose first batch comes with entry `base_index`.
+    #[must_use]
+    pub fn new(base_index: u64) -> Self {
+        let (queues, rows, moved) = (Vec::new(), Vec::new(), Vec::new());
+        Self { base_index, queues, rows, dues: Dues::default(), moved }
+    }
+
+    /// Timers in it, over or not.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.dues.len()
+    }
+
+    /// Whether nothing was scheduled.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Whether a batch still fits.
+    #[must_use]
+    pub fn takes(&self, batch: &NewBatch<'_>) -> bool {
+        let in_reach = batch.first.index.checked_sub(self.base_index).is_some_and(|after| {
+            u32::try_from(after).is_ok() && self.queues.len() < usize::from(u16::MAX)
+        });
+        in_reach && (self.is_empty() || self.len() + batch.due.len() <= RUN_TIMERS_MAX)
+    }
+
+    /// Adds a batch behind all others.
+    ///
+    /// # Panics
+    /// When it does not fit ([`Content::takes`]), has no or too many records, or is not the last.
+    pub fn push(&mut self, batch: &NewBatch<'_>) {
+        assert!(self.takes(batch), "a batch is added where it fits");
+        assert!((1..=BATCH_TIMERS_MAX).contains(&batch.due.len()), "a batch has records");
+        let last = self.len().checked_sub(1).map(|last| self.id(last));
+        assert!(last.is_none_or(|last| last < batch.first), "timers come in order");
+        let known = self.queues.iter().rposition(|queue| *queue == batch.queue);
+        let queue = known.unwrap_or_else(|| {
+            self.queues.push(batch.queue);
+            self.queues.len() - 1
+        });
+        let narrow = |number: usize| u16::try_from(number).expect("bounded by `takes`");
+        self.rows.push(Row {
+            index_after: u32::try_from(batch.first.index - self.base_index).expect("in reach"),
+            place: batch.first.place,
+            length: batch.length,
+            queue: narrow(queue),
+            first: narrow(self.len()),
+        });
+        batch.due.iter().for_each(|due| self.dues.push(due.0));
+    }
+
+    /// Gives back memory that more batches would have used.
+    pub fn pack(&mut self) {
+        self.dues.pack();
+        self.rows.shrink_to_fit();
+        self.queues.shrink_to_fit();
+        self.moved.shrink_to_fit();
+    }
+
+    /// The queues that have, or had, a timer in it.
+    pub fn queues(&self) -> impl Iterator<Item = QueueKey> + '_ {
+        self.queues.iter().copied()
+    }
+
+    fn row_at(&self, position: usize) -> usize {
+        self.rows.partition_point(|row| usize::from(row.first) <= position) - 1
+    }
+
+    fn end_of(&self, row: usize) -> usize {
+        self.rows.get(row + 1).map_or(self.len(), |next| usize::from(next.first))
+    }
+
+    fn id_of_row(&self, row: usize) -> TimerId {
+        let Row { index_after, place, .. } = self.rows[row];
+        TimerId { index: self.base_index + u64::from(index_after), place }
+    }
+
+    fn id(&self, position: usize) -> TimerId {
+        let row = self.row_at(position);
+        let number = position - usize::from(self.rows[row].first);
+        self.id_of_row(row).nth(u32::try_from(number).expect("a position fits 16 bits"))
+    }
+
+    fn place_of(&self, row: usize) -> Position {
+        let id = self.id_of_row(row);
+        let narrow = u16::try_from(row).expect("a row has a timer");
+        self.moved
+            .binary_search_by_key(&narrow, |moved| moved.row)
+            .map_or(Position { index: id.index, byte: id.place }, |found| self.moved[found].to)
+    }
+
+    /// The position of a timer.
+    #[must_use]
+    pub fn find(&self, id: TimerId) -> Option<usize> {
+        let is_before = |row: &Row| {
+            (self.base_index + u64::from(row.index_after), row.place) <= (id.index, id.place)
+        };
+        let row = self.rows.partition_point(is_before).checked_sub(1)?;
+        let batch = self.id_of_row(row);
+        let number = (batch.index == id.index).then(|| id.place - batch.place)?;
+        let position = usize::from(self.rows[row].first) + number as usize;
+        (position < self.end_of(row)).then_some(position)
+    }
+
+    /// The timer at a position.
+    #[must_use]
+    pub fn timer(&self, position: usize) -> Timer {
+        let row = self.row_at(position);
+        let Row { length, queue, first, .. } = self.rows[row];
+        let first = usize::from(first);
+        let narrow = |number: usize| u32::try_from(number).expect("a position fits 16 bits");
+        let batch = self.id_of_row(row);
+        Timer {
+            id: batch.nth(narrow(position - first)),
+            queue: self.queues[usize::from(queue)],
+            due: self.due(position),
+            batch,
+            count: narrow(self.end_of(row) - first),
+            at: self.place_of(row),
+            length,
+        }
+    }
+
+    /// When the timer at a position is due.
+    #[must_use]
+    pub fn due(&self, position: usize) -> TimestampMs {
+        TimestampMs(self.dues.get(position))
+    }
+
+    /// The earliest due time of all, over or not.
+    #[must_use]
+    pub fn min_due(&self) -> TimestampMs {
+        TimestampMs(self.dues.iter().min().unwrap_or(u64::MAX))
+    }
+
+    /// Positions in the order of (due time, timer).
+    #[must_use]
+    pub fn sorted(&self) -> Box<[u16]> {
+        let all = (0..self.len()).map(|position| u16::try_from(position).expect("16 bits"));
+        let mut order: Box<[u16]> = all.collect();
+        order.sort_unstable_by_key(|position| (self.dues.get(usize::from(*position)), *position));
+        order
+    }
+
+    /// Each batch with a timer that is not over: its first timer, where it lies, its bytes, and
+    /// the range of its positions.
+    pub fn live_batches<'a>(
+        &'a self,
+        done: &'a Done,
+    ) -> impl Iterator<Item = (TimerId, Position, u32, std::ops::Range<usize>)> + 'a {
+        (0..self.rows.len()).filter_map(move |row| {
+            let positions = usize::from(self.rows[row].first)..self.end_of(row);
+            let lives = positions.clone().any(|position| !done.contains(position));
+            let length = self.rows[row].length;
+            lives.then(|| (self.id_of_row(row), self.place_of(row), length, positions))
+        })
+    }
+
+    /// How many timers there are by topic, over or not.
+    #[must_use]
+    pub fn counts_by_topic(&self) -> BTreeMap<TopicId, u64> {
+        let mut counts = BTreeMap::new();
+        for (row, batch) in self.rows.iter().enumerate() {
+            let count = self.end_of(row) - usize::from(batch.first);
+            let topic = self.queues[usize::from(batch.queue)].topic;
+            *counts.entry(topic).or_default() += count as u64;
+        }
+        counts
+    }
+
+    /// Positions of a topic's timers that are not over.
+    #[must_use]
+    pub fn positions_of(&self, topic: TopicId, done: &Done) -> Vec<usize> {
+        let rows = self.rows.iter().enumerate();
+        let rows = rows.filter(|(_, batch)| self.queues[usize::from(batch.queue)].topic == topic);
+        let all = rows.flat_map(|(row, batch)| usize::from(batch.first)..self.end_of(row));
+        all.filter(|position| !done.contains(*position)).collect()
+    }
+
+    /// Notes that the batch whose first timer is `batch` lies at `to` now. False when there is no
+    /// such batch.
+    pub fn carry(&mut self, batch: TimerId, to: Position) -> bool {
+        let Some(position) = self.find(batch) else { return false };
+        let row = self.row_at(position);
+        if self.id_of_row(row) != batch {
+            return false;
+        }
+        let row = u16::try_from(row).expect("a row has a timer");
+        match self.moved.binary_search_by_key(&row, |moved| moved.row) {
+            Ok(found) => self.moved[found].to = to,
+            Err(place) => self.moved.insert(place, Moved { row, to }),
+        }
+        true
+    }
+
+    /// The same without the batches all of whose timers are over.
+    #[must_use]
+    pub fn without(&self, done: &Done) -> (Self, Done) {
+        let mut left = Self::new(self.base_index);
+        let mut left_done = Done::default();
+        let live: Vec<_> = self.live_batches(done).collect();
+        for (first, at, length, positions) in live {
+            let due: Vec<TimestampMs> = positions.clone().map(|at| self.due(at)).collect();
+            let queue = self.timer(positions.start).queue;
+            for (place, position) in (left.len()..).zip(positions) {
+                if done.contains(position) {
+                    left_done.insert(place);
+                }
+            }
+            left.push(&NewBatch { queue, first, length, due: &due });
+            if at != (Position { index: first.index, byte: first.place }) {
+                left.carry(first, at);
+            }
+        }
+        left.pack();
+        (left, left_done)
+    }
+
+    /// The value of the run's part in a checkpoint.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(64 + self.rows.len() * 8 + self.len() * 4);
+        out.put_u8(VERSION);
+        out.put_u64_le(self.base_index);
+        put_varint(&mut out, self.queues.len() as u64);
+        for queue in &self.queues {
+            out.put_u64_le(queue.topic.0);
+            out.put_u32_le(queue.queue.0);
+        }
+        put_varint(&mut out, self.rows.len() as u64);
+        let mut last_index = 0;
+        for (row, batch) in self.rows.iter().enumerate() {
+            put_varint(&mut out, u64::from(batch.index_after - last_index));
+            last_index = batch.index_after;
+            put_varint(&mut out, u64::from(batch.place));
+            put_varint(&mut out, u64::from(batch.length));
+            put_varint(&mut out, u64::from(batch.queue));
+            put_varint(&mut out, (self.end_of(row) - usize::from(batch.first)) as u64);
+        }
+        let mut last_due = 0_u64;
+        for due in self.dues.iter() {
+            put_varint(&mut out, fold(due.wrapping_sub(last_due)));
+            last_due = due;
+        }
+        put_varint(&mut out, self.moved.len() as u64);
+        for moved in &self.moved {
+            put_varint(&mut out, u64::from(moved.row));
+            put_varint(&mut out, moved.to.index);
+            put_varint(&mut out, u64::from(moved.to.byte));
+        }
+        out.freeze()
+    }
+
+    /// Reads what [`Content::encode`] wrote.
+    ///
+    /// # Errors
+    /// When the bytes are not such a value.
+    pub fn decode(bytes: Bytes) -> Result<Self, CodecError> {
+        let mut decoder = Decoder::new(bytes);
+        decoder.version(VERSION)?;
+        let mut content = Self::new(decoder.u64()?);
+        for _ in 0..decoder.varint_u32("queues of a run")? {
+            let topic = TopicId(decoder.u64()?);
+            content.queues.push(QueueKey { topic, queue: QueueId(decoder.u32()?) });
+        }
+        let timers = content.decode_rows(&mut decoder)?;
+        let mut dues = Vec::with_capacity(timers);
+        let mut last_due = 0_u64;
+        for _ in 0..timers {
+            last_due = last_due.wrapping_add(unfold(decoder.varint("due time")?));
+            dues.push(last_due);
+        }
+        content.dues = Dues::of(dues);
+        for _ in 0..decoder.varint_u32("moved rows of a run")? {
+            let row = u16::try_from(decoder.varint("moved row")?).ok();
+            let row = row.filter(|row| usize::from(*row) < content.rows.len());
+            let row = row.ok_or(CodecError::Value("moved row"))?;
+            if content.moved.last().is_some_and(|last| last.row >= row) {
+                return Err(CodecError::Value("moved row"));
+            }
+            let index = decoder.varint("moved index")?;
+            let to = Position { index, byte: decoder.varint_u32("moved byte")? };
+            content.moved.push(Moved { row, to });
+        }
+        decoder.finish()?;
+        content.pack();
+        Ok(content)
+    }
+
+    /// Reads the rows; how many timers they have.
+    fn decode_rows(&mut self, decoder: &mut Decoder) -> Result<usize, CodecError> {
+        let bad = CodecError::Value("batches of a run");
+        let rows = decoder.varint_u32("batches of a run")? as usize;
+        let (mut timers, mut index_after, mut behind) = (0_usize, 0_u32, None);
+        for nth in 0..rows {
+            let step = decoder.varint_u32("index")?;
+            index_after = index_after.checked_add(step).ok_or(bad)?;
+            let place = decoder.varint_u32("place")?;
+            let length = decoder.varint_u32("length")?;
+            let queue = u16::try_from(decoder.varint("queue")?).map_err(|_| bad)?;
+            let count = decoder.varint_u32("count")?;
+            let is_behind = behind.is_none_or(|behind| (index_after, place) >= behind);
+            let fits = count > 0
+                && timers + count as usize <= BATCH_TIMERS_MAX
+                && (nth == 0 || timers + count as usize <= RUN_TIMERS_MAX)
+                && count as usize <= decoder.left();
+            if !is_behind || !fits || usize::from(queue) >= self.queues.len() {
+                return Err(bad);
+            }
+            behind = Some((index_after, place.checked_add(count).ok_or(bad)?));
+            let first = u16::try_from(timers).map_err(|_| bad)?;
+            self.rows.push(Row { index_after, place, length, queue, first });
+            timers += count as usize;
+        }
+        if rows == 0 { Err(bad) } else { Ok(timers) }
+    }
+}
+
+/// A difference of two numbers as one that is small where they are close, in either direction.
+const fn fold(difference: u64) -> u64 {
+    let signed = difference.cast_signed();
+    ((signed << 1) ^ (signed >> 63)).cast_unsigned()
+}
+
+const fn unfold(folded: u64) -> u64 {
+    (folded >> 1) ^ (folded & 1).wrapping_neg()
+}
