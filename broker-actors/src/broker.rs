@@ -37,6 +37,7 @@ use prometheus_client::registry::Registry as MetricsRegistry;
 use thiserror::Error;
 use tokio::sync::watch;
 
+use crate::clients::Clients;
 use crate::config::{BROKER_SCHEMA, BrokerConfig};
 use crate::data_folder::{DataFolder, FolderError};
 use crate::dispatch::{Service, fault_switches};
@@ -225,6 +226,8 @@ impl Running {
         let (ask, routes) = self.start_link(config, registry.clone(), handles.clone(), home).await;
         let http_address = sockets.addresses.http.map_or("no port".into(), |at| at.to_string());
         let faults = fault_switches();
+        let session_ms_max = u64::from(whole_ms(config.connection.session_timeout));
+        let clients = Clients::new(session_ms_max);
         let service = Service {
             address,
             http_address: http_address.into(),
@@ -240,9 +243,10 @@ impl Running {
             clock: process.clock,
             metrics: metrics.clone(),
             find: Find { routes: routes.clone(), shards: handles.clone().into() },
+            clients: clients.clone(),
             fault_switches: faults,
         };
-        let connections = self.open_door(config, sockets.listen, service).await?;
+        clients.open(self.open_door(config, sockets.listen, service).await?);
         if let Some(socket) = sockets.http {
             let parts = HttpParts {
                 broker: self.folder.broker(),
@@ -253,8 +257,7 @@ impl Running {
                 metrics,
                 data: self.folder.path().to_owned(),
                 registry: Arc::new(metrics_registry),
-                connections,
-                session_ms_max: u64::from(whole_ms(config.connection.session_timeout)),
+                clients,
                 settings: Arc::clone(settings),
                 hosts: AllowedHosts::new(&config.http_address, &config.http_hosts),
                 fault_switches: faults,

@@ -3,6 +3,7 @@
 //! wait, are what keeps the batches of a queue in order and a fast producer in bounds.
 
 mod alike;
+mod listings;
 mod readership;
 mod subscriptions;
 
@@ -15,17 +16,18 @@ use std::time::Duration;
 use grus_mailbox::{Clock, Inbox, reply};
 use grus_protocol::batch::{Compression, RecordBatch, RecordView};
 use grus_protocol::error::{ErrorCode, ErrorReply};
-use grus_protocol::ids::{BrokerAddress, QueueId, TopicId};
+use grus_protocol::ids::{BrokerAddress, QueueId, SubscriptionId, TopicId};
 use grus_protocol::limits::{BatchLimits, FrameLimits};
 use grus_protocol::message::{
-    DescribeTopic, DescribeTopicReply, Fetch, FindMessages, Hello, HelloReply, InitProducer,
-    ListAt, ListOffsets, ListOffsetsReply, ListTopics, ListTopicsReply, Metadata, MetadataReply,
-    PingReply, Produce, Subscribe, TopicMetadata, WatchRoutes, WatchRoutesReply,
+    CloseProducerReply, Fetch, Hello, HelloReply, InitProducer, ListAt, ListOffsets,
+    ListOffsetsReply, Metadata, MetadataReply, PingReply, Produce, Subscribe, TopicMetadata,
+    WatchRoutes, WatchRoutesReply,
 };
 use grus_protocol::names::TopicName;
 use grus_registry::RoutingTable;
 use tokio::sync::watch;
 
+use crate::clients::Clients;
 use crate::connection::replies::{Outgoing, ReplyTo};
 use crate::connection::requests::Request;
 use crate::connection::timeouts::Timed;
@@ -36,7 +38,6 @@ use crate::registry_link::routes::{Routes, TopicRoute, unknown_topic};
 use crate::route_feed::RouteFeed;
 use crate::socket::Gate;
 use crate::socket::alarm::Alarm;
-use crate::statuses::describe;
 use crate::topic_queue::{self, At, ListedOffset, QueueAsk, QueueHandle};
 use alike::Alike;
 use subscriptions::ConnectionSubscriptions;
@@ -83,6 +84,8 @@ pub struct Service {
     pub metrics: EdgeMetrics,
     /// Where messages are looked for.
     pub find: Find,
+    /// Who is connected.
+    pub clients: Clients,
     /// Whether faults may be injected, for tests of supervision.
     pub fault_switches: bool,
 }
@@ -129,9 +132,15 @@ impl Dispatcher {
         match request {
             Request::Produce(produce, body) => self.produce(produce, body, reply).await,
             Request::Fetch(fetch) => self.fetch(&fetch, reply),
-            Request::Credit(ask) => Box::pin(self.subscriptions.credit(ask, reply)).await,
+            Request::Credit(ask) => {
+                self.heard(ask.subscription);
+                Box::pin(self.subscriptions.credit(ask, reply)).await;
+            }
             Request::Subscribe(ask) => Box::pin(self.subscribe(ask, reply)).await,
-            Request::Seek(ask) => Box::pin(self.subscriptions.seek(ask, reply)).await,
+            Request::Seek(ask) => {
+                self.heard(ask.subscription);
+                Box::pin(self.subscriptions.seek(ask, reply)).await;
+            }
             Request::Unsubscribe(ask) => {
                 self.gate.facts().borrow_mut().unsubscribed(ask.subscription);
                 Box::pin(self.subscriptions.unsubscribe(ask, reply)).await;
@@ -145,6 +154,12 @@ impl Dispatcher {
             Request::FindMessages(ask) => self.find_messages(ask, reply),
             Request::InitProducer(ask) => self.init_producer(ask, reply),
             Request::WatchRoutes(ask) => self.watch_routes(ask, reply),
+            Request::ListClients(ask) => self.list_clients(&ask, reply),
+            Request::CloseProducer(ask) => {
+                let (id, epoch) = (ask.producer_id, ask.producer_epoch);
+                self.gate.facts().borrow_mut().producer_closed(id, epoch);
+                reply.header(&CloseProducerReply {});
+            }
             Request::CreateTopic(ask) => {
                 self.link(reply, |reply| LinkRequest::Create { ask, reply });
             }
@@ -155,6 +170,10 @@ impl Dispatcher {
                 self.link(reply, |reply| LinkRequest::Delete { ask, reply });
             }
         }
+    }
+
+    fn heard(&self, subscription: SubscriptionId) {
+        self.gate.facts().borrow_mut().heard(subscription, self.service.clock.now());
     }
 
     fn hello(&mut self, hello: &Hello, reply: ReplyTo, gate: &Rc<Gate>) {
@@ -259,7 +278,8 @@ impl Dispatcher {
         }
         self.service.metrics.batch_taken(batch.count(), batch.len_bytes());
         let (id, epoch) = (batch.producer_id(), batch.producer_epoch());
-        self.gate.facts().borrow_mut().produced(id, epoch, batch.count());
+        let now = self.service.clock.now();
+        self.gate.facts().borrow_mut().produced((id, epoch), &ask.topic, batch.count(), now);
         let message = topic_queue::Produce {
             batch,
             dedup_key: alike.key(),
@@ -312,7 +332,8 @@ impl Dispatcher {
             Ok(handle) => handle,
             Err(error) => return reply.error(error),
         };
-        self.gate.facts().borrow_mut().fetched(&ask.topic, ask.queue, ask.offset);
+        let now = self.service.clock.now();
+        self.gate.facts().borrow_mut().fetched(&ask.topic, ask.queue, ask.offset, now);
         let message = topic_queue::Fetch {
             offset: ask.offset,
             last_term: ask.last_term,
@@ -326,8 +347,9 @@ impl Dispatcher {
     async fn subscribe(&mut self, ask: Subscribe, reply: ReplyTo) {
         match self.queue(&ask.topic, ask.topic_id, ask.queue) {
             Ok(queue) => {
+                let now = self.service.clock.now();
                 let facts = self.gate.facts();
-                facts.borrow_mut().subscribed(ask.subscription, &ask.topic, ask.queue);
+                facts.borrow_mut().subscribed(ask.subscription, &ask.topic, ask.queue, now);
                 self.subscriptions.subscribe(ask, &queue, reply).await;
             }
             Err(error) => reply.error(error),
@@ -355,29 +377,18 @@ impl Dispatcher {
         let _ = handle.ask.try_put(QueueAsk::ListOffset { at, reply: port }); // as for a fetch
     }
 
-    fn find_messages(&self, ask: FindMessages, reply: ReplyTo) {
-        let find = self.service.find.clone();
-        // Ends with its answers, as a description does.
-        tokio::task::spawn_local(async move {
-            match find.find(ask).await {
-                Ok(found) => reply.with_body(&found.reply, &found.batches),
-                Err(error) => reply.error(error),
-            }
-        });
-    }
-
     /// Asks for an identity, and notes whose it is.
     fn init_producer(&self, ask: InitProducer, reply: ReplyTo) {
         let (port, answer) = reply::port();
         let name = ask.name.clone();
         let _ = self.service.link.try_put(LinkRequest::InitProducer { ask, reply: port }); // refused: dropped
-        let gate = Rc::clone(&self.gate);
+        let (gate, clock) = (Rc::clone(&self.gate), self.service.clock);
         // Ends with its answer, which comes or is dropped; counted in the budget until then.
         tokio::task::spawn_local(async move {
             let Ok(given) = answer.await else { return }; // the way back is dropped, which answers
             if let Ok(given) = &given {
-                let (id, epoch) = (given.producer_id, given.producer_epoch);
-                gate.facts().borrow_mut().identified(id, epoch, name);
+                let identity = (given.producer_id, given.producer_epoch);
+                gate.facts().borrow_mut().identified(identity, name, clock.now());
             }
             reply.result(given);
         });
@@ -405,13 +416,6 @@ impl Dispatcher {
         MetadataReply { brokers, topics, version: routes.version }
     }
 
-    fn list_topics(&self, ask: &ListTopics, reply: ReplyTo) {
-        let routes = self.service.routes.borrow();
-        let (topics, more) = routes.page(ask.after.as_ref(), ask.topics_max, ask.include_system);
-        drop(routes);
-        reply.header(&ListTopicsReply { topics, more });
-    }
-
     fn watch_routes(&mut self, ask: WatchRoutes, reply: ReplyTo) {
         let table = self.service.table.clone();
         let RoutingTable { registry, version, .. } = **table.borrow();
@@ -419,20 +423,6 @@ impl Dispatcher {
         let correlation = reply.correlation();
         reply.header(&WatchRoutesReply { registry, version });
         self.watching = Some(RouteFeed::start(correlation, topics, table, writer));
-    }
-
-    fn describe_topic(&self, ask: &DescribeTopic, reply: ReplyTo) {
-        let asks_panic = ask.name.as_str() == PANIC_TOPIC;
-        assert!(!(asks_panic && self.service.fault_switches), "a test asked for this panic");
-        let topic = self.service.routes.borrow().get(&ask.name).cloned();
-        let Some(topic) = topic else { return reply.error(unknown_topic(&ask.name)) };
-        let broker = self.service.address.id;
-        // Ends with its answers, which come or are dropped; counted in the budget until then.
-        tokio::task::spawn_local(async move {
-            let description: Result<DescribeTopicReply, ErrorReply> =
-                Ok(describe(&topic, broker).await);
-            reply.result(description);
-        });
     }
 
     /// Asks the registry link; `request` is given the port for its answer.

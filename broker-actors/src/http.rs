@@ -26,7 +26,7 @@ use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::uri::Authority;
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, HttpResponse, HttpServer as Server, web};
-use grus_mailbox::{Inbox, Process};
+use grus_mailbox::Process;
 use grus_protocol::error::ErrorReply;
 use grus_protocol::ids::{BrokerId, QueueId};
 use grus_protocol::names::TopicName;
@@ -37,8 +37,7 @@ use rustix::process::{Resource, getrlimit};
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use crate::connection::Description;
-use crate::listener::ListConnections;
+use crate::clients::Clients;
 use crate::metrics::EdgeMetrics;
 use crate::registry_link::routes::Routes;
 use crate::shard::ShardHandle;
@@ -93,23 +92,14 @@ pub struct HttpParts {
     pub data: PathBuf,
     /// Where the counters are registered.
     pub registry: Arc<Registry>,
-    /// Whoever knows the connections.
-    pub connections: Inbox<ListConnections>,
-    /// A client that is silent for so long is not listed, in milliseconds.
-    pub session_ms_max: u64,
+    /// Who is connected.
+    pub clients: Clients,
     /// Every setting in force.
     pub settings: Arc<Vec<Setting>>,
     /// Who may ask.
     pub hosts: AllowedHosts,
     /// Whether faults may be injected, for tests of supervision.
     pub fault_switches: bool,
-}
-
-impl HttpParts {
-    /// Whether a connection is one of a client that is there.
-    fn is_listed(&self, connection: &Description) -> bool {
-        connection.greeted && connection.silent_ms < self.session_ms_max
-    }
 }
 
 /// A running server.

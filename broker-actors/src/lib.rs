@@ -14,6 +14,7 @@
 #![allow(rustdoc::private_intra_doc_links)]
 
 pub mod broker;
+pub mod clients;
 mod codec;
 pub mod commands;
 pub mod config;

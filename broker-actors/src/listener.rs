@@ -8,7 +8,7 @@
 //! * Owns: the listening socket, and the handles of all connections.
 //! * Lives on: core arbiter 0.
 //! * Inbox: `Accepted` from its own accept loop, `Arrived` and `Left` about connections,
-//!   [`StopAccepting`] from the one who stops the broker, [`ListConnections`] from HTTP.
+//!   [`StopAccepting`] from the one who stops the broker, [`ListConnections`] from [`crate::clients`].
 //! * Talks to: Connection, to stop it.
 //! * Stops: first of all ([`StopAccepting`]), and for good when its connections have ended.
 //! * If it panics: it is rebuilt on the same socket; open connections stay.

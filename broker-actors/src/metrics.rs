@@ -35,6 +35,20 @@ struct ReasonLabel {
     reason: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ModeLabel {
+    mode: &'static str,
+}
+
+/// How messages come to a reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// It asked for them.
+    Fetch,
+    /// By a subscription.
+    Push,
+}
+
 /// The counters of the connection side. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct EdgeMetrics(Arc<Counters>);
@@ -56,6 +70,15 @@ struct Counters {
     fetched_batches: Counter,
     fetched_bytes: Counter,
     expired_records: Counter,
+    fetched: Delivered,
+    pushed: Delivered,
+}
+
+/// What left by one mode.
+#[derive(Debug, Default)]
+struct Delivered {
+    messages: Counter,
+    bytes: Counter,
 }
 
 impl EdgeMetrics {
@@ -67,7 +90,18 @@ impl EdgeMetrics {
             let label = OpcodeLabel { opcode: opcode.name() };
             (*opcode, requests.get_or_create(&label).clone())
         });
-        let counters = Counters { requests: by_opcode.collect(), ..Counters::default() };
+        let messages = Family::<ModeLabel, Counter>::default();
+        let bytes = Family::<ModeLabel, Counter>::default();
+        let delivered = |mode| Delivered {
+            messages: messages.get_or_create(&ModeLabel { mode }).clone(),
+            bytes: bytes.get_or_create(&ModeLabel { mode }).clone(),
+        };
+        let counters = Counters {
+            requests: by_opcode.collect(),
+            fetched: delivered("fetch"),
+            pushed: delivered("push"),
+            ..Counters::default()
+        };
         let mut count = |name: &str, help: &str, counter: &Counter| {
             registry.register(name, help, counter.clone());
         };
@@ -90,6 +124,10 @@ impl EdgeMetrics {
             "Connections closed, by reason",
             counters.closed.clone(),
         );
+        let help = "Messages of batches written to readers, by how they come";
+        registry.register("grus_delivered_messages", help, messages);
+        let help = "Bytes of batches written to readers, by how they come";
+        registry.register("grus_delivered_bytes", help, bytes);
         registry.register("grus_requests", "Requests read, by opcode", requests);
         registry.register(
             "grus_request_errors",
@@ -158,6 +196,12 @@ impl EdgeMetrics {
         self.0.fetched_batches.inc_by(given.batches);
         self.0.fetched_bytes.inc_by(given.bytes);
         self.0.expired_records.inc_by(given.expired_records);
+        let delivered = match given.by {
+            Delivery::Fetch => &self.0.fetched,
+            Delivery::Push => &self.0.pushed,
+        };
+        delivered.messages.inc_by(given.records);
+        delivered.bytes.inc_by(given.bytes);
     }
 
     /// All bytes of batches taken so far.

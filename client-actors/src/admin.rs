@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use grus_mailbox::reply;
+use grus_protocol::ids::BrokerAddress;
 use grus_protocol::message::{
     AlterTopic, AlterTopicReply, CreateTopic, CreateTopicReply, DeleteTopic, DeleteTopicReply,
     DescribeTopic, DescribeTopicReply, ListAt, ListOffsets, ListOffsetsReply, ListTopics, Metadata,
-    Request, TopicSettings, TopicSummary,
+    Request, TopicMetadata, TopicSettings, TopicSummary,
 };
 use grus_protocol::{BrokerId, ErrorCode, ErrorReply, QueueId, TopicId, TopicName};
 
@@ -58,7 +59,7 @@ impl Client {
         match answered.result {
             // The attempt that was not answered may have made it.
             Err(refusal) if refusal.code == ErrorCode::TopicExists && answered.uncertain => {
-                let found = self.describe_topic(topic).await?;
+                let found = self.describe_at_any(topic).await?;
                 if found.settings != request.settings {
                     return Err(ClientError::Refused(refusal));
                 }
@@ -92,7 +93,7 @@ impl Client {
     /// [`ClientError::Closed`].
     pub async fn delete_topic(&self, topic: &str) -> Result<DeleteTopicReply, ClientError> {
         // By its incarnation: a repetition must not remove one that was made since.
-        let id = self.describe_topic(topic).await?.id;
+        let id = self.describe_at_any(topic).await?.id;
         let request = DeleteTopic { name: name(topic)?, topic_id: id };
         let answered = self.ask(&request).await?;
         match answered.result {
@@ -104,16 +105,6 @@ impl Client {
             }
             result => result.map_err(ClientError::Refused),
         }
-    }
-
-    /// Tells all that is known of a topic.
-    ///
-    /// # Errors
-    /// [`ClientError::Refused`] with `UnknownTopic`; [`ClientError::Timeout`];
-    /// [`ClientError::Closed`].
-    pub async fn describe_topic(&self, topic: &str) -> Result<DescribeTopicReply, ClientError> {
-        let request = DescribeTopic { name: name(topic)? };
-        self.ask(&request).await?.result.map_err(ClientError::Refused)
     }
 
     /// Lists all topics, in order of their names; not those of the system.
@@ -185,28 +176,70 @@ impl Client {
         })
     }
 
-    /// Asks any broker; the reply's header, and its body.
+    /// What one broker, or the registry, knows of a topic.
+    pub(crate) async fn describe_at_any(
+        &self,
+        topic: &str,
+    ) -> Result<DescribeTopicReply, ClientError> {
+        let request = DescribeTopic { name: name(topic)? };
+        self.ask(&request).await?.result.map_err(ClientError::Refused)
+    }
+
+    /// Asks any broker, or the given one; the reply's header, and its body.
     pub(crate) async fn ask_with_body<R: Request>(
         &self,
+        to: Option<&BrokerAddress>,
         request: &R,
     ) -> Result<(R::Reply, Bytes), ClientError> {
-        self.ask_raw(request).await?.result.map_err(ClientError::Refused)
+        let timeout = self.core.config.request_timeout;
+        self.ask_raw(to, request, timeout).await?.result.map_err(ClientError::Refused)
+    }
+
+    /// Asks one broker, for so long.
+    pub(crate) async fn ask_broker<R: Request>(
+        &self,
+        to: &BrokerAddress,
+        request: &R,
+        limit: Duration,
+    ) -> Result<R::Reply, ClientError> {
+        let limit = limit.min(self.core.config.request_timeout);
+        let answered = self.ask_raw(Some(to), request, limit).await?;
+        answered.result.map(|(reply, _)| reply).map_err(ClientError::Refused)
+    }
+
+    /// Where the queues of a topic are, and all brokers that are there; the topic is not made.
+    pub(crate) async fn routes_of(
+        &self,
+        topic: &TopicName,
+    ) -> Result<(Vec<BrokerAddress>, Result<TopicMetadata, Refusal>), ClientError> {
+        let request = Metadata { topics: vec![topic.clone()], auto_create: false };
+        let (reply, _) = self.ask_with_body(None, &request).await?;
+        let found = reply.topics.into_iter().next();
+        let found =
+            found.ok_or_else(|| ClientError::BadReply("metadata lacks the topic".to_owned()))?;
+        let found = match found.error.clone() {
+            Some(error) => Err(error.into()),
+            None => Ok(found),
+        };
+        Ok((reply.brokers, found))
     }
 
     /// Asks any broker, again and again until it is answered or too late.
     async fn ask<R: Request>(&self, request: &R) -> Result<Answered<R::Reply>, ClientError> {
-        let Answered { result, uncertain } = self.ask_raw(request).await?;
+        let timeout = self.core.config.request_timeout;
+        let Answered { result, uncertain } = self.ask_raw(None, request, timeout).await?;
         Ok(Answered { result: result.map(|(reply, _)| reply), uncertain })
     }
 
     async fn ask_raw<R: Request>(
         &self,
+        to: Option<&BrokerAddress>,
         request: &R,
+        timeout: Duration,
     ) -> Result<Answered<(R::Reply, Bytes)>, ClientError> {
-        let timeout = self.core.config.request_timeout;
         let deadline_ms = self.core.clock.monotonic_ms() + millis(timeout);
         let mut uncertain = false;
-        let work = self.ask_until(request, deadline_ms, &mut uncertain);
+        let work = self.ask_until(to, request, deadline_ms, &mut uncertain);
         // What was not sent by then is given back by the router: a little later it was sent.
         match tokio::time::timeout(timeout + SLACK, work).await {
             Ok(result) => result.map(|result| Answered { result, uncertain }),
@@ -216,6 +249,7 @@ impl Client {
 
     async fn ask_until<R: Request>(
         &self,
+        to: Option<&BrokerAddress>,
         request: &R,
         deadline_ms: u64,
         uncertain: &mut bool,
@@ -223,7 +257,8 @@ impl Client {
         let mut again_ms = AGAIN_AFTER_MS;
         loop {
             let (port, answer) = reply::port();
-            let ask = Ask { frame: encode(request, 0), deadline_ms, answer: port };
+            let (to, frame) = (to.cloned(), encode(request, 0));
+            let ask = Ask { to, frame, deadline_ms, answer: port };
             self.core.doors.ask.put(ask).await.map_err(|_stopped| ClientError::Closed)?;
             let wait_ms = if let Ok(frame) = answer.await {
                 match reply_of::<R::Reply>(&frame) {
@@ -253,7 +288,7 @@ impl Client {
     }
 }
 
-fn name(topic: &str) -> Result<TopicName, ClientError> {
+pub(crate) fn name(topic: &str) -> Result<TopicName, ClientError> {
     TopicName::try_from(topic).map_err(|error| {
         ClientError::Refused(ErrorReply::new(ErrorCode::InvalidName, error.to_string()).into())
     })

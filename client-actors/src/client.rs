@@ -5,11 +5,12 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use grus_mailbox::{ActorSpec, Clock, Dropped, Host, HostHandle, Inbox, reply};
+use grus_mailbox::{ActorSpec, Clock, Dropped, Host, HostHandle, Inbox, System, reply};
 use grus_protocol::batch::Compression;
 use grus_protocol::message::HelloReply;
 use grus_protocol::names::NameError;
 use grus_protocol::{BatchLimits, BrokerId, TopicName};
+use tokio::runtime::Handle;
 
 use crate::config::{ClientConfig, ProducerConfig, ReaderConfig, millis};
 use crate::deliver::{DeliverTo, DeliveryHandle};
@@ -55,7 +56,7 @@ pub(crate) struct ClientCore {
     owners: AtomicU32,
     pub(crate) guard: Guard,
     awaits: Inbox<Await>,
-    router: HostHandle<Router>,
+    pub(crate) router: HostHandle<Router>,
     /// What changes when a client is connected, opens a producer, or is closed: not between
     /// actors, and never held for long.
     owned: Mutex<Owned>,
@@ -93,13 +94,21 @@ impl Client {
     /// [`ClientError::Config`], [`ClientError::Start`], or [`ClientError::NoBroker`] when none
     /// answers in time.
     pub async fn connect(config: ClientConfig) -> Result<Self, ClientError> {
-        let client = Self::start(config)?;
+        let client = match Handle::try_current() {
+            // The thread of this runtime has others to serve while another one is started.
+            Ok(runtime) if System::try_current().is_none() => {
+                let started = runtime.spawn_blocking(move || Self::start(config)).await;
+                started.map_err(|error| ClientError::Start(error.to_string()))??
+            }
+            _ => Self::start(config)?,
+        };
         client.ready().await?;
         Ok(client)
     }
 
     /// Starts a client without waiting for a broker: what is sent meanwhile waits, and what is
-    /// asked, within their timeouts.
+    /// asked, within their timeouts. Outside of an actix system it blocks its caller until a thread
+    /// has started.
     ///
     /// # Errors
     /// [`ClientError::Config`] or [`ClientError::Start`].
@@ -116,7 +125,12 @@ impl Client {
             seed: random(),
         };
         let spec = ActorSpec::new("Router", config.client_id.clone());
-        let router = Host::spawn(&place, spec, move || Router::new(settings.clone()));
+        let mut lives = 0;
+        let router = Host::spawn(&place, spec, move || {
+            let router = Router::new(settings.clone(), lives);
+            lives += 1;
+            router
+        });
         let core = ClientCore {
             clock: place.process().clock,
             doors: RouterDoors {
@@ -147,19 +161,24 @@ impl Client {
         let core = &self.core;
         let now_ms = core.clock.monotonic_ms();
         let deadline_ms = core.config.connect_wait_max.map(|wait| now_ms + millis(wait));
-        let (port, answer) = reply::port();
-        let wait = Await { deadline_ms, answer: port };
-        core.awaits.put(wait).await.map_err(|_stopped| ClientError::Closed)?;
-        match answer.await {
-            Ok(Ok(hello)) => {
-                self.core.owned().hello = Some(hello);
-                Ok(())
+        loop {
+            let (port, answer) = reply::port();
+            let wait = Await { deadline_ms, answer: port };
+            core.awaits.put(wait).await.map_err(|_stopped| ClientError::Closed)?;
+            match answer.await {
+                Ok(Ok(hello)) => {
+                    self.core.owned().hello = Some(hello);
+                    return Ok(());
+                }
+                Ok(Err(reason)) => {
+                    return Err(ClientError::NoBroker {
+                        bootstrap: core.config.bootstrap.join(", "),
+                        reason: reason.to_string(),
+                    });
+                }
+                Err(Dropped) if core.awaits.is_stopped() => return Err(ClientError::Closed),
+                Err(Dropped) => {} // the router was rebuilt: asked again
             }
-            Ok(Err(reason)) => Err(ClientError::NoBroker {
-                bootstrap: core.config.bootstrap.join(", "),
-                reason: reason.to_string(),
-            }),
-            Err(Dropped) => Err(ClientError::Closed),
         }
     }
 

@@ -173,8 +173,10 @@ pub struct ProducerConfig {
     pub linger: Duration,
     /// A batch with so many bytes is complete. Default: 256 KiB.
     pub batch_bytes_max: u32,
-    /// How batches are compressed, where the broker agrees to it (see [`Compression`]). A batch
-    /// that would not become shorter is sent as it is. Default: not at all.
+    /// How batches are compressed, where the broker of the queue agrees to it (see [`Compression`]).
+    /// A batch that would not become shorter is sent as it is; so is one whose queue has moved to a
+    /// broker that does not read the compression, also when it was compressed already. Default:
+    /// not at all.
     pub compression: Compression,
     /// Most bytes of messages taken and not yet answered. Default: 64 MiB.
     pub pending_bytes_max: u32,
@@ -315,8 +317,9 @@ pub struct ReaderConfig {
     /// Bytes asked for at once, of one queue, in mode `Poll`. Default: 1 MiB.
     pub fetch_bytes_max: u32,
     /// Bytes read ahead, all queues together. Default: 16 MiB. A topic of more queues than fit
-    /// is asked for less of each, but not for less than 64 KiB. In mode `Push` it is the credit of
-    /// bytes, divided among the queues.
+    /// is asked for less of each, but not for less than 4 KiB; a batch comes whole, however large. In
+    /// mode `Push` it is the credit of bytes, divided among the queues. Batches count as they are
+    /// stored: a compressed one is decompressed when the program takes it.
     pub buffer_bytes_max: u32,
 }
 

@@ -196,8 +196,8 @@ pub enum ReadError {
         agreed: Option<(Offset, Term)>,
     },
     /// A stored batch is damaged or was damaged on the way more than once. That queue rests until
-    /// [`Reader::seek`](crate::Reader::seek); the others go on. When a single record cannot be
-    /// decoded, its queue goes on with the next batch.
+    /// [`Reader::seek`](crate::Reader::seek); the others go on. When a batch that came whole cannot be
+    /// decompressed, or a single record cannot be decoded, its queue goes on with the next batch.
     #[error("queue {queue}: damaged at offset {at}: {reason}")]
     Damaged {
         /// The queue.

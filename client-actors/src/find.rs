@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use grus_protocol::batch::Record;
 use grus_protocol::ids::BrokerAddress;
-use grus_protocol::message::{FOUND_MESSAGES_DEFAULT, FindBy, FindMessages, Metadata, QueueRoute};
+use grus_protocol::message::{FOUND_MESSAGES_DEFAULT, FindBy, FindMessages, QueueRoute};
 use grus_protocol::{
     BatchLimits, BrokerId, MessageId, Offset, ProducerEpoch, ProducerId, QueueId, RecordBatch,
     Sequence, Term, TimestampMs, TopicId, TopicName,
@@ -12,7 +12,6 @@ use grus_protocol::{
 use thiserror::Error;
 
 use crate::client::Client;
-use crate::config::ClientConfig;
 use crate::error::ClientError;
 
 /// The broker id by which a registry introduces itself.
@@ -96,6 +95,8 @@ pub struct FoundMessages {
     pub scanned_bytes: u64,
     /// Bytes of batches that were not looked at: too many without an index, or damaged.
     pub unsearched_bytes: u64,
+    /// Brokers that may have messages as well and could not be asked, and why.
+    pub unasked: Vec<(BrokerId, String)>,
 }
 
 impl FoundMessages {
@@ -156,25 +157,26 @@ impl Client {
         by: FindBy,
         messages_max: u32,
     ) -> Result<FoundMessages, ClientError> {
-        // A registry has no messages.
+        // A registry has no messages, and may be all there is to ask without a route.
         let is_broker = self.broker().is_some_and(|broker| broker != REGISTRY);
         if is_broker && matches!(by, FindBy::Id(_)) {
-            let found = self.find_here(by.clone(), messages_max).await?;
+            let found = self.find_at(None, by.clone(), messages_max).await?;
             if !found.messages.is_empty() {
                 return Ok(found);
             }
         }
         let brokers = self.brokers_of(&by).await?;
-        if is_broker && brokers.iter().all(|broker| Some(broker.id) == self.broker()) {
-            return self.find_here(by, messages_max).await;
-        }
-        let asked = brokers.iter().map(|broker| self.find_there(broker, by.clone(), messages_max));
+        let asked =
+            brokers.iter().map(|broker| self.find_at(Some(broker), by.clone(), messages_max));
         let mut all = FoundMessages::default();
         let mut failed = None;
-        for answer in join_all(asked).await {
+        for (broker, answer) in brokers.iter().zip(join_all(asked).await) {
             match answer {
                 Ok(found) => all.add(found),
-                Err(error) => failed = Some(error),
+                Err(error) => {
+                    all.unasked.push((broker.id, error.to_string()));
+                    failed = Some(error);
+                }
             }
         }
         match failed {
@@ -199,19 +201,12 @@ impl Client {
         topic: Option<&TopicName>,
         queue: Option<QueueId>,
     ) -> Result<Vec<BrokerAddress>, ClientError> {
-        let topics = topic.cloned().into_iter().collect();
-        let (reply, _) = self.ask_with_body(&Metadata { topics, auto_create: false }).await?;
-        if topic.is_none() {
-            return Ok(reply.brokers);
-        }
-        let topic = reply.topics.into_iter().next().ok_or_else(|| bad("no topic in metadata"))?;
-        if let Some(error) = topic.error {
-            return Err(ClientError::Refused(error.into()));
-        }
+        let Some(name) = topic else { return self.brokers().await };
+        let (mut brokers, topic) = self.routes_of(name).await?;
+        let topic = topic.map_err(ClientError::Refused)?;
         let asked = |route: &&QueueRoute| queue.is_none_or(|queue| route.queue == queue);
         let led = topic.queues.iter().filter(asked).map(|route| route.leader_broker);
         let leaders: Vec<_> = led.flatten().collect();
-        let mut brokers = reply.brokers;
         // Of a queue that is not there, or has no leader, any of them says so.
         if !leaders.is_empty() {
             brokers.retain(|broker| leaders.contains(&broker.id));
@@ -219,43 +214,21 @@ impl Client {
         Ok(brokers)
     }
 
-    /// Asks one broker; another than this client is connected to, over a connection for this.
-    async fn find_there(
+    /// Asks one broker, or whichever answers first.
+    async fn find_at(
         &self,
-        broker: &BrokerAddress,
+        broker: Option<&BrokerAddress>,
         by: FindBy,
         messages_max: u32,
     ) -> Result<FoundMessages, ClientError> {
-        let Some(other) = self.connected_to(broker)? else {
-            return self.find_here(by, messages_max).await;
-        };
-        let found = other.find_here(by, messages_max).await;
-        other.close().await;
-        found
-    }
-
-    /// A client of this broker alone, to be closed; `None` when this one is connected to it.
-    pub(crate) fn connected_to(&self, broker: &BrokerAddress) -> Result<Option<Self>, ClientError> {
-        if Some(broker.id) == self.broker() {
-            return Ok(None);
-        }
-        let host = if broker.host.contains(':') {
-            format!("[{}]", broker.host)
-        } else {
-            broker.host.clone()
-        };
-        let bootstrap = vec![format!("{host}:{}", broker.port)];
-        Self::start(ClientConfig { bootstrap, ..self.core.config.clone() }).map(Some)
-    }
-
-    async fn find_here(&self, by: FindBy, messages_max: u32) -> Result<FoundMessages, ClientError> {
         let request = FindMessages { by, messages_max };
-        let (reply, body) = self.ask_with_body(&request).await?;
+        let (reply, body) = self.ask_with_body(broker, &request).await?;
         let mut found = FoundMessages {
             messages: Vec::with_capacity(reply.messages.len()),
             more: reply.more,
             scanned_bytes: reply.scanned_bytes,
             unsearched_bytes: reply.unsearched_bytes,
+            unasked: Vec::new(),
         };
         let mut rest = body;
         for place in reply.messages {

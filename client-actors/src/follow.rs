@@ -82,7 +82,10 @@ impl Leader {
                     }
                     Err(refusal) => self.refused(refusal, &mut last)?,
                 },
-                Ok(Ok(None)) => self.backoff.failed(), // the connection was lost
+                Ok(Ok(None)) => {
+                    self.way = None; // the connection was lost, or is another one by now
+                    self.backoff.failed()
+                }
                 Ok(Err(Unanswered::Refused(refusal))) => self.refused(refusal, &mut last)?,
                 Ok(Err(other)) => return Err(other),
             };
@@ -115,7 +118,9 @@ impl Leader {
             self.way = Some(self.find(deadline_ms).await?);
         }
         let Some(way) = &mut self.way else { return Ok(None) };
-        let Some(session) = way.session().await else {
+        // A leader that stays away may be another broker by now.
+        let again = Duration::from_millis(AGAIN_MS_MAX);
+        let Some(session) = tokio::time::timeout(again, way.session()).await.ok().flatten() else {
             self.way = None;
             return Ok(None);
         };
@@ -169,7 +174,7 @@ impl Way {
     fn see(&mut self, change: &LinkChanged) {
         self.session = match change.state {
             LinkState::Up { session, .. } => Some(session),
-            LinkState::Down { .. } => None,
+            LinkState::Down { .. } | LinkState::Gone => None,
         };
     }
 }

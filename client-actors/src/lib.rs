@@ -35,16 +35,22 @@
 mod admin;
 mod backoff;
 mod client;
+mod clients;
 mod config;
 mod courier;
 mod deliver;
+mod describe;
 mod error;
+#[cfg(any(test, feature = "fault-injection"))]
+mod faults;
 mod find;
 mod follow;
 mod guard;
 mod hooks;
 mod interceptor;
 mod link;
+#[cfg(test)]
+mod link_silence;
 mod message;
 mod message_id;
 mod producer;
@@ -62,18 +68,20 @@ mod watch;
 
 pub use admin::TopicChange;
 pub use client::{Client, Limits};
+pub use clients::{ConnectedClient, ConnectedClients};
 pub use config::{
     BOOTSTRAP_DEFAULT, ClientConfig, MissingTopic, OutOfRange, ProducerConfig, QueueChoice,
     QueueSelector, Queues, ReadMode, ReaderConfig, StartAt,
 };
 pub use deliver::{DeliverTo, Delivery, DeliveryHandle, ReadFailed};
+pub use describe::{QueueContents, QueueState, TopicDescription};
 pub use error::{ClientError, ReadError, Refusal, SendError};
 pub use find::{FindError, FoundMessage, FoundMessages, SentBy};
 pub use grus_protocol as protocol;
 pub use grus_protocol::batch::Compression;
 pub use grus_protocol::message::{
-    CreateTopicReply, DescribeTopicReply, FindBy, ListAt, ListOffsetsReply, ScheduledPlace, Timer,
-    TopicKind, TopicSettings, TopicSummary,
+    ClientDescription, ClientProducer, ClientReader, CreateTopicReply, FindBy, ListAt,
+    ListOffsetsReply, ScheduledPlace, Timer, TopicKind, TopicSettings, TopicSummary,
 };
 pub use grus_protocol::{
     BrokerId, Durability, ErrorCode, MessageId, Offset, ProducerName, QueueId, TimestampMs,

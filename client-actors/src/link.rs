@@ -7,17 +7,19 @@
 //!                                              the one it is meant for
 //! ```
 //!
-//! * Owns: one socket at a time, its correlation map, the credits of what is not written yet.
+//! * Owns: one socket at a time, its correlation map, the credits of what is not written yet. Who is
+//!   to hear of it is shared with its factory ([`listeners`]), so that it outlives a panic.
 //! * Lives on: the client's arbiter.
 //! * Inbox: [`Call`] (bytes), [`Subscribe`], [`Opened`], [`FramesRead`], [`Broken`], [`Tick`].
 //! * Talks to: whoever called, by reply port; subscribers.
-//! * Stops: at once; ports of calls under way are dropped.
-//! * If it panics: the socket is closed, calls are dropped, it connects again.
+//! * Stops: at once; ports of calls under way are dropped, and its subscribers hear that it is gone.
+//! * If it panics: the socket is closed, calls are dropped; the one built in its place tells all who
+//!   subscribed that the connection is lost, and connects again.
 //!
 //! Requests leave in the order in which they were put. A call names the session it was meant for:
 //! one that comes after that session is over is dropped, since its caller is told of the loss.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -35,8 +37,10 @@ use crate::backoff::Backoff;
 use crate::route::LinkId;
 use crate::socket::{self, Outgoing};
 
+mod listeners;
 mod liveness;
 
+pub(crate) use listeners::Listeners;
 use liveness::{Liveness, Pulse};
 
 /// Most bytes of requests put and not yet written.
@@ -135,6 +139,8 @@ pub(crate) enum LinkState {
     Up { session: u64, hello: Arc<HelloReply> },
     /// Lost, or not opened.
     Down { reason: Arc<str> },
+    /// The link itself has ended and never comes back: the way to the broker is another one.
+    Gone,
 }
 
 /// The attempt to connect is over.
@@ -187,8 +193,7 @@ pub(crate) struct Link {
     next_address: usize,
     next_correlation: u64,
     calls: HashMap<u64, Port<Frame>>,
-    subscribers: Vec<Inbox<LinkChanged>>,
-    pushes: HashMap<u32, Inbox<Pushed>>,
+    listeners: Rc<RefCell<Listeners>>,
     frames: Option<Inbox<FramesRead>>,
     backoff: Backoff,
     last_reason: Arc<str>,
@@ -196,18 +201,23 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// A link that connects as soon as it is started.
-    pub(crate) fn new(id: LinkId, settings: LinkSettings) -> Self {
+    /// A link that connects as soon as it is started, and tells `listeners`, who may be those of one
+    /// before it that panicked.
+    pub(crate) fn new(
+        id: LinkId,
+        settings: LinkSettings,
+        listeners: Rc<RefCell<Listeners>>,
+    ) -> Self {
         let first_ms = settings.reconnect_ms_max.min(20);
+        let session = listeners.borrow().session();
         Self {
             id,
             phase: Phase::Resting { until_ms: 0 },
-            session: 0,
+            session,
             next_address: 0,
             next_correlation: 1,
             calls: HashMap::new(),
-            subscribers: Vec::new(),
-            pushes: HashMap::new(),
+            listeners,
             frames: None,
             backoff: Backoff::new(first_ms, settings.reconnect_ms_max, settings.seed),
             last_reason: "not connected yet".into(),
@@ -221,8 +231,8 @@ impl Link {
     }
 
     fn open(&mut self, room: &mut Room<'_, Self>) {
-        self.session += 1;
-        let session = self.session;
+        let session = self.listeners.borrow_mut().next_session();
+        self.session = session;
         let address = self.address().to_owned();
         let software = concat!("grus-client ", env!("CARGO_PKG_VERSION"));
         let hello = Hello::new(self.settings.client_id.clone(), software);
@@ -300,17 +310,8 @@ impl Link {
         self.calls.clear(); // after the subscribers know: each port is dropped unanswered
     }
 
-    fn tell(&mut self, state: &LinkState) {
-        let link = self.id;
-        let told = |to: &Inbox<LinkChanged>| {
-            let stopped = to.is_stopped();
-            let change = LinkChanged { link, state: state.clone() };
-            if !stopped && to.try_put(change).is_err_and(|refused| refused.is_full()) {
-                tracing::error!(link = link.0, "bug: a subscriber has no room for a change");
-            }
-            !stopped
-        };
-        self.subscribers.retain(told);
+    fn tell(&self, state: &LinkState) {
+        self.listeners.borrow_mut().tell(state);
     }
 
     fn send(&mut self, mut call: Call, credit: Option<Credit>) {
@@ -330,21 +331,16 @@ impl Link {
         let frame = encode(&Ping {}, 0);
         self.send(Call { session: self.session, frame, body: Bytes::new(), answer }, None);
     }
-
-    fn push(&mut self, frame: Frame) {
-        let owner = u32::try_from(frame.head.correlation >> 32).unwrap_or(u32::MAX);
-        if let Some(to) = self.pushes.get(&owner)
-            && to.try_put(Pushed { frame }).is_err()
-        {
-            self.pushes.remove(&owner); // it has stopped
-        }
-    }
 }
 
 impl Resident for Link {
     fn started(&mut self, room: &mut Room<'_, Self>) {
         room.tick_every(TICK);
         self.frames = Some(room.inbox::<FramesRead>(2));
+        if self.session > 0 {
+            // Rebuilt: whatever was under way is lost, as with a connection.
+            self.tell(&LinkState::Down { reason: "a bug ended the connection".into() });
+        }
         self.open(room);
     }
 }
@@ -360,18 +356,15 @@ impl Receive<Call> for Link {
 impl Receive<Subscribe> for Link {
     fn receive(&mut self, subscribe: Subscribe, _: Credit, _: &mut Room<'_, Self>) {
         let Subscribe { to, pushes } = subscribe;
-        self.subscribers.retain(|subscriber| !subscriber.is_stopped());
-        self.pushes.retain(|_, inbox| !inbox.is_stopped());
-        self.pushes.extend(pushes.map(|to| (to.owner, to.inbox)));
+        // First: a panic behind this has it told by the next one.
+        self.listeners.borrow_mut().add(to.clone(), pushes);
         let state = match &self.phase {
             Phase::Open(session) => {
                 LinkState::Up { session: self.session, hello: Arc::clone(&session.hello) }
             }
             _ => LinkState::Down { reason: Arc::clone(&self.last_reason) },
         };
-        if to.try_put(LinkChanged { link: self.id, state }).is_ok() {
-            self.subscribers.push(to);
-        }
+        let _ = to.try_put(LinkChanged { link: self.id, state }); // it has stopped meanwhile
     }
 }
 
@@ -394,7 +387,7 @@ impl Receive<FramesRead> for Link {
         }
         for frame in read.frames {
             if frame.head.kind == FrameKind::Push {
-                self.push(frame);
+                self.listeners.borrow_mut().push(frame);
                 continue;
             }
             let correlation = frame.head.correlation;

@@ -13,7 +13,8 @@
 //!   bounds the producer's memory), [`Flush`], [`Answered`], [`IdentityAnswered`],
 //!   [`Routed`], [`LinkChanged`], [`Tick`].
 //! * Talks to: links, Router; callers by reply port.
-//! * Stops: when everything taken is answered, at the latest after the send window.
+//! * Stops: when everything taken is answered, at the latest after the send window; the brokers then
+//!   hear that it is closed.
 //! * If it panics: callers hear that the producer is closed and their messages may be stored; it
 //!   goes on with a new identity.
 
@@ -22,13 +23,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use grus_mailbox::{Credit, Drained, Dropped, Inbox, Port, Receive, Resident, Room, Tick, Weigh};
-use grus_protocol::message::{InitProducer, InitProducerReply, Produce, ProduceReply, Timer};
+use grus_protocol::message::{
+    CloseProducer, InitProducer, InitProducerReply, Produce, ProduceReply, Timer,
+};
 use grus_protocol::{BatchLimits, Frame, QueueId, TopicId, TopicName};
 
 use crate::config::{ProducerConfig, millis};
 use crate::error::{Refusal, SendError};
 use crate::guard::Guard;
-use crate::link::{ANSWERS_MAX, Call, LinkChanged, LinkState, Subscribe, encode};
+use crate::link::{ANSWERS_MAX, Call, LinkChanged, LinkState, Subscribe, encode, encode_one_way};
 use crate::receipt::{BatchReceipt, RecallHandle, Receipt};
 use crate::route::{ASK_MS_MAX, LinkId};
 use crate::router::{Ask, FindRoute, LinkHandle, Routed, reply_of, unavailable};
@@ -54,7 +57,10 @@ mod salvage_cases;
 mod slot;
 pub(crate) mod state;
 #[cfg(test)]
+mod state_cases;
+#[cfg(test)]
 mod state_model;
+mod waiting;
 
 pub(crate) use choice::Pick;
 pub use flushes::{Flushed, UNSENT_MAX, Unsent};
@@ -77,6 +83,16 @@ pub(crate) enum Reply {
     One(Port<Result<Receipt, SendError>>),
     /// Of a batch.
     Many(Port<Result<BatchReceipt, SendError>>),
+}
+
+impl Reply {
+    /// Says why it failed.
+    pub(crate) fn fail(self, error: SendError) {
+        match self {
+            Self::One(port) => port.send(Err(error)),
+            Self::Many(port) => port.send(Err(error)),
+        }
+    }
 }
 
 /// Sends a message or a batch.
@@ -129,7 +145,6 @@ pub(crate) struct ProducerActor {
     state: ProducerState<(Reply, Credit), Port<Flushed>>,
     links: HashMap<LinkId, OpenLink>,
     own: Option<OwnInboxes>,
-    guard: Guard,
     is_stopping: bool,
 }
 
@@ -155,16 +170,18 @@ struct OpenLink {
 }
 
 impl ProducerActor {
-    /// A producer that asks for its route when it has something to send.
+    /// A producer that asks for its route when it has something to send. `lives` of it have ended
+    /// in a panic.
     pub(crate) fn new(
         config: ProducerConfig,
         router: RouterDoors,
         seed: u64,
-        guard: Guard,
+        guard: &Guard,
+        lives: u32,
     ) -> Self {
-        let state = ProducerState::new(&config, BatchLimits::PRODUCE, seed, &guard);
+        let state = ProducerState::new(&config, BatchLimits::PRODUCE, seed, guard, lives);
         let (links, own, is_stopping) = (HashMap::new(), None, false);
-        Self { config, router, state, links, own, guard, is_stopping }
+        Self { config, router, state, links, own, is_stopping }
     }
 
     /// Does all there is to do, once for many messages.
@@ -186,7 +203,20 @@ impl ProducerActor {
             done.send(flushed);
         }
         if self.is_stopping && self.state.is_idle() {
+            self.say_goodbye();
             room.stop();
+        }
+    }
+
+    /// Has the brokers take it off their lists at once.
+    fn say_goodbye(&self) {
+        for (link, OpenLink { calls, session }) in &self.links {
+            let Some(session) = *session else { continue }; // the list forgets it with the connection
+            for Identity { producer, epoch } in self.state.identities_at(*link) {
+                let close = CloseProducer { producer_id: producer, producer_epoch: epoch };
+                let (frame, body) = (encode_one_way(&close, 0), Bytes::new());
+                drop(calls.try_put(Call { session, frame, body, answer: None }));
+            }
         }
     }
 
@@ -235,7 +265,10 @@ impl ProducerActor {
                 let frame = encode(&InitProducer { name: self.config.name.clone() }, 0);
                 // A port that is dropped answers, too.
                 match source.map(|link| self.links.get(&link)) {
-                    None => drop(self.router.ask.try_put(Ask { frame, deadline_ms, answer })),
+                    None => {
+                        let ask = Ask { to: None, frame, deadline_ms, answer };
+                        drop(self.router.ask.try_put(ask));
+                    }
                     Some(Some(OpenLink { calls, session: Some(session) })) => {
                         let (session, body) = (*session, Bytes::new());
                         let answer = Some(answer);
@@ -271,7 +304,7 @@ impl ProducerActor {
         result: Result<Stored, SendError>,
     ) {
         let topic = self.config.topic.clone();
-        self.guard.call("send callback", || match (reply, ids) {
+        match (reply, ids) {
             (Reply::One(port), Ids::One(id)) => port.send(result.map(|stored| {
                 let Stored { base_offset: offset, at: stored, durability, duplicate, timer } =
                     stored;
@@ -295,7 +328,7 @@ impl ProducerActor {
                 }));
             }
             _ => unreachable!("a message has one id, a batch has a list"),
-        });
+        }
     }
 }
 
@@ -326,6 +359,10 @@ impl Receive<Submit> for ProducerActor {
     fn receive(&mut self, submit: Submit, credit: Credit, room: &mut Room<'_, Self>) {
         let now_ms = room.clock().monotonic_ms();
         let Submit { pick, load, ids, reply, .. } = submit;
+        if self.is_stopping {
+            // Others may send without end: what was taken before would never be all.
+            return reply.fail(SendError::Closed { maybe_stored: false });
+        }
         self.state.take(pick, load, ids, (reply, credit), now_ms);
         room.notify_drained();
     }
@@ -399,12 +436,16 @@ impl Receive<LinkChanged> for ProducerActor {
         match change.state {
             LinkState::Up { session, hello } => {
                 link.session = Some(session);
-                self.state.set_limits(hello.batch_limits());
+                self.state.set_limits(change.link, hello.batch_limits());
                 self.state.link_up(change.link);
             }
             LinkState::Down { .. } => {
                 link.session = None;
                 self.state.link_down(change.link);
+            }
+            LinkState::Gone => {
+                self.links.remove(&change.link);
+                self.state.link_gone(change.link);
             }
         }
         room.notify_drained();

@@ -14,7 +14,7 @@ use crate::follow::{Leader, Unanswered};
 use crate::hooks::{InHand, ReceiveHooks};
 use crate::read::{Delivered, DeliveredBatch};
 use crate::reader::asking::error_of;
-use crate::reader::cursor::Cursor;
+use crate::reader::cursor::{Cursor, Item};
 use crate::reader::requests::fetched;
 
 /// Most bytes of one answer, but for a single larger batch.
@@ -135,7 +135,7 @@ impl Puller {
         let damaged =
             |reason: String| ReadError::Damaged { queue, at: from.offset, reason: reason.into() };
         let batches = fetched(&reply, &frame).map_err(damaged)?;
-        let mut cursor = Cursor::new(queue, StartAt::Offset(from.offset), 0);
+        let mut cursor = Cursor::new(queue, StartAt::Offset(from.offset), 0, 0);
         let items = match cursor.take(batches) {
             Ok(items) => items,
             Err((items, reason)) if items.is_empty() => return Err(damaged(reason)),
@@ -147,22 +147,11 @@ impl Puller {
             log_start: reply.log_start,
             end_offset: reply.end_offset,
         };
-        let mut is_all = true;
         let mut terms = reply.batches.iter().map(|head| (head.base_offset, head.term));
-        for item in items {
-            let term = terms.find(|(base, _)| *base == item.base_offset).map_or(Term(0), |at| at.1);
-            let room = messages_max - pulled.messages.len();
-            if room == 0 {
-                is_all = false;
-                break;
-            }
-            let batch = DeliveredBatch::of(&self.topic, item);
-            is_all &= batch.len() <= room;
-            pulled.messages.extend(batch.messages().take(room));
-            if let Some(last) = pulled.messages.last() {
-                pulled.next = Position { offset: Offset(last.offset.0 + 1), term };
-            }
-        }
+        let term_of = |base_offset| {
+            terms.find(|(base, _)| *base == base_offset).map_or(Term(0), |head| head.1)
+        };
+        let is_all = gather(&self.topic, items, term_of, messages_max, &mut pulled)?;
         if let Some((offset, term)) = cursor.stands().filter(|_| is_all) {
             pulled.next = Position { offset, term }; // behind what has expired, too
         }
@@ -212,6 +201,46 @@ impl Puller {
         }
         error_of(queue, asked, refusal)
     }
+}
+
+/// Takes the messages out of batches that follow one another, `messages_max` at most. Says whether
+/// that was all of them.
+///
+/// # Errors
+/// What is wrong with the first batch; what is wrong with a later one, the next pull says.
+fn gather(
+    topic: &TopicName,
+    items: Vec<Item>,
+    mut term_of: impl FnMut(Offset) -> Term,
+    messages_max: usize,
+    pulled: &mut Pulled,
+) -> Result<bool, ReadError> {
+    for item in items {
+        let room = messages_max - pulled.messages.len();
+        if room == 0 {
+            return Ok(false);
+        }
+        let (queue, term) = (item.queue, term_of(item.base_offset));
+        let at = Offset(item.base_offset.0 + u64::from(item.skip));
+        let batch = match DeliveredBatch::of(topic, item) {
+            Ok(batch) => batch,
+            Err(error) if pulled.messages.is_empty() => return Err(error),
+            Err(_named_by_the_next_pull) => return Ok(false),
+        };
+        let before = pulled.messages.len();
+        pulled.messages.extend(batch.messages().take(room));
+        let taken = pulled.messages.len() - before;
+        if let Some(last) = pulled.messages.last() {
+            pulled.next = Position { offset: Offset(last.offset.0 + 1), term };
+        } else {
+            let reason = "a record cannot be decoded".into();
+            return Err(ReadError::Damaged { queue, at, reason });
+        }
+        if taken < batch.len() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 impl fmt::Debug for Puller {

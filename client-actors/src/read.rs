@@ -10,13 +10,19 @@ use bytes::Bytes;
 use futures_util::Stream;
 use grus_mailbox::{ActorSpec, Answer, Dropped, Host, HostHandle, Inbox, Place, reply};
 use grus_protocol::batch::RecordView;
-use grus_protocol::{MessageId, Offset, QueueId, Record, RecordBatch, TimestampMs, TopicName};
+use grus_protocol::{
+    BatchLimits, MessageId, Offset, QueueId, Record, RecordBatch, TimestampMs, TopicName,
+};
 
 use crate::client::{Client, random};
 use crate::config::{ReaderConfig, StartAt};
 use crate::error::ReadError;
 use crate::hooks::{InHand, ReceiveHooks};
 use crate::reader::{Item, ReaderActor, Seek, SeekAll, Take};
+
+/// What a stored batch may become when it is decompressed: above what any broker takes by default.
+const READ_LIMITS: BatchLimits =
+    BatchLimits { batch_bytes_max: 64 * 1024 * 1024, ..BatchLimits::FORMAT };
 
 /// A message that was read. Its bytes are not copied: it keeps the batch it came in alive.
 #[derive(Debug, Clone)]
@@ -99,9 +105,14 @@ pub struct DeliveredBatch {
 }
 
 impl DeliveredBatch {
-    pub(crate) fn of(topic: &TopicName, item: Item) -> Self {
+    /// What was read, decompressed.
+    pub(crate) fn of(topic: &TopicName, item: Item) -> Result<Self, ReadError> {
         let Item { queue, base_offset, skip, stored, batch, .. } = item;
-        Self { topic: topic.clone(), queue, stored, base_offset, skip, batch }
+        let batch = batch.decompressed(&READ_LIMITS).map_err(|error| {
+            let at = Offset(base_offset.0 + u64::from(skip));
+            ReadError::Damaged { queue, at, reason: error.to_string().into() }
+        })?;
+        Ok(Self { topic: topic.clone(), queue, stored, base_offset, skip, batch })
     }
 
     /// Number of messages in it that belong to what is read.
@@ -160,7 +171,7 @@ pub struct Reader {
     takes: Inbox<Take>,
     seeks: Inbox<Seek>,
     seeks_of_all: Inbox<SeekAll>,
-    actor: HostHandle<ReaderActor>,
+    pub(crate) actor: HostHandle<ReaderActor>,
     /// The answer awaited; kept when a future is dropped, so that nothing of it is lost.
     pending: Option<Answer<Result<Vec<Item>, ReadError>>>,
     batches: VecDeque<Item>,
@@ -278,7 +289,7 @@ impl Reader {
             while let Some(item) = self.batches.pop_front() {
                 let sought = self.sought.get(&item.queue).copied().unwrap_or(0);
                 if item.seeks >= sought {
-                    return Poll::Ready(Ok(self.delivered(item)));
+                    return Poll::Ready(DeliveredBatch::of(&self.config.topic, item));
                 }
             }
             let mut answer = match self.pending.take() {
@@ -307,10 +318,6 @@ impl Reader {
         self.takes.try_put(Take { reply }).ok().map(|()| answer)
     }
 
-    fn delivered(&self, item: Item) -> DeliveredBatch {
-        DeliveredBatch::of(&self.config.topic, item)
-    }
-
     /// Goes on reading a queue at another place; also after an error of that queue.
     ///
     /// # Errors
@@ -322,6 +329,7 @@ impl Reader {
         let sought = answer.await.map_err(|Dropped| ReadError::Closed)?;
         self.sought.insert(queue, sought);
         self.messages.retain(|message| message.queue != queue);
+        self.damage.take_if(|damage| damage.queue() == Some(queue));
         Ok(())
     }
 
@@ -336,6 +344,7 @@ impl Reader {
         let sought = answer.await.map_err(|Dropped| ReadError::Closed)?;
         self.sought.extend(sought);
         self.messages.clear();
+        self.damage = None;
         Ok(())
     }
 
@@ -383,20 +392,32 @@ impl fmt::Debug for Reader {
 
 #[cfg(test)]
 mod tests {
-    use grus_mailbox::{Credit, Receive, Room, Weigh};
+    use grus_protocol::batch::Compression;
+    use grus_protocol::{BatchBuilder, NewRecord, Term};
 
-    use crate::client::Client;
-    use crate::config::{ClientConfig, ReaderConfig, StartAt};
-    use crate::error::ReadError;
-    use crate::reader::ReaderActor;
+    use super::*;
+    use crate::config::ClientConfig;
+    use crate::reader::cursor::{Content, Cursor, Fetched};
 
-    /// A bug.
-    struct Injected;
-    impl Weigh for Injected {}
-    impl Receive<Injected> for ReaderActor {
-        fn receive(&mut self, _: Injected, _: Credit, _: &mut Room<'_, Self>) {
-            panic!("injected by a test");
+    #[test]
+    fn what_is_read_ahead_stays_compressed_until_it_is_taken() {
+        let mut builder = BatchBuilder::new(BatchLimits::PRODUCE);
+        for number in 1..=4 {
+            let id = MessageId::from_parts(TimestampMs(5), &[number; 10]);
+            builder.push(&NewRecord::new(id, TimestampMs(5), vec![b'x'; 1 << 20])).unwrap();
         }
+        builder.compress(Compression::Zstd);
+        let batch = RecordBatch::check(builder.finish(), &BatchLimits::PRODUCE).unwrap();
+        let (term, stored) = (Term(1), TimestampMs(5));
+        let content = Content::Batch(batch);
+        let fetched = Fetched { base_offset: Offset(7), term, stored, content };
+        let mut cursor = Cursor::new(QueueId(0), StartAt::Offset(Offset(9)), 1, 0);
+        let item = cursor.take(vec![fetched]).unwrap().remove(0);
+        assert!(item.bytes() < 100_000, "{} bytes", item.bytes());
+        let batch = DeliveredBatch::of(&TopicName::try_from("t").unwrap(), item).unwrap();
+        let offsets: Vec<_> = batch.messages().map(|message| message.offset.0).collect();
+        assert_eq!(offsets, [9, 10]);
+        assert!(batch.messages().all(|message| message.body().len() == 1 << 20));
     }
 
     #[tokio::test]
@@ -405,7 +426,7 @@ mod tests {
         let config = ReaderConfig::new("t", StartAt::First).unwrap();
         let mut reader = client.reader(config.clone()).unwrap();
         let mut neighbour = client.reader(config).unwrap();
-        reader.actor.inbox::<Injected>(1).put(Injected).await.unwrap();
+        reader.inject_panic();
         assert_eq!(reader.next().await.unwrap_err(), ReadError::Closed, "it never begins anew");
         let sought = reader.seek(grus_protocol::QueueId(0), StartAt::First).await;
         assert_eq!(sought, Err(ReadError::Closed));

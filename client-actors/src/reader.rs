@@ -11,7 +11,7 @@
 //! * Inbox: [`Take`], [`Seek`], [`SeekAll`], [`Answered`], [`Pushed`], [`Routed`], [`LinkChanged`],
 //!   [`Tick`]. What is pushed is bounded by the credit that was given for it.
 //! * Talks to: links, Router; the program by reply port.
-//! * Stops: at once; what was read ahead is dropped.
+//! * Stops: at once; what was read ahead is dropped, and brokers hear that its subscriptions end.
 //! * If it panics: the program hears that the reader is closed: how far it had come is lost, so it
 //!   must not go on by itself.
 
@@ -33,6 +33,7 @@ use crate::router::{FindRoute, LinkHandle, Routed, reply_of, unavailable};
 pub(crate) mod asking;
 pub(crate) mod cursor;
 pub(crate) mod requests;
+mod seeking;
 pub(crate) mod state;
 #[cfg(test)]
 mod state_model;
@@ -54,7 +55,7 @@ pub(crate) struct Take {
 
 impl Weigh for Take {}
 
-/// Goes on at another place; answers how often the queue was sought in now.
+/// Goes on at another place; answers the number of this seek: what was read before has a lesser one.
 #[derive(Debug)]
 pub(crate) struct Seek {
     pub(crate) queue: QueueId,
@@ -64,8 +65,8 @@ pub(crate) struct Seek {
 
 impl Weigh for Seek {}
 
-/// Goes on at another place in all queues, also those not known yet; answers how often each was
-/// sought in now.
+/// Goes on at another place in all queues, also those not known yet; answers the number of this seek
+/// for each that is known.
 #[derive(Debug)]
 pub(crate) struct SeekAll {
     pub(crate) start: StartAt,
@@ -254,6 +255,13 @@ impl Resident for ReaderActor {
         });
         self.pump(room);
     }
+
+    fn stopping(&mut self, _: &mut Room<'_, Self>) {
+        // The connection stays, for others: nothing more is to be sent over it for this one.
+        for (link, number) in self.state.leave() {
+            self.call(link, unsubscribe_frame(self.owner, number), None);
+        }
+    }
 }
 
 impl Receive<Take> for ReaderActor {
@@ -323,6 +331,10 @@ impl Receive<LinkChanged> for ReaderActor {
             LinkState::Down { .. } => {
                 link.session = None;
                 self.state.link_down(change.link);
+            }
+            LinkState::Gone => {
+                self.links.remove(&change.link);
+                self.state.link_gone(change.link, room.clock().monotonic_ms());
             }
         }
         room.notify_drained();

@@ -12,19 +12,22 @@
 //! * Inbox: [`Ask`], [`FindRoute`], [`Await`], [`LinkChanged`], [`MetadataAnswered`], [`Tick`].
 //! * Talks to: its links; whoever asked, by reply port or inbox.
 //! * Stops: at once, after producers and readers; what waits is dropped.
-//! * If it panics: links are made anew; those who asked ask again.
+//! * If it panics: links are made anew, under numbers that were never used; whoever used the old ones
+//!   hears that they are gone and asks for the way again.
 //!
 //! A broker that the bootstrap link has reached is used through that link, whatever address it
 //! announces; others get a link of their own when a route first leads to them, or when nobody else
 //! can be reached. The bootstrap link may lead to a registry, which serves all that is about topics.
 
-use std::collections::{HashMap, VecDeque};
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use grus_mailbox::{
-    ActorSpec, Credit, Dropped, Host, HostHandle, Inbox, Port, Receive, Resident, Room, Tick, Weigh,
+    ActorSpec, Credit, Dropped, Host, HostHandle, Inbox, Port, Receive, Resident, Room, Tick,
 };
 use grus_protocol::ids::BrokerAddress;
 use grus_protocol::message::{
@@ -34,12 +37,14 @@ use grus_protocol::{BrokerId, ErrorCode, ErrorReply, Frame, Opcode, TopicName};
 
 use crate::error::Refusal;
 use crate::link::{
-    ANSWERS_MAX, CALL_BYTES_MAX, Call, Link, LinkChanged, LinkSettings, LinkState, Pushed,
-    PushesTo, Subscribe, encode,
+    ANSWERS_MAX, CALL_BYTES_MAX, Call, Link, LinkChanged, LinkSettings, LinkState, Listeners,
+    Pushed, PushesTo, Subscribe, encode,
 };
 use crate::route::{ASK_MS_MAX, LinkId, Route};
+pub(crate) use messages::{Ask, Await, FindRoute, LinkHandle, MetadataAnswered, Routed};
 use watching::Watching;
 
+mod messages;
 mod watching;
 
 const TICK: Duration = Duration::from_millis(50);
@@ -47,72 +52,14 @@ const TICK: Duration = Duration::from_millis(50);
 const PUSHES_MAX: u32 = 1_024;
 /// Most requests that wait for a broker.
 pub(crate) const ASKS_MAX: u32 = 4_096;
-const BOOTSTRAP: LinkId = LinkId(0);
+/// Numbers of links that each life of a router has for itself.
+const LINKS_EACH_LIFE: u32 = 1 << 16;
 /// The broker id by which a registry introduces itself.
 const REGISTRY: BrokerId = BrokerId(0);
 /// Where the opcode stands in a frame's head.
 const OPCODE: std::ops::Range<usize> = 8..10;
 /// Most brokers that are tried when the bootstrap addresses are of no use.
 const OTHERS_MAX: usize = 8;
-
-/// Sends a request to any broker, once one is there.
-#[derive(Debug)]
-pub(crate) struct Ask {
-    /// Head and header.
-    pub(crate) frame: BytesMut,
-    /// On the clock of the process; after it the port is dropped if it was not sent.
-    pub(crate) deadline_ms: u64,
-    pub(crate) answer: Port<Frame>,
-}
-
-impl Weigh for Ask {}
-
-/// Asks for the route of a topic.
-#[derive(Debug)]
-pub(crate) struct FindRoute {
-    pub(crate) topic: TopicName,
-    pub(crate) auto_create: bool,
-    /// On the clock of the process; after it the question comes back unanswered.
-    pub(crate) deadline_ms: u64,
-    pub(crate) to: Inbox<Routed>,
-}
-
-impl Weigh for FindRoute {}
-
-/// The route asked for, with the links it leads over.
-#[derive(Debug)]
-pub(crate) struct Routed {
-    pub(crate) result: Result<(Route, Vec<LinkHandle>), Refusal>,
-}
-
-impl Weigh for Routed {}
-
-/// The door to a link.
-#[derive(Debug, Clone)]
-pub(crate) struct LinkHandle {
-    pub(crate) id: LinkId,
-    pub(crate) calls: Inbox<Call>,
-    pub(crate) subscribe: Inbox<Subscribe>,
-}
-
-/// Answers when a broker is there; `Err` with the last reason when there is none in time.
-#[derive(Debug)]
-pub(crate) struct Await {
-    pub(crate) deadline_ms: Option<u64>,
-    pub(crate) answer: Port<Result<Arc<HelloReply>, Arc<str>>>,
-}
-
-impl Weigh for Await {}
-
-/// Metadata came back for somebody.
-#[derive(Debug)]
-pub(crate) struct MetadataAnswered {
-    topic: TopicName,
-    to: Inbox<Routed>,
-    answer: Result<Frame, Dropped>,
-}
-
-impl Weigh for MetadataAnswered {}
 
 struct OwnLink {
     handle: HostHandle<Link>,
@@ -125,6 +72,8 @@ struct OwnLink {
 
 /// A request that waits for a broker, with its place in the inbox.
 struct Waiting {
+    /// The link it must leave by; none: any.
+    over: Option<LinkId>,
     frame: BytesMut,
     deadline_ms: u64,
     answer: Port<Frame>,
@@ -134,6 +83,9 @@ struct Waiting {
 /// See the module documentation.
 pub(crate) struct Router {
     settings: LinkSettings,
+    /// The bootstrap link's number, the first of this life.
+    bootstrap: LinkId,
+    /// By number, from that of the bootstrap link on.
     links: Vec<OwnLink>,
     hello: Option<Arc<HelloReply>>,
     last_reason: Arc<str>,
@@ -155,10 +107,11 @@ struct OwnInboxes {
 }
 
 impl Router {
-    /// A router that starts its bootstrap link when it is started.
-    pub(crate) fn new(settings: LinkSettings) -> Self {
+    /// A router that starts its bootstrap link when it is started. `lives` have ended in a panic.
+    pub(crate) fn new(settings: LinkSettings, lives: u32) -> Self {
         Self {
             settings,
+            bootstrap: LinkId(lives.wrapping_mul(LINKS_EACH_LIFE)),
             links: Vec::new(),
             hello: None,
             last_reason: "not connected yet".into(),
@@ -172,12 +125,16 @@ impl Router {
     }
 
     fn open_link(&mut self, addresses: Vec<String>, room: &Room<'_, Self>) -> LinkId {
-        let id = LinkId(u32::try_from(self.links.len()).unwrap_or(u32::MAX));
+        let number = u32::try_from(self.links.len()).unwrap_or(u32::MAX);
+        let id = LinkId(self.bootstrap.0.saturating_add(number));
         let name = addresses.join(",");
         let seed = self.settings.seed.wrapping_add(u64::from(id.0) << 32);
         let settings = LinkSettings { addresses, seed, ..self.settings.clone() };
         let spec = ActorSpec::new("Link", name);
-        let handle = Host::spawn_local(room.place(), spec, move || Link::new(id, settings.clone()));
+        let listeners = Rc::new(RefCell::new(Listeners::new(id)));
+        let handle = Host::spawn_local(room.place(), spec, move || {
+            Link::new(id, settings.clone(), Rc::clone(&listeners))
+        });
         let calls = handle.inbox::<Call>(CALL_BYTES_MAX);
         let subscribe = handle.inbox::<Subscribe>(ANSWERS_MAX);
         if let Some(own) = &self.own {
@@ -190,15 +147,31 @@ impl Router {
         id
     }
 
-    /// Sends over the first link that is up and leads to somebody who serves it; gives the port
-    /// back if none does, or none has room.
+    /// One of this life's links; none for one of a life before.
+    fn link(&mut self, id: LinkId) -> Option<&mut OwnLink> {
+        let index = id.0.checked_sub(self.bootstrap.0)?;
+        self.links.get_mut(usize::try_from(index).ok()?)
+    }
+
+    /// The links' actors, for tests that make them panic.
+    #[cfg(any(test, feature = "fault-injection"))]
+    pub(crate) fn link_actors(&self) -> impl Iterator<Item = &HostHandle<Link>> {
+        self.links.iter().map(|link| &link.handle)
+    }
+
+    /// Sends over the given link, or over the first that is up and leads to somebody who serves it;
+    /// gives the port back if it is not up, or has no room.
     fn send(
         &mut self,
+        over: Option<LinkId>,
         frame: BytesMut,
         answer: Port<Frame>,
     ) -> Result<(), (BytesMut, Port<Frame>)> {
         let needs_broker = is_for_brokers(&frame);
-        let serves = |link: &OwnLink| !needs_broker || link.broker.is_some_and(|id| id != REGISTRY);
+        let serves = |link: &OwnLink| match over {
+            Some(over) => link.door.id == over,
+            None => !needs_broker || link.broker.is_some_and(|id| id != REGISTRY),
+        };
         let mut links = self.links.iter().filter(|link| serves(link));
         let up = links.find_map(|link| Some((link, link.session?)));
         let Some((link, session)) = up else { return Err((frame, answer)) };
@@ -211,17 +184,18 @@ impl Router {
 
     fn send_waiting(&mut self) {
         for waiting in std::mem::take(&mut self.waiting) {
-            let Waiting { frame, deadline_ms, answer, credit } = waiting;
-            if let Err((frame, answer)) = self.send(frame, answer) {
-                self.waiting.push_back(Waiting { frame, deadline_ms, answer, credit });
+            let Waiting { over, frame, deadline_ms, answer, credit } = waiting;
+            if let Err((frame, answer)) = self.send(over, frame, answer) {
+                self.waiting.push_back(Waiting { over, frame, deadline_ms, answer, credit });
             }
         }
     }
 
-    fn ask(&mut self, ask: Ask, credit: Credit) {
-        let Ask { frame, deadline_ms, answer } = ask;
-        if let Err((frame, answer)) = self.send(frame, answer) {
-            self.waiting.push_back(Waiting { frame, deadline_ms, answer, credit });
+    fn ask(&mut self, ask: Ask, credit: Credit, room: &Room<'_, Self>) {
+        let Ask { to, frame, deadline_ms, answer } = ask;
+        let over = to.and_then(|to| self.link_to(to.id, std::slice::from_ref(&to), room));
+        if let Err((frame, answer)) = self.send(over, frame, answer) {
+            self.waiting.push_back(Waiting { over, frame, deadline_ms, answer, credit });
         }
     }
 
@@ -234,7 +208,7 @@ impl Router {
     ) -> Option<LinkId> {
         // What the bootstrap link has reached is used through it, also while it connects again.
         let leads = |link: &&OwnLink| {
-            let is_kept = link.session.is_some() || link.door.id == BOOTSTRAP;
+            let is_kept = link.session.is_some() || link.door.id == self.bootstrap;
             link.broker == Some(broker) && is_kept
         };
         if let Some(link) = self.links.iter().find(leads) {
@@ -251,7 +225,10 @@ impl Router {
             if *known == address {
                 return Some(*link);
             }
-            drop(self.links[link.0 as usize].handle.stop()); // it has come back elsewhere
+            let link = *link;
+            if let Some(link) = self.link(link) {
+                drop(link.handle.stop()); // it has come back elsewhere
+            }
         }
         let link = self.open_link(vec![address.clone()], room);
         self.addresses.insert(broker, (link, address));
@@ -277,6 +254,7 @@ impl Router {
     ) -> Result<(Route, Vec<LinkHandle>), Refusal> {
         let reply: MetadataReply = reply_of(frame)?;
         self.brokers.clone_from(&reply.brokers);
+        self.watching.answered(reply.version);
         let found = reply.topics.into_iter().find(|found| found.name == *topic);
         let Some(found) = found else { return Err(nonsense("metadata lacks the topic")) };
         if let Some(error) = found.error {
@@ -291,10 +269,9 @@ impl Router {
             .iter()
             .map(|route| self.link_to(route.leader_broker?, &reply.brokers, room))
             .collect();
-        let mut used: Vec<_> = links.iter().flatten().copied().collect();
-        used.sort_unstable();
-        used.dedup();
-        let doors = used.iter().map(|link| self.links[link.0 as usize].door.clone()).collect();
+        let used: HashSet<_> = links.iter().flatten().copied().collect();
+        let doors = self.links.iter().map(|link| &link.door);
+        let doors = doors.filter(|door| used.contains(&door.id)).cloned().collect();
         Ok((Route { topic_id: found.id, links }, doors))
     }
 }
@@ -302,8 +279,13 @@ impl Router {
 /// Whether a request is served by brokers alone, not by a registry.
 fn is_for_brokers(frame: &[u8]) -> bool {
     let opcode = frame.get(OPCODE).map(|bytes| u16::from_le_bytes([bytes[0], bytes[1]]));
-    let known =
-        [Opcode::InitProducer, Opcode::FindMessages, Opcode::ListScheduled, Opcode::CountScheduled];
+    let known = [
+        Opcode::InitProducer,
+        Opcode::FindMessages,
+        Opcode::ListScheduled,
+        Opcode::CountScheduled,
+        Opcode::ListClients,
+    ];
     known.map(|known| Some(known.number())).contains(&opcode)
 }
 
@@ -332,7 +314,7 @@ impl Resident for Router {
         self.own = Some(own);
         let addresses = self.settings.addresses.clone();
         let link = self.open_link(addresses, room);
-        assert!(link == BOOTSTRAP, "the bootstrap link is the first one");
+        assert!(link == self.bootstrap, "the bootstrap link is the first one");
     }
 }
 
@@ -345,15 +327,15 @@ impl Drop for Router {
 }
 
 impl Receive<Ask> for Router {
-    fn receive(&mut self, ask: Ask, credit: Credit, _: &mut Room<'_, Self>) {
-        self.ask(ask, credit);
+    fn receive(&mut self, ask: Ask, credit: Credit, room: &mut Room<'_, Self>) {
+        self.ask(ask, credit, room);
     }
 }
 
 impl Receive<FindRoute> for Router {
-    fn receive(&mut self, find: FindRoute, credit: Credit, _: &mut Room<'_, Self>) {
+    fn receive(&mut self, find: FindRoute, credit: Credit, room: &mut Room<'_, Self>) {
         self.watching.follow(&find.topic, &find.to);
-        self.find(find, credit);
+        self.find(find, credit, room);
         self.watch();
     }
 }
@@ -369,7 +351,7 @@ impl Receive<Pushed> for Router {
         let deadline_ms = room.clock().monotonic_ms() + ASK_MS_MAX;
         for (topic, to) in self.watching.heard(&change) {
             let find = FindRoute { topic, auto_create: false, deadline_ms, to };
-            self.find(find, Credit::unbounded());
+            self.find(find, Credit::unbounded(), room);
         }
     }
 }
@@ -390,15 +372,15 @@ impl Router {
         let _ = link.door.calls.try_put(call); // without it, errors tell
     }
 
-    fn find(&mut self, find: FindRoute, credit: Credit) {
+    fn find(&mut self, find: FindRoute, credit: Credit, room: &Room<'_, Self>) {
         let FindRoute { topic, auto_create, deadline_ms, to } = find;
         let metadata = Metadata { topics: vec![topic.clone()], auto_create };
         let Some(own) = self.own.as_ref().map(|own| own.metadata.clone()) else { return };
         let answer = Port::call(move |answer| {
             let _ = own.try_put(MetadataAnswered { topic, to, answer });
         });
-        let ask = Ask { frame: encode(&metadata, 0), deadline_ms, answer };
-        self.ask(ask, credit);
+        let ask = Ask { to: None, frame: encode(&metadata, 0), deadline_ms, answer };
+        self.ask(ask, credit, room);
     }
 }
 
@@ -416,7 +398,10 @@ impl Receive<MetadataAnswered> for Router {
         let MetadataAnswered { topic, to, answer } = answered;
         let result = match answer {
             Ok(frame) => self.route_of(&topic, &frame, room),
-            Err(Dropped) => Err(unavailable("connection lost")),
+            Err(Dropped) if self.links.iter().all(|link| link.session.is_none()) => {
+                Err(unavailable(&format!("no broker answers: {}", self.last_reason)))
+            }
+            Err(Dropped) => Err(unavailable("connection lost, or nobody there serves it")),
         };
         let _ = to.try_put(Routed { result });
     }
@@ -425,7 +410,7 @@ impl Receive<MetadataAnswered> for Router {
 impl Receive<LinkChanged> for Router {
     fn receive(&mut self, change: LinkChanged, _: Credit, room: &mut Room<'_, Self>) {
         // One of a router before this one may still speak.
-        let Some(link) = self.links.get_mut(change.link.0 as usize) else { return };
+        let Some(link) = self.link(change.link) else { return };
         match change.state {
             LinkState::Up { session, hello } => {
                 link.session = Some(session);
@@ -441,6 +426,12 @@ impl Receive<LinkChanged> for Router {
             LinkState::Down { reason } => {
                 link.session = None;
                 self.last_reason = reason;
+                self.try_others(room);
+                self.watch();
+            }
+            LinkState::Gone => {
+                (link.session, link.broker) = (None, None);
+                self.addresses.retain(|_, (known, _)| *known != change.link);
                 self.try_others(room);
                 self.watch();
             }

@@ -6,6 +6,7 @@ use std::future::Future;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use grus_protocol::batch::Record;
+use grus_protocol::ids::BrokerAddress;
 use grus_protocol::message::{
     CountScheduled, LATEST, ListScheduled, RECALL_MAX, RecallMessage, SCHEDULED_PAGE_DEFAULT,
     SCHEDULED_PAGE_MAX, Scheduled, ScheduledPlace, ShowScheduled, Timer,
@@ -196,7 +197,7 @@ impl Client {
             messages_max,
             with_bodies,
         };
-        let list = |client: Self| list_here(client, request.clone());
+        let list = |broker| self.list_at(broker, request.clone());
         let pages = self.at_each(filter, list).await?;
         Ok(ScheduledPage::of_all(pages, messages_max as usize))
     }
@@ -224,9 +225,12 @@ impl Client {
             from: filter.from,
             until: filter.until,
         };
-        let count = |client: Self| {
+        let count = |broker| {
             let request = request.clone();
-            async move { client.ask_with_body(&request).await.map(|(reply, _)| reply.messages) }
+            async move {
+                let asked = self.ask_with_body(Some(&broker), &request).await;
+                asked.map(|(reply, _)| reply.messages)
+            }
         };
         Ok(self.at_each(filter, count).await?.into_iter().sum())
     }
@@ -254,21 +258,20 @@ impl Client {
     async fn at_each<T, F: Future<Output = Result<T, ClientError>>>(
         &self,
         filter: &ScheduledFilter,
-        ask: impl Fn(Self) -> F,
+        ask: impl Fn(BrokerAddress) -> F,
     ) -> Result<Vec<T>, ClientError> {
         let brokers = self.brokers_that_lead(filter.topic.as_ref(), filter.queue).await?;
-        let asked = brokers.iter().map(|broker| {
-            let ask = &ask;
-            async move {
-                let Some(other) = self.connected_to(broker)? else {
-                    return ask(self.clone()).await;
-                };
-                let answer = ask(other.clone()).await;
-                other.close().await;
-                answer
-            }
-        });
-        join_all(asked).await.into_iter().collect()
+        join_all(brokers.into_iter().map(ask)).await.into_iter().collect()
+    }
+
+    async fn list_at(
+        &self,
+        broker: BrokerAddress,
+        request: ListScheduled,
+    ) -> Result<ScheduledPage, ClientError> {
+        let (reply, mut body) = self.ask_with_body(Some(&broker), &request).await?;
+        let messages = reply.messages.into_iter().map(|one| message(one, &mut body));
+        Ok(ScheduledPage { messages: messages.collect::<Result<_, _>>()?, next: reply.next })
     }
 
     async fn ask_leader<R: grus_protocol::message::Request>(
@@ -286,12 +289,6 @@ impl Client {
             Unanswered::Closed => ClientError::Closed,
         })
     }
-}
-
-async fn list_here(client: Client, request: ListScheduled) -> Result<ScheduledPage, ClientError> {
-    let (reply, mut body) = client.ask_with_body(&request).await?;
-    let messages = reply.messages.into_iter().map(|one| message(one, &mut body));
-    Ok(ScheduledPage { messages: messages.collect::<Result<_, _>>()?, next: reply.next })
 }
 
 /// The next message of an answer.

@@ -68,8 +68,12 @@ impl Producer {
         let spec = ActorSpec::new("Producer", config.topic.as_str());
         let (doors, own_config) = (client.core.doors.clone(), config.clone());
         let guard = client.core.guard.clone();
+        let mut lives = 0;
         let actor = Host::spawn(place, spec, move || {
-            ProducerActor::new(own_config.clone(), doors.clone(), seed, guard.clone())
+            let config = own_config.clone();
+            let actor = ProducerActor::new(config, doors.clone(), seed, &guard, lives);
+            lives += 1;
+            actor
         });
         let core = ProducerCore {
             client: client.clone(),
@@ -133,13 +137,14 @@ impl Producer {
         message: Message,
         answered: impl FnOnce(Result<Receipt, SendError>) + Send + 'static,
     ) {
-        let port = Port::call(move |answer| answered(answer.unwrap_or_else(gone)));
+        let guard = self.core.client.core.guard.clone();
+        let port = Port::call(move |answer: Result<_, Dropped>| {
+            guard.call("send callback", || answered(answer.unwrap_or_else(gone)));
+        });
         let (submit, _) = self.submit_one(message, port);
         if let Err(refused) = self.core.submits.try_put(submit) {
             let error = self.refused(&refused);
-            if let Reply::One(port) = refused.into_message().reply {
-                port.send(Err(error));
-            }
+            refused.into_message().reply.fail(error);
         }
     }
 
@@ -211,7 +216,7 @@ impl Producer {
     }
 
     /// The actor itself, for tests that make it panic.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fault-injection"))]
     pub(crate) fn actor(&self) -> &HostHandle<ProducerActor> {
         &self.core.actor
     }

@@ -11,8 +11,8 @@ use std::time::Duration;
 use fake::FakeBroker;
 use grus_client::protocol::RecordError;
 use grus_client::{
-    Client, ClientConfig, Durability, ErrorCode, Message, Offset, Producer, ProducerConfig,
-    QueueChoice, QueueId, SendError,
+    Client, ClientConfig, Compression, Durability, ErrorCode, Message, Offset, Producer,
+    ProducerConfig, QueueChoice, QueueId, SendError,
 };
 use tokio::sync::mpsc;
 
@@ -480,4 +480,41 @@ async fn what_was_taken_is_sent_even_when_all_handles_are_dropped() {
     drop(client);
     clone.close().await;
     assert_eq!(numbers(&broker.state().queue("orders", 0).bodies()), [1]);
+}
+
+#[tokio::test]
+async fn a_broker_that_has_lost_a_codec_gets_plain_batches_in_order_and_once() {
+    for breaks_its_word in [false, true] {
+        let mut broker = FakeBroker::start().await;
+        broker.topic("orders", 1);
+        let mut config = quick();
+        config.compression = Compression::Zstd;
+        let (client, producer) = producer(&broker, config).await;
+        let text = |number: u32| format!("{}{number}", "0".repeat(200));
+        let batch = |from: u32| (from..from + 20).map(|one| Message::new(text(one))).collect();
+        producer.send_batch(batch(0)).await.unwrap();
+        assert!(broker.state().queue("orders", 0).batches[0].batch.is_compressed());
+        // Stored or not, nobody knows: it is sent again, and so are those behind it.
+        broker.state().faults.ignores_produce = true;
+        let mut pending = Vec::new();
+        for from in [20, 40, 60] {
+            pending.push(producer.enqueue_batch(batch(from)).await.unwrap());
+        }
+        pending.push(producer.enqueue_batch(vec![Message::new(text(80))]).await.unwrap());
+        broker.until("batches are under way", |state| state.produce_requests > 1).await;
+        broker.kill().await;
+        {
+            let faults = &mut broker.state().faults;
+            faults.ignores_produce = false;
+            faults.compressions = Some(Compression::None.bit() | Compression::Lz4.bit());
+            faults.breaks_its_word = breaks_its_word;
+        }
+        broker.resume().await;
+        for receipt in pending {
+            receipt.await.unwrap();
+        }
+        let stored = numbers(&broker.state().bodies("orders")[0]);
+        assert_eq!(stored, (0..=80).collect::<Vec<_>>());
+        client.close().await;
+    }
 }

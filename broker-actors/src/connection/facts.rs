@@ -1,11 +1,13 @@
 //! Who is at the other end of a connection, as far as it has said or shown. Pure.
 
-use grus_protocol::ids::{Offset, ProducerEpoch, ProducerId, QueueId, SubscriptionId};
+use grus_protocol::ids::{Offset, ProducerEpoch, ProducerId, QueueId, SubscriptionId, TimestampMs};
 use grus_protocol::message::Hello;
 use grus_protocol::names::{ProducerName, TopicName};
 
 /// Most producers, and most readers, of a connection that are listed one by one.
 pub const LISTED_MAX: usize = 32;
+/// A queue that was not fetched for so long gives its place in the list to another one.
+const STALE_MS: u64 = 120_000;
 
 /// What a connection has shown of its peer. Bounded: a peer with many queues costs no more.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +29,12 @@ pub struct ProducerFact {
     pub name: Option<ProducerName>,
     /// The epoch of its life.
     pub epoch: ProducerEpoch,
+    /// The topic it sent to last.
+    pub topic: Option<TopicName>,
+    /// When it was first seen.
+    pub since: TimestampMs,
+    /// When it was seen last.
+    pub last_seen: TimestampMs,
     /// Batches that passed the checks.
     pub batches: u64,
     /// Records in them.
@@ -42,6 +50,10 @@ pub struct ReaderFact {
     pub queue: QueueId,
     /// The subscription by which it is sent; none when it is fetched.
     pub subscription: Option<SubscriptionId>,
+    /// When it was first read.
+    pub since: TimestampMs,
+    /// When it was last fetched, or given credit.
+    pub last_seen: TimestampMs,
     /// The offset asked for last; none by subscription.
     pub offset: Option<Offset>,
     /// How often it was fetched.
@@ -56,53 +68,90 @@ impl Facts {
     }
 
     /// A producer was given its identity.
-    pub fn identified(&mut self, id: ProducerId, epoch: ProducerEpoch, name: Option<ProducerName>) {
-        if let Some(known) = self.producer(id, epoch) {
+    pub fn identified(
+        &mut self,
+        (id, epoch): (ProducerId, ProducerEpoch),
+        name: Option<ProducerName>,
+        now: TimestampMs,
+    ) {
+        if let Some(known) = self.producer(id, epoch, now) {
             known.name = name;
         }
     }
 
-    /// A batch passed the checks.
-    pub fn produced(&mut self, id: ProducerId, epoch: ProducerEpoch, records: u32) {
-        match self.producer(id, epoch) {
-            Some(known) => {
-                known.batches += 1;
-                known.records += u64::from(records);
-            }
-            None => self.batches_unlisted += 1,
+    /// A batch for a topic passed the checks.
+    pub fn produced(
+        &mut self,
+        (id, epoch): (ProducerId, ProducerEpoch),
+        topic: &TopicName,
+        records: u32,
+        now: TimestampMs,
+    ) {
+        let Some(known) = self.producer(id, epoch, now) else {
+            self.batches_unlisted += 1;
+            return;
+        };
+        known.batches += 1;
+        known.records += u64::from(records);
+        if known.topic.as_ref() != Some(topic) {
+            known.topic = Some(topic.clone());
         }
     }
 
-    /// A producer has said that it ends.
-    pub fn producer_closed(&mut self, id: ProducerId) {
-        self.producers.retain(|known| known.id != id);
+    /// A producer has said that it ends; a later life of it stays.
+    pub fn producer_closed(&mut self, id: ProducerId, epoch: ProducerEpoch) {
+        self.producers.retain(|known| known.id != id || known.epoch != epoch);
     }
 
     /// A queue is read.
-    pub fn fetched(&mut self, topic: &TopicName, queue: QueueId, offset: Offset) {
+    pub fn fetched(&mut self, topic: &TopicName, queue: QueueId, offset: Offset, now: TimestampMs) {
         let is_it =
             |is: &ReaderFact| is.subscription.is_none() && is.queue == queue && is.topic == *topic;
         if let Some(at) = self.readers.iter().position(is_it) {
-            self.readers[at].offset = Some(offset);
-            self.readers[at].fetches += 1;
-        } else if self.readers.len() < LISTED_MAX {
-            let topic = topic.clone();
-            let offset = Some(offset);
-            self.readers.push(ReaderFact { topic, queue, subscription: None, offset, fetches: 1 });
+            let known = &mut self.readers[at];
+            known.offset = Some(offset);
+            known.last_seen = now;
+            known.fetches += 1;
+            return;
+        }
+        let (topic, offset) = (topic.clone(), Some(offset));
+        let (subscription, since, last_seen) = (None, now, now);
+        self.list(ReaderFact { topic, queue, subscription, since, last_seen, offset, fetches: 1 });
+    }
+
+    /// A queue is to be sent.
+    pub fn subscribed(
+        &mut self,
+        id: SubscriptionId,
+        topic: &TopicName,
+        queue: QueueId,
+        now: TimestampMs,
+    ) {
+        self.unsubscribed(id);
+        let (topic, subscription) = (topic.clone(), Some(id));
+        let (since, last_seen, offset) = (now, now, None);
+        self.list(ReaderFact { topic, queue, subscription, since, last_seen, offset, fetches: 0 });
+    }
+
+    fn list(&mut self, reader: ReaderFact) {
+        if self.readers.len() >= LISTED_MAX {
+            let now = reader.last_seen;
+            let is_stale = |known: &ReaderFact| {
+                known.subscription.is_none() && now.0.saturating_sub(known.last_seen.0) >= STALE_MS
+            };
+            self.readers.retain(|known| !is_stale(known));
+        }
+        if self.readers.len() < LISTED_MAX {
+            self.readers.push(reader);
         } else {
             self.fetches_unlisted += 1;
         }
     }
 
-    /// A queue is to be sent.
-    pub fn subscribed(&mut self, id: SubscriptionId, topic: &TopicName, queue: QueueId) {
-        self.unsubscribed(id);
-        if self.readers.len() < LISTED_MAX {
-            let (topic, subscription) = (topic.clone(), Some(id));
-            self.readers.push(ReaderFact { topic, queue, subscription, offset: None, fetches: 0 });
-        } else {
-            self.fetches_unlisted += 1;
-        }
+    /// A subscription was given credit, or sought in.
+    pub fn heard(&mut self, id: SubscriptionId, now: TimestampMs) {
+        let of_it = |known: &&mut ReaderFact| known.subscription == Some(id);
+        self.readers.iter_mut().filter(of_it).for_each(|known| known.last_seen = now);
     }
 
     /// A queue is sent no more.
@@ -110,16 +159,32 @@ impl Facts {
         self.readers.retain(|known| known.subscription != Some(id));
     }
 
-    fn producer(&mut self, id: ProducerId, epoch: ProducerEpoch) -> Option<&mut ProducerFact> {
+    fn producer(
+        &mut self,
+        id: ProducerId,
+        epoch: ProducerEpoch,
+        now: TimestampMs,
+    ) -> Option<&mut ProducerFact> {
         if let Some(at) = self.producers.iter().position(|known| known.id == id) {
             let known = &mut self.producers[at];
-            known.epoch = epoch;
+            (known.epoch, known.last_seen) = (epoch, now);
             return Some(known);
         }
         if self.producers.len() >= LISTED_MAX {
             return None;
         }
-        self.producers.push(ProducerFact { id, name: None, epoch, batches: 0, records: 0 });
+        let (name, topic, since, last_seen) = (None, None, now, now);
+        let (batches, records) = (0, 0);
+        self.producers.push(ProducerFact {
+            id,
+            name,
+            epoch,
+            topic,
+            since,
+            last_seen,
+            batches,
+            records,
+        });
         self.producers.last_mut()
     }
 
@@ -158,41 +223,66 @@ impl Facts {
 mod tests {
     use super::*;
 
+    const EPOCH: ProducerEpoch = ProducerEpoch(1);
+
+    fn topic() -> TopicName {
+        TopicName::try_from("t").unwrap()
+    }
+
     #[test]
     fn producers_and_readers_are_counted_and_those_beyond_the_limit_summed() {
         let mut facts = Facts::default();
-        let topic = TopicName::try_from("t").unwrap();
-        let epoch = ProducerEpoch(1);
+        let topic = topic();
+        let (first, second) = (TimestampMs(10), TimestampMs(30));
         for number in 0..LISTED_MAX as u64 + 3 {
-            facts.produced(ProducerId(number), epoch, 10);
-            facts.produced(ProducerId(number), epoch, 5);
+            facts.produced((ProducerId(number), EPOCH), &topic, 10, first);
+            facts.produced((ProducerId(number), EPOCH), &topic, 5, second);
             let queue = QueueId(u32::try_from(number).unwrap());
-            facts.fetched(&topic, queue, Offset(1));
-            facts.fetched(&topic, queue, Offset(9));
+            facts.fetched(&topic, queue, Offset(1), first);
+            facts.fetched(&topic, queue, Offset(9), second);
         }
         assert_eq!(facts.producers().len(), LISTED_MAX);
-        assert_eq!((facts.producers()[0].batches, facts.producers()[0].records), (2, 15));
-        assert_eq!((facts.readers()[0].offset, facts.readers()[0].fetches), (Some(Offset(9)), 2));
+        let producer = &facts.producers()[0];
+        assert_eq!((producer.batches, producer.records), (2, 15));
+        assert_eq!((producer.since, producer.last_seen), (first, second));
+        assert_eq!(producer.topic.as_ref(), Some(&topic));
+        let reader = &facts.readers()[0];
+        assert_eq!((reader.offset, reader.fetches), (Some(Offset(9)), 2));
+        assert_eq!((reader.since, reader.last_seen), (first, second));
         assert_eq!(facts.unlisted(), (6, 6));
+    }
+
+    #[test]
+    fn a_queue_that_nobody_fetches_any_more_makes_room_for_another() {
+        let mut facts = Facts::default();
+        for number in 0..=LISTED_MAX as u64 {
+            let queue = QueueId(u32::try_from(number).unwrap());
+            facts.fetched(&topic(), queue, Offset(1), TimestampMs(number));
+        }
+        assert_eq!(facts.unlisted(), (0, 1));
+        facts.fetched(&topic(), QueueId(99), Offset(1), TimestampMs(STALE_MS));
+        assert_eq!((facts.readers().len(), facts.unlisted()), (LISTED_MAX, (0, 1)));
+        assert_eq!(facts.readers().last().map(|last| last.queue), Some(QueueId(99)));
     }
 
     #[test]
     fn a_closed_producer_leaves_at_once_and_a_new_epoch_takes_the_place_of_the_old() {
         let mut facts = Facts::default();
         let name = ProducerName::try_from("p").ok();
-        facts.identified(ProducerId(7), ProducerEpoch(1), name.clone());
-        facts.identified(ProducerId(7), ProducerEpoch(2), name.clone());
+        let now = TimestampMs(1);
+        facts.identified((ProducerId(7), EPOCH), name.clone(), now);
+        facts.identified((ProducerId(7), ProducerEpoch(2)), name.clone(), now);
         assert_eq!(facts.producers().len(), 1);
-        assert_eq!(
-            (facts.producers()[0].epoch, &facts.producers()[0].name),
-            (ProducerEpoch(2), &name)
-        );
-        facts.producer_closed(ProducerId(7));
+        let known = &facts.producers()[0];
+        assert_eq!((known.epoch, &known.name), (ProducerEpoch(2), &name));
+        facts.producer_closed(ProducerId(7), EPOCH);
+        assert_eq!(facts.producers().len(), 1, "the earlier life is closed, not this one");
+        facts.producer_closed(ProducerId(7), ProducerEpoch(2));
         assert!(facts.producers().is_empty());
-        let topic = TopicName::try_from("t").unwrap();
-        facts.fetched(&topic, QueueId(0), Offset(0));
-        facts.subscribed(SubscriptionId(3), &topic, QueueId(0));
-        assert_eq!(facts.readers().len(), 2);
+        facts.fetched(&topic(), QueueId(0), Offset(0), now);
+        facts.subscribed(SubscriptionId(3), &topic(), QueueId(0), now);
+        facts.heard(SubscriptionId(3), TimestampMs(5));
+        assert_eq!(facts.readers()[1].last_seen, TimestampMs(5));
         facts.unsubscribed(SubscriptionId(3));
         assert_eq!(facts.readers().len(), 1, "the fetching one stays");
     }

@@ -16,6 +16,7 @@ use crate::connection::output::Output;
 use crate::connection::timeouts::{Claim, Timed};
 use crate::dispatch::Readership;
 use crate::error::QueueError;
+use crate::metrics::Delivery;
 use crate::topic_queue::{self, Fetched, PushTurn, Receipt};
 
 /// How long a client should wait before it asks again when its queue is being rebuilt.
@@ -35,10 +36,14 @@ pub struct Outgoing {
 impl Weigh for Outgoing {}
 
 /// What an answer carries for a reader.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Given {
+    /// How it comes to the reader.
+    pub by: Delivery,
     /// Batches.
     pub batches: u64,
+    /// Records in them.
+    pub records: u64,
     /// Their bytes.
     pub bytes: u64,
     /// Records left out, because their time to live is over.
@@ -88,15 +93,18 @@ impl Content {
     /// What it carries for a reader.
     #[must_use]
     pub fn given(&self) -> Option<Given> {
-        let (Self::Fetched(_, fetched) | Self::Delivered { fetched, .. }) = self else {
-            return None;
+        let (by, fetched) = match self {
+            Self::Fetched(_, fetched) => (Delivery::Fetch, fetched),
+            Self::Delivered { fetched, .. } => (Delivery::Push, fetched),
+            _ => return None,
         };
-        let mut given = Given::default();
+        let mut given = Given { by, batches: 0, records: 0, bytes: 0, expired_records: 0 };
         for batch in &fetched.batches {
             if batch.is_over() {
                 given.expired_records += u64::from(batch.count);
             } else {
                 given.batches += 1;
+                given.records += u64::from(batch.count);
                 given.bytes += batch.bytes.len() as u64;
             }
         }

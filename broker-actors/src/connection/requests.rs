@@ -4,9 +4,9 @@ use bytes::Bytes;
 use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::frame::{Frame, FrameKind, HeaderError};
 use grus_protocol::message::{
-    AlterTopic, CreateTopic, Credit, DeleteTopic, DescribeTopic, Fetch, FindMessages, Hello,
-    InitProducer, ListOffsets, ListTopics, Metadata, Ping, Produce, Seek, Subscribe, Unsubscribe,
-    WatchRoutes,
+    AlterTopic, CloseProducer, CreateTopic, Credit, DeleteTopic, DescribeTopic, Fetch,
+    FindMessages, Hello, InitProducer, ListClients, ListOffsets, ListTopics, Metadata, Ping,
+    Produce, Seek, Subscribe, Unsubscribe, WatchRoutes,
 };
 use grus_protocol::opcode::Opcode;
 
@@ -21,6 +21,8 @@ pub enum Request {
     Metadata(Metadata),
     /// Asks for a producer's identity.
     InitProducer(InitProducer),
+    /// Says that a producer ends.
+    CloseProducer(CloseProducer),
     /// Stores the batch in the bytes.
     Produce(Produce, Bytes),
     /// Reads.
@@ -49,6 +51,8 @@ pub enum Request {
     ListTopics(ListTopics),
     /// Asks to be told the routes.
     WatchRoutes(WatchRoutes),
+    /// Lists who is connected.
+    ListClients(ListClients),
 }
 
 /// Reads the header of a request. `greeted` says whether Hello was accepted on this connection.
@@ -89,6 +93,7 @@ fn decode(frame: Frame) -> Result<Option<Request>, HeaderError> {
         }
         Opcode::Metadata => Request::Metadata(frame.header()?),
         Opcode::InitProducer => Request::InitProducer(frame.header()?),
+        Opcode::CloseProducer => Request::CloseProducer(frame.header()?),
         Opcode::Produce => Request::Produce(frame.header()?, frame.body),
         Opcode::Fetch => Request::Fetch(frame.header()?),
         Opcode::ListOffsets => Request::ListOffsets(frame.header()?),
@@ -103,6 +108,7 @@ fn decode(frame: Frame) -> Result<Option<Request>, HeaderError> {
         Opcode::DescribeTopic => Request::DescribeTopic(frame.header()?),
         Opcode::ListTopics => Request::ListTopics(frame.header()?),
         Opcode::WatchRoutes => Request::WatchRoutes(frame.header()?),
+        Opcode::ListClients => Request::ListClients(frame.header()?),
         Opcode::Deliver
         | Opcode::RoutesChanged
         | Opcode::RegisterBroker

@@ -1,27 +1,19 @@
-//! `GET /clients`: who is connected. The Listener hands out the way to some connections, and each
-//! of these says what it knows, so that many of them cost no one much.
+//! `GET /clients`: who is connected, as [`crate::clients`] knows it.
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
-use futures_util::future::join_all;
-use grus_mailbox::reply;
+use grus_protocol::message::CLIENTS_MAX;
 use serde::{Deserialize, Serialize};
 
 use super::{HttpParts, error};
-use crate::connection::{Describe, Description};
-use crate::listener::{ConnectionPage, ListConnections};
-
-/// Most connections of one answer, and how many it has when nothing was said.
-const CLIENTS_MAX: usize = 256;
-/// Connections asked for at a time; some are left out.
-const PAGES_MAX: usize = 64;
+use crate::connection::Description;
 
 /// What may stand behind the `?`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClientsQuery {
     after: Option<u64>,
-    max: Option<usize>,
+    max: Option<u32>,
     #[serde(default)]
     all: bool,
 }
@@ -83,6 +75,12 @@ pub struct ProducerItem {
     pub name: Option<String>,
     /// The epoch of its life.
     pub epoch: u32,
+    /// The topic it sent to last.
+    pub topic: Option<String>,
+    /// When it was first seen on this connection, in milliseconds since 1970.
+    pub first_time: u64,
+    /// When it was seen last.
+    pub last_time: u64,
     /// Batches it has sent on this connection.
     pub batches: u64,
     /// Messages in them.
@@ -99,6 +97,10 @@ pub struct ReaderItem {
     pub queue_id: u32,
     /// `push` by subscription, or `fetch`.
     pub mode: &'static str,
+    /// When it was first read on this connection, in milliseconds since 1970.
+    pub first_time: u64,
+    /// When it was last fetched, or given credit.
+    pub last_time: u64,
     /// The offset it asked for last, by fetching.
     pub offset: Option<u64>,
     /// How often it asked.
@@ -111,6 +113,9 @@ impl ClientItem {
             producer_id: producer.id.to_string(),
             name: producer.name.as_ref().map(ToString::to_string),
             epoch: producer.epoch.0,
+            topic: producer.topic.as_ref().map(ToString::to_string),
+            first_time: producer.since.0,
+            last_time: producer.last_seen.0,
             batches: producer.batches,
             messages: producer.records,
         });
@@ -118,6 +123,8 @@ impl ClientItem {
             topic: reader.topic.to_string(),
             queue_id: reader.queue.0,
             mode: if reader.subscription.is_some() { "push" } else { "fetch" },
+            first_time: reader.since.0,
+            last_time: reader.last_seen.0,
             offset: reader.offset.map(|offset| offset.0),
             fetches: reader.fetches,
         });
@@ -150,49 +157,9 @@ pub async fn clients(parts: web::Data<HttpParts>, query: web::Query<ClientsQuery
         let text = format!("max is a number from 1 to {CLIENTS_MAX}");
         return error(StatusCode::BAD_REQUEST, text);
     }
-    let mut listed = Clients { next: None, clients: Vec::new() };
-    let mut after = query.after;
-    for _ in 0..PAGES_MAX {
-        let room = count - listed.clients.len();
-        if room == 0 {
-            break;
-        }
-        let Some(page) = connections(&parts, after, room).await else {
-            return error(StatusCode::SERVICE_UNAVAILABLE, "the listener does not answer now");
-        };
-        after = page.connections.last().map(|(number, _)| *number).filter(|_| page.more);
-        listed.next = after;
-        let described = describe(page).await;
-        let wanted = described.into_iter().filter(|(_, is)| query.all || parts.is_listed(is));
-        listed.clients.extend(wanted.map(|(number, is)| ClientItem::of(number, &is)));
-        if after.is_none() {
-            break;
-        }
-    }
-    HttpResponse::Ok().json(listed)
-}
-
-async fn connections(
-    parts: &HttpParts,
-    after: Option<u64>,
-    connections_max: usize,
-) -> Option<ConnectionPage> {
-    let (port, answer) = reply::port();
-    let ask = ListConnections { after, connections_max, reply: port };
-    parts.connections.try_put(ask).ok()?;
-    answer.await.ok()
-}
-
-/// Asks all connections of a page; those that have ended meanwhile are left out.
-async fn describe(page: ConnectionPage) -> Vec<(u64, Description)> {
-    let asked: Vec<_> = page
-        .connections
-        .iter()
-        .filter_map(|(number, inbox)| {
-            let (port, answer) = reply::port();
-            inbox.try_put(Describe { reply: port }).ok()?;
-            Some(async move { Some((*number, answer.await.ok()?)) })
-        })
-        .collect();
-    join_all(asked).await.into_iter().flatten().collect()
+    let Some(page) = parts.clients.page(query.after, count as usize, query.all).await else {
+        return error(StatusCode::SERVICE_UNAVAILABLE, "the listener does not answer now");
+    };
+    let clients = page.clients.iter().map(|(number, is)| ClientItem::of(*number, is)).collect();
+    HttpResponse::Ok().json(Clients { next: page.next, clients })
 }

@@ -118,6 +118,7 @@ impl Door {
             link: to_link,
             clock: config.clock,
             metrics: metrics.clone(),
+            clients: grus_broker::clients::Clients::new(10_000),
             fault_switches: true,
             find: Find { routes: routes.subscribe(), shards: Arc::new([]) },
         };

@@ -73,6 +73,9 @@ pub enum Command {
     /// List, show or take back what is scheduled
     #[command(subcommand)]
     Delay(DelayCommand),
+    /// See who is connected
+    #[command(subcommand)]
+    Client(ClientCommand),
     /// Measure this machine, and a broker on it
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -268,6 +271,21 @@ impl ModeArg {
 pub enum MessageCommand {
     /// Show all of a message: by ID, or by a topic with a key, an offset or a time
     Show(ShowArgs),
+}
+
+/// `grus client`
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
+    /// List connections, with their producers and readers
+    List(ClientListArgs),
+}
+
+/// `grus client list`
+#[derive(Debug, Args)]
+pub struct ClientListArgs {
+    /// Also those that have been silent for the broker's session timeout
+    #[arg(long)]
+    pub all: bool,
 }
 
 /// `grus message show`

@@ -2,10 +2,11 @@
 //!
 //! * [`args`] is what may be written on the command line; [`failure`] how a command fails.
 //! * [`lines`], [`message`], [`message_text`] and [`units`] are logic: plain values, no I/O.
-//! * [`broker`], [`registry`], [`topic`], [`produce`], [`consume`], [`delay`], [`message_show`] and [`quickstart`] are the commands.
+//! * [`broker`], [`registry`], [`topic`], [`produce`], [`consume`], [`delay`], [`message_show`], [`client_list`] and [`quickstart`] are the commands.
 
 pub mod args;
 pub mod bench;
+pub mod client_list;
 pub mod consume;
 pub mod daemon;
 pub mod delay;
@@ -27,7 +28,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::args::{Cli, Command, Common, MessageCommand};
+use crate::args::{Cli, ClientCommand, Command, Common, MessageCommand};
 use crate::failure::Failure;
 use crate::output::Output;
 
@@ -60,6 +61,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Delay(command) => session::block_on(delay::run(&common, &command)),
         Command::Message(MessageCommand::Show(args)) => {
             session::block_on(message_show::run(&common, &args))
+        }
+        Command::Client(ClientCommand::List(args)) => {
+            session::block_on(client_list::run(&common, &args))
         }
         Command::Bench(command) => session::block_on(measured(&common, &command)),
         Command::Quickstart(args) => session::block_on(quickstart::run(&common, &args)),

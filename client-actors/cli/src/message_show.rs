@@ -79,6 +79,9 @@ fn judge(found: &FoundMessages, what: &str) -> Result<(), Failure> {
     if unsearched > 0 {
         tracing::warn!("{unsearched} bytes could not be searched: there may be more messages");
     }
+    for (broker, why) in &found.unasked {
+        tracing::warn!("broker {broker} could not be asked, and may have more: {why}");
+    }
     if found.more {
         tracing::warn!("there may be older messages: --max shows more");
     }

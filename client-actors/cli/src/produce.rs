@@ -228,9 +228,12 @@ impl Report {
         let (topic, messages) = (&self.topic, units::grouped(self.messages));
         let line = match (self.span, self.queues.len()) {
             (Some((queue, ..)), 1) if self.scheduled.is_some() => {
-                let span = self.scheduled.as_ref().map(|(first, last)| match first == last {
-                    true => format!("as {first}"),
-                    false => format!("as {first} to {last}"),
+                let span = self.scheduled.as_ref().map(|(first, last)| {
+                    if first == last {
+                        format!("as {first}")
+                    } else {
+                        format!("as {first} to {last}")
+                    }
                 });
                 let span = span.unwrap_or_default();
                 format!("{messages} messages to {topic}: queue {queue}, scheduled {span}")

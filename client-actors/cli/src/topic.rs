@@ -3,9 +3,9 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use grus_client::{Client, TopicChange};
+use grus_client::{Client, TopicChange, TopicDescription};
 use grus_protocol::ids::Durability;
-use grus_protocol::message::{DescribeTopicReply, TopicKind, TopicSettings};
+use grus_protocol::message::{TopicKind, TopicSettings};
 use serde_json::{Value, json};
 
 use crate::args::{Common, DurabilityArg, KindArg, RetentionArgs, TopicCommand};
@@ -126,29 +126,35 @@ fn settled(name: &str, id: u64, settings: &TopicSettings) -> Told {
     }
 }
 
-fn described(topic: &DescribeTopicReply) -> Told {
+fn described(topic: &TopicDescription) -> Told {
     let name = topic.name.as_str();
     let mut object = settings_json(name, topic.id.0, &topic.settings);
     let mut lines = vec![settings_line(name, &topic.settings)];
     let mut queues = Vec::new();
     for queue in &topic.queues {
-        let (first, end) = (queue.log_start.0, queue.end_offset.0);
-        lines.push(format!(
-            "  queue {}: {} messages, offsets from {first} to before {end}, {}, shard {}",
-            queue.queue,
-            units::grouped(end.saturating_sub(first)),
-            units::readable(queue.bytes),
-            queue.shard,
-        ));
+        let (number, shard) = (queue.queue, queue.shard);
+        lines.push(match &queue.contents {
+            Ok(holds) => format!(
+                "  queue {number}: {} messages, offsets from {} to before {}, {}, shard {shard}",
+                units::grouped(holds.end.0.saturating_sub(holds.first.0)),
+                holds.first,
+                holds.end,
+                units::readable(holds.bytes),
+            ),
+            Err(why) => format!("  queue {number}: not known ({why}), shard {shard}"),
+        });
+        let holds = queue.contents.as_ref().ok();
+        let stored = holds.map(|holds| holds.last_stored.0).filter(|stored| *stored > 0);
         queues.push(json!({
-            "queue": queue.queue.0,
-            "shard": queue.shard.0,
-            "leader": queue.leader_broker.map(|broker| broker.0),
-            "first_offset": first,
-            "end_offset": end,
-            "flushed_offset": queue.flushed_offset.0,
-            "bytes": queue.bytes,
-            "last_stored": (queue.last_stored.0 > 0).then(|| units::rfc3339(queue.last_stored.0)),
+            "queue": number.0,
+            "shard": shard.0,
+            "leader": queue.leader.map(|broker| broker.0),
+            "first_offset": holds.map(|holds| holds.first.0),
+            "end_offset": holds.map(|holds| holds.end.0),
+            "flushed_offset": holds.map(|holds| holds.flushed.0),
+            "bytes": holds.map(|holds| holds.bytes),
+            "last_stored": stored.map(units::rfc3339),
+            "unknown": queue.contents.as_ref().err().map(ToString::to_string),
         }));
     }
     object["created"] = Value::from(units::rfc3339(topic.created.0));

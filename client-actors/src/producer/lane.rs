@@ -35,6 +35,8 @@ use grus_protocol::{ProducerEpoch, ProducerId, Sequence};
 
 use super::outcome::{Outcome, Stored, Verdict, verdict};
 use super::slot::{Slot, SlotState};
+use super::waiting::Waiting;
+pub(crate) use super::waiting::{Batch, Divided};
 use crate::backoff::Backoff;
 use crate::error::{Refusal, SendError};
 
@@ -63,32 +65,6 @@ pub(crate) struct Identity {
     pub(crate) epoch: ProducerEpoch,
 }
 
-/// A closed batch: `B` is its payload, `M` whoever awaits it.
-#[derive(Debug)]
-pub(crate) struct Batch<B, M> {
-    pub(crate) payload: B,
-    pub(crate) members: M,
-    pub(crate) records: u32,
-    /// When its callers are told of a timeout.
-    pub(crate) deadline_ms: u64,
-}
-
-/// A refused batch, taken apart.
-#[derive(Debug)]
-pub(crate) struct Divided<B, M> {
-    /// Whoever is to hear of the refusal.
-    pub(crate) failed: Option<M>,
-    /// The others, in their order.
-    pub(crate) rest: Vec<Batch<B, M>>,
-}
-
-impl<B, M> Divided<B, M> {
-    /// One that stays whole: all its callers are to hear.
-    pub(crate) fn whole(batch: Batch<B, M>) -> Self {
-        Self { failed: Some(batch.members), rest: Vec::new() }
-    }
-}
-
 /// A batch to send now, as the payload and the stamp it must carry.
 #[derive(Debug)]
 pub(crate) struct SendOrder<'a, B> {
@@ -103,7 +79,7 @@ pub(crate) struct SendOrder<'a, B> {
 #[derive(Debug)]
 pub(crate) struct Lane<B, M> {
     settings: LaneSettings,
-    ready: VecDeque<Batch<B, M>>,
+    ready: Waiting<B, M>,
     window: VecDeque<Slot<B, M>>,
     next_serial: u64,
     next_attempt: u64,
@@ -117,15 +93,16 @@ pub(crate) struct Lane<B, M> {
 }
 
 impl<B, M> Lane<B, M> {
-    /// A lane without an identity and without a connection.
-    pub(crate) fn new(settings: LaneSettings, seed: u64) -> Self {
+    /// A lane without an identity and without a connection. Its batches are numbered from
+    /// `first_serial` on: not as those of another lane whose answers may still come.
+    pub(crate) fn new(settings: LaneSettings, seed: u64, first_serial: u64) -> Self {
         assert!((1..=IN_FLIGHT_BATCHES_MAX).contains(&settings.in_flight_batches_max));
         let (first_ms, most_ms) = settings.backoff_ms;
         Self {
             settings,
-            ready: VecDeque::new(),
+            ready: Waiting::new(),
             window: VecDeque::new(),
-            next_serial: 0,
+            next_serial: first_serial,
             next_attempt: 0,
             identity: None,
             next_sequence: Sequence(0),
@@ -159,6 +136,11 @@ impl<B, M> Lane<B, M> {
         needed && self.window.is_empty() && !self.ready.is_empty()
     }
 
+    /// Who it sends as, or sent as last.
+    pub(crate) fn identity(&self) -> Option<Identity> {
+        self.identity
+    }
+
     /// Goes on as `identity`, from sequence 0. Ignored when the lane does not need one (any more).
     pub(crate) fn give_identity(&mut self, identity: Identity) {
         let needed = self.fresh_identity_needed || self.identity.is_none();
@@ -170,10 +152,9 @@ impl<B, M> Lane<B, M> {
         }
     }
 
-    /// What is not answered yet.
-    pub(crate) fn payloads(&self) -> impl Iterator<Item = &B> {
-        let waiting = self.ready.iter().map(|batch| &batch.payload);
-        self.window.iter().map(|slot| &slot.payload).chain(waiting)
+    /// About how many bytes are not answered yet. Looks at what is in flight, not at what waits.
+    pub(crate) fn backlog_bytes(&self) -> u64 {
+        self.ready.bytes() + self.window.iter().map(|slot| slot.bytes).sum::<u64>()
     }
 
     /// Whether nothing is in flight.
@@ -191,7 +172,7 @@ impl<B, M> Lane<B, M> {
     /// be stored in what is there now.
     pub(crate) fn take_all(&mut self) -> Vec<Batch<B, M>> {
         self.requeue_window();
-        self.ready.drain(..).collect()
+        self.ready.take().into()
     }
 
     /// The connection to the queue's leader is there: send at once.
@@ -266,6 +247,7 @@ impl<B, M> Lane<B, M> {
             payload: batch.payload,
             members: Some(batch.members),
             records: batch.records,
+            bytes: batch.bytes,
             deadline_ms: batch.deadline_ms,
             first_sequence,
             state: SlotState::Unsent,
@@ -422,7 +404,7 @@ impl<B, M> Lane<B, M> {
             let error = error(slot.maybe_stored());
             slot.answer(error, out);
         }
-        for batch in self.ready.drain(..) {
+        for batch in self.ready.take() {
             out.push(Outcome { members: batch.members, result: Err(error(false)) });
         }
     }

@@ -21,9 +21,9 @@ fn identity(producer: u64) -> Identity {
 
 /// A lane that is up, with batches 0 to before `count` of two records each.
 fn lane(count: u32) -> Lane<u32, u32> {
-    let mut lane = Lane::new(SETTINGS, 1);
+    let mut lane = Lane::new(SETTINGS, 1, 0);
     for payload in 0..count {
-        lane.push(Batch { payload, members: payload, records: 2, deadline_ms: 3_000 });
+        lane.push(Batch { payload, members: payload, records: 2, bytes: 10, deadline_ms: 3_000 });
     }
     lane.link_up();
     lane.give_identity(identity(1));
@@ -162,7 +162,7 @@ fn what_nobody_awaits_is_not_sent_again_and_its_sequences_are_not_used_again() {
     lane.expire(3_000, &mut out);
     let timeout = Err(SendError::Timeout { maybe_stored: true, cause: None });
     assert_eq!(results(out), [(0, timeout.clone()), (1, timeout)]);
-    lane.push(Batch { payload: 9, members: 9, records: 1, deadline_ms: 9_000 });
+    lane.push(Batch { payload: 9, members: 9, records: 1, bytes: 10, deadline_ms: 9_000 });
     lane.link_up();
     assert_eq!(sent(&mut lane, 3_000), []);
     lane.give_identity(identity(2));
@@ -172,7 +172,7 @@ fn what_nobody_awaits_is_not_sent_again_and_its_sequences_are_not_used_again() {
 #[test]
 fn what_timed_out_is_sent_again_while_one_behind_it_is_awaited() {
     let mut lane = lane(1);
-    lane.push(Batch { payload: 1, members: 1, records: 1, deadline_ms: 5_000 });
+    lane.push(Batch { payload: 1, members: 1, records: 1, bytes: 10, deadline_ms: 5_000 });
     sent(&mut lane, 0);
     let mut out = Vec::new();
     lane.link_down();

@@ -133,7 +133,7 @@ const SETTINGS: LaneSettings = LaneSettings {
 impl World {
     fn new(seed: u64) -> Self {
         Self {
-            lane: Lane::new(SETTINGS, seed),
+            lane: Lane::new(SETTINGS, seed, 0),
             batches: Vec::new(),
             outcomes: HashMap::new(),
             broker: Broker::default(),
@@ -211,7 +211,8 @@ impl World {
                 let id = self.batches.len();
                 self.batches.push((records, is_bad));
                 let deadline_ms = self.now_ms + 3 * SETTINGS.send_timeout_ms;
-                self.lane.push(Batch { payload: id, members: id, records, deadline_ms });
+                let bytes = 100 + id as u64;
+                self.lane.push(Batch { payload: id, members: id, records, bytes, deadline_ms });
             }
             Step::Send { most, refused } => self.send(most, refused),
             Step::Process { most, mood } => self.process(most, mood),
@@ -305,6 +306,7 @@ fn calm(world: &mut World) {
         world.step(Step::Deliver { most: 10 });
         world.step(Step::Wait { ms: 1 });
         if world.lane.is_idle() && world.pipe.is_empty() && world.replies.is_empty() {
+            assert_eq!(world.lane.backlog_bytes(), 0, "nothing waits");
             return;
         }
     }

@@ -3,25 +3,10 @@
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-use grus_mailbox::{Credit, Receive, Room, Weigh};
-
-use super::ProducerActor;
 use crate::client::Client;
 use crate::config::{ClientConfig, ProducerConfig};
 use crate::error::SendError;
 use crate::message::Message;
-
-/// Makes the actor panic while it handles this.
-#[derive(Debug)]
-pub(crate) struct Explode;
-
-impl Weigh for Explode {}
-
-impl Receive<Explode> for ProducerActor {
-    fn receive(&mut self, _: Explode, _: Credit, _: &mut Room<'_, Self>) {
-        panic!("meant to");
-    }
-}
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -36,7 +21,6 @@ fn after_a_panic_every_message_is_answered_once_and_the_producer_goes_on() {
     (config.send_timeout, config.retries) = (Duration::from_secs(8), 0);
     config.pending_bytes_max = 256 * 1024;
     let producer = client.producer(config).unwrap();
-    let explode = producer.actor().inbox::<Explode>(1);
     let (answered, answers) = channel();
     for round in 0..PANICS {
         for number in 0..MESSAGES {
@@ -46,7 +30,7 @@ fn after_a_panic_every_message_is_answered_once_and_the_producer_goes_on() {
                 answered.send((round * MESSAGES + number, result)).unwrap();
             });
         }
-        explode.try_put(Explode).unwrap();
+        producer.inject_panic();
         let mut heard: Vec<_> =
             (0..MESSAGES).map(|_| answers.recv_timeout(LIMIT).unwrap()).collect();
         heard.sort_unstable_by_key(|(number, _)| *number);

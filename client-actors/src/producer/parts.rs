@@ -11,6 +11,10 @@ use crate::route::LinkId;
 
 /// What is sent.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one message is the usual case: no allocation for it"
+)]
 pub(crate) enum Load {
     /// A message, to be put in a batch with others.
     One(NewRecord),

@@ -23,7 +23,7 @@ impl<P> Queues for Vec<QueueLane<P>> {
     fn backlog_bytes(&self, queue: u32) -> u64 {
         let entry = &self[queue as usize];
         let open = entry.open.as_ref().map_or(0, |open| open.builder.len_bytes());
-        open as u64 + entry.lane.payloads().map(Payload::len_bytes).sum::<u64>()
+        open as u64 + entry.lane.backlog_bytes()
     }
 }
 
@@ -125,7 +125,9 @@ impl<P, F> ProducerState<P, F> {
         self.chooser.batch_closed(queue, self.queues());
         let records = builder.count();
         let deadline_ms = at_ms + self.window_ms;
+        let bytes = builder.len_bytes() as u64;
         let payload = Payload::Open(builder);
-        self.lanes[queue as usize].lane.push(Batch { payload, members, records, deadline_ms });
+        let batch = Batch { payload, members, records, bytes, deadline_ms };
+        self.lanes[queue as usize].lane.push(batch);
     }
 }

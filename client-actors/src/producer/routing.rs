@@ -6,7 +6,7 @@ use super::lane::{Batch, Lane};
 use super::parts::{Ids, Load, Member, Members};
 use super::payload::Payload;
 use super::salvage::{batch_of, records_of};
-use super::state::{ProducerState, QueueLane, Unrouted, told};
+use super::state::{ProducerState, QueueLane, SERIALS_EACH, Unrouted, told};
 use crate::error::{Refusal, SendError};
 use crate::route::{Ask, Route};
 
@@ -51,7 +51,7 @@ impl<P, F> ProducerState<P, F> {
         let to_place = if is_other { self.take_apart() } else { Vec::new() };
         while self.lanes.len() < route.links.len() {
             self.lanes.push(QueueLane {
-                lane: Lane::new(self.lane_settings, self.jitter.next()),
+                lane: Lane::new(self.lane_settings, self.jitter.next(), self.serials),
                 open: None,
                 link: None,
                 identity_number: 0,
@@ -99,6 +99,8 @@ impl<P, F> ProducerState<P, F> {
     fn drop_lanes(&mut self) {
         self.lanes.clear();
         self.listed.clear();
+        // An answer that is still on its way is for none of the lanes to come.
+        self.serials += SERIALS_EACH;
         self.identities.forget();
     }
 }

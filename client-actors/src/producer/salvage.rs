@@ -52,9 +52,9 @@ pub(super) fn divide<P>(
     let second = pairs.split_off(middle);
     let rest = [pairs, second].into_iter().filter(|some| !some.is_empty()).map(|some| {
         let builder = batch_of(some.iter().map(|(record, _)| record));
-        let records = builder.count();
+        let (records, bytes) = (builder.count(), builder.len_bytes() as u64);
         let members = some.into_iter().map(|(_, member)| member).collect();
-        Batch { payload: Payload::Open(builder), members, records, deadline_ms }
+        Batch { payload: Payload::Open(builder), members, records, bytes, deadline_ms }
     });
     Divided { failed: failed.map(|member| vec![member]), rest: rest.collect() }
 }

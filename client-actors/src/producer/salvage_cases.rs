@@ -21,7 +21,7 @@ const LINK: LinkId = LinkId(0);
 type State = ProducerState<u128, ()>;
 
 fn state(config: &ProducerConfig) -> State {
-    ProducerState::new(config, BatchLimits::PRODUCE, 1, &Guard::default())
+    ProducerState::new(config, BatchLimits::PRODUCE, 1, &Guard::default(), 0)
 }
 
 fn route(topic: u64, queues: usize) -> Route {

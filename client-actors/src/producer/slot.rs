@@ -27,6 +27,7 @@ pub(super) struct Slot<B, M> {
     /// `None` once the callers have been answered.
     pub(super) members: Option<M>,
     pub(super) records: u32,
+    pub(super) bytes: u64,
     pub(super) deadline_ms: u64,
     pub(super) first_sequence: Sequence,
     pub(super) state: SlotState,
@@ -71,7 +72,7 @@ impl<B, M> Slot<B, M> {
     }
 
     pub(super) fn into_batch(self) -> Option<Batch<B, M>> {
-        let Self { payload, members, records, deadline_ms, .. } = self;
-        members.map(|members| Batch { payload, members, records, deadline_ms })
+        let Self { payload, members, records, bytes, deadline_ms, .. } = self;
+        members.map(|members| Batch { payload, members, records, bytes, deadline_ms })
     }
 }

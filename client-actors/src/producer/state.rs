@@ -2,10 +2,10 @@
 //! [lane](super::lane) of its queue. No clock, no I/O: it is told what happens, and polled for
 //! what to do.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use grus_protocol::batch::Compression;
-use grus_protocol::{BatchBuilder, BatchLimits, QueueId};
+use grus_protocol::{BatchBuilder, BatchLimits, ErrorCode, QueueId};
 
 use super::choice::{Chooser, Queues};
 use super::flushes::{Flushed, Flushes};
@@ -26,6 +26,10 @@ use crate::route::{Ask, LinkId, Route};
 const OPEN_AGE_MS_MAX: u64 = 250;
 /// How long to wait when a connection has no room for a batch.
 const NO_ROOM_WAIT_MS: u64 = 5;
+/// Numbers that the batches of each set of lanes have for themselves, queue by queue.
+pub(super) const SERIALS_EACH: u64 = 1 << 40;
+/// Sets of lanes that each life of a producer has numbers for.
+const SETS_EACH_LIFE: u64 = 1 << 12;
 
 /// A batch that still takes messages.
 #[derive(Debug)]
@@ -72,9 +76,13 @@ pub(crate) struct ProducerState<P, F> {
     pub(super) ask_refusal: Option<Refusal>,
     pub(super) identities: Identities,
     pub(super) lanes: Vec<QueueLane<P>>,
+    /// The first number of a batch in the next lane.
+    pub(super) serials: u64,
     /// Lanes that may have something to send.
     pub(super) listed: VecDeque<u32>,
     pub(super) up: Vec<LinkId>,
+    /// What each connection's broker reads: bit n for compression n.
+    agreed: HashMap<LinkId, u32>,
     pub(super) unrouted: VecDeque<Unrouted<P>>,
     pub(super) flushes: Flushes<F>,
     ended: VecDeque<Ended<P>>,
@@ -83,12 +91,14 @@ pub(crate) struct ProducerState<P, F> {
 }
 
 impl<P, F> ProducerState<P, F> {
-    /// A producer that knows nothing yet. `seed` makes its waits and its first queue its own.
+    /// A producer that knows nothing yet. `seed` makes its waits and its first queue its own;
+    /// `lives` ended before it, of whose batches answers may still come.
     pub(crate) fn new(
         config: &ProducerConfig,
         limits: BatchLimits,
         seed: u64,
         guard: &Guard,
+        lives: u32,
     ) -> Self {
         let mut jitter = Jitter::new(seed);
         let chooser = Chooser::new(config.queue_choice.clone(), jitter.next(), guard.clone());
@@ -117,8 +127,10 @@ impl<P, F> ProducerState<P, F> {
             identities: Identities::new(is_named, identity_backoff),
             jitter,
             lanes: Vec::new(),
+            serials: u64::from(lives).wrapping_mul(SETS_EACH_LIFE * SERIALS_EACH),
             listed: VecDeque::new(),
             up: Vec::new(),
+            agreed: HashMap::new(),
             unrouted: VecDeque::new(),
             flushes: Flushes::new(),
             ended: VecDeque::new(),
@@ -142,19 +154,16 @@ impl<P, F> ProducerState<P, F> {
     /// The next batch to send. When it cannot be sent, say so by [`ProducerState::not_sent`]
     /// before asking for another.
     pub(crate) fn poll_send(&mut self, now_ms: u64) -> Option<Sending> {
-        let compression = self.compression();
         while let Some(&queue) = self.listed.front() {
             self.close_if_due(queue, now_ms);
             self.care_for_identity(queue);
             let entry = &mut self.lanes[queue as usize];
             if let (Some(link), Some(order)) = (entry.link, entry.lane.poll_send(now_ms)) {
-                return Some(Sending {
-                    link,
-                    queue: QueueId(queue),
-                    serial: order.serial,
-                    attempt: order.attempt,
-                    bytes: order.payload.stamped(order.identity, order.first_sequence, compression),
-                });
+                let (serial, attempt) = (order.serial, order.attempt);
+                let (identity, first) = (order.identity, order.first_sequence);
+                let agreed = self.agreed.get(&link).copied().unwrap_or(self.limits.compressions);
+                let bytes = order.payload.stamped(identity, first, self.config.compression, agreed);
+                return Some(Sending { link, queue: QueueId(queue), serial, attempt, bytes });
             }
             entry.is_listed = false;
             self.listed.pop_front();
@@ -195,12 +204,6 @@ impl<P, F> ProducerState<P, F> {
         }
     }
 
-    /// The one asked for, if the broker reads it.
-    fn compression(&self) -> Compression {
-        let wanted = self.config.compression;
-        if self.limits.compressions & wanted.bit() == 0 { Compression::None } else { wanted }
-    }
-
     /// An open batch leaves when nothing of its queue is under way, or when its time has come.
     fn close_if_due(&mut self, queue: u32, now_ms: u64) {
         let entry = &self.lanes[queue as usize];
@@ -230,11 +233,14 @@ impl<P, F> ProducerState<P, F> {
         &mut self,
         queue: QueueId,
         token: (u64, u64),
-        refusal: Refusal,
+        mut refusal: Refusal,
         now_ms: u64,
     ) {
         if refusal.code.wants_metadata() {
             self.ask_route.want();
+        }
+        if refusal.code == ErrorCode::UnsupportedCompression {
+            self.goes_plain(queue, &mut refusal);
         }
         let cause = refusal.clone();
         let verdict =
@@ -244,6 +250,17 @@ impl<P, F> ProducerState<P, F> {
             self.fail_all(|sent| told(sent, &cause, &fenced));
             self.fenced = Some(fenced);
         }
+    }
+
+    /// A broker does not take what it agreed to: it is sent again, and all that follows, without
+    /// compression. Refused so once more, it is refused for good.
+    fn goes_plain(&mut self, queue: QueueId, refusal: &mut Refusal) {
+        let plain = Compression::None.bit();
+        let Some(link) = self.lanes.get(queue.0 as usize).and_then(|entry| entry.link) else {
+            return;
+        };
+        let before = self.agreed.insert(link, plain).unwrap_or(self.limits.compressions);
+        refusal.retriable |= before & !plain != 0;
     }
 
     /// A connection was opened.
@@ -270,6 +287,15 @@ impl<P, F> ProducerState<P, F> {
         }
     }
 
+    /// A connection never comes back: the way is asked for anew.
+    pub(crate) fn link_gone(&mut self, link: LinkId) {
+        self.link_down(link);
+        self.agreed.remove(&link);
+        let led = self.lanes.iter_mut().filter(|entry| entry.link == Some(link));
+        led.for_each(|entry| entry.link = None);
+        self.ask_route.want();
+    }
+
     /// What must be asked for now.
     pub(crate) fn poll_need(&mut self, now_ms: u64) -> Option<Need> {
         if self.ask_route.poll(now_ms) {
@@ -291,13 +317,25 @@ impl<P, F> ProducerState<P, F> {
         (0..self.queues()).for_each(|queue| self.list(queue));
     }
 
+    /// By which identities the broker of a connection knows this producer.
+    pub(crate) fn identities_at(&self, link: LinkId) -> Vec<Identity> {
+        let newest = self.identities.newest(self.identities.source(link));
+        let lanes = self.lanes.iter().filter(|entry| entry.link == Some(link));
+        let mut all: Vec<_> = lanes.filter_map(|entry| entry.lane.identity()).collect();
+        all.extend(newest.map(|(_, identity)| identity));
+        all.sort_unstable_by_key(|identity| (identity.producer, identity.epoch));
+        all.dedup();
+        all
+    }
+
     /// The incarnation of the topic, as far as is known.
     pub(crate) fn known_route(&self) -> Option<&Route> {
         self.route.as_ref()
     }
 
-    /// Later batches are made under these limits.
-    pub(crate) fn set_limits(&mut self, limits: BatchLimits) {
+    /// What the broker of a connection takes. Later batches are made under these limits.
+    pub(crate) fn set_limits(&mut self, link: LinkId, limits: BatchLimits) {
+        self.agreed.insert(link, limits.compressions);
         self.limits = limits;
     }
 

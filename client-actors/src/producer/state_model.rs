@@ -84,7 +84,7 @@ impl World {
         config.send_timeout = std::time::Duration::from_millis(300);
         config.batch_bytes_max = 1024;
         Self {
-            state: ProducerState::new(&config, BatchLimits::PRODUCE, seed, &Guard::default()),
+            state: ProducerState::new(&config, BatchLimits::PRODUCE, seed, &Guard::default(), 0),
             queues: (0..QUEUES).map(|_| Queue::default()).collect(),
             pipes: Default::default(),
             answers: Default::default(),

@@ -1,16 +1,13 @@
 //! How far a reader has come in one queue, and what it asks for next. No clock, no I/O.
 
-use grus_protocol::{BatchLimits, Offset, QueueId, RecordBatch, Term, TimestampMs};
+use grus_protocol::{Offset, QueueId, RecordBatch, Term, TimestampMs};
 
 use crate::backoff::Backoff;
 use crate::config::StartAt;
 use crate::route::LinkId;
 
-/// What a stored batch may become when it is decompressed: above what any broker takes by default.
-const READ_LIMITS: BatchLimits =
-    BatchLimits { batch_bytes_max: 64 * 1024 * 1024, ..BatchLimits::FORMAT };
-
-/// A batch that was read.
+/// A batch that was read, as it is stored: it is decompressed when the program takes it, so that what
+/// is read ahead is as little as it was on its way.
 #[derive(Debug, Clone)]
 pub(crate) struct Item {
     pub(crate) queue: QueueId,
@@ -20,7 +17,7 @@ pub(crate) struct Item {
     pub(crate) skip: u32,
     pub(crate) stored: TimestampMs,
     pub(crate) batch: RecordBatch,
-    /// How often the queue was sought in before it was read.
+    /// Number of the last seek before it was read.
     pub(crate) seeks: u32,
 }
 
@@ -153,13 +150,14 @@ pub(crate) struct Cursor {
     pub(crate) window: Window,
     not_before_ms: u64,
     backoff: Backoff,
+    /// Number of the last seek.
     pub(crate) seeks: u32,
     /// Answers in a row that were damaged.
     pub(crate) damaged: u32,
 }
 
 impl Cursor {
-    pub(crate) fn new(queue: QueueId, start: StartAt, seed: u64) -> Self {
+    pub(crate) fn new(queue: QueueId, start: StartAt, seed: u64, seeks: u32) -> Self {
         let mut cursor = Self {
             queue,
             link: None,
@@ -170,7 +168,7 @@ impl Cursor {
             window: Window::default(),
             not_before_ms: 0,
             backoff: Backoff::new(20, 1_000, seed),
-            seeks: 0,
+            seeks,
             damaged: 0,
         };
         cursor.start(start);
@@ -190,8 +188,8 @@ impl Cursor {
     }
 
     /// Begins again at another place. What was asked for is of no account any more.
-    pub(crate) fn seek(&mut self, start: StartAt) {
-        self.seeks += 1;
+    pub(crate) fn seek(&mut self, start: StartAt, seeks: u32) {
+        self.seeks = seeks;
         self.start(start);
     }
 
@@ -240,6 +238,11 @@ impl Cursor {
         let want = self.want?;
         self.asked = Some((number, now_ms));
         Some(want)
+    }
+
+    /// Whether batches are on their way that were asked for.
+    pub(crate) fn is_fetching(&self) -> bool {
+        self.asked.is_some() && self.next().is_some()
     }
 
     /// The request was not sent.
@@ -315,10 +318,6 @@ impl Cursor {
             if let Err(error) = batch.verify_checksum() {
                 return Err((items, error.to_string()));
             }
-            let batch = match batch.decompressed(&READ_LIMITS) {
-                Ok(batch) => batch,
-                Err(error) => return Err((items, error.to_string())),
-            };
             let skip = u32::try_from(next.0 - base_offset.0).unwrap_or(u32::MAX);
             let (queue, seeks) = (self.queue, self.seeks);
             items.push(Item { queue, base_offset, skip, stored, batch, seeks });
@@ -333,7 +332,7 @@ impl Cursor {
 
 #[cfg(test)]
 mod tests {
-    use grus_protocol::{BatchBuilder, MessageId, NewRecord};
+    use grus_protocol::{BatchBuilder, BatchLimits, MessageId, NewRecord};
 
     use super::*;
 
@@ -351,7 +350,7 @@ mod tests {
 
     #[test]
     fn what_has_expired_is_passed_over_and_leaves_no_gap() {
-        let mut cursor = Cursor::new(QueueId(0), StartAt::Offset(Offset(10)), 0);
+        let mut cursor = Cursor::new(QueueId(0), StartAt::Offset(Offset(10)), 0, 0);
         let all = vec![
             fetched(8, Content::Expired(5)),
             fetched(13, batch()),

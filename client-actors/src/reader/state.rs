@@ -16,7 +16,7 @@ use crate::error::{ReadError, Refusal};
 use crate::route::{Ask as AskRoute, LinkId, Route};
 
 /// Least bytes asked for at once.
-const FETCH_BYTES_MIN: u32 = 64 * 1024;
+const FETCH_BYTES_MIN: u32 = 4 * 1024;
 /// How much longer than it may be held an answer may take.
 const ANSWER_SLACK_MS: u64 = 10_000;
 /// How often queues that were added are looked for.
@@ -27,21 +27,26 @@ const NO_ROOM_WAIT_MS: u64 = 5;
 /// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct ReaderState {
-    config: ReaderConfig,
+    pub(super) config: ReaderConfig,
     poll_ms: u64,
-    route: Option<Route>,
+    pub(super) route: Option<Route>,
     ask_route: AskRoute,
     route_backoff: Backoff,
-    jitter: Jitter,
-    cursors: Vec<Cursor>,
-    up: Vec<LinkId>,
+    pub(super) jitter: Jitter,
+    pub(super) cursors: Vec<Cursor>,
+    pub(super) up: Vec<LinkId>,
     next_number: u64,
-    buffer: VecDeque<Item>,
-    buffer_bytes: u64,
-    failed: VecDeque<ReadError>,
-    seeks_before: Vec<(QueueId, StartAt)>,
+    pub(super) buffer: VecDeque<Item>,
+    pub(super) buffer_bytes: u64,
+    pub(super) failed: VecDeque<ReadError>,
+    /// Number of the last seek.
+    pub(super) seeks: u32,
+    /// Where queues begin that are not known yet: as configured or sought, and, once there were
+    /// queues, at the first message.
+    pub(super) start: StartAt,
+    pub(super) seeks_before: Vec<(QueueId, StartAt)>,
     /// Subscriptions that are not wanted any more.
-    leaving: Vec<(LinkId, u64)>,
+    pub(super) leaving: Vec<(LinkId, u64)>,
 }
 
 impl ReaderState {
@@ -63,6 +68,8 @@ impl ReaderState {
             buffer: VecDeque::new(),
             buffer_bytes: 0,
             failed: VecDeque::new(),
+            seeks: 0,
+            start: config.start,
             seeks_before: Vec::new(),
             leaving: Vec::new(),
         }
@@ -116,7 +123,8 @@ impl ReaderState {
         if self.route.as_ref().is_some_and(|had| had.topic_id != route.topic_id) {
             // Made anew: nothing of it has been read yet.
             self.leave_all();
-            self.cursors.iter_mut().for_each(|cursor| cursor.seek(StartAt::First));
+            let seeks = self.seeks;
+            self.cursors.iter_mut().for_each(|cursor| cursor.seek(StartAt::First, seeks));
         }
         let queues = u32::try_from(route.links.len()).unwrap_or(u32::MAX);
         let wanted: Vec<QueueId> = match &self.config.queues {
@@ -130,13 +138,12 @@ impl ReaderState {
                     self.failed.push_back(ReadError::UnknownQueue { queue, queues });
                 }
             } else if !known {
-                // A queue that was added while reading is read from its first message on.
-                let start = if first_time { self.config.start } else { StartAt::First };
-                let sought = self.seeks_before.iter().rfind(|(before, _)| *before == queue);
-                let start = sought.map_or(start, |(_, start)| *start);
-                self.cursors.push(Cursor::new(queue, start, self.jitter.next()));
+                self.begin(queue);
             }
         }
+        // What is added from now on, or made again, is read from its first message on.
+        self.start = StartAt::First;
+        self.seeks_before.retain(|(queue, _)| queue.0 >= queues);
         for cursor in &mut self.cursors {
             let link = route.links.get(cursor.queue.0 as usize).copied().flatten();
             if cursor.link != link {
@@ -147,6 +154,12 @@ impl ReaderState {
             }
         }
         self.route = Some(route);
+    }
+
+    /// It is over: the subscriptions that are to end.
+    pub(crate) fn leave(&mut self) -> Vec<(LinkId, u64)> {
+        self.leave_all();
+        std::mem::take(&mut self.leaving)
     }
 
     fn leave_all(&mut self) {
@@ -169,6 +182,13 @@ impl ReaderState {
         self.up.retain(|up| *up != link);
         self.leaving.retain(|(left, _)| *left != link);
         self.of_link(link).for_each(Cursor::forget_asked);
+    }
+
+    /// A connection never comes back: the way is asked for anew.
+    pub(crate) fn link_gone(&mut self, link: LinkId, now_ms: u64) {
+        self.link_down(link);
+        self.of_link(link).for_each(|cursor| cursor.link = None);
+        self.ask_route_by(now_ms);
     }
 
     fn of_link(&mut self, link: LinkId) -> impl Iterator<Item = &mut Cursor> {
@@ -196,7 +216,9 @@ impl ReaderState {
     pub(crate) fn poll_ask(&mut self, now_ms: u64) -> Option<Asking> {
         let bytes_max = self.fetch_bytes();
         let room = u64::from(self.config.buffer_bytes_max);
-        let full = self.buffer_bytes > 0 && self.buffer_bytes + u64::from(bytes_max) > room;
+        let fetching = || self.cursors.iter().filter(|cursor| cursor.is_fetching()).count() as u64;
+        let full = self.buffer_bytes > 0
+            && self.buffer_bytes + (fetching() + 1) * u64::from(bytes_max) > room;
         let number = self.next_number;
         let (window, pushed) = (self.window(), self.config.mode == ReadMode::Push);
         for cursor in &mut self.cursors {
@@ -437,40 +459,6 @@ impl ReaderState {
                 self.leaving.extend(cursor.link.zip(expired));
             }
         }
-    }
-
-    /// Goes on reading a queue at another place. Returns how often it was sought in now: what was
-    /// read before belongs to a lesser number.
-    pub(crate) fn seek(&mut self, queue: QueueId, start: StartAt) -> u32 {
-        let mut freed = 0;
-        self.buffer.retain(|item| {
-            let stays = item.queue != queue;
-            freed += if stays { 0 } else { item.bytes() };
-            stays
-        });
-        self.buffer_bytes -= freed;
-        self.failed.retain(|error| error.queue() != Some(queue));
-        let pushed = self.config.mode == ReadMode::Push;
-        if let Some(cursor) = self.cursors.iter_mut().find(|cursor| cursor.queue == queue) {
-            // What was pushed and is still on its way belongs to a subscription of old.
-            let left = cursor.link.zip(cursor.subscription());
-            self.leaving.extend(left.filter(|(link, _)| pushed && self.up.contains(link)));
-            cursor.seek(start);
-            cursor.window.release_all();
-            return cursor.seeks;
-        }
-        self.seeks_before.push((queue, start));
-        0
-    }
-
-    /// The same for all its queues, those that are not known yet included.
-    pub(crate) fn seek_all(&mut self, start: StartAt) -> Vec<(QueueId, u32)> {
-        if self.route.is_none() {
-            self.config.start = start;
-            self.seeks_before.clear();
-        }
-        let queues: Vec<QueueId> = self.cursors.iter().map(|cursor| cursor.queue).collect();
-        queues.into_iter().map(|queue| (queue, self.seek(queue, start))).collect()
     }
 
     /// All that was read ahead, or the next error; `None` when there is nothing yet.

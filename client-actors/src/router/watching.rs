@@ -20,6 +20,22 @@ pub(super) struct Watching {
     over: Option<(LinkId, u64, usize)>,
     /// What was heard last: which registry, and its version.
     heard: Option<(u64, u64)>,
+    /// The version that was answered last, when it was asked for.
+    answered: Option<u64>,
+    /// What comes first over a connection is the whole of what is known there.
+    stage: Stage,
+}
+
+/// What the next push is.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The beginning of the whole.
+    #[default]
+    First,
+    /// The rest of the whole, of a version that is known here already.
+    Known,
+    /// A change, or of a whole that has something new.
+    Change,
 }
 
 impl Watching {
@@ -45,17 +61,31 @@ impl Watching {
             !followers.is_empty()
         });
         self.over = Some((link, session, self.followers.len()));
-        self.heard = None; // it begins with what is known
+        self.stage = Stage::First;
         self.followers.keys().cloned().collect()
     }
 
-    /// Whom to tell the routes of which topic anew, as something about them has changed.
+    /// Routes of this version were answered when they were asked for.
+    pub(super) fn answered(&mut self, version: u64) {
+        self.answered = Some(version);
+    }
+
+    /// Whom to tell the routes of which topic anew, as something about them has changed. Over another
+    /// connection than before, too: what changed in between, nobody has told.
     pub(super) fn heard(&mut self, change: &RoutesChanged) -> Vec<(TopicName, Inbox<Routed>)> {
         let version = (change.registry, change.version);
-        let is_first = self.heard.is_none();
-        let is_known = self.heard == Some(version) && !change.more;
-        self.heard = Some(version);
-        if is_first || (is_known && change.topics.is_empty() && change.gone.is_empty()) {
+        let is_same = match self.heard.replace(version) {
+            Some(before) => before == version,
+            None => self.answered == Some(change.version),
+        };
+        let stage = match self.stage {
+            Stage::First if is_same => Stage::Known,
+            Stage::First => Stage::Change,
+            stage => stage,
+        };
+        self.stage = if stage == Stage::Known && change.more { stage } else { Stage::Change };
+        let says_nothing = !change.more && change.topics.is_empty() && change.gone.is_empty();
+        if stage == Stage::Known || (is_same && says_nothing) {
             return Vec::new();
         }
         let brokers_changed = !change.brokers.is_empty() || !change.shards.is_empty();
@@ -108,6 +138,7 @@ mod tests {
         assert!(watching.wants(link, session));
         assert_eq!(watching.asked(link, session), [name("a"), name("b")]);
         assert!(!watching.wants(link, session) && watching.wants(link, session + 1));
+        watching.answered(1);
         assert!(watching.heard(&change(1, 1)).is_empty(), "what is known already");
         let told: Vec<_> =
             watching.heard(&change(2, 1)).into_iter().map(|(name, _)| name).collect();
@@ -117,5 +148,24 @@ mod tests {
         assert_eq!(watching.heard(&gone).len(), 1);
         watching.follow(&name("c"), &to);
         assert!(watching.wants(link, session), "one more topic");
+    }
+
+    #[test]
+    fn what_changed_while_no_connection_told_is_asked_for() {
+        let mut watching = Watching::default();
+        let (to, _kept) = outlet(1);
+        watching.follow(&name("a"), &to);
+        watching.asked(LinkId(0), 1);
+        watching.answered(6);
+        assert_eq!(watching.heard(&change(7, 1)).len(), 1, "newer than what was answered");
+        watching.asked(LinkId(0), 2);
+        let more = RoutesChanged { more: true, ..change(7, 1) };
+        assert!(watching.heard(&more).is_empty() && watching.heard(&change(7, 1)).is_empty());
+        watching.asked(LinkId(1), 1);
+        assert_eq!(watching.heard(&change(9, 1)).len(), 1, "changed between two connections");
+        assert!(watching.heard(&change(9, 1)).is_empty());
+        let registry = RoutesChanged { registry: 8, ..change(9, 1) };
+        watching.asked(LinkId(2), 1);
+        assert_eq!(watching.heard(&registry).len(), 1, "of another registry");
     }
 }

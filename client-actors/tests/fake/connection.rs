@@ -98,7 +98,11 @@ fn answer(
         Opcode::Hello => {
             let hello: Hello = request.header().unwrap();
             let (frames, batches) = (FrameLimits::REQUESTS, BatchLimits::PRODUCE);
-            let reply = HelloReply::new(&hello, 1, BrokerId(7), &frames, &batches);
+            let mut reply = HelloReply::new(&hello, 1, BrokerId(7), &frames, &batches);
+            let faults = &shared.lock().faults;
+            if let Some(compressions) = faults.compressions.filter(|_| !faults.breaks_its_word) {
+                reply.compressions &= compressions;
+            }
             replies.send(&head, &reply, &[]);
             true
         }

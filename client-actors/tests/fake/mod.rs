@@ -16,8 +16,8 @@ use std::time::Duration;
 use grus_client::protocol::error::ErrorDetail;
 use grus_client::protocol::message::TopicSettings;
 use grus_client::protocol::{
-    ErrorCode, ErrorReply, Offset, ProducerEpoch, ProducerId, RecordBatch, Sequence, Term,
-    TimestampMs, TopicId,
+    BatchLimits, ErrorCode, ErrorReply, Offset, ProducerEpoch, ProducerId, RecordBatch, Sequence,
+    Term, TimestampMs, TopicId,
 };
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -82,8 +82,11 @@ impl Queue {
 
     /// The bodies of all records, in order.
     pub fn bodies(&self) -> Vec<Vec<u8>> {
-        let records = self.batches.iter().flat_map(|kept| kept.batch.records());
-        records.map(|record| record.unwrap().body().to_vec()).collect()
+        let plain = |kept: &Kept| kept.batch.decompressed(&BatchLimits::FORMAT).unwrap();
+        let bodies = |batch: RecordBatch| -> Vec<_> {
+            batch.records().map(|record| record.unwrap().body().to_vec()).collect()
+        };
+        self.batches.iter().map(plain).flat_map(bodies).collect()
     }
 }
 
@@ -113,6 +116,10 @@ pub struct Faults {
     pub ignores_produce: bool,
     /// Topics are not made by asking for their route.
     pub no_auto_create: bool,
+    /// The compressions agreed on in Hello, bit n for compression n; others are refused.
+    pub compressions: Option<u32>,
+    /// What Hello agrees to is refused all the same.
+    pub breaks_its_word: bool,
     /// The next reply to a request that changes topics is not sent: the connection is cut.
     pub cut_before_topic_reply: bool,
 }

@@ -150,8 +150,10 @@ fn produce(state: &mut State, request: &Frame, replies: &Replies) {
 
 fn store(state: &mut State, request: &Frame) -> Result<ProduceReply, ErrorReply> {
     let asked: Produce = request.header().unwrap();
-    let batch = RecordBatch::check(request.body.clone(), &BatchLimits::PRODUCE)
-        .map_err(|error| error.to_reply())?;
+    let compressions = state.faults.compressions.unwrap_or(u32::MAX);
+    let limits = BatchLimits { compressions, ..BatchLimits::PRODUCE };
+    let batch =
+        RecordBatch::check(request.body.clone(), &limits).map_err(|error| error.to_reply())?;
     state.now.0 += 1;
     let (now, term) = (state.now, state.term);
     let durability = topic(state, &asked.topic, asked.topic_id)?.settings.durability;

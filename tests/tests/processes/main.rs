@@ -2,6 +2,8 @@
 
 mod actors;
 mod client;
+mod client_panics;
+mod clients;
 mod compression;
 mod damage;
 mod disk_full;
@@ -19,6 +21,7 @@ mod quickstart;
 mod read;
 mod reading;
 mod registry_folder;
+mod seeks;
 mod send;
 mod start;
 mod stream;

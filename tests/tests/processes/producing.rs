@@ -17,17 +17,17 @@ use grus_tests::watch::Watch;
 
 use crate::{create, kept, read_all};
 
-fn block_on<T>(work: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(work)
 }
 
-fn client(home: &Home) -> Client {
+pub(crate) fn client(home: &Home) -> Client {
     Client::start(ClientConfig::new([home.listen.to_string()])).expect("a client")
 }
 
 /// With a window that outlives the start of a broker on a busy machine.
-fn config(topic: &str) -> ProducerConfig {
+pub(crate) fn config(topic: &str) -> ProducerConfig {
     let mut config = ProducerConfig::new(topic).expect("a name");
     config.retries = 19;
     config

@@ -32,16 +32,16 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A message that came to one of the readers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Heard {
+pub(crate) struct Heard {
     kind: &'static str,
     queue: u32,
     offset: u64,
 }
 
 #[derive(Clone)]
-struct Ear {
-    kind: &'static str,
-    to: UnboundedSender<Heard>,
+pub(crate) struct Ear {
+    pub(crate) kind: &'static str,
+    pub(crate) to: UnboundedSender<Heard>,
 }
 
 impl Ear {
@@ -53,30 +53,30 @@ impl Ear {
 
 /// What came to each kind of reader: every offset of a queue once, in order.
 #[derive(Default)]
-struct Heards {
+pub(crate) struct Heards {
     next: HashMap<(&'static str, u32), u64>,
 }
 
 impl Heards {
-    fn take(&mut self, heard: &Heard) {
+    pub(crate) fn take(&mut self, heard: &Heard) {
         let next = self.next.entry((heard.kind, heard.queue)).or_insert(0);
         assert_eq!(heard.offset, *next, "a gap or a repeat: {heard:?}");
         *next += 1;
     }
 
-    fn count(&self, kind: &str) -> u64 {
+    pub(crate) fn count(&self, kind: &str) -> u64 {
         self.next.iter().filter(|((of, _), _)| *of == kind).map(|(_, next)| next).sum()
     }
 }
 
-async fn heard(ear: &mut UnboundedReceiver<Heard>, what: &str) -> Heard {
+pub(crate) async fn heard(ear: &mut UnboundedReceiver<Heard>, what: &str) -> Heard {
     let next = tokio::time::timeout(PATIENCE, ear.recv()).await;
     next.unwrap_or_else(|_| panic!("nothing is heard any more: {what}")).expect("readers live")
 }
 
 /// An actor of a program's own.
-struct Receiver {
-    ear: Ear,
+pub(crate) struct Receiver {
+    pub(crate) ear: Ear,
 }
 
 impl Actor for Receiver {
@@ -99,21 +99,21 @@ impl Handler<ReadFailed> for Receiver {
     }
 }
 
-async fn connect(home: &Home) -> Client {
+pub(crate) async fn connect(home: &Home) -> Client {
     Client::connect(ClientConfig::new([home.listen.to_string()])).await.expect("a broker")
 }
 
-fn config(mode: ReadMode) -> ReaderConfig {
+pub(crate) fn config(mode: ReadMode) -> ReaderConfig {
     let mut config = ReaderConfig::new("t", StartAt::First).expect("a name");
     config.mode = mode;
     config.poll_wait = Duration::from_secs(2);
     config
 }
 
-type Work = Pin<Box<dyn Future<Output = ()>>>;
+pub(crate) type Work = Pin<Box<dyn Future<Output = ()>>>;
 
 /// A reader of each kind, which tells what comes until it is dropped.
-fn readers(client: &Client, to: &UnboundedSender<Heard>) -> Vec<Work> {
+pub(crate) fn readers(client: &Client, to: &UnboundedSender<Heard>) -> Vec<Work> {
     let ear = |kind| Ear { kind, to: to.clone() };
     let mut works: Vec<Work> = Vec::new();
     for (kind, mode) in [("poll", ReadMode::Poll), ("push", ReadMode::Push)] {

@@ -2,6 +2,7 @@
 
 mod alone;
 mod away;
+mod described;
 mod lost;
 mod two_brokers;
 

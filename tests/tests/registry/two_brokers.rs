@@ -12,7 +12,7 @@ const LEASE: Duration = Duration::from_secs(2);
 /// What a busy machine may add to a lease.
 const SLACK: Duration = Duration::from_secs(8);
 
-fn quick_registry() -> RegistryHome {
+pub(crate) fn quick_registry() -> RegistryHome {
     RegistryHome::new().with("GRUS__BROKER__LEASE", "2s").with("GRUS__BROKER__HEARTBEAT", "200ms")
 }
 

@@ -7,6 +7,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+mod clients;
 mod fetch;
 mod find;
 mod hello;
@@ -18,6 +19,10 @@ mod scheduled;
 mod subscribe;
 mod topic;
 
+pub use clients::{
+    CLIENTS_MAX, ClientDescription, ClientProducer, ClientReader, CloseProducer,
+    CloseProducerReply, ListClients, ListClientsReply,
+};
 pub use fetch::{Fetch, FetchReply, FetchedBatch, ListAt, ListOffsets, ListOffsetsReply};
 pub use find::{
     FOUND_MESSAGES_DEFAULT, FOUND_MESSAGES_MAX, FindBy, FindMessages, FindMessagesReply,
@@ -79,6 +84,7 @@ requests! {
     Ping => PingReply,
     Metadata => MetadataReply,
     InitProducer => InitProducerReply,
+    CloseProducer => CloseProducerReply,
     Produce => ProduceReply,
     Fetch => FetchReply,
     ListOffsets => ListOffsetsReply,
@@ -96,6 +102,7 @@ requests! {
     RegisterBroker => RegisterBrokerReply,
     BrokerHeartbeat => BrokerHeartbeatReply,
     OfferTopics => OfferTopicsReply,
+    ListClients => ListClientsReply,
     RecallMessage => RecallMessageReply,
     ListScheduled => ListScheduledReply,
     CountScheduled => CountScheduledReply,

@@ -47,6 +47,8 @@ opcodes! {
     Metadata = 3,
     /// Asks for the identity of an idempotent producer.
     InitProducer = 4,
+    /// Says that a producer sends no more on this connection.
+    CloseProducer = 7,
     /// Stores one record batch in one queue.
     Produce = 10,
     /// Reads record batches of one queue, waiting for them if asked to.
@@ -85,6 +87,8 @@ opcodes! {
     BrokerHeartbeat = 41,
     /// A broker tells a registry of topics that it does not know.
     OfferTopics = 42,
+    /// Lists who is connected to a broker.
+    ListClients = 50,
     /// Takes scheduled messages back.
     RecallMessage = 60,
     /// Lists what is scheduled.

@@ -5,10 +5,10 @@
 use bytes::{Bytes, BytesMut};
 use grus_protocol::batch::{Compression, Origin, bloom_of, ttl_ms_of};
 use grus_protocol::message::{
-    AlterSchedule, CountScheduled, CountScheduledReply, CreateSchedule, DeleteSchedule, FetchReply,
-    FindMessages, FindMessagesReply, ListScheduled, ListScheduledReply, ListSchedules,
-    ListSchedulesReply, Metadata, MetadataReply, Produce, RecallMessage, RegisterBroker,
-    RoutesChanged, ShowScheduled, ShowScheduledReply,
+    AlterSchedule, CloseProducer, CountScheduled, CountScheduledReply, CreateSchedule,
+    DeleteSchedule, FetchReply, FindMessages, FindMessagesReply, ListClients, ListClientsReply,
+    ListScheduled, ListScheduledReply, ListSchedules, ListSchedulesReply, Metadata, MetadataReply,
+    Produce, RecallMessage, RegisterBroker, RoutesChanged, ShowScheduled, ShowScheduledReply,
 };
 use grus_protocol::{
     BatchBuilder, BatchLimits, ErrorReply, FrameHead, FrameLimits, MessageId, NewRecord, Offset,
@@ -279,6 +279,9 @@ proptest! {
         let _ = frame::decode_header::<RoutesChanged>(&content);
         let _ = frame::decode_header::<FindMessages>(&content);
         let _ = frame::decode_header::<FindMessagesReply>(&content);
+        let _ = frame::decode_header::<CloseProducer>(&content);
+        let _ = frame::decode_header::<ListClients>(&content);
+        let _ = frame::decode_header::<ListClientsReply>(&content);
         let _ = frame::decode_header::<RegisterBroker>(&content);
         let _ = frame::decode_header::<RecallMessage>(&content);
         let _ = frame::decode_header::<ListScheduled>(&content);

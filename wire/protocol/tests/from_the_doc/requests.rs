@@ -180,3 +180,33 @@ fn the_rest() {
     assert_eq!(frame("InitProducer.request").header, [t("billing")]);
     assert_eq!(frame("InitProducer.reply").header, n(&[0x1122_3344_5566_7788, 2]));
 }
+
+#[test]
+fn those_who_are_connected_are_listed_page_by_page() {
+    let producer = 0x1122_3344_5566_7788;
+    let close = frame("CloseProducer.request");
+    assert_eq!((close.kind, close.opcode, close.header), (1, 7, n(&[producer, 2])));
+    assert_eq!(frame("CloseProducer.reply").header, []);
+    let list = frame("ListClients.request");
+    assert_eq!((list.kind, list.opcode), (1, 50));
+    assert_eq!(list.header, [Number(40), Number(10), Bool(true)]);
+    let reply = frame("ListClients.reply").header;
+    let [Array(clients), Number(41)] = &reply[..] else { panic!("{reply:?}") };
+    let [Array(client)] = &clients[..] else { panic!("{clients:?}") };
+    let texts = ["billing-1", "grus-client 0.1.0", "127.0.0.1:50000"].map(t);
+    let mut head = n(&[41]);
+    head.extend(texts);
+    head.extend(n(&[BORN, BORN + 6_000, 77]));
+    assert_eq!(client[..7], head);
+    let named = [n(&[producer, 2]), vec![t("billing"), t("orders")]].concat();
+    let named = [named, n(&[BORN + 1, BORN + 2, 3, 300])].concat();
+    let new = [n(&[9, 0]), vec![Nil, Nil], n(&[BORN + 3, BORN + 3, 0, 0])].concat();
+    assert_eq!(client[7], Array(vec![Array(named), Array(new)]));
+    let reader = |queue, is_push, rest: Vec<Value>| {
+        let place = vec![t("orders"), Number(queue), Bool(is_push)];
+        Array([place, n(&[BORN + 4, BORN + 5]), rest].concat())
+    };
+    let pushed = reader(1, true, vec![Nil, Number(0)]);
+    assert_eq!(client[8], Array(vec![pushed, reader(2, false, n(&[1001, 17]))]));
+    assert_eq!(client[9..], n(&[5, 6]));
+}

@@ -22,6 +22,7 @@ use grus_protocol::{
 };
 use serde::Serialize;
 
+mod clients;
 mod find;
 mod registry;
 mod schedule;
@@ -182,6 +183,7 @@ pub fn frames() -> Vec<(String, Bytes)> {
     subscriptions(&mut out);
     topics(&mut out);
     find::frames(&mut out);
+    clients::frames(&mut out);
     registry::frames(&mut out);
     scheduled::frames(&mut out);
     schedule::frames(&mut out);

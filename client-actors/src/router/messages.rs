@@ -1,0 +1,74 @@
+//! What the Router takes, and what it tells.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use grus_mailbox::{Dropped, Inbox, Port, Weigh};
+use grus_protocol::ids::BrokerAddress;
+use grus_protocol::message::HelloReply;
+use grus_protocol::{Frame, TopicName};
+
+use crate::error::Refusal;
+use crate::link::{Call, Subscribe};
+use crate::route::{LinkId, Route};
+
+/// Sends a request to any broker, once one is there, or to a given one.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    /// Whom to ask; none: whoever is there and serves it.
+    pub(crate) to: Option<BrokerAddress>,
+    /// Head and header.
+    pub(crate) frame: BytesMut,
+    /// On the clock of the process; after it the port is dropped if it was not sent.
+    pub(crate) deadline_ms: u64,
+    pub(crate) answer: Port<Frame>,
+}
+
+impl Weigh for Ask {}
+
+/// Asks for the route of a topic.
+#[derive(Debug)]
+pub(crate) struct FindRoute {
+    pub(crate) topic: TopicName,
+    pub(crate) auto_create: bool,
+    /// On the clock of the process; after it the question comes back unanswered.
+    pub(crate) deadline_ms: u64,
+    pub(crate) to: Inbox<Routed>,
+}
+
+impl Weigh for FindRoute {}
+
+/// The route asked for, with the links it leads over.
+#[derive(Debug)]
+pub(crate) struct Routed {
+    pub(crate) result: Result<(Route, Vec<LinkHandle>), Refusal>,
+}
+
+impl Weigh for Routed {}
+
+/// The door to a link.
+#[derive(Debug, Clone)]
+pub(crate) struct LinkHandle {
+    pub(crate) id: LinkId,
+    pub(crate) calls: Inbox<Call>,
+    pub(crate) subscribe: Inbox<Subscribe>,
+}
+
+/// Answers when a broker is there; `Err` with the last reason when there is none in time.
+#[derive(Debug)]
+pub(crate) struct Await {
+    pub(crate) deadline_ms: Option<u64>,
+    pub(crate) answer: Port<Result<Arc<HelloReply>, Arc<str>>>,
+}
+
+impl Weigh for Await {}
+
+/// Metadata came back for somebody.
+#[derive(Debug)]
+pub(crate) struct MetadataAnswered {
+    pub(super) topic: TopicName,
+    pub(super) to: Inbox<Routed>,
+    pub(super) answer: Result<Frame, Dropped>,
+}
+
+impl Weigh for MetadataAnswered {}
