@@ -50,6 +50,7 @@ use crate::metrics::shards::LogMetrics;
 use crate::registry_link::ledger::Home;
 use crate::registry_link::routes::Routes;
 use crate::registry_link::{LinkParts, LinkRequest, REQUESTS_MAX, RegistryLink};
+use crate::scheduled::Schedules;
 use crate::shard::{self, Shard, ShardHandle, ShardPlaces, ShardStartError};
 use enrolment::Enrolment;
 pub use parts::ShardPlan;
@@ -244,6 +245,7 @@ impl Running {
             metrics: metrics.clone(),
             find: Find { routes: routes.clone(), shards: handles.clone().into() },
             clients: clients.clone(),
+            schedules: Schedules { routes: routes.clone(), shards: handles.clone().into() },
             fault_switches: faults,
         };
         clients.open(self.open_door(config, sockets.listen, service).await?);

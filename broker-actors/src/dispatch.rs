@@ -5,6 +5,7 @@
 mod alike;
 mod listings;
 mod readership;
+mod schedules;
 mod subscriptions;
 
 pub use readership::Readership;
@@ -36,6 +37,7 @@ use crate::metrics::EdgeMetrics;
 use crate::registry_link::LinkRequest;
 use crate::registry_link::routes::{Routes, TopicRoute, unknown_topic};
 use crate::route_feed::RouteFeed;
+use crate::scheduled::Schedules;
 use crate::socket::Gate;
 use crate::socket::alarm::Alarm;
 use crate::topic_queue::{self, At, ListedOffset, QueueAsk, QueueHandle};
@@ -86,6 +88,8 @@ pub struct Service {
     pub find: Find,
     /// Who is connected.
     pub clients: Clients,
+    /// Who knows what is scheduled.
+    pub schedules: Schedules,
     /// Whether faults may be injected, for tests of supervision.
     pub fault_switches: bool,
 }
@@ -153,6 +157,10 @@ impl Dispatcher {
             Request::DescribeTopic(ask) => self.describe_topic(&ask, reply),
             Request::FindMessages(ask) => self.find_messages(ask, reply),
             Request::InitProducer(ask) => self.init_producer(ask, reply),
+            Request::RecallMessage(ask) => self.recall_message(ask, reply),
+            Request::ListScheduled(ask) => self.list_scheduled(ask, reply),
+            Request::CountScheduled(ask) => self.count_scheduled(ask, reply),
+            Request::ShowScheduled(ask) => self.show_scheduled(ask, reply),
             Request::WatchRoutes(ask) => self.watch_routes(ask, reply),
             Request::ListClients(ask) => self.list_clients(&ask, reply),
             Request::CloseProducer(ask) => {
@@ -283,7 +291,7 @@ impl Dispatcher {
         let message = topic_queue::Produce {
             batch,
             dedup_key: alike.key(),
-            due: None,
+            due: alike.into_dues(),
             reply: reply.produced(),
         };
         let Err(refused) = handle.produce.try_put(message) else { return };

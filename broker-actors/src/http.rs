@@ -9,6 +9,7 @@ pub mod find;
 pub mod host;
 pub mod messages;
 pub mod page;
+pub mod scheduled;
 pub mod shapes;
 pub mod state;
 
@@ -47,13 +48,14 @@ use messages::status_of;
 use shapes::ErrorBody;
 
 /// What can be read.
-const KNOWN_PATHS: [&str; 10] = [
+const KNOWN_PATHS: [&str; 11] = [
     "/",
     "/health",
     "/topics",
     "/queue/list",
     "/messages",
     "/message/find",
+    "/scheduled",
     "/clients",
     "/actors",
     "/config",
@@ -130,6 +132,7 @@ impl HttpServer {
                 .route("/queue/list", web::get().to(state::queue_list))
                 .route("/messages", web::get().to(messages::messages))
                 .route("/message/find", web::get().to(find::find))
+                .route("/scheduled", web::get().to(scheduled::scheduled))
                 .route("/clients", web::get().to(clients::clients))
                 .route("/actors", web::get().to(state::actors))
                 .route("/config", web::get().to(state::config))

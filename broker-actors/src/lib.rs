@@ -37,6 +37,7 @@ pub mod retention;
 mod route_feed;
 pub mod run;
 pub mod schedule;
+pub mod scheduled;
 pub mod settings;
 pub mod shard;
 pub mod socket;

@@ -24,7 +24,7 @@ impl TopicPolicy {
             let text = format!("{} is a system name", ask.name);
             return Err(ErrorReply::new(ErrorCode::InvalidName, text));
         }
-        if ask.settings.kind != TopicKind::Durable {
+        if ask.settings.kind == TopicKind::Temporary {
             let text = format!("topics of kind {} are not served yet", ask.settings.kind);
             return Err(ErrorReply::new(ErrorCode::UnsupportedFeature, text));
         }

@@ -257,7 +257,7 @@ pub fn check_settings(settings: &TopicSettings) -> Result<(), RegistryError> {
     if settings.queues == 0 || settings.queues > TOPIC_QUEUES_MAX {
         return invalid(format!("a topic has 1 to {TOPIC_QUEUES_MAX} queues"));
     }
-    if settings.kind != TopicKind::Durable {
+    if settings.kind == TopicKind::Temporary {
         return invalid(format!("topics of kind {} are not served yet", settings.kind));
     }
     if settings.dedup_window_ms > DEDUP_WINDOW_MS_MAX {

@@ -422,7 +422,7 @@ fn limits_are_kept_and_what_is_not_served_yet_is_refused() {
     let invalid = |answer: Answer| matches!(answer, Err(RegistryError::InvalidSettings { .. }));
     assert!(invalid(bench.apply(&create(0, 1, &settings(1_025, class)))));
     assert!(invalid(bench.apply(&create(0, 1, &settings(0, class)))));
-    let delay = TopicSettings { kind: TopicKind::Delay, ..settings(1, class) };
+    let delay = TopicSettings { kind: TopicKind::Temporary, ..settings(1, class) };
     assert!(invalid(bench.apply(&create(0, 1, &delay))));
     bench.apply(&create(0, 1, &settings(1_024, class))).unwrap();
     assert!(invalid(bench.apply(&alter(0, 0, Some(1_025), None))));

@@ -9,7 +9,7 @@ use grus_mailbox::{Dropped, Inbox, Port, Weigh};
 use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::frame::{FrameFlags, FrameHead, FrameKind, encode};
 use grus_protocol::ids::QueueId;
-use grus_protocol::message::{Deliver, FetchReply, FetchedBatch, ProduceReply};
+use grus_protocol::message::{Deliver, FetchReply, FetchedBatch, ProduceReply, Timer};
 use serde::Serialize;
 
 use crate::connection::output::Output;
@@ -123,7 +123,7 @@ impl Content {
                     stored: receipt.stored,
                     durability: receipt.durability,
                     duplicate: receipt.duplicate,
-                    timer: None,
+                    timer: receipt.timer.map(|id| Timer { index: id.index, place: id.place }),
                 };
                 write_frame(output, head, &header, 0);
             }

@@ -4,9 +4,10 @@ use bytes::Bytes;
 use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::frame::{Frame, FrameKind, HeaderError};
 use grus_protocol::message::{
-    AlterTopic, CloseProducer, CreateTopic, Credit, DeleteTopic, DescribeTopic, Fetch,
-    FindMessages, Hello, InitProducer, ListClients, ListOffsets, ListTopics, Metadata, Ping,
-    Produce, Seek, Subscribe, Unsubscribe, WatchRoutes,
+    AlterTopic, CloseProducer, CountScheduled, CreateTopic, Credit, DeleteTopic, DescribeTopic,
+    Fetch, FindMessages, Hello, InitProducer, ListClients, ListOffsets, ListScheduled, ListTopics,
+    Metadata, Ping, Produce, RecallMessage, Seek, ShowScheduled, Subscribe, Unsubscribe,
+    WatchRoutes,
 };
 use grus_protocol::opcode::Opcode;
 
@@ -39,6 +40,14 @@ pub enum Request {
     Unsubscribe(Unsubscribe),
     /// Looks for messages.
     FindMessages(FindMessages),
+    /// Takes scheduled messages back.
+    RecallMessage(RecallMessage),
+    /// Lists what is scheduled.
+    ListScheduled(ListScheduled),
+    /// Counts what is scheduled.
+    CountScheduled(CountScheduled),
+    /// Asks for a scheduled message.
+    ShowScheduled(ShowScheduled),
     /// Makes a topic.
     CreateTopic(CreateTopic),
     /// Changes a topic.
@@ -102,6 +111,10 @@ fn decode(frame: Frame) -> Result<Option<Request>, HeaderError> {
         Opcode::Seek => Request::Seek(frame.header()?),
         Opcode::Unsubscribe => Request::Unsubscribe(frame.header()?),
         Opcode::FindMessages => Request::FindMessages(frame.header()?),
+        Opcode::RecallMessage => Request::RecallMessage(frame.header()?),
+        Opcode::ListScheduled => Request::ListScheduled(frame.header()?),
+        Opcode::CountScheduled => Request::CountScheduled(frame.header()?),
+        Opcode::ShowScheduled => Request::ShowScheduled(frame.header()?),
         Opcode::CreateTopic => Request::CreateTopic(frame.header()?),
         Opcode::AlterTopic => Request::AlterTopic(frame.header()?),
         Opcode::DeleteTopic => Request::DeleteTopic(frame.header()?),
@@ -114,10 +127,6 @@ fn decode(frame: Frame) -> Result<Option<Request>, HeaderError> {
         | Opcode::RegisterBroker
         | Opcode::BrokerHeartbeat
         | Opcode::OfferTopics
-        | Opcode::RecallMessage
-        | Opcode::ListScheduled
-        | Opcode::CountScheduled
-        | Opcode::ShowScheduled
         | Opcode::CreateSchedule
         | Opcode::ListSchedules
         | Opcode::AlterSchedule

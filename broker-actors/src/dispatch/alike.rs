@@ -66,6 +66,11 @@ impl Alike {
         let first = ErrorDetail::Record { record_index: 0 };
         Err(ErrorReply::new(ErrorCode::RecordNotAllowed, text).with_detail(first))
     }
+
+    /// When each record is due; `None` when the batch is to be seen at once.
+    pub(super) fn into_dues(self) -> Option<Vec<TimestampMs>> {
+        (!self.dues.is_empty()).then_some(self.dues)
+    }
 }
 
 #[cfg(test)]

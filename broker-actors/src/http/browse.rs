@@ -125,6 +125,7 @@ fn item(
         order_key: record.order_key().map(piece),
         dedup_key: record.dedup_key().map(piece),
         deliver_at: record.deliver_at().map(|at| at.0),
+        delay_ms: record.delay_ms(),
         ttl_ms: record.ttl_ms(),
         lane: record.lane().map(str::to_owned),
         retry_count: record.retry_count(),
@@ -143,7 +144,7 @@ fn item(
 }
 
 /// The beginning of a body. Text is not cut within a character, or it would look like bytes.
-fn shown_part(body: &[u8], bytes_max: usize) -> &[u8] {
+pub(super) fn shown_part(body: &[u8], bytes_max: usize) -> &[u8] {
     if body.len() <= bytes_max {
         return body;
     }
@@ -155,7 +156,7 @@ fn shown_part(body: &[u8], bytes_max: usize) -> &[u8] {
 }
 
 /// Bytes as JSON can carry them: as they are when they are text.
-fn piece(bytes: &[u8]) -> Piece {
+pub(super) fn piece(bytes: &[u8]) -> Piece {
     match std::str::from_utf8(bytes) {
         Ok(text) => Piece { value: text.to_owned(), encoding: "utf-8" },
         Err(_) => Piece { value: STANDARD.encode(bytes), encoding: "base64" },

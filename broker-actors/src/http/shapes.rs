@@ -256,6 +256,9 @@ pub struct MessageItem {
     /// When it is due, in milliseconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deliver_at: Option<u64>,
+    /// How long after the broker took it it was due, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay_ms: Option<u64>,
     /// How long it is worth something, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttl_ms: Option<u64>,

@@ -16,6 +16,7 @@ use grus_broker::listener::{Listener, ListenerParts};
 use grus_broker::metrics::EdgeMetrics;
 use grus_broker::registry_link::LinkRequest;
 use grus_broker::registry_link::routes::{Leader, QueuePlace, Routes, TopicRoute};
+use grus_broker::scheduled::Schedules;
 use grus_broker::topic_queue::{
     Fetch, Fetched, FetchedBatch, Produce, QueueAsk, QueueHandle, Receipt,
 };
@@ -121,6 +122,7 @@ impl Door {
             clients: grus_broker::clients::Clients::new(10_000),
             fault_switches: true,
             find: Find { routes: routes.subscribe(), shards: Arc::new([]) },
+            schedules: Schedules { routes: routes.subscribe(), shards: Arc::new([]) },
         };
         let parts = ListenerParts {
             cores: vec![place.clone()],
@@ -178,12 +180,12 @@ pub fn produce() -> message::Produce {
 pub fn receipt(offset: u64) -> Receipt {
     Receipt {
         base_offset: Offset(offset),
-        timer: None,
         count: 1,
         term: Term(3),
         stored: TimestampMs(4),
         durability: Durability::Persisted,
         duplicate: false,
+        timer: None,
     }
 }
 

@@ -6,6 +6,7 @@ mod client_panics;
 mod clients;
 mod compression;
 mod damage;
+mod delay;
 mod disk_full;
 mod find;
 mod hostile;

@@ -340,14 +340,14 @@ fn sequences_end_at_64_bits() {
 
 #[test]
 fn what_a_broker_does_not_serve_is_refused_and_not_ignored() {
-    let due = NewRecord { deliver_at: Some(BORN), ..NewRecord::new(id(1), BORN, "x") };
-    let error = RecordError::AttributesNotAllowed(RecordAttributes::DELIVER_AT.0);
-    assert_eq!(BatchBuilder::new(BatchLimits::PRODUCE).push(&due), Err(error));
+    let retried = NewRecord { retry_count: Some(1), ..NewRecord::new(id(1), BORN, "x") };
+    let error = RecordError::AttributesNotAllowed(RecordAttributes::RETRY_COUNT.0);
+    assert_eq!(BatchBuilder::new(BatchLimits::PRODUCE).push(&retried), Err(error));
     assert_eq!(error.code(), ErrorCode::UnsupportedFeature);
 
     let mut builder = BatchBuilder::new(all_limits());
     builder.push(&NewRecord::new(id(2), BORN, "x")).unwrap();
-    builder.push(&due).unwrap();
+    builder.push(&retried).unwrap();
     let refused = RecordBatch::check(builder.finish(), &BatchLimits::PRODUCE).unwrap_err();
     assert_eq!(refused, BatchError::Record { index: 1, error });
     assert_eq!(refused.to_reply().detail, Some(ErrorDetail::Record { record_index: 1 }));

@@ -161,7 +161,7 @@ function details(page, message) {
   const facts = [
     ['Place', `${page.topic}/${page.queueId}`], ['Id', message.id], ['Tag', message.tag], ['Keys', message.keys.map(plain).join(', ')],
     ['Born', moment(message.bornTime)], ['Stored', moment(message.storeTime)],
-    ['Due', message.deliverAt && moment(message.deliverAt)], ['Lives for', message.ttlMs && `${number(message.ttlMs)} ms`],
+    ['Due', message.deliverAt && moment(message.deliverAt)], ['Delay', message.delayMs && `${number(message.delayMs)} ms`], ['Lives for', message.ttlMs && `${number(message.ttlMs)} ms`],
     ['Order key', plain(message.orderKey)], ['Dedup key', plain(message.dedupKey)], ['Lane', message.lane],
     ['Priority', message.priority], ['Retries', message.retryCount || null],
     ['Origin', message.origin && `${message.origin.topic}/${message.origin.queueId} at ${message.origin.offset}`],

@@ -1,10 +1,10 @@
 // The page: which view is open, its refreshing, and what is said when the broker is away.
 
 import { Lost, ask, duration, el } from './parts.js';
-import { actors, clients, config, health, queues, topics } from './views.js';
+import { actors, clients, config, health, queues, scheduled, topics } from './views.js';
 import { messages } from './messages.js';
 
-const VIEWS = { queues, topics, messages, clients, actors, health, config };
+const VIEWS = { queues, topics, messages, scheduled, clients, actors, health, config };
 const REFRESH_MS = 2000;
 
 const main = document.getElementById('main');

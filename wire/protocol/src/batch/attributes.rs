@@ -170,6 +170,8 @@ impl RecordAttributes {
         .with(Self::HEADERS)
         .with(Self::ORDER_KEY)
         .with(Self::TTL)
+        .with(Self::DELIVER_AT)
+        .with(Self::DELAY)
         .with(Self::DEDUP_KEY);
 
     /// Whether all attributes of `other` are there.
