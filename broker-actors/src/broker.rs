@@ -30,6 +30,7 @@ use grus_mailbox::{HostHandle, Inbox, Places, Process, Shutdown, StageReport, re
 use grus_protocol::error::ErrorReply;
 use grus_protocol::ids::ShardId;
 use grus_registry::configuration::{Loaded, Setting};
+use grus_registry::http::host::AllowedHosts;
 use grus_registry::{
     Claims, RegistryError, RegistryHandle, RegistryService, RegistryStartError, RemoteService,
 };
@@ -42,8 +43,7 @@ use crate::config::{BROKER_SCHEMA, BrokerConfig};
 use crate::data_folder::{DataFolder, FolderError};
 use crate::dispatch::{Service, fault_switches};
 use crate::find::Find;
-use crate::http::host::AllowedHosts;
-use crate::http::{HttpParts, HttpServer};
+use crate::http::{self, HttpParts, HttpServer};
 use crate::listener::{ListConnections, Listener, ListenerParts, StopAccepting};
 use crate::metrics::EdgeMetrics;
 use crate::metrics::shards::LogMetrics;
@@ -408,7 +408,7 @@ fn start_http(
     socket: TcpListener,
     parts: HttpParts,
 ) -> Result<HttpServer, StartError> {
-    HttpServer::start(socket, parts).map_err(|source| StartError::Port {
+    http::start(socket, parts).map_err(|source| StartError::Port {
         what: "HTTP",
         address: config.http_address.clone(),
         source,

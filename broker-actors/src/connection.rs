@@ -15,7 +15,6 @@
 
 pub mod blocks;
 pub mod budget;
-pub mod complaints;
 pub mod facts;
 pub mod foreign;
 pub mod liveness;
@@ -36,6 +35,7 @@ use grus_mailbox::{
     Weigh, outlet,
 };
 use grus_protocol::ids::TimestampMs;
+use grus_registry::door::complaints::Complaints;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
@@ -47,7 +47,6 @@ use crate::socket::reader::{ReadEnd, Reader};
 use crate::socket::writer::Writer;
 use blocks::Allowance;
 use budget::{BudgetLimits, Load};
-use complaints::Complaints;
 use facts::Facts;
 use liveness::{Deadlines, Liveness, Overdue};
 use pushes::{OUTGOING_EACH_MAX, SUBSCRIPTIONS_MAX};
@@ -265,7 +264,7 @@ impl Connection {
         room.stop();
     }
 
-    fn spawn_reader(&mut self, reader: Reader, room: &mut Room<'_, Self>) {
+    fn spawn_reader(&mut self, mut reader: Reader, room: &mut Room<'_, Self>) {
         let (keep, stopped) = oneshot::channel::<()>();
         self.reading = Some(keep);
         room.spawn_into(async move {
@@ -288,7 +287,7 @@ impl Resident for Connection {
         // One reply for each request, and one word of farewell; what subscriptions send.
         let pushes_max = OUTGOING_EACH_MAX * u32::try_from(SUBSCRIPTIONS_MAX).unwrap_or(u32::MAX);
         let (replies, outlet) = outlet(config.inflight_requests_max.max(1) + 2 + pushes_max);
-        let writer = Writer::new(write_half, outlet, Rc::clone(&self.gate), metrics.clone());
+        let mut writer = Writer::new(write_half, outlet, Rc::clone(&self.gate), metrics.clone());
         let dispatcher =
             Dispatcher::new(Arc::clone(service), Rc::clone(&self.gate), replies.clone());
         let (limits, gate) = (service.frame_limits, Rc::clone(&self.gate));

@@ -21,8 +21,7 @@ use grus_protocol::ids::{BrokerAddress, QueueId, SubscriptionId, TopicId};
 use grus_protocol::limits::{BatchLimits, FrameLimits};
 use grus_protocol::message::{
     CloseProducerReply, Fetch, Hello, HelloReply, InitProducer, ListAt, ListOffsets,
-    ListOffsetsReply, Metadata, MetadataReply, PingReply, Produce, Subscribe, TopicMetadata,
-    WatchRoutes, WatchRoutesReply,
+    ListOffsetsReply, PingReply, Produce, Subscribe,
 };
 use grus_protocol::names::TopicName;
 use grus_registry::RoutingTable;
@@ -42,14 +41,13 @@ use crate::socket::Gate;
 use crate::socket::alarm::Alarm;
 use crate::topic_queue::{self, At, ListedOffset, QueueAsk, QueueHandle};
 use alike::Alike;
+use listings::Asides;
 use subscriptions::ConnectionSubscriptions;
 
 /// How long a client waits before it repeats what was refused for want of room.
 const RETRY_AFTER_MS: u32 = 20;
 /// How long a produce without a time of its own may take, and any may wait for a topic or for room.
 const PRODUCE_WAIT: Duration = Duration::from_secs(30);
-/// How long the topics of one Metadata may take to be made.
-const METADATA_WAIT: Duration = Duration::from_secs(10);
 /// To describe this topic is to have the connection panic, where `GRUS_FAULT_SWITCHES=1` says so.
 pub const PANIC_TOPIC: &str = "grus-fault-panic";
 /// Program and version, for people.
@@ -106,6 +104,7 @@ pub struct Dispatcher {
     writer: Inbox<Outgoing>,
     /// What the client watches.
     watching: Option<RouteFeed>,
+    asides: Asides,
     alarm: Alarm,
 }
 
@@ -120,8 +119,18 @@ impl Dispatcher {
         let alarm = Alarm::new(service.clock, writer.clone());
         let readership = Readership { compressions, clock: service.clock };
         let subscriptions = ConnectionSubscriptions::new(writer.clone(), readership);
-        let watching = None;
-        Self { service, gate, seen, routes, batch_limits, subscriptions, writer, watching, alarm }
+        Self {
+            service,
+            gate,
+            seen,
+            routes,
+            batch_limits,
+            subscriptions,
+            writer,
+            watching: None,
+            asides: Asides::default(),
+            alarm,
+        }
     }
 
     /// Where HTTP is served.
@@ -152,17 +161,17 @@ impl Dispatcher {
             Request::ListOffsets(ask) => self.list_offsets(&ask, reply),
             Request::Ping => reply.header(&PingReply { time: self.service.clock.now() }),
             Request::Hello(hello) => self.hello(&hello, reply, gate),
-            Request::Metadata(ask) => reply.header(&Box::pin(self.metadata(ask)).await),
+            Request::Metadata(ask) => reply.result(Box::pin(self.metadata(ask)).await),
             Request::ListTopics(ask) => self.list_topics(&ask, reply),
-            Request::DescribeTopic(ask) => self.describe_topic(&ask, reply),
-            Request::FindMessages(ask) => self.find_messages(ask, reply),
+            Request::DescribeTopic(ask) => Box::pin(self.describe_topic(ask, reply)).await,
+            Request::FindMessages(ask) => Box::pin(self.find_messages(ask, reply)).await,
             Request::InitProducer(ask) => self.init_producer(ask, reply),
             Request::RecallMessage(ask) => self.recall_message(ask, reply),
             Request::ListScheduled(ask) => self.list_scheduled(ask, reply),
             Request::CountScheduled(ask) => self.count_scheduled(ask, reply),
             Request::ShowScheduled(ask) => self.show_scheduled(ask, reply),
             Request::WatchRoutes(ask) => self.watch_routes(ask, reply),
-            Request::ListClients(ask) => self.list_clients(&ask, reply),
+            Request::ListClients(ask) => Box::pin(self.list_clients(ask, reply)).await,
             Request::CloseProducer(ask) => {
                 let (id, epoch) = (ask.producer_id, ask.producer_epoch);
                 self.gate.facts().borrow_mut().producer_closed(id, epoch);
@@ -400,37 +409,6 @@ impl Dispatcher {
             }
             reply.result(given);
         });
-    }
-
-    async fn metadata(&mut self, ask: Metadata) -> MetadataReply {
-        let mut topics = Vec::with_capacity(ask.topics.len());
-        let until_ms = self.service.clock.monotonic_ms() + whole_ms(METADATA_WAIT);
-        for name in ask.topics {
-            let may_create = ask.auto_create && !name.is_system();
-            let left_ms = until_ms.saturating_sub(self.service.clock.monotonic_ms());
-            let left = Duration::from_millis(left_ms);
-            topics.push(match self.topic_within(left, &name, may_create).await {
-                Ok(topic) => topic.metadata(self.service.address.id),
-                Err(error) => TopicMetadata::failed(name, error),
-            });
-        }
-        let routes = Arc::clone(&self.service.routes.borrow());
-        if topics.is_empty() {
-            topics.extend(routes.topics().map(|topic| topic.metadata(self.service.address.id)));
-        }
-        let own = &self.service.address;
-        let others = routes.brokers.iter().filter(|broker| broker.id != own.id);
-        let brokers = std::iter::once(own).chain(others).cloned().collect();
-        MetadataReply { brokers, topics, version: routes.version }
-    }
-
-    fn watch_routes(&mut self, ask: WatchRoutes, reply: ReplyTo) {
-        let table = self.service.table.clone();
-        let RoutingTable { registry, version, .. } = **table.borrow();
-        let (topics, writer) = (ask.topics.into_iter().collect(), self.writer.clone());
-        let correlation = reply.correlation();
-        reply.header(&WatchRoutesReply { registry, version });
-        self.watching = Some(RouteFeed::start(correlation, topics, table, writer));
     }
 
     /// Asks the registry link; `request` is given the port for its answer.

@@ -13,8 +13,6 @@
 //! * Stops: first of all ([`StopAccepting`]), and for good when its connections have ended.
 //! * If it panics: it is rebuilt on the same socket; open connections stay.
 
-pub mod limits;
-
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
@@ -31,14 +29,14 @@ use grus_mailbox::{
 use grus_protocol::error::{ErrorCode, ErrorDetail, ErrorReply};
 use grus_protocol::frame::{FrameHead, encode};
 use grus_protocol::opcode::Opcode;
-use limits::connections_within;
+use grus_registry::door::complaints::Complaints;
+use grus_registry::door::limits::{connections_within, is_of_one_connection};
 use rustix::process::{Resource, getrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::config::ConnectionConfig;
 use crate::connection::blocks::Allowance;
-use crate::connection::complaints::Complaints;
 use crate::connection::{Connection, ConnectionParts, Describe, StopReading};
 use crate::dispatch::Service;
 
@@ -264,24 +262,6 @@ impl Estate {
         }
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
-}
-
-/// Whether an accept failed for a reason that lies with the connection, not with this process
-/// (accept(2), "Error handling").
-fn is_of_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{
-        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown,
-        NetworkUnreachable,
-    };
-    matches!(
-        error.kind(),
-        ConnectionAborted
-            | ConnectionReset
-            | HostUnreachable
-            | Interrupted
-            | NetworkDown
-            | NetworkUnreachable
-    )
 }
 
 impl Resident for Listener {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use grus_protocol::batch::Record;
 use grus_protocol::ids::BrokerAddress;
-use grus_protocol::message::{FOUND_MESSAGES_DEFAULT, FindBy, FindMessages, QueueRoute};
+use grus_protocol::message::{FOUND_MESSAGES_DEFAULT, FindBy, FindMessages, Metadata, QueueRoute};
 use grus_protocol::{
     BatchLimits, BrokerId, MessageId, Offset, ProducerEpoch, ProducerId, QueueId, RecordBatch,
     Sequence, Term, TimestampMs, TopicId, TopicName,
@@ -29,6 +29,12 @@ pub enum FindError {
     NotFoundYet {
         /// Bytes of batches that were not looked at: too many without an index, or damaged.
         unsearched_bytes: u64,
+    },
+    /// There is none on the brokers that are there; others could not be asked.
+    #[error("no such message on the brokers that are there; {queues_absent} queues have none now")]
+    NotFoundThere {
+        /// Queues that nobody leads now.
+        queues_absent: usize,
     },
     /// The search failed.
     #[error(transparent)]
@@ -97,6 +103,9 @@ pub struct FoundMessages {
     pub unsearched_bytes: u64,
     /// Brokers that may have messages as well and could not be asked, and why.
     pub unasked: Vec<(BrokerId, String)>,
+    /// When nothing was found: queues that may have it and that nobody leads now, as their brokers are
+    /// not there.
+    pub queues_absent: usize,
 }
 
 impl FoundMessages {
@@ -179,6 +188,9 @@ impl Client {
                 }
             }
         }
+        if all.messages.is_empty() && failed.is_none() {
+            all.queues_absent = self.queues_absent(by.topic()).await;
+        }
         match failed {
             Some(error) if all.messages.is_empty() => Err(error),
             _ => Ok(all.within(messages_max, matches!(by, FindBy::Time { .. }))),
@@ -214,6 +226,15 @@ impl Client {
         Ok(brokers)
     }
 
+    /// Queues of the topic (of all) that nobody leads now; 0 when that cannot be told.
+    async fn queues_absent(&self, topic: Option<&TopicName>) -> usize {
+        let topics = topic.cloned().into_iter().collect();
+        let ask = Metadata { topics, auto_create: false };
+        let Ok((reply, _)) = self.ask_with_body(None, &ask).await else { return 0 };
+        let queues = reply.topics.iter().flat_map(|topic| &topic.queues);
+        queues.filter(|route| route.leader_broker.is_none()).count()
+    }
+
     /// Asks one broker, or whichever answers first.
     async fn find_at(
         &self,
@@ -229,6 +250,7 @@ impl Client {
             scanned_bytes: reply.scanned_bytes,
             unsearched_bytes: reply.unsearched_bytes,
             unasked: Vec::new(),
+            queues_absent: 0,
         };
         let mut rest = body;
         for place in reply.messages {
@@ -254,10 +276,11 @@ impl Client {
     /// [`FindError::NotFound`], or as [`Client::find_messages`].
     pub async fn find_message(&self, by: FindBy) -> Result<FoundMessage, FindError> {
         let mut found = self.find_messages(by, 1).await?;
-        match (found.messages.pop(), found.unsearched_bytes) {
-            (Some(message), _) => Ok(message),
-            (None, 0) => Err(FindError::NotFound),
-            (None, unsearched_bytes) => Err(FindError::NotFoundYet { unsearched_bytes }),
+        match (found.messages.pop(), found.queues_absent, found.unsearched_bytes) {
+            (Some(message), _, _) => Ok(message),
+            (None, 0, 0) => Err(FindError::NotFound),
+            (None, 0, unsearched_bytes) => Err(FindError::NotFoundYet { unsearched_bytes }),
+            (None, queues_absent, _) => Err(FindError::NotFoundThere { queues_absent }),
         }
     }
 }

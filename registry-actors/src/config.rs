@@ -28,6 +28,10 @@ pub struct RegistryConfig {
     pub shutdown_timeout: Duration,
     /// `host:port` where brokers and clients connect; port 0 = any free one.
     pub listen_address: String,
+    /// `host:port` where HTTP is served, on loopback unless told otherwise; `off` = nowhere.
+    pub http_address: String,
+    /// Names that a request's `Host` may bear besides the loopback names and `http_address`.
+    pub http_hosts: Vec<String>,
     /// Most sockets at once; more are refused.
     pub connections_max: u32,
     /// Closed when no whole request arrived for this long.
@@ -64,6 +68,8 @@ impl Default for RegistryConfig {
             data: PathBuf::from("./grus-registry-data"),
             shutdown_timeout: Duration::from_secs(4),
             listen_address: "127.0.0.1:11111".into(),
+            http_address: "127.0.0.1:11112".into(),
+            http_hosts: Vec::new(),
             connections_max: 10_000,
             idle_timeout: Duration::from_mins(2),
             hello_timeout: Duration::from_secs(10),
@@ -99,6 +105,11 @@ static KEYS: &[Key<RegistryConfig>] = &[
 
     key!("listen.address", address, "Where brokers and clients connect; port 0 = any free one.", listen_address),
     key!("listen.connections_max", count(1..=1_000_000), "Most sockets at once; more are refused.", connections_max),
+
+    key!("http.address", address_or_off, "Where health, actors and metrics are served; \"off\" = nowhere.", http_address),
+    key!("http.hosts", list,
+        "Names that a request's Host may bear besides localhost, 127.0.0.1, [::1] and http.address.",
+        http_hosts),
 
     key!("connection.idle_timeout", duration(ms(1_000)..=minutes(24 * 60)),
         "A connection without a whole request for this long is closed.", idle_timeout),

@@ -12,20 +12,26 @@
 //! * Stops: first of all, once its sessions have ended.
 //! * If it panics: the process ends; recovery is a restart.
 
+pub mod complaints;
+pub mod limits;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use grus_mailbox::{
-    ActorSpec, Credit, Host, HostHandle, Inbox, Place, Receive, Resident, Room, Weigh,
+    ActorSpec, Clock, Credit, Host, HostHandle, Inbox, Place, Receive, Resident, Room, Weigh,
 };
 use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::frame::FrameHead;
 use grus_protocol::opcode::Opcode;
+use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::frames;
 use crate::session::{Service, Session};
+use complaints::Complaints;
+use limits::{connections_within, is_of_one_connection};
 
 /// Sockets accepted and not yet taken.
 const ACCEPTED_MAX: u32 = 64;
@@ -66,6 +72,8 @@ pub(crate) struct Door {
     socket: Option<std::net::TcpListener>,
     service: Service,
     connections_max: u32,
+    /// Lines written about strangers.
+    complaints: Complaints,
     sessions: BTreeMap<u64, HostHandle<Session>>,
     next_number: u64,
     left: Option<Inbox<Left>>,
@@ -78,13 +86,22 @@ impl Door {
         place: &Place,
         socket: std::net::TcpListener,
         service: Service,
-        connections_max: u32,
+        configured: u32,
     ) -> HostHandle<Self> {
+        let connections_max = connections_within(configured, getrlimit(Resource::Nofile).current);
+        if connections_max < configured {
+            tracing::warn!(
+                connections_max,
+                configured,
+                "fewer connections than configured: the limit of open files (ulimit -n) is low"
+            );
+        }
         let mut socket = Some(socket);
         Host::spawn(place, ActorSpec::new("Door", "registry").never_restarts(), move || Self {
             socket: socket.take(),
             service: service.clone(),
             connections_max,
+            complaints: Complaints::default(),
             sessions: BTreeMap::new(),
             next_number: 0,
             left: None,
@@ -94,7 +111,11 @@ impl Door {
 }
 
 /// Accepts until nobody takes what is accepted.
-async fn accept_loop(socket: std::net::TcpListener, accepted: Inbox<Accepted>) {
+async fn accept_loop(
+    socket: std::net::TcpListener,
+    accepted: Inbox<Accepted>,
+    (complaints, clock): (Complaints, Clock),
+) {
     let listener = match TcpListener::from_std(socket) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "cannot accept connections"),
@@ -106,8 +127,12 @@ async fn accept_loop(socket: std::net::TcpListener, accepted: Inbox<Accepted>) {
                     return;
                 }
             }
+            // That one connection has gone already; the next may be fine.
+            Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "connection not accepted");
+                if let Some(left_out) = complaints.line(clock.monotonic_ms()) {
+                    tracing::warn!(%error, left_out, "no connection accepted");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -115,8 +140,7 @@ async fn accept_loop(socket: std::net::TcpListener, accepted: Inbox<Accepted>) {
 }
 
 /// Says that there is no room, as far as the peer takes it at once.
-fn refuse(stream: &TcpStream, peer: SocketAddr) {
-    tracing::warn!(%peer, "connection refused: too many are open");
+fn refuse(stream: &TcpStream) {
     let error = ErrorReply::new(ErrorCode::TooManyConnections, "too many connections");
     let _ = stream
         .try_write(&frames::encode(FrameHead::request(Opcode::Hello, 0).error_reply(), &error));
@@ -126,7 +150,8 @@ impl Resident for Door {
     fn started(&mut self, room: &mut Room<'_, Self>) {
         self.left = Some(room.inbox(self.connections_max.saturating_add(1)));
         if let Some(socket) = self.socket.take() {
-            room.spawn(accept_loop(socket, room.inbox(ACCEPTED_MAX)));
+            let lines = (self.complaints.clone(), room.clock());
+            room.spawn(accept_loop(socket, room.inbox(ACCEPTED_MAX), lines));
         }
     }
 
@@ -149,7 +174,10 @@ impl Receive<Accepted> for Door {
         }
         let Some(left) = self.left.clone() else { return };
         if self.sessions.len() >= self.connections_max as usize {
-            return refuse(&stream, peer);
+            if let Some(left_out) = self.complaints.line(room.clock().monotonic_ms()) {
+                tracing::warn!(%peer, left_out, "connection refused: too many are open");
+            }
+            return refuse(&stream);
         }
         let number = self.next_number;
         self.next_number += 1;

@@ -3,6 +3,8 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -17,10 +19,12 @@ use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 /// Room made for the next read at least.
 const READ_BYTES: usize = 8 * 1024;
+/// Bytes that wait for one peer from which on nothing more is read from it.
+const BACKLOG_BYTES_MAX: usize = 4 << 20;
 
 /// A frame to be written.
 #[derive(Debug)]
@@ -30,12 +34,54 @@ pub(crate) struct Outgoing {
     pub(crate) credit: Option<Credit>,
     /// Whether the connection ends behind it.
     pub(crate) close_after: bool,
+    /// Counts it until it is written.
+    pub(crate) waiting: Option<Waiting>,
+}
+
+/// The bytes that wait to be written to one peer: a peer that does not read is not read from once
+/// they are [`BACKLOG_BYTES_MAX`].
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Backlog(Arc<Counted>);
+
+#[derive(Debug, Default)]
+struct Counted {
+    bytes: AtomicUsize,
+    room: Notify,
+}
+
+/// Some of these bytes, until dropped.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    backlog: Backlog,
+    bytes: usize,
+}
+
+impl Backlog {
+    /// Counts so many more.
+    pub(crate) fn add(&self, bytes: usize) -> Waiting {
+        self.0.bytes.fetch_add(bytes, Ordering::AcqRel);
+        Waiting { backlog: self.clone(), bytes }
+    }
+
+    /// Waits until there are few enough; for one who waits at a time.
+    pub(crate) async fn room(&self) {
+        while self.0.bytes.load(Ordering::Acquire) >= BACKLOG_BYTES_MAX {
+            self.0.room.notified().await;
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.backlog.0.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.backlog.0.room.notify_one();
+    }
 }
 
 impl Outgoing {
     /// A frame that holds `credit` until it is written.
     pub(crate) fn new(frame: Bytes, credit: Option<Credit>) -> Self {
-        Self { frame, credit, close_after: false }
+        Self { frame, credit, close_after: false, waiting: None }
     }
 }
 
@@ -121,7 +167,7 @@ pub(crate) async fn write(
     mut outgoing: mpsc::UnboundedReceiver<Outgoing>,
     stall: Duration,
 ) -> String {
-    while let Some(Outgoing { mut frame, credit, close_after }) = outgoing.recv().await {
+    while let Some(Outgoing { mut frame, credit, close_after, waiting }) = outgoing.recv().await {
         while !frame.is_empty() {
             match tokio::time::timeout(stall, half.write_buf(&mut frame)).await {
                 Ok(Ok(0)) => return io::Error::from(io::ErrorKind::WriteZero).to_string(),
@@ -130,11 +176,29 @@ pub(crate) async fn write(
                 Err(_elapsed) => return "the peer does not read".to_owned(),
             }
         }
-        drop(credit);
+        drop((credit, waiting));
         if close_after {
             let _ = half.shutdown().await; // it may be gone
             return "closed behind an error".to_owned();
         }
     }
     "given up".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_who_does_not_read_is_waited_for_until_enough_is_written() {
+        let backlog = Backlog::default();
+        backlog.room().await;
+        let held: Vec<_> = (0..5).map(|_| backlog.add(BACKLOG_BYTES_MAX / 4)).collect();
+        let waiter = backlog.clone();
+        let waits = tokio::spawn(async move { waiter.room().await });
+        tokio::task::yield_now().await;
+        assert!(!waits.is_finished(), "too much waits");
+        drop(held);
+        waits.await.unwrap();
+    }
 }

@@ -14,6 +14,7 @@ Options:
   --config <FILE>   Configuration file (TOML); GRUS__SECTION__KEY variables win over it
   --data <DIR>      Folder of the data [default: ./grus-registry-data]
   --listen <ADDR>   Where brokers and clients connect [default: 127.0.0.1:11111]
+  --http <ADDR>     Where health, actors and metrics are served, or off [default: 127.0.0.1:11112]
   --print-config    Print every setting in force and where it came from, and end
   -h, --help        Print this
   -V, --version     Print the version
@@ -23,7 +24,11 @@ const PROGRAM: Program = Program {
     name: "grus-registry",
     version: env!("CARGO_PKG_VERSION"),
     usage: USAGE,
-    flags: &[("--data", "registry.data"), ("--listen", "listen.address")],
+    flags: &[
+        ("--data", "registry.data"),
+        ("--listen", "listen.address"),
+        ("--http", "http.address"),
+    ],
 };
 
 fn main() -> ExitCode {

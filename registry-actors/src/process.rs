@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `core-0` | Door, Sessions, BrokerTable, Rebalance, Registry, Watch |
 //! | `registry-flush`, `registry-disk` | the registry's log and its copy in sled; block |
+//! | a worker thread of its own | HTTP |
 //!
 //! Start: the folder's lock, the port, the registry's own recovery, the table of brokers, and the
 //! door last. Stop, in stages: the door with its sessions, the table of brokers, the registry, and
@@ -20,9 +21,13 @@ use grus_mailbox::{HostHandle, Places, Process, Shutdown, StageReport};
 use thiserror::Error;
 
 use crate::broker_table::{BROKER_ASKS_MAX, BrokerTable};
-use crate::config::RegistryConfig;
+use crate::config::{REGISTRY_SCHEMA, RegistryConfig};
+use crate::configuration::{Loaded, Setting};
 use crate::door::Door;
 use crate::folder::{FolderError, LockedFolder};
+use crate::http::HttpServer;
+use crate::http::host::AllowedHosts;
+use crate::http::own::{self, HttpParts};
 use crate::service::{RegistryPlaces, RegistryService, RegistrySettings, RegistryStartError};
 use crate::session::Service;
 
@@ -36,8 +41,10 @@ pub enum StartError {
     #[error(transparent)]
     Folder(#[from] FolderError),
     /// A port cannot be had.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address} for {what}: {source}")]
     Port {
+        /// For whom.
+        what: &'static str,
         /// The address configured.
         address: String,
         /// What the system said.
@@ -51,6 +58,7 @@ pub enum StartError {
 /// A running registry. Stop it: dropped, it leaves its threads running.
 pub struct RegistryProcess {
     address: SocketAddr,
+    http: Option<HttpServer>,
     folder: LockedFolder,
     stage_limit: Duration,
     places: Places,
@@ -64,12 +72,18 @@ impl RegistryProcess {
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running then.
-    pub async fn start(config: RegistryConfig, process: Process) -> Result<Self, StartError> {
+    pub async fn start(
+        loaded: Loaded<RegistryConfig>,
+        process: Process,
+    ) -> Result<Self, StartError> {
+        let shown = REGISTRY_SCHEMA.settings(&loaded);
+        let config = loaded.config;
         let folder = open_folder(&config.data)?;
-        let failed = |source| StartError::Port { address: config.listen_address.clone(), source };
-        let socket = TcpListener::bind(&config.listen_address).map_err(failed)?;
-        socket.set_nonblocking(true).map_err(failed)?;
-        let address = socket.local_addr().map_err(failed)?;
+        let (socket, address) = bind("clients", &config.listen_address)?;
+        let http_socket = match config.http_address.as_str() {
+            "off" | "" => None,
+            http => Some(bind("HTTP", http)?.0),
+        };
 
         let mut places = Places::start(1, &process);
         let registry_places = RegistryPlaces {
@@ -100,7 +114,43 @@ impl RegistryProcess {
         };
         let door = Door::start(core, socket, served, config.connections_max);
         let stage_limit = config.shutdown_timeout / STAGES;
-        Ok(Self { address, folder, stage_limit, places, service, brokers, door })
+        let mut started =
+            Self { address, http: None, folder, stage_limit, places, service, brokers, door };
+        if let Some(socket) = http_socket {
+            match started.serve_http(socket, &config, shown, process) {
+                Ok(http) => started.http = Some(http),
+                Err(error) => {
+                    started.stop().await;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(started)
+    }
+
+    fn serve_http(
+        &self,
+        socket: TcpListener,
+        config: &RegistryConfig,
+        settings: Vec<Setting>,
+        process: Process,
+    ) -> Result<HttpServer, StartError> {
+        let hosts = AllowedHosts::new(&config.http_address, &config.http_hosts);
+        let parts = HttpParts {
+            process,
+            registry: self.service.handle().clone(),
+            data: self.folder.path().to_owned(),
+            settings: Arc::new(settings),
+        };
+        let address = config.http_address.clone();
+        let failed = |source| StartError::Port { what: "HTTP", address, source };
+        own::start(socket, hosts, parts).map_err(failed)
+    }
+
+    /// Where HTTP is served, if it is.
+    #[must_use]
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(HttpServer::address)
     }
 
     /// Where it can be reached.
@@ -123,6 +173,9 @@ impl RegistryProcess {
 
     /// Stops it in stages; says how each went.
     pub async fn stop(self) -> Vec<StageReport> {
+        if let Some(http) = self.http {
+            http.stop().await;
+        }
         let mut shutdown = Shutdown::new(self.stage_limit);
         shutdown.stage("door");
         shutdown.actor(&self.door);
@@ -138,6 +191,14 @@ impl RegistryProcess {
         drop(self.folder); // the lock goes last
         reports
     }
+}
+
+fn bind(what: &'static str, address: &str) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Port { what, address: address.to_owned(), source };
+    let socket = TcpListener::bind(address).map_err(failed)?;
+    socket.set_nonblocking(true).map_err(failed)?;
+    let bound = socket.local_addr().map_err(failed)?;
+    Ok((socket, bound))
 }
 
 /// Takes the folder, unless it is a broker's.

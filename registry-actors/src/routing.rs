@@ -6,11 +6,23 @@ pub mod change;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::ids::{
     BrokerAddress, BrokerId, Durability, Offset, QueueId, QueueKey, ShardId, TimestampMs, TopicId,
 };
 use grus_protocol::message::TopicSettings;
 use grus_protocol::names::TopicName;
+
+/// Most queues in one reply of routes, of a registry and of a broker: they fit a frame, and are
+/// written without holding others up. A topic that is named twice counts twice.
+pub const METADATA_QUEUES_MAX: usize = 100_000;
+
+/// What is answered to one who asks for more than [`METADATA_QUEUES_MAX`].
+#[must_use]
+pub fn metadata_too_large() -> ErrorReply {
+    let text = format!("more than {METADATA_QUEUES_MAX} queues: ask by name, or ListTopics");
+    ErrorReply::new(ErrorCode::InvalidRequest, text)
+}
 
 /// All routes at one version. A value: cheap to share, never changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 use grus_mailbox::{Process, System};
 
 use crate::config::{REGISTRY_SCHEMA, RegistryConfig};
+use crate::configuration::Loaded;
 use crate::daemon::{DaemonArgs, RunError, Signals, raise_descriptor_limit};
 use crate::process::{RegistryProcess, StartError};
 
@@ -20,15 +21,17 @@ pub fn run_from(args: &DaemonArgs) -> Result<(), RegistryRunError> {
         return Ok(());
     };
     raise_descriptor_limit();
-    System::new().block_on(run(loaded.config))
+    System::new().block_on(run(loaded))
 }
 
-async fn run(config: RegistryConfig) -> Result<(), RegistryRunError> {
+async fn run(loaded: Loaded<RegistryConfig>) -> Result<(), RegistryRunError> {
     let mut signals = Signals::listen().map_err(RunError::System)?;
     let registry =
-        RegistryProcess::start(config, Process::system()).await.map_err(RunError::Start)?;
+        RegistryProcess::start(loaded, Process::system()).await.map_err(RunError::Start)?;
+    let http = registry.http_address().map_or("off".into(), |address| address.to_string());
     tracing::info!(
         listen = %registry.address(),
+        http = %http,
         data = %registry.data().display(),
         registry = registry.registry(),
         pid = std::process::id(),

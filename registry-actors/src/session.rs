@@ -24,8 +24,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use grus_mailbox::{
-    ActorSpec, Credit, Dropped, Host, HostHandle, Inbox, Place, Port, Receive, Resident,
-    RestartPolicy, Room, Tick, Weigh, reply,
+    ActorSpec, Credit, Host, HostHandle, Inbox, Place, Receive, Resident, RestartPolicy, Room,
+    Tick, Weigh, reply,
 };
 use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::frame::{Frame, FrameError, FrameHead, FrameKind};
@@ -38,15 +38,15 @@ use grus_protocol::message::{
 };
 use grus_protocol::names::TopicName;
 use grus_protocol::opcode::Opcode;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::broker_table::BrokerAsk;
 use crate::error::RegistryError;
-use crate::frames::{self, Outgoing};
+use crate::frames::{self, Backlog, Outgoing};
 use crate::policy::TopicPolicy;
+use crate::replies::ReplyTo;
 use crate::request::{RegistryHandle, RegistryRequest, TopicCreated};
 use crate::routing::change::pushes;
 use crate::routing::{RoutingTable, TopicRoutes};
@@ -55,6 +55,8 @@ use crate::watch::{RoutingChanged, Watch};
 /// Requests of one connection under way.
 const REQUESTS_MAX: u32 = 64;
 const TICK: Duration = Duration::from_secs(1);
+/// How long the topics of one Metadata may take to be made, in milliseconds.
+const METADATA_WAIT_MS: u64 = 10_000;
 
 /// What every session is served from. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -106,63 +108,13 @@ pub(crate) struct Session {
     peer: SocketAddr,
     service: Service,
     out: Option<mpsc::UnboundedSender<Outgoing>>,
+    backlog: Backlog,
     greeted: bool,
     heard_ms: u64,
     /// The broker that registered here, and its session.
     broker: Option<(BrokerId, u64)>,
     watching: Option<Watching>,
     is_fed: bool,
-}
-
-/// Where the reply to a request goes.
-struct ReplyTo {
-    head: FrameHead,
-    credit: Credit,
-    out: mpsc::UnboundedSender<Outgoing>,
-}
-
-impl ReplyTo {
-    fn result<T: Serialize>(self, result: Result<T, ErrorReply>) {
-        let Self { head, credit, out } = self;
-        if head.wants_no_reply() {
-            return;
-        }
-        let close_after = result.as_ref().is_err_and(|error| error.code.closes_connection());
-        let frame = match result {
-            Ok(header) => frames::encode(head.reply(), &header),
-            Err(error) => frames::encode(head.error_reply(), &error),
-        };
-        let _ = out.send(Outgoing { frame, credit: Some(credit), close_after }); // the peer left
-    }
-
-    fn error(self, error: ErrorReply) {
-        self.result::<()>(Err(error));
-    }
-
-    /// A port whose answer is the reply.
-    fn port<T: Serialize + Send + 'static>(self) -> Port<Result<T, ErrorReply>> {
-        Port::call(move |answer: Result<Result<T, ErrorReply>, Dropped>| {
-            self.result(answer.unwrap_or_else(|Dropped| Err(busy())));
-        })
-    }
-
-    /// A port whose answer becomes the reply.
-    fn map<T: Send + 'static, H: Serialize>(
-        self,
-        header: impl FnOnce(T) -> H + Send + 'static,
-    ) -> Port<Result<T, RegistryError>> {
-        Port::call(move |answer: Result<Result<T, RegistryError>, Dropped>| {
-            self.result(match answer {
-                Ok(Ok(value)) => Ok(header(value)),
-                Ok(Err(error)) => Err(error.to_reply()),
-                Err(Dropped) => Err(busy()),
-            });
-        })
-    }
-}
-
-fn busy() -> ErrorReply {
-    ErrorReply::new(ErrorCode::Overloaded, "the registry has no room now").with_retry_after_ms(50)
 }
 
 impl Session {
@@ -190,6 +142,7 @@ impl Session {
                 peer,
                 service: service.clone(),
                 out: None,
+                backlog: Backlog::default(),
                 greeted: false,
                 heard_ms: clock.monotonic_ms(),
                 broker: None,
@@ -200,7 +153,7 @@ impl Session {
     }
 
     fn reply_to(&self, head: FrameHead, credit: Credit) -> Option<ReplyTo> {
-        Some(ReplyTo { head, credit, out: self.out.clone()? })
+        Some(ReplyTo { head, credit, out: self.out.clone()?, backlog: self.backlog.clone() })
     }
 
     fn serve(&mut self, frame: &Frame, reply: ReplyTo, room: &mut Room<'_, Self>) {
@@ -281,10 +234,15 @@ impl Session {
         if missing.is_empty() {
             return reply.result(Ok(answers::metadata(&table, &ask.topics)));
         }
+        let (clock, begun_ms) = (room.clock(), room.clock().monotonic_ms());
         // Ends with its answers, which come or are dropped; bounded by the requests under way.
         room.spawn(async move {
             let mut made = Vec::new();
             for name in missing {
+                if clock.monotonic_ms().saturating_sub(begun_ms) >= METADATA_WAIT_MS {
+                    made.push((name, Err(RegistryError::Busy)));
+                    continue;
+                }
                 let (port, answer) = reply::port();
                 let settings = policy.settings.clone();
                 let create = RegistryRequest::CreateTopic {
@@ -297,6 +255,9 @@ impl Session {
                 made.push((name, answer.await.unwrap_or(Err(RegistryError::Busy))));
             }
             let table = registry.routing();
+            if let Err(error) = answers::check_metadata(&table, &ask.topics) {
+                return reply.error(error);
+            }
             let mut routes = answers::metadata(&table, &ask.topics);
             for (name, made) in made {
                 let Some(topic) = routes.topics.iter_mut().find(|topic| topic.name == name) else {
@@ -383,7 +344,9 @@ impl Session {
         for push in changes {
             let held = if push.more { None } else { credit.take() };
             let frame = frames::encode(watching.head, &push);
-            let _ = out.send(Outgoing::new(frame, held)); // the peer left
+            let waiting = Some(self.backlog.add(frame.len()));
+            // The peer may have left.
+            let _ = out.send(Outgoing { waiting, ..Outgoing::new(frame, held) });
         }
     }
 
@@ -415,9 +378,13 @@ impl Resident for Session {
         self.out = Some(out);
         let came = room.inbox::<Came>(REQUESTS_MAX);
         let SessionLimits { write, frames, .. } = self.service.limits;
+        let backlog = self.backlog.clone();
         let reader = frames::read(read_half, BytesMut::new(), frames, move |frame| {
-            let came = came.clone();
-            async move { came.put(Came(frame)).await.is_ok() }
+            let (came, backlog) = (came.clone(), backlog.clone());
+            async move {
+                backlog.room().await;
+                came.put(Came(frame)).await.is_ok()
+            }
         });
         room.spawn_into(async move { Ended::Reader(reader.await) });
         let writer = frames::write(write_half, outgoing, write);
@@ -452,7 +419,8 @@ impl Receive<Came> for Session {
                 let is_answered = error.put_reply(&mut frame);
                 if is_answered || error.is_fatal() {
                     let (frame, close_after) = (frame.freeze(), error.is_fatal());
-                    let _ = out.send(Outgoing { frame, credit: Some(credit), close_after });
+                    let credit = Some(credit);
+                    let _ = out.send(Outgoing { frame, credit, close_after, waiting: None });
                 }
             }
         }

@@ -26,6 +26,10 @@ pub struct RegistryHome {
     pub data: PathBuf,
     /// Where brokers and clients connect.
     pub listen: SocketAddr,
+    /// Where HTTP is served.
+    pub http: SocketAddr,
+    /// What it is told of that.
+    http_address: String,
     /// Settings, as the environment names them (`GRUS__SECTION__KEY`).
     pub settings: Vec<(String, String)>,
     _folder: TempDir,
@@ -37,8 +41,14 @@ impl RegistryHome {
         let folder =
             tempfile::Builder::new().prefix("grus-test-").tempdir().expect("a temporary folder");
         let data = folder.path().join("registry");
-        let listen = ports::free(&mut Random::seeded("ports"));
-        Self { data, listen, settings: Vec::new(), _folder: folder }
+        let mut random = Random::seeded("ports");
+        let listen = ports::free(&mut random);
+        let mut http = ports::free(&mut random);
+        while http == listen {
+            http = ports::free(&mut random);
+        }
+        let http_address = http.to_string();
+        Self { data, listen, http, http_address, settings: Vec::new(), _folder: folder }
     }
 
     /// The same with a setting.
@@ -52,6 +62,13 @@ impl RegistryHome {
     #[must_use]
     pub fn in_folder(mut self, data: &Path) -> Self {
         data.clone_into(&mut self.data);
+        self
+    }
+
+    /// The same with another `http.address`.
+    #[must_use]
+    pub fn with_http(mut self, address: &str) -> Self {
+        address.clone_into(&mut self.http_address);
         self
     }
 
@@ -73,6 +90,7 @@ impl RegistryHome {
     pub fn command(&self) -> Command {
         let mut command = program::grus(&["registry", "--data"]);
         command.arg(&self.data).args(["--listen", &self.listen.to_string()]);
+        command.args(["--http", &self.http_address]);
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         command
     }

@@ -35,6 +35,11 @@ pub fn anonymous_memory_kib(pid: u32) -> u64 {
     field(&read(pid, "status"), "RssAnon:")
 }
 
+/// What the system says of a process's memory, for a person.
+pub fn memory_text(pid: u32) -> String {
+    read(pid, "smaps_rollup")
+}
+
 fn read(pid: u32, what: &str) -> String {
     let path = format!("/proc/{pid}/{what}");
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))

@@ -140,6 +140,20 @@ pub fn is_request(frame: &Frame) -> bool {
     frame.head.kind == FrameKind::Request
 }
 
+/// Whether the reply to such a request may be far larger than the request.
+#[must_use]
+pub const fn has_large_reply(opcode: Opcode) -> bool {
+    matches!(
+        opcode,
+        Opcode::Fetch
+            | Opcode::FindMessages
+            | Opcode::Metadata
+            | Opcode::ListTopics
+            | Opcode::ListClients
+            | Opcode::DescribeTopic
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::BytesMut;

@@ -1,23 +1,11 @@
 //! The JSON of the API. Field names are part of it: docs/HTTP.md. Pure.
 
-use grus_mailbox::{ActorReport, Census, KindReport};
 use grus_registry::RemoteState;
-use grus_registry::configuration::Setting;
 use serde::Serialize;
 
 use crate::registry_link::routes::TopicRoute;
 use crate::shard::ShardStatus;
 use crate::topic_queue::QueueStatus;
-
-/// An error.
-#[derive(Debug, Clone, Serialize)]
-pub struct ErrorBody {
-    /// What is wrong, in one line.
-    pub error: String,
-    /// The protocol's name for it, where it has one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub code: Option<&'static str>,
-}
 
 /// `GET /health`
 #[derive(Debug, Clone, Serialize)]
@@ -102,24 +90,6 @@ impl From<&ShardStatus> for ShardHealth {
     }
 }
 
-/// `GET /actors`
-#[derive(Debug, Clone, Serialize)]
-pub struct Actors {
-    /// All of a kind together.
-    pub kinds: Vec<KindReport>,
-    /// Each one.
-    pub actors: Vec<ActorReport>,
-}
-
-impl Actors {
-    /// The present actors.
-    #[must_use]
-    pub fn of(census: &Census) -> Self {
-        let actors = census.snapshot();
-        Self { kinds: census.totals(), actors }
-    }
-}
-
 /// One item of `GET /queue/list`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -153,6 +123,12 @@ impl QueueItem {
             last_modified_time: status.last_modified.0,
             r#type: topic.settings.kind.to_string(),
         }
+    }
+
+    /// Its place among all queues, as in `orders/3`.
+    #[must_use]
+    pub fn place(&self) -> String {
+        format!("{}/{}", self.topic, self.queue_id)
     }
 }
 
@@ -313,30 +289,6 @@ pub struct MessageOrigin {
     pub queue_id: u32,
     /// Its offset there.
     pub offset: u64,
-}
-
-/// One item of `GET /config`.
-#[derive(Debug, Clone, Serialize)]
-pub struct SettingItem {
-    /// `section.key`.
-    pub key: &'static str,
-    /// The value, as TOML.
-    pub value: String,
-    /// Where it came from.
-    pub source: String,
-    /// What is configured by it.
-    pub about: &'static str,
-}
-
-impl From<&Setting> for SettingItem {
-    fn from(setting: &Setting) -> Self {
-        Self {
-            key: setting.key,
-            value: setting.value.clone(),
-            source: setting.source.to_string(),
-            about: setting.about,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,19 +1,20 @@
 //! What a broker is at this moment: health, topics, queues, actors, metrics, configuration.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
 use futures_util::future::join_all;
 use grus_mailbox::reply;
-use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use grus_protocol::ids::QueueId;
+use grus_protocol::names::TopicName;
+use grus_registry::http::SettingItem;
+use grus_registry::http::actors::items_wanted;
+use grus_registry::http::metrics::{ProcessMoment, openmetrics};
 use prometheus_client::registry::Registry;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use super::shapes::{
-    Actors, Health, QueueItem, RegistryHealth, SettingItem, ShardHealth, TopicItem,
-};
+use super::shapes::{Health, QueueItem, RegistryHealth, ShardHealth, TopicItem};
 use super::{HttpParts, error};
 use crate::metrics::moment::Moment;
 use crate::registry_link::routes::{Routes, TopicRoute};
@@ -23,7 +24,6 @@ use crate::topic_queue::QueueStatus;
 
 /// Queues asked at once for a listing.
 const QUEUES_AT_ONCE: usize = 256;
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Serves `GET /health`.
 pub async fn health(parts: web::Data<HttpParts>) -> HttpResponse {
@@ -42,36 +42,109 @@ pub async fn health(parts: web::Data<HttpParts>) -> HttpResponse {
     })
 }
 
-/// Serves `GET /actors`.
-pub async fn actors(parts: web::Data<HttpParts>) -> HttpResponse {
-    HttpResponse::Ok().json(Actors::of(&parts.process.census))
-}
-
 /// What may stand behind the `?` of a listing.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ListQuery {
+    /// One topic alone.
     topic: Option<String>,
+    /// What stands behind this topic, or queue (`orders/3`).
+    after: Option<String>,
+    /// Most items.
+    max: Option<usize>,
+}
+
+/// Says where to go on behind an answer that is not the end.
+const NEXT: &str = "grus-next";
+
+/// An answer of some items, and where to go on if there are more.
+fn listing<T: Serialize>(items: &[T], next: Option<String>) -> HttpResponse {
+    let mut answer = HttpResponse::Ok();
+    if let Some(next) = next {
+        answer.insert_header((NEXT, next));
+    }
+    answer.json(items)
 }
 
 /// Serves `GET /queue/list`.
 pub async fn queue_list(parts: web::Data<HttpParts>, query: web::Query<ListQuery>) -> HttpResponse {
-    let queues = all_queues(&parts, query.topic.as_deref()).await;
-    let items: Vec<_> = queues.iter().map(|(topic, status)| QueueItem::of(topic, status)).collect();
-    HttpResponse::Ok().json(items)
+    let count = match items_wanted(query.max) {
+        Ok(count) => count,
+        Err(wrong) => return error(StatusCode::BAD_REQUEST, wrong),
+    };
+    let after = match query.after.as_deref().map(QueuePlace::parse) {
+        None => None,
+        Some(Some(place)) => Some(place),
+        Some(None) => {
+            return error(StatusCode::BAD_REQUEST, "after is a queue, as in orders/3");
+        }
+    };
+    let routes = Arc::clone(&parts.routes.borrow());
+    let mut topics = wanted(&routes, query.topic.as_deref());
+    if let Some(after) = &after {
+        topics.retain(|topic| topic.name >= after.topic);
+    }
+    let is_behind = |topic: &TopicRoute, queue: QueueId| {
+        let at = after.as_ref().filter(|after| after.topic == topic.name);
+        at.is_none_or(|after| queue > after.queue)
+    };
+    let mut items = Vec::new();
+    for some in in_portions(&topics) {
+        for (topic, statuses) in ask_queues(some).await {
+            for status in statuses.into_iter().flatten() {
+                if !is_behind(topic, status.key.queue) {
+                    continue;
+                }
+                if items.len() == count {
+                    let next = items.last().map(QueueItem::place);
+                    return listing(&items, next);
+                }
+                items.push(QueueItem::of(topic, &status));
+            }
+        }
+    }
+    listing(&items, None)
+}
+
+/// A queue, as `after` names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct QueuePlace {
+    topic: TopicName,
+    queue: QueueId,
+}
+
+impl QueuePlace {
+    fn parse(text: &str) -> Option<Self> {
+        let (topic, queue) = text.rsplit_once('/')?;
+        Some(Self { topic: TopicName::parse_any(topic).ok()?, queue: QueueId(queue.parse().ok()?) })
+    }
 }
 
 /// Serves `GET /topics`.
 pub async fn topics(parts: web::Data<HttpParts>, query: web::Query<ListQuery>) -> HttpResponse {
+    let count = match items_wanted(query.max) {
+        Ok(count) => count,
+        Err(wrong) => return error(StatusCode::BAD_REQUEST, wrong),
+    };
+    let after = match query.after.as_deref().map(TopicName::parse_any) {
+        None => None,
+        Some(Ok(topic)) => Some(topic),
+        Some(Err(_)) => return error(StatusCode::BAD_REQUEST, "after is the name of a topic"),
+    };
     let routes = Arc::clone(&parts.routes.borrow());
-    let topics = wanted(&routes, query.topic.as_deref());
+    let mut topics = wanted(&routes, query.topic.as_deref());
+    if let Some(after) = &after {
+        topics.retain(|topic| topic.name > *after);
+    }
+    let more = topics.len() > count;
+    topics.truncate(count);
     let mut items = Vec::with_capacity(topics.len());
     for some in in_portions(&topics) {
-        let asked = some.iter().map(|topic| async move { (topic, queue_statuses(topic).await) });
-        let answered = join_all(asked).await;
+        let answered = ask_queues(some).await;
         items.extend(answered.iter().map(|(topic, queues)| TopicItem::of(topic, queues)));
     }
-    HttpResponse::Ok().json(items)
+    let last = topics.last().filter(|_| more);
+    listing(&items, last.map(|topic| topic.name.to_string()))
 }
 
 /// Serves `GET /config`.
@@ -94,32 +167,15 @@ pub struct MetricsQuery {
 /// Serves `GET /metrics`.
 pub async fn metrics(parts: web::Data<HttpParts>, query: web::Query<MetricsQuery>) -> HttpResponse {
     let queues = all_queues(&parts, query.topic.as_deref()).await;
-    let census = &parts.process.census;
     let moment = Moment {
-        uptime_ms: parts.process.clock.monotonic_ms(),
-        disk: disk_of(&parts.data),
+        process: ProcessMoment::of(&parts.process, &parts.data),
         queues: queues.into_iter().map(|(_, status)| status).collect(),
         queues_wanted: query.queues || query.topic.is_some(),
         shards: shard_statuses(&parts.shards).await,
-        kinds: census.totals(),
-        actors: census.snapshot(),
     };
     let mut asked = Registry::default();
     moment.register(&mut asked);
-    let mut text = String::new();
-    let written = encode_registry(&mut text, &parts.registry)
-        .and_then(|()| encode_registry(&mut text, &asked))
-        .and_then(|()| encode_eof(&mut text));
-    match written {
-        Ok(()) => HttpResponse::Ok().content_type(OPENMETRICS).body(text),
-        Err(failure) => error(StatusCode::INTERNAL_SERVER_ERROR, failure.to_string()),
-    }
-}
-
-/// Bytes of a folder's disk: free for this process, and in all.
-fn disk_of(folder: &Path) -> Option<(u64, u64)> {
-    let disk = rustix::fs::statvfs(folder).ok()?;
-    Some((disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize))
+    openmetrics(&[&parts.registry, &asked])
 }
 
 /// The topics asked for, in order of their names.
@@ -144,14 +200,21 @@ fn in_portions(topics: &[Arc<TopicRoute>]) -> Vec<&[Arc<TopicRoute>]> {
     portions
 }
 
+/// What the queues of some topics say, all asked at once.
+async fn ask_queues(
+    topics: &[Arc<TopicRoute>],
+) -> Vec<(&Arc<TopicRoute>, Vec<Option<QueueStatus>>)> {
+    let asked = topics.iter().map(|topic| async move { (topic, queue_statuses(topic).await) });
+    join_all(asked).await
+}
+
 /// Every queue that can answer now, with its topic, in order.
 async fn all_queues(parts: &HttpParts, only: Option<&str>) -> Vec<(Arc<TopicRoute>, QueueStatus)> {
     let routes = Arc::clone(&parts.routes.borrow());
     let topics = wanted(&routes, only);
     let mut queues = Vec::new();
     for some in in_portions(&topics) {
-        let asked = some.iter().map(|topic| async move { (topic, queue_statuses(topic).await) });
-        for (topic, statuses) in join_all(asked).await {
+        for (topic, statuses) in ask_queues(some).await {
             queues.extend(statuses.into_iter().flatten().map(|status| (Arc::clone(topic), status)));
         }
     }

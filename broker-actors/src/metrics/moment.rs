@@ -1,17 +1,13 @@
-//! What is asked for when `/metrics` is read: topics, shards, actors, the disk. Pure but for being
+//! What is asked for when `/metrics` is read: topics, shards, the process. Pure but for being
 //! told.
 //!
 //! Label sets are bounded: a topic has one series of each kind, those beyond [`TOPICS_MAX`] share
 //! one, and queues are shown only to who asks for them.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
-
-use grus_mailbox::{ActorReport, KindReport};
+use grus_registry::http::metrics::{ProcessMoment, Whole};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::shards::ShardLabels;
@@ -23,27 +19,17 @@ pub const TOPICS_MAX: usize = 1_000;
 /// The label of all others together; no topic has such a name.
 pub const OTHER_TOPICS: &str = "%other";
 
-type Whole = Gauge<u64, AtomicU64>;
-type Measured = Gauge<f64, AtomicU64>;
-type Fraction = Counter<f64, AtomicU64>;
-
 /// What is known at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Moment {
-    /// Milliseconds since the broker started.
-    pub uptime_ms: u64,
-    /// Bytes of the data folder's disk: free for the broker, and in all; where known.
-    pub disk: Option<(u64, u64)>,
+    /// The process.
+    pub process: ProcessMoment,
     /// Every queue that could answer, in order of topics.
     pub queues: Vec<QueueStatus>,
     /// Whether each queue is to have series of its own.
     pub queues_wanted: bool,
     /// The shards.
     pub shards: Vec<ShardStatus>,
-    /// Actors by kind, with those that have stopped counted in.
-    pub kinds: Vec<KindReport>,
-    /// The actors that live.
-    pub actors: Vec<ActorReport>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -57,52 +43,15 @@ struct QueueLabels {
     queue: u32,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct KindLabel {
-    kind: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct InboxLabels {
-    kind: &'static str,
-    message: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct BuildLabels {
-    version: &'static str,
-}
-
 impl Moment {
     /// Registers all of it.
     pub fn register(&self, registry: &mut Registry) {
-        self.register_process(registry);
+        self.process.register(registry);
         self.register_topics(registry);
         if self.queues_wanted {
             self.register_queues(registry);
         }
         self.register_shards(registry);
-        self.register_kinds(registry);
-        self.register_inboxes(registry);
-    }
-
-    fn register_process(&self, registry: &mut Registry) {
-        let build = Family::<BuildLabels, Whole>::default();
-        build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
-        registry.register("grus_build_info", "1, with the program's version", build);
-        let uptime = Measured::default();
-        uptime.set(seconds_of_ms(self.uptime_ms));
-        registry.register("grus_uptime_seconds", "Time since the broker started", uptime);
-        if let Some((free, whole)) = self.disk {
-            let gauge = |bytes| {
-                let gauge = Whole::default();
-                gauge.set(bytes);
-                gauge
-            };
-            let help = "Bytes that the broker can still use on the disk of its data folder";
-            registry.register("grus_disk_free_bytes", help, gauge(free));
-            registry.register("grus_disk_bytes", "Bytes of that disk", gauge(whole));
-        }
     }
 
     fn register_topics(&self, registry: &mut Registry) {
@@ -197,63 +146,6 @@ impl Moment {
             shard.synced_index.unwrap_or(0)
         });
     }
-
-    fn register_kinds(&self, registry: &mut Registry) {
-        let mut each = |name: &str, help: &str, value: fn(&KindReport) -> u64| {
-            let family = Family::<KindLabel, Whole>::default();
-            for kind in &self.kinds {
-                family.get_or_create(&KindLabel { kind: kind.kind }).set(value(kind));
-            }
-            registry.register(name, help, family);
-        };
-        each("grus_actors", "Actors that live", |kind| kind.actors);
-        each("grus_actor_queued", "Messages in the actors' mailboxes", |kind| kind.queued);
-        let oldest = Family::<KindLabel, Measured>::default();
-        let count = |value: fn(&KindReport) -> u64| {
-            let family = Family::<KindLabel, Counter>::default();
-            for kind in &self.kinds {
-                family.get_or_create(&KindLabel { kind: kind.kind }).inc_by(value(kind));
-            }
-            family
-        };
-        let handled = count(|kind| kind.handled);
-        let restarts = count(|kind| kind.restarts);
-        let busy = Family::<KindLabel, Fraction>::default();
-        for kind in &self.kinds {
-            let label = KindLabel { kind: kind.kind };
-            oldest.get_or_create(&label).set(seconds_of_ms(kind.oldest_waiting_ms));
-            busy.get_or_create(&label).inc_by(seconds_of_us(kind.busy_us));
-        }
-        registry.register(
-            "grus_actor_oldest_waiting_seconds",
-            "Age of the oldest message not dealt with",
-            oldest,
-        );
-        registry.register("grus_actor_handled", "Messages handled", handled);
-        registry.register("grus_actor_restarts", "Actors rebuilt after a panic", restarts);
-        registry.register("grus_actor_busy_seconds", "Time spent in handlers", busy);
-    }
-
-    fn register_inboxes(&self, registry: &mut Registry) {
-        let mut sums: BTreeMap<(&'static str, &'static str), (u64, u64)> = BTreeMap::new();
-        for actor in &self.actors {
-            for inbox in &actor.inboxes {
-                let sum = sums.entry((actor.kind, inbox.message)).or_default();
-                sum.0 += u64::from(inbox.depth);
-                sum.1 += u64::from(inbox.capacity);
-            }
-        }
-        let mut each = |name: &str, help: &str, value: fn(&(u64, u64)) -> u64| {
-            let family = Family::<InboxLabels, Whole>::default();
-            for ((kind, message), sum) in &sums {
-                family.get_or_create(&InboxLabels { kind, message }).set(value(sum));
-            }
-            registry.register(name, help, family);
-        };
-        let depth = "Credits of inboxes held by work that is not over: messages, or bytes";
-        each("grus_inbox_depth", depth, |sum| sum.0);
-        each("grus_inbox_capacity", "Credits of inboxes in all", |sum| sum.1);
-    }
 }
 
 /// The queues of a topic together.
@@ -274,16 +166,6 @@ impl TopicSums {
         self.unflushed += queue.end_offset.0.saturating_sub(queue.durable_end.0);
         self.stored += queue.end_offset.0;
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "milliseconds as seconds, for a graph")]
-fn seconds_of_ms(ms: u64) -> f64 {
-    ms as f64 / 1e3
-}
-
-#[expect(clippy::cast_precision_loss, reason = "microseconds as seconds, for a graph")]
-fn seconds_of_us(us: u64) -> f64 {
-    us as f64 / 1e6
 }
 
 #[cfg(test)]

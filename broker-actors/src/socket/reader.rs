@@ -15,7 +15,7 @@ use tokio::net::tcp::OwnedReadHalf;
 use crate::connection::blocks::{Allowance, Blocks};
 use crate::connection::foreign::Foreign;
 use crate::connection::replies::{Content, Outgoing, ReplyTo};
-use crate::connection::requests::{is_request, read_request};
+use crate::connection::requests::{has_large_reply, is_request, read_request};
 use crate::dispatch::Dispatcher;
 use crate::metrics::EdgeMetrics;
 use crate::socket::Gate;
@@ -28,6 +28,9 @@ const READ_BYTES_MIN: usize = 16 * 1024;
 const READ_BYTES_MAX: usize = 512 * 1024;
 /// Bytes from which on a frame is read into a buffer of its own.
 const LARGE_BYTES: usize = 128 * 1024;
+/// Requests with large replies that are handed on before the writer has its turn: what they made it
+/// wait with is known then, and may be enough.
+const LARGE_ASKED_MAX: u32 = 8;
 /// Room below which a read is not worth its system call.
 const SPARE_BYTES_MIN: usize = 8 * 1024;
 
@@ -54,6 +57,8 @@ pub struct Reader {
     has_blocks: bool,
     room_bytes: usize,
     last_frame_bytes: usize,
+    /// Requests with large replies since the writer had its turn.
+    large_asked: u32,
     limits: FrameLimits,
     gate: Rc<Gate>,
     replies: Inbox<Outgoing>,
@@ -78,6 +83,7 @@ impl Reader {
             has_blocks: false,
             room_bytes: READ_BYTES_MIN,
             last_frame_bytes: 0,
+            large_asked: 0,
             limits,
             gate,
             replies,
@@ -87,7 +93,7 @@ impl Reader {
     }
 
     /// Runs until there is nothing more to read.
-    pub async fn run(mut self) -> ReadEnd {
+    pub async fn run(&mut self) -> ReadEnd {
         loop {
             self.gate.wait_for_room().await;
             if let Err(end) = self.read_some().await {
@@ -187,9 +193,14 @@ impl Reader {
                     self.gate.request_taken(bytes);
                     self.metrics.request(frame.head.opcode);
                     let reply = ReplyTo::new(frame.head, bytes, self.replies.clone());
+                    self.large_asked += u32::from(has_large_reply(frame.head.opcode));
                     match read_request(frame, self.gate.is_greeted()) {
                         Ok(request) => self.dispatcher.dispatch(request, reply, &self.gate).await,
                         Err(error) => reply.error(error),
+                    }
+                    if self.large_asked >= LARGE_ASKED_MAX {
+                        self.large_asked = 0;
+                        tokio::task::yield_now().await;
                     }
                 }
                 Err(error) => self.refuse(&error)?,

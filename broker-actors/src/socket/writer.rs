@@ -1,5 +1,9 @@
 //! The writing half of a connection.
+//!
+//! While the peer takes nothing, replies that become ready are taken in all the same: what waits for
+//! the peer is then known in whole, and the connection is not read any further once it is too much.
 
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
 use std::rc::Rc;
 
@@ -14,6 +18,8 @@ use crate::socket::turns::Turns;
 
 /// Bytes after which no more replies are gathered before the next write.
 const GATHER_BYTES_MAX: u64 = 1 << 20;
+/// Most room kept for requests that wait for their replies to be written, once there is none.
+const KEPT_ENDED_MAX: usize = 16;
 
 /// Writes replies until nobody can send any more, one closes the connection, or the peer is gone.
 pub struct Writer {
@@ -22,10 +28,13 @@ pub struct Writer {
     gate: Rc<Gate>,
     metrics: EdgeMetrics,
     output: Output,
-    /// Bytes of the requests that are over once `output` is written.
-    ended: Vec<u32>,
+    /// Requests that are over once so many bytes in all are written, with the bytes they took.
+    ended: VecDeque<(u64, u32)>,
+    written: u64,
     turns: Turns,
     closing: bool,
+    /// Nobody can reply any more.
+    is_last: bool,
 }
 
 impl Writer {
@@ -42,9 +51,11 @@ impl Writer {
             gate,
             metrics,
             output: Output::new(),
-            ended: Vec::new(),
+            ended: VecDeque::new(),
+            written: 0,
             turns: Turns::default(),
             closing: false,
+            is_last: false,
         }
     }
 
@@ -52,8 +63,8 @@ impl Writer {
     ///
     /// # Errors
     /// When the peer is gone.
-    pub async fn run(mut self) -> io::Result<bool> {
-        while !self.closing {
+    pub async fn run(&mut self) -> io::Result<bool> {
+        while !self.closing && !self.is_last {
             tokio::select! {
                 next = self.replies.take() => {
                     let Some((reply, _credit)) = next else { break };
@@ -78,12 +89,13 @@ impl Writer {
             if let Some(given) = reply.content.given() {
                 self.metrics.batches_given(given);
             }
-            self.ended.extend(reply.request_bytes);
             self.closing = reply.close_after;
             match reply.content {
                 Content::AskTurn(turn) => self.turns.ask(turn),
                 content => content.write_into(&mut self.output),
             }
+            let end = self.written + self.output.bytes();
+            self.ended.extend(reply.request_bytes.map(|bytes| (end, bytes)));
             if self.closing || self.output.bytes() >= GATHER_BYTES_MAX {
                 return;
             }
@@ -98,21 +110,45 @@ impl Writer {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(written) => {
                     self.output.advance(written);
+                    self.written += written as u64;
                     self.metrics.bytes_written(written as u64);
+                    self.end_requests();
                     self.gate.output_is(self.output.bytes(), written as u64);
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.stream.writable().await?;
-                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait().await?,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        for bytes in self.ended.drain(..) {
-            self.gate.request_over(bytes);
-        }
+        self.end_requests(); // those that wanted no reply
         self.gate.output_is(0, 0); // wakes the reader if it waits for room
         Ok(())
+    }
+
+    /// Waits until the peer takes more, or there is another reply, which joins the others.
+    async fn wait(&mut self) -> io::Result<()> {
+        tokio::select! {
+            biased;
+            ready = self.stream.writable() => ready,
+            next = self.replies.take(), if !self.closing && !self.is_last => {
+                match next {
+                    Some((reply, _credit)) => self.gather(reply),
+                    None => self.is_last = true,
+                }
+                self.gate.output_is(self.output.bytes(), 0);
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives the room of requests back whose replies are written.
+    fn end_requests(&mut self) {
+        while let Some((_, bytes)) = self.ended.pop_front_if(|(end, _)| *end <= self.written) {
+            self.gate.request_over(bytes);
+        }
+        if self.ended.is_empty() && self.ended.capacity() > KEPT_ENDED_MAX {
+            self.ended = VecDeque::new();
+        }
     }
 
     fn write_some(&mut self) -> io::Result<usize> {

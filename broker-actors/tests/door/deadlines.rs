@@ -12,7 +12,9 @@ use grus_protocol::message::{Ping, Produce, ProduceReply};
 use grus_protocol::{ErrorCode, ErrorReply, Opcode, TopicName};
 use tokio::io::AsyncWriteExt as _;
 
-use crate::support::{Client, Door, DoorConfig, batch, fetch, fetched, produce, receipt};
+use crate::support::{
+    Client, Door, DoorConfig, batch, described, fetch, fetched, produce, receipt,
+};
 
 /// A door whose deadlines are driven by tokio's paused clock.
 async fn timed_door() -> Door {
@@ -57,11 +59,13 @@ async fn a_peer_that_never_reads_is_cut_off_and_costs_bounded_memory() {
     }
     let stored = Bytes::from(vec![7; 1 << 20]);
     let mut answered = 0;
-    while answered < 64 {
-        let (message, _credit) = door.fetch.take().await.unwrap();
-        message.reply.send(Ok(fetched(stored.clone())));
-        answered += 1;
+    while described(&door).await.load.output_bytes < 16 << 20 {
+        while let Some((message, _credit)) = door.fetch.try_take() {
+            message.reply.send(Ok(fetched(stored.clone())));
+            answered += 1;
+        }
     }
+    assert!(answered < 64, "it is not read from once enough waits for it");
     let start = tokio::time::Instant::now();
     while door.metrics.connections() > 0 {
         tokio::time::advance(Duration::from_millis(100)).await;

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 pub use client::{Client, batch};
 use grus_broker::config::ConnectionConfig;
+use grus_broker::connection::{Describe, Description};
 use grus_broker::dispatch::Service;
 use grus_broker::find::Find;
-use grus_broker::listener::{Listener, ListenerParts};
+use grus_broker::listener::{ListConnections, Listener, ListenerParts};
 use grus_broker::metrics::EdgeMetrics;
 use grus_broker::registry_link::LinkRequest;
 use grus_broker::registry_link::routes::{Leader, QueuePlace, Routes, TopicRoute};
@@ -20,7 +21,7 @@ use grus_broker::scheduled::Schedules;
 use grus_broker::topic_queue::{
     Fetch, Fetched, FetchedBatch, Produce, QueueAsk, QueueHandle, Receipt,
 };
-use grus_mailbox::{Clock, FatalPort, HostHandle, Outlet, Place, Process, outlet};
+use grus_mailbox::{Clock, FatalPort, HostHandle, Outlet, Place, Process, outlet, reply};
 use grus_protocol::ids::{
     BrokerAddress, BrokerId, Durability, Offset, QueueId, QueueKey, ShardId, Term, TimestampMs,
     TopicId,
@@ -211,4 +212,15 @@ pub async fn timed_door() -> Door {
     tokio::time::pause();
     Door::open(DoorConfig { clock: Clock::simulated(TimestampMs(0)), ..DoorConfig::default() })
         .await
+}
+
+/// What the only connection says of itself.
+pub async fn described(door: &Door) -> Description {
+    let (port, page) = reply::port();
+    let list = ListConnections { after: None, connections_max: 1, reply: port };
+    door.listener.inbox(1).try_put(list).unwrap();
+    let (_, connection) = page.await.unwrap().connections.remove(0);
+    let (port, description) = reply::port();
+    connection.try_put(Describe { reply: port }).unwrap();
+    description.await.unwrap()
 }

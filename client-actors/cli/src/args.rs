@@ -57,7 +57,7 @@ impl Common {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a broker in the foreground
-    Broker(BrokerArgs),
+    Broker(DaemonArgs),
     /// Run a registry in the foreground: for several brokers
     Registry(DaemonArgs),
     /// Create, list, describe, alter or delete topics
@@ -83,7 +83,7 @@ pub enum Command {
     Quickstart(QuickstartArgs),
 }
 
-/// `grus registry`, and what `grus broker` takes as well.
+/// `grus broker` and `grus registry`
 #[derive(Debug, Args)]
 pub struct DaemonArgs {
     /// Configuration file (TOML)
@@ -95,20 +95,12 @@ pub struct DaemonArgs {
     /// Where clients (and brokers, of a registry) connect
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
+    /// Where HTTP is served (a broker's page and API, a registry's health and metrics), or off
+    #[arg(long, value_name = "ADDR")]
+    pub http: Option<String>,
     /// Print every setting in force and where it came from, and end
     #[arg(long)]
     pub print_config: bool,
-}
-
-/// `grus broker`
-#[derive(Debug, Args)]
-pub struct BrokerArgs {
-    /// What every daemon takes.
-    #[command(flatten)]
-    pub daemon: DaemonArgs,
-    /// Where the page and its API are served
-    #[arg(long, value_name = "ADDR")]
-    pub http: Option<String>,
 }
 
 /// When a receipt leaves.

@@ -4,19 +4,15 @@ use std::fmt::Display;
 
 use grus_registry::daemon::{self, RunError};
 
-use crate::args::{BrokerArgs, DaemonArgs};
+use crate::args::DaemonArgs;
 use crate::failure::Failure;
 
 /// Runs a broker in the foreground until it is told to end.
 ///
 /// # Errors
 /// Told: a port that is taken, a folder in use, a format that is newer, a setting that is wrong.
-pub fn broker(args: BrokerArgs) -> Result<(), Failure> {
-    let mut given = given(args.daemon, "broker.data");
-    if let Some(http) = args.http {
-        given.set("http.address", http);
-    }
-    grus_broker::run_from(&given).map_err(failure)
+pub fn broker(args: DaemonArgs) -> Result<(), Failure> {
+    grus_broker::run_from(&given(args, "broker.data")).map_err(failure)
 }
 
 /// Runs a registry in the foreground until it is told to end.
@@ -28,9 +24,9 @@ pub fn registry(args: DaemonArgs) -> Result<(), Failure> {
 }
 
 fn given(args: DaemonArgs, data_key: &str) -> daemon::DaemonArgs {
-    let DaemonArgs { config, data, listen, print_config } = args;
+    let DaemonArgs { config, data, listen, http, print_config } = args;
     let mut given = daemon::DaemonArgs { config, print_config, ..daemon::DaemonArgs::default() };
-    for (key, value) in [(data_key, data), ("listen.address", listen)] {
+    for (key, value) in [(data_key, data), ("listen.address", listen), ("http.address", http)] {
         if let Some(value) = value {
             given.set(key, value);
         }

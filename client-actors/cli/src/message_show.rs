@@ -70,9 +70,12 @@ fn wanted(args: &ShowArgs) -> Result<(FindBy, String), Failure> {
 fn judge(found: &FoundMessages, what: &str) -> Result<(), Failure> {
     let unsearched = found.unsearched_bytes;
     if found.messages.is_empty() {
-        let rest = match unsearched {
-            0 => String::new(),
-            bytes => format!(" in what was searched; {bytes} bytes could not be"),
+        let rest = match (found.queues_absent, unsearched) {
+            (0, 0) => String::new(),
+            (0, bytes) => format!(" in what was searched; {bytes} bytes could not be"),
+            (queues, _) => {
+                format!(" on the brokers that are there; {queues} queues have none now")
+            }
         };
         return Err(Failure::because(what, format!("no such message{rest}")));
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
+use std::sync::Arc;
 
 use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::ids::{BrokerAddress, BrokerId, Offset, QueueId, ShardId, TimestampMs};
@@ -13,12 +14,12 @@ use grus_protocol::message::{
 use grus_protocol::names::TopicName;
 
 use super::SessionLimits;
-use crate::routing::{RouteSpan, RoutingTable, TopicRoutes};
+use crate::routing::{
+    METADATA_QUEUES_MAX, RouteSpan, RoutingTable, TopicRoutes, metadata_too_large,
+};
 
 /// Most topics of one page of a listing.
 const LIST_TOPICS_MAX: usize = 1_000;
-/// Most queues in one reply of routes.
-const METADATA_QUEUES_MAX: usize = 100_000;
 /// Program and version, for people.
 const SOFTWARE: &str = concat!("grus-registry ", env!("CARGO_PKG_VERSION"));
 /// The shard named for a queue of which nobody knows where it is.
@@ -40,17 +41,18 @@ pub(crate) fn hello(
     Ok(reply)
 }
 
-/// Whether the routes of all topics at once are too much for one reply.
+/// Whether the routes of these topics, or of all when none is named, are too many for one reply.
 ///
 /// # Errors
 /// What to answer then.
 pub(crate) fn check_metadata(table: &RoutingTable, names: &[TopicName]) -> Result<(), ErrorReply> {
-    let all = || table.topics.values().map(|topic| topic.queues.len()).sum::<usize>();
-    if names.is_empty() && all() > METADATA_QUEUES_MAX {
-        let text = format!("more than {METADATA_QUEUES_MAX} queues: ask by name, or ListTopics");
-        return Err(ErrorReply::new(ErrorCode::InvalidRequest, text));
-    }
-    Ok(())
+    let count = |topic: &Arc<TopicRoutes>| topic.queues.len();
+    let queues: usize = if names.is_empty() {
+        table.topics.values().map(count).sum()
+    } else {
+        names.iter().filter_map(|name| table.topics.get(name)).map(count).sum()
+    };
+    if queues > METADATA_QUEUES_MAX { Err(metadata_too_large()) } else { Ok(()) }
 }
 
 /// Where topics are served; all of them when none is named.
@@ -100,7 +102,7 @@ pub(crate) fn page(table: &RoutingTable, ask: &ListTopics) -> ListTopicsReply {
     let from = ask.after.as_ref().map_or(Unbounded, Excluded);
     let all = table.topics.range::<TopicName, _>((from, Unbounded)).map(|(_, topic)| topic);
     let mut listed = all.filter(|topic| ask.include_system || !topic.name.is_system());
-    let summary = |topic: &std::sync::Arc<TopicRoutes>| TopicSummary {
+    let summary = |topic: &Arc<TopicRoutes>| TopicSummary {
         name: topic.name.clone(),
         id: topic.id,
         settings: topic.settings.clone(),

@@ -51,6 +51,11 @@ impl Siege {
         usage::anonymous_memory_kib(self.broker.process.pid())
     }
 
+    /// What the broker's memory is made of, for a person.
+    pub fn memory(&self) -> String {
+        usage::memory_text(self.broker.process.pid())
+    }
+
     fn receipts(&self) {
         while self.hear.try_recv().is_ok() {} // those of the time before
         for _ in 0..RECEIPTS {

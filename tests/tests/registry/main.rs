@@ -3,6 +3,8 @@
 mod alone;
 mod away;
 mod described;
+mod find;
+mod http;
 mod lost;
 mod two_brokers;
 

@@ -4,6 +4,7 @@
 //! value that belongs to one [`Process`](crate::Process), so several brokers fit in one test.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -131,6 +132,24 @@ impl Census {
     pub fn snapshot(&self) -> Vec<ActorReport> {
         let actors: Vec<_> = self.lock().actors.values().cloned().collect();
         actors.iter().map(|stats| stats.report()).collect()
+    }
+
+    /// At most `actors_max` of those that live, behind the one with number `after`, in the order in
+    /// which they started; and the number to go on behind, if there are more.
+    pub fn page(&self, after: Option<u64>, actors_max: usize) -> (Vec<ActorReport>, Option<u64>) {
+        let (some, more) = {
+            let entries = self.lock();
+            let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+            let mut behind = entries.actors.range((from, Bound::Unbounded));
+            let some: Vec<_> = behind
+                .by_ref()
+                .take(actors_max)
+                .map(|(number, stats)| (*number, Arc::clone(stats)))
+                .collect();
+            (some, behind.next().is_some())
+        };
+        let next = some.last().map(|(number, _)| *number).filter(|_| more);
+        (some.iter().map(|(_, stats)| stats.report()).collect(), next)
     }
 
     /// By kind: how the living are, and what all have done since the process started, those that

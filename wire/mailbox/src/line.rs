@@ -1,5 +1,6 @@
 //! The line behind an outlet: first in, first out, from any thread to one taker. It holds no memory
-//! while nothing waits, and little after a rush: there may be ten thousand of them.
+//! of its own while no more than one item waits, and little after a rush: there may be ten thousand
+//! of them.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,17 +11,47 @@ use tokio::sync::Notify;
 /// Most room that an empty line keeps, in items.
 const KEPT_ITEMS_MAX: usize = 64;
 
+/// What waits, in order.
+#[derive(Debug)]
+struct Items<T> {
+    /// The next one; `rest` is empty without it.
+    first: Option<T>,
+    rest: VecDeque<T>,
+}
+
+impl<T> Items<T> {
+    const fn new() -> Self {
+        Self { first: None, rest: VecDeque::new() }
+    }
+
+    fn push(&mut self, item: T) {
+        if self.first.is_none() {
+            self.first = Some(item);
+        } else {
+            self.rest.push_back(item);
+        }
+    }
+
+    fn pop(&mut self) -> Option<T> {
+        let next = self.rest.pop_front();
+        if self.rest.is_empty() && self.rest.capacity() > KEPT_ITEMS_MAX {
+            self.rest = VecDeque::new();
+        }
+        std::mem::replace(&mut self.first, next)
+    }
+}
+
 #[derive(Debug)]
 struct Line<T> {
     /// Held for a push or a pop, never for longer.
-    items: Mutex<VecDeque<T>>,
+    items: Mutex<Items<T>>,
     arrived: Notify,
     head_is_gone: AtomicBool,
     end_is_gone: AtomicBool,
 }
 
 impl<T> Line<T> {
-    fn items(&self) -> MutexGuard<'_, VecDeque<T>> {
+    fn items(&self) -> MutexGuard<'_, Items<T>> {
         self.items.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -36,7 +67,7 @@ pub(crate) struct LineHead<T>(Arc<Line<T>>);
 /// An empty line.
 pub(crate) fn line<T>() -> (LineEnd<T>, LineHead<T>) {
     let line = Arc::new(Line {
-        items: Mutex::default(),
+        items: Mutex::new(Items::new()),
         arrived: Notify::new(),
         head_is_gone: AtomicBool::new(false),
         end_is_gone: AtomicBool::new(false),
@@ -52,7 +83,7 @@ impl<T> LineEnd<T> {
             if self.0.head_is_gone.load(Ordering::Acquire) {
                 return Err(item);
             }
-            items.push_back(item);
+            items.push(item);
         }
         self.0.arrived.notify_one();
         Ok(())
@@ -84,12 +115,7 @@ impl<T> LineHead<T> {
 
     /// The next item if there is one now.
     pub(crate) fn try_take(&mut self) -> Option<T> {
-        let mut items = self.0.items();
-        let item = items.pop_front();
-        if items.is_empty() && items.capacity() > KEPT_ITEMS_MAX {
-            *items = VecDeque::new();
-        }
-        item
+        self.0.items().pop()
     }
 }
 
@@ -98,7 +124,7 @@ impl<T> Drop for LineHead<T> {
         let left = {
             let mut items = self.0.items();
             self.0.head_is_gone.store(true, Ordering::Release);
-            std::mem::take(&mut *items)
+            std::mem::replace(&mut *items, Items::new())
         };
         drop(left); // outside of the lock: an item may push when it is dropped
     }
@@ -119,7 +145,17 @@ mod tests {
             assert_eq!(head.take().await, Some(item));
         }
         assert_eq!(head.take().await, None);
-        assert!(head.0.items().capacity() <= KEPT_ITEMS_MAX, "the rush is over");
+        assert!(head.0.items().rest.capacity() <= KEPT_ITEMS_MAX, "the rush is over");
+    }
+
+    #[tokio::test]
+    async fn a_question_and_its_answer_at_a_time_take_no_memory() {
+        let (end, mut head) = line();
+        for item in 0..100 {
+            end.push(item).unwrap();
+            assert_eq!(head.take().await, Some(item));
+        }
+        assert_eq!(head.0.items().rest.capacity(), 0);
     }
 
     #[tokio::test]

@@ -3,6 +3,10 @@
 
 import { Table, ago, ask, bytes, duration, el, filterBox, head, moment, number, preview } from './parts.js';
 
+/** Most rows that a listing is asked for. */
+const LISTED_MAX = 10_000;
+const ACTORS_MAX = 1_000;
+
 const browseLink = (topic, queue, text) =>
   el('a', { href: `#/messages?${new URLSearchParams({ topic, queue, from: 'newest' })}` }, text);
 
@@ -29,11 +33,12 @@ export function queues(main) {
     const some = rows.filter((row) => row.topic.toLowerCase().includes(only));
     table.show(some);
     const messages = some.reduce((sum, row) => sum + row.messageNumber, 0);
-    note.textContent = `${number(some.length)} queues, ${number(messages)} messages`;
+    const first = rows.length < LISTED_MAX ? '' : 'of the first ';
+    note.textContent = `${first}${number(some.length)} queues, ${number(messages)} messages`;
   };
   const filter = filterBox('Filter by topic', (text) => { only = text; show(); });
   main.replaceChildren(head('Queues', note, filter), table.node);
-  return async () => { rows = await ask('/queue/list'); show(); };
+  return async () => { rows = await ask('/queue/list', { max: LISTED_MAX }); show(); };
 }
 
 export function topics(main) {
@@ -201,11 +206,13 @@ export function actors(main) {
   });
   const show = () => each.show(rows.filter((row) => `${row.kind}/${row.name}`.toLowerCase().includes(only)));
   const filter = filterBox('Filter by kind or name', (text) => { only = text; show(); });
-  main.replaceChildren(head('Actors'), kinds.node, el('h2', {}, 'Each one'), el('div', { class: 'head' }, filter), each.node);
+  const note = el('span', { class: 'note' });
+  main.replaceChildren(head('Actors', note), kinds.node, el('h2', {}, 'Each one'), el('div', { class: 'head' }, filter), each.node);
   return async () => {
-    const answer = await ask('/actors');
+    const answer = await ask('/actors', { max: ACTORS_MAX });
     kinds.show(answer.kinds);
     rows = answer.actors;
+    note.textContent = answer.next === null ? '' : `the first ${number(rows.length)} one by one`;
     show();
   };
 }

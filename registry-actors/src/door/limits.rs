@@ -1,4 +1,6 @@
-//! How many connections there may be. Pure.
+//! How many connections there may be, and what a failed accept means. Pure.
+
+use std::io;
 
 /// Descriptors that connections leave to the log, the registry and HTTP.
 const RESERVED_MAX: u64 = 512;
@@ -12,6 +14,25 @@ pub fn connections_within(configured: u32, descriptors: Option<u64>) -> u32 {
     let reserved = RESERVED_MAX.min(descriptors.div_ceil(2));
     let room = u32::try_from(descriptors - reserved).unwrap_or(u32::MAX);
     configured.min(room.max(1))
+}
+
+/// Whether an accept failed for a reason that lies with the connection, not with this process
+/// (accept(2), "Error handling").
+#[must_use]
+pub fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown,
+        NetworkUnreachable,
+    };
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionReset
+            | HostUnreachable
+            | Interrupted
+            | NetworkDown
+            | NetworkUnreachable
+    )
 }
 
 #[cfg(test)]
