@@ -73,6 +73,19 @@ impl Peer {
         }
     }
 
+    /// Sends as much of these bytes as the broker takes now; a whole frame, or nothing more ever, as the
+    /// rest of one is not sent again.
+    ///
+    /// # Errors
+    /// When the broker has closed the connection.
+    pub fn send_some(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.set_write_timeout(Some(Duration::from_millis(1)))?;
+        match self.stream.write(bytes) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            other => other.map(|_| ()),
+        }
+    }
+
     /// Sends a request without a body.
     pub fn ask<R: Request>(&mut self, correlation: u64, request: &R) {
         self.send(&framed(correlation, request, &[]));
