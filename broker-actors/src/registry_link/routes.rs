@@ -1,6 +1,7 @@
 //! The routes as connections see them: a snapshot, replaced as a whole. Pure.
 
-use std::collections::BTreeMap;
+mod shelves;
+
 use std::sync::Arc;
 
 use grus_protocol::error::{ErrorCode, ErrorDetail, ErrorReply};
@@ -9,6 +10,7 @@ use grus_protocol::message::{QueueRoute, TopicMetadata, TopicSettings, TopicSumm
 use grus_protocol::names::TopicName;
 
 use crate::topic_queue::QueueHandle;
+use shelves::Shelves;
 
 /// Most topics of one page of a listing.
 pub const LIST_TOPICS_MAX: usize = 1_000;
@@ -17,14 +19,14 @@ const ABSENT_RETRY_AFTER_MS: u32 = 200;
 /// How long a client waits before it asks again for a topic that is being opened.
 const OPENING_RETRY_AFTER_MS: u32 = 20;
 
-/// All topics this broker knows, at one instant.
+/// All topics this broker knows, at one instant. A clone shares all but what is changed in it.
 #[derive(Debug, Clone, Default)]
 pub struct Routes {
     /// Grows with every change.
     pub version: u64,
     /// All brokers that are there.
     pub brokers: Vec<BrokerAddress>,
-    topics: BTreeMap<TopicName, Arc<TopicRoute>>,
+    topics: Shelves,
 }
 
 /// One topic.
@@ -70,7 +72,7 @@ pub const NO_SHARD: ShardId = ShardId(u32::MAX);
 impl Routes {
     /// Puts a topic in, or in place of what bore its name.
     pub fn put(&mut self, topic: TopicRoute) {
-        self.topics.insert(topic.name.clone(), Arc::new(topic));
+        self.topics.put(Arc::new(topic));
     }
 
     /// Takes a topic out.
@@ -86,7 +88,7 @@ impl Routes {
 
     /// All topics, in order of their names.
     pub fn topics(&self) -> impl Iterator<Item = &Arc<TopicRoute>> {
-        self.topics.values()
+        self.topics.iter()
     }
 
     /// How many topics there are.
@@ -98,7 +100,7 @@ impl Routes {
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.topics.is_empty()
+        self.topics.len() == 0
     }
 
     /// A page of the listing, and whether there is more.
@@ -109,17 +111,12 @@ impl Routes {
         topics_max: u32,
         include_system: bool,
     ) -> (Vec<TopicSummary>, bool) {
-        use std::ops::Bound::{Excluded, Unbounded};
         let wanted = match topics_max {
             0 => LIST_TOPICS_MAX,
             some => LIST_TOPICS_MAX.min(some as usize),
         };
-        let from = after.map_or(Unbounded, Excluded);
-        let mut listed = self
-            .topics
-            .range::<TopicName, _>((from, Unbounded))
-            .map(|(_, topic)| topic)
-            .filter(|topic| include_system || !topic.name.is_system());
+        let mut listed =
+            self.topics.behind(after).filter(|topic| include_system || !topic.name.is_system());
         let page = listed.by_ref().take(wanted).map(|topic| topic.summary()).collect();
         (page, listed.next().is_some())
     }
