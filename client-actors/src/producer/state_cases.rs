@@ -174,7 +174,9 @@ fn a_queue_that_moves_to_a_broker_without_the_codec_goes_on_plain_under_the_same
     let again = all_sent(&mut state);
     assert_eq!(sequences(&again), [1, 2, 3, 4, 5]);
     assert!(again.iter().all(|one| one.link == NEW && compression(one) == Compression::None));
-    again.iter().for_each(|one| state.stored(QUEUE, one.serial, receipt()));
+    for one in &again {
+        state.stored(QUEUE, one.serial, receipt());
+    }
     let results: Vec<_> = (1..=6).map(|number| (number, Ok(()))).collect();
     assert_eq!(ended(&mut state), results);
     // And back again: what comes from here on is compressed.
