@@ -133,6 +133,8 @@ impl Weigh for Answered {}
 #[derive(Debug)]
 pub(crate) struct IdentityAnswered {
     source: Option<LinkId>,
+    /// Of the question: an earlier one's answer is shut out by the one asked for after it.
+    number: u64,
     answer: Result<Frame, Dropped>,
 }
 
@@ -145,6 +147,9 @@ pub(crate) struct ProducerActor {
     state: ProducerState<(Reply, Credit), Port<Flushed>>,
     links: HashMap<LinkId, OpenLink>,
     own: Option<OwnInboxes>,
+    /// The number of the last question for an identity, of whichever life, and that of each source.
+    identity_asks: u64,
+    identity_asked: HashMap<Option<LinkId>, u64>,
     is_stopping: bool,
 }
 
@@ -180,8 +185,16 @@ impl ProducerActor {
         lives: u32,
     ) -> Self {
         let state = ProducerState::new(&config, BatchLimits::PRODUCE, seed, guard, lives);
-        let (links, own, is_stopping) = (HashMap::new(), None, false);
-        Self { config, router, state, links, own, is_stopping }
+        Self {
+            config,
+            router,
+            state,
+            links: HashMap::new(),
+            own: None,
+            identity_asks: u64::from(lives) << 32,
+            identity_asked: HashMap::new(),
+            is_stopping: false,
+        }
     }
 
     /// Does all there is to do, once for many messages.
@@ -259,8 +272,11 @@ impl ProducerActor {
             }
             Need::Identity(source) => {
                 let to = own.identities.clone();
+                self.identity_asks += 1;
+                let number = self.identity_asks;
+                self.identity_asked.insert(source, number);
                 let answer = Port::call(move |answer| {
-                    let _ = to.try_put(IdentityAnswered { source, answer });
+                    let _ = to.try_put(IdentityAnswered { source, number, answer });
                 });
                 let frame = encode(&InitProducer { name: self.config.name.clone() }, 0);
                 // A port that is dropped answers, too.
@@ -401,6 +417,9 @@ impl Receive<Answered> for ProducerActor {
 
 impl Receive<IdentityAnswered> for ProducerActor {
     fn receive(&mut self, answered: IdentityAnswered, _: Credit, room: &mut Room<'_, Self>) {
+        if self.identity_asked.get(&answered.source) != Some(&answered.number) {
+            return; // of an earlier question, perhaps of a life before: its epoch is fenced
+        }
         let reply: Result<InitProducerReply, Refusal> = match answered.answer {
             Ok(frame) => reply_of(&frame),
             Err(Dropped) => Err(unavailable("connection lost")),

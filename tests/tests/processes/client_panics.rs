@@ -150,6 +150,33 @@ fn a_producer_that_panics_under_load_loses_nothing_acknowledged_and_keeps_the_or
 }
 
 #[test]
+fn a_named_producer_that_panics_while_it_asks_for_its_name_does_not_shut_itself_out() {
+    let home = Home::new();
+    let _broker = home.start();
+    create(&home, "t", QUEUES);
+    block_on(async {
+        let client = client(&home);
+        client.ready().await.expect("a broker");
+        for round in 0..8_usize {
+            let mut config = ProducerConfig::named("t", "billing").expect("names");
+            config.retries = 19;
+            let producer = client.producer(config).expect("a producer");
+            for number in 0..PANICS {
+                let sent = producer.enqueue(Message::new("x")).await.expect("room");
+                producer.inject_panic();
+                match sent.await {
+                    Ok(_) | Err(SendError::Closed { .. }) => {}
+                    other => panic!("round {round}, panic {number}: {other:?}"),
+                }
+            }
+            producer.send(Message::new("last")).await.expect("it is the newest of its name");
+            producer.close().await.expect("an open producer");
+        }
+        client.close().await;
+    });
+}
+
+#[test]
 fn a_producer_loses_nothing_when_links_or_the_router_under_it_panic() {
     const ROUND: usize = 2_000;
     let home = Home::new();
