@@ -127,7 +127,11 @@ impl Leader {
         let (port, answer) = reply::port();
         let (frame, body) = (encode(&make(way.topic_id), 0), bytes::Bytes::new());
         let call = Call { session, frame, body, answer: Some(port) };
-        way.calls.put(call).await.map_err(|_stopped| Unanswered::Closed)?;
+        if way.calls.put(call).await.is_err() {
+            // That link is gone; with the client, or another one leads there.
+            let closed = self.doors.find.is_stopped();
+            return if closed { Err(Unanswered::Closed) } else { Ok(None) };
+        }
         Ok(answer.await.ok())
     }
 
