@@ -282,7 +282,7 @@ mod tests {
         let mut near = Near::new(TimestampMs(0), &sets);
         let (mut given, mut last) = (0, (TimestampMs(0), TimerId::FIRST));
         loop {
-            near.load(TimestampMs(5_000), &mut sets);
+            while near.load(TimestampMs(5_000), &mut sets) {}
             assert!(near.wheel.len() <= NEAR_MAX);
             let Some(timer) = near.take(TimestampMs(5_000)) else { break };
             assert!(timer > last);
