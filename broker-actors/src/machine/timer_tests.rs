@@ -276,7 +276,23 @@ impl Trio {
             .collect();
         wanted.dedup();
         assert_eq!(low, wanted);
+        self.check_bytes();
         self.check_order();
+    }
+
+    /// Bytes are told where something lies, and nowhere else.
+    fn check_bytes(&self) {
+        let timers = self.machine.timers();
+        let bounds = [self.moment.index / 4, self.moment.index / 2, self.moment.index];
+        let mut from = 0;
+        for (bytes, bound) in timers.bytes_below(&bounds).into_iter().zip(bounds) {
+            let is_there = self.pending.values().any(|known| (from..=bound).contains(&known.at.0));
+            // A run that lies on one side of a bound is taken as a whole, with batches that are over.
+            assert!(bytes > 0 || !is_there, "{from} to {bound}: nothing");
+            from = bound + 1;
+        }
+        let all: u64 = timers.bytes_below(&[u64::MAX]).iter().sum();
+        assert_eq!(all > 0, !self.pending.is_empty());
     }
 
     /// By due time, as the wheel asks.

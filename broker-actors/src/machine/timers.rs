@@ -32,12 +32,14 @@ pub(super) struct Held {
     order: Option<Box<[u16]>>,
     /// No timer of it is due earlier.
     min_due: TimestampMs,
+    /// Of all its batches.
+    bytes: u64,
 }
 
 impl Held {
     fn new(content: Tracked<Content>) -> Self {
-        let min_due = content.get().min_due();
-        Self { content, done: Tracked::saved(Done::default(), 0), order: None, min_due }
+        let (min_due, bytes) = (content.get().min_due(), content.get().bytes());
+        Self { bytes, content, done: Tracked::saved(Done::default(), 0), order: None, min_due }
     }
 
     fn pending(&self) -> usize {
@@ -180,17 +182,28 @@ impl Timers {
         batches.take(batches_max).collect()
     }
 
-    /// Bytes of the batches with a pending timer by where they lie: at or below the first of
-    /// `bounds`, between it and the second, and so on. Beyond the last is left out.
+    /// About how many bytes of batches with a pending timer lie at or below the first of `bounds`,
+    /// between it and the second, and so on; 0 only where there are none. Beyond the last is left
+    /// out. Looks at each run, and at the batches of those that lie on both sides of a bound.
     #[must_use]
     pub fn bytes_below(&self, bounds: &[u64]) -> Vec<u64> {
         let mut bytes = vec![0; bounds.len()];
         let last = bounds.last().copied().unwrap_or(0);
+        let part_of = |index: u64| bounds.partition_point(|bound| *bound < index);
         for (_, held) in self.runs.iter().take_while(|(run, _)| run.index <= last) {
-            for (_, at, length, _) in held.content.get().live_batches(held.done.get()) {
-                let bound = bounds.partition_point(|bound| *bound < at.index);
-                if let Some(bytes) = bytes.get_mut(bound) {
-                    *bytes += u64::from(length);
+            let (content, done) = (held.content.get(), held.done.get());
+            if let Some((first, last)) = content.unmoved_range()
+                && part_of(first) == part_of(last)
+            {
+                let share = held.bytes * held.pending() as u64 / content.len().max(1) as u64;
+                if let Some(bytes) = bytes.get_mut(part_of(first)) {
+                    *bytes += share.max(1);
+                }
+                continue;
+            }
+            for (_, at, length, _) in content.live_batches(done) {
+                if let Some(bytes) = bytes.get_mut(part_of(at.index)) {
+                    *bytes += u64::from(length).max(1);
                 }
             }
         }

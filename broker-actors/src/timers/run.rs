@@ -157,6 +157,20 @@ impl Content {
         self.moved.shrink_to_fit();
     }
 
+    /// Bytes of all its batches.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.rows.iter().map(|row| u64::from(row.length)).sum()
+    }
+
+    /// Log indexes of its first and last entry, if nothing of it was carried on.
+    #[must_use]
+    pub fn unmoved_range(&self) -> Option<(u64, u64)> {
+        let last = self.rows.len().checked_sub(1)?;
+        let range = (self.id_of_row(0).index, self.id_of_row(last).index);
+        self.moved.is_empty().then_some(range)
+    }
+
     /// The queues that have, or had, a timer in it.
     pub fn queues(&self) -> impl Iterator<Item = QueueKey> + '_ {
         self.queues.iter().copied()

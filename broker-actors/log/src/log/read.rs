@@ -90,12 +90,14 @@ impl<D: Disk> Log<D> {
         Some(Entry { kind, term: id.term, index: id.index, payload })
     }
 
-    /// The oldest segments, as far as all their entries lie at or below `index`: the last entry of
-    /// each, and its bytes.
+    /// The oldest segments that take no more entries, as far as all of theirs lie at or below
+    /// `index`: the last entry of each, and its bytes.
     pub fn segments_below(&self, index: u64) -> Vec<(u64, u64)> {
+        let full = self.segments.len().saturating_sub(1);
         let ends = self
             .segments
             .iter()
+            .take(full)
             .filter_map(|segment| Some((segment.table.last_index()?, u64::from(segment.end))));
         ends.take_while(|(last, _)| *last <= index).collect()
     }

@@ -60,6 +60,7 @@ impl Machine {
             });
             content.push(batch);
             held.order = None;
+            held.bytes += u64::from(batch.length);
             held.min_due = batch.due.iter().copied().fold(held.min_due, TimestampMs::min);
         }
         self.timers.added(batch.queue, batch.first, batch.due);
@@ -198,6 +199,7 @@ impl Machine {
         }
         held.order = None;
         held.min_due = content.min_due();
+        held.bytes = content.bytes();
         *held.content.change(|hash| {
             *digest ^= hash;
             dirty.insert(PartKey::TimerRun(run));
