@@ -80,6 +80,9 @@ pub struct LoadArgs {
     /// when it was sent [default: as fast as receipts come]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
     pub rate: Option<u64>,
+    /// Deliver every message so long after the broker took it; `bench produce` alone
+    #[arg(long, value_parser = units::duration, value_name = "TIME")]
+    pub delay: Option<Duration>,
 }
 
 impl LoadArgs {
@@ -102,6 +105,7 @@ impl LoadArgs {
             connections: self.connections,
             time: self.time,
             rate: self.rate,
+            delay: self.delay,
         })
     }
 }

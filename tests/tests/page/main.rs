@@ -360,3 +360,28 @@ fn every_view_fits_wide_and_narrow_windows_light_and_dark() {
     }
     unharmed(&browser, &[]);
 }
+
+#[test]
+fn what_is_scheduled_is_shown_as_it_is_and_goes_when_it_is_recalled() {
+    let Some(browser) = Browser::start() else { return };
+    let home = Home::new();
+    let broker = home.start();
+    create(&home, "later");
+    let bodies = [b"<script>window.harmed = 3</script>".to_vec(), b"plain".to_vec()];
+    produce(&home, "later", &bodies, &["--delay", "1h"]);
+    produce(&home, "later", &[b"first".to_vec()], &["--delay", "30m"]);
+    open(&browser, &home, "scheduled");
+    browser.wait_for("three rows", &format!("{CELLS}.length === 3"), &json!("Scheduled"));
+    let listed = json_of(&broker, "/scheduled");
+    assert_eq!(listed["pending"], 3);
+    let shown = cells(&browser, "Scheduled");
+    for (row, message) in shown.iter().zip(listed["messages"].as_array().unwrap()) {
+        let body = message["message"]["body"]["value"].as_str().unwrap();
+        let handle = message["handle"].as_str().unwrap();
+        assert_eq!((row[2].as_str(), row[4].as_str(), row[6].as_str()), ("later", handle, body));
+    }
+    assert_eq!(shown[0][6], "first", "the earliest first");
+    home.grus(&["delay", "recall", &shown[0][4]]).ok();
+    browser.wait_for("two rows, by itself", &format!("{CELLS}.length === 2"), &json!("Scheduled"));
+    unharmed(&browser, &[]);
+}

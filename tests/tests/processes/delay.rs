@@ -1,5 +1,7 @@
 //! Messages for later on real processes: S12 to S15, recall, listings, topics of kind delay.
 
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use grus_client::{
@@ -14,6 +16,9 @@ use crate::{create, kept};
 
 /// How late a message may be on a machine that has time for it.
 const LATE_MS_MAX: u64 = 50;
+/// Threads that a message which is due comes through: the wheel's, the disk's, the writer's, the
+/// reader's. Each may be let down by a machine that is busy with other tests.
+const HOPS: u64 = 4;
 /// Longest that anything may take that is due, on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// Kills, or what `GRUS_TEST_ROUNDS` says.
@@ -58,6 +63,25 @@ async fn send(producer: &Producer, body: &str, due_ms: u64) -> Receipt {
     receipt
 }
 
+/// Runs `work`; what it answers, and how long this machine let a thread wait meanwhile that was to
+/// go on after a millisecond.
+async fn with_stalls_ms<T>(work: impl Future<Output = T>) -> (T, u64) {
+    let (over, is_over) = channel::<()>();
+    let watching = thread::spawn(move || {
+        let mut worst = Duration::ZERO;
+        loop {
+            let watch = Watch::start();
+            match is_over.recv_timeout(Duration::from_millis(1)) {
+                Err(RecvTimeoutError::Timeout) => worst = worst.max(watch.elapsed()),
+                _ => return u64::try_from(worst.as_millis()).unwrap_or(u64::MAX),
+            }
+        }
+    });
+    let answer = work.await;
+    drop(over);
+    (answer, watching.join().expect("it only waits"))
+}
+
 /// The next message, which must come within `limit`.
 async fn next(reader: &mut Reader, limit: Duration) -> Delivered {
     let next = tokio::time::timeout(limit, reader.next()).await;
@@ -80,30 +104,22 @@ fn s12_delays_up_to_years_and_none_is_early() {
     block_on(async {
         let client = connect(&home).await;
         let (producer, mut reader) = (producer(&client, "t"), reader(&client, "t"));
-        let mut lateness_ms = Vec::new();
-        // A machine that is busy may be late itself: the best of three.
-        for attempt in 0..3 {
-            let begun_ms = now_ms();
-            let dues = [500, 10_000, 3_600_000, 30 * DAY_MS, 730 * DAY_MS];
-            for delay_ms in dues {
-                send(&producer, &delay_ms.to_string(), begun_ms + delay_ms).await;
-            }
-            lateness_ms.clear();
-            for delay_ms in [500, 10_000] {
-                let message = next(&mut reader, PATIENCE).await;
-                let (arrived_ms, due_ms) = (now_ms(), begun_ms + delay_ms);
-                assert_eq!(text(&message), delay_ms.to_string());
-                assert!(message.stored.0 >= due_ms && arrived_ms >= due_ms, "early");
-                lateness_ms.push(arrived_ms - due_ms);
-            }
-            println!("attempt {attempt}: {lateness_ms:?} ms late");
-            if lateness_ms.iter().all(|late| *late <= LATE_MS_MAX) {
-                break;
-            }
+        let begun_ms = now_ms();
+        for delay_ms in [500, 10_000, 3_600_000, 30 * DAY_MS, 730 * DAY_MS] {
+            send(&producer, &delay_ms.to_string(), begun_ms + delay_ms).await;
         }
-        assert!(lateness_ms.iter().all(|late| *late <= LATE_MS_MAX), "{lateness_ms:?} ms late");
+        for delay_ms in [500, 10_000] {
+            let due_ms = begun_ms + delay_ms;
+            let (message, stalls_ms) = with_stalls_ms(next(&mut reader, PATIENCE)).await;
+            let arrived_ms = now_ms();
+            assert_eq!(text(&message), delay_ms.to_string());
+            assert!(message.stored.0 >= due_ms && arrived_ms >= due_ms, "early");
+            let late_ms = arrived_ms - due_ms;
+            println!("{late_ms} ms late, while a thread of this machine waited {stalls_ms} ms");
+            assert!(late_ms <= LATE_MS_MAX + HOPS * stalls_ms, "{late_ms} ms late");
+        }
         let waiting = client.count_scheduled(&ScheduledFilter::default()).await;
-        assert_eq!(waiting.expect("a count") % 3, 0, "an hour, a month, two years");
+        assert_eq!(waiting.expect("a count"), 3, "an hour, a month, two years");
         client.close().await;
     });
 }

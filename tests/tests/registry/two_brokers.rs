@@ -116,3 +116,44 @@ fn s5_a_send_outlives_its_broker_while_the_registry_watches() {
     assert_eq!(sender.join().expect("it ends").json().len(), 1);
     assert_eq!(bodies(&[home.listen], "t", 1), ["late"]);
 }
+
+#[test]
+fn what_is_scheduled_on_all_brokers_is_one_list() {
+    let home = quick_registry();
+    let _registry = home.start();
+    let (one, two) = (home.broker(), home.broker());
+    let (_first, _second) = (one.start(), two.start());
+    let at = [home.listen];
+    grus_at(&at, &["topic", "create", "t", "--queues", "4"], b"").ok();
+    let mut expected = Vec::new();
+    for queue in 0..4 {
+        for hours in [4 - queue, 6] {
+            let (queue, delay) = (queue.to_string(), format!("{hours}h"));
+            let produce = ["produce", "t", "--queue", &queue, "--delay", &delay, "--json"];
+            let receipt = grus_at(&at, &produce, b"later\n").ok().json();
+            expected.push((hours, receipt[0]["handle"].as_str().expect("a handle").to_owned()));
+        }
+    }
+    // From the registry, and from either broker, by pages of any size.
+    for from in [home.listen, one.listen, two.listen] {
+        for topic in [&["t"][..], &[]] {
+            let list = [&["delay", "list", "--json"], topic].concat();
+            let listed = grus_at(&[from], &list, b"").ok().json();
+            let text = |one: &serde_json::Value, name: &str| one[name].as_str().map(str::to_owned);
+            let dues: Vec<_> = listed.iter().map(|one| text(one, "due")).collect();
+            assert!(dues.is_sorted(), "{dues:?}");
+            let mut handles: Vec<_> = listed.iter().filter_map(|one| text(one, "handle")).collect();
+            handles.sort();
+            let mut all: Vec<_> = expected.iter().map(|(_, handle)| handle.clone()).collect();
+            all.sort();
+            assert_eq!(handles, all, "from {from}");
+            let count = [&["delay", "list", "--count"], topic].concat();
+            assert_eq!(grus_at(&[from], &count, b"").ok().text().trim(), "8");
+        }
+    }
+    // Each is recalled where it waits.
+    let handles: Vec<&str> = expected.iter().map(|(_, handle)| handle.as_str()).collect();
+    grus_at(&[one.listen], &[&["delay", "recall"], &handles[..]].concat(), b"").ok();
+    let left = grus_at(&at, &["delay", "list", "--count"], b"").ok().text();
+    assert_eq!(left.trim(), "0");
+}

@@ -32,6 +32,8 @@ pub struct Load {
     pub time: Duration,
     /// Messages a second to send, over all connections; none: as fast as receipts come.
     pub rate: Option<u64>,
+    /// How long after they are taken messages are due; none: they are not scheduled.
+    pub delay: Option<Duration>,
 }
 
 /// What came of it.
@@ -152,8 +154,12 @@ async fn lane_of(
         let has_room = going && out.len() < load.in_flight;
         let due = pace.map_or(now, |pace| pace.due(batches));
         if has_room && due <= now {
+            let message = |body| match load.delay {
+                None => Message::new(body),
+                Some(delay) => Message::new(body).delay(delay),
+            };
             let batch: Vec<Message> =
-                bodies.make(sent, load.batch).into_iter().map(Message::new).collect();
+                bodies.make(sent, load.batch).into_iter().map(message).collect();
             sent += load.batch as u64;
             batches += 1;
             let pending = producer.enqueue_batch(batch).await.map_err(|error| told(&error))?;
