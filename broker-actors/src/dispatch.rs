@@ -139,11 +139,11 @@ impl Dispatcher {
         &self.service.http_address
     }
 
-    /// Hands one request on, or answers it. What is rare is boxed: ten thousand idle connections
+    /// Hands one request on, or answers it. What may wait is boxed: ten thousand idle connections
     /// each hold room for the largest of these.
     pub async fn dispatch(&mut self, request: Request, reply: ReplyTo, gate: &Rc<Gate>) {
         match request {
-            Request::Produce(produce, body) => self.produce(produce, body, reply).await,
+            Request::Produce(produce, body) => Box::pin(self.produce(produce, body, reply)).await,
             Request::Fetch(fetch) => self.fetch(&fetch, reply),
             Request::Credit(ask) => {
                 self.heard(ask.subscription);

@@ -5,7 +5,7 @@
 
 use std::io;
 
-use grus_log::{FindTable, TableSource};
+use grus_log::find::{FindTable, TableSource};
 
 const BLOCK: usize = 4096;
 
