@@ -17,10 +17,12 @@
 //! | 81 | Release | see [`delay`] |
 //! | 82 | Recall | see [`delay`] |
 //! | 83 | Roll | see [`delay`] |
+//! | 84 to 87 | Recurring | see [`recurring`] |
 //!
-//! Kinds 84 to 95 are kept for schedules, 96 to 127 for groups and acknowledgements.
+//! Kinds 88 to 95 are kept for schedules, 96 to 127 for groups and acknowledgements.
 
 pub mod delay;
+pub mod recurring;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use grus_protocol::ids::{
@@ -32,6 +34,7 @@ use grus_protocol::names::{ProducerName, TopicName};
 use crate::codec::{CodecError, Decoder, put_text};
 use crate::timers::TimerId;
 use delay::{KIND_RECALL, KIND_RELEASE, KIND_ROLL, KIND_SCHEDULE, ReleasedBatch, Scheduling};
+use recurring::{KIND_SCHEDULE_CREATE, KIND_SCHEDULE_RUN, Recurring};
 
 /// Item kind of [`Command::Append`].
 pub const KIND_APPEND: u16 = 64;
@@ -51,7 +54,7 @@ pub const KIND_FENCE: u16 = 70;
 /// Whether an item of this kind can be read.
 #[must_use]
 pub const fn is_known(kind: u16) -> bool {
-    matches!(kind, KIND_APPEND..=KIND_FENCE | KIND_SCHEDULE..=KIND_ROLL)
+    matches!(kind, KIND_APPEND..=KIND_FENCE | KIND_SCHEDULE..=KIND_SCHEDULE_RUN)
 }
 
 /// Bytes before the batch in an Append item: a batch lies at the item's position plus this.
@@ -175,6 +178,8 @@ pub enum Command {
         /// The batch, byte for byte as it was.
         batch: Bytes,
     },
+    /// Something about a schedule of recurring messages.
+    Recurring(Recurring),
 }
 
 impl Command {
@@ -192,6 +197,7 @@ impl Command {
             Self::Release { .. } => KIND_RELEASE,
             Self::Recall { .. } => KIND_RECALL,
             Self::Roll { .. } => KIND_ROLL,
+            Self::Recurring(item) => item.kind(),
         }
     }
 
@@ -224,6 +230,7 @@ impl Command {
             Self::Roll { queue, timer, batch } => {
                 return delay::encode_roll(*queue, *timer, batch);
             }
+            Self::Recurring(item) => return item.encode(),
             Self::TopicConfig(_) => {}
             Self::TopicDrop { topic } => {
                 out.put_bytes(0, 7);
@@ -272,6 +279,9 @@ impl Command {
             KIND_RELEASE => delay::decode_release(decoder),
             KIND_RECALL => delay::decode_recall(decoder),
             KIND_ROLL => delay::decode_roll(decoder),
+            KIND_SCHEDULE_CREATE..=KIND_SCHEDULE_RUN => {
+                Recurring::decode(kind, decoder).map(Self::Recurring)
+            }
             _ => decode_retain(decoder).map(Self::Retain),
         }
     }

@@ -82,6 +82,12 @@ pub enum QueueError {
     /// The topic remembers no dedup keys, so it takes none.
     #[error("the topic takes no dedup keys: its dedup_window_ms is 0")]
     NoDedup,
+    /// The queue has no such schedule.
+    #[error("the queue has no schedule of this name")]
+    UnknownSchedule,
+    /// The queue has a schedule of this name.
+    #[error("the queue has a schedule of this name")]
+    ScheduleExists,
     /// The offset lies outside the queue.
     #[error("offset is outside of {log_start} to {end_offset}")]
     OffsetOutOfRange {
@@ -133,6 +139,8 @@ impl QueueError {
             Self::BatchTooLarge { .. } => ErrorCode::BatchTooLarge,
             Self::MalformedBatch => ErrorCode::MalformedBatch,
             Self::NoDedup => ErrorCode::RecordNotAllowed,
+            Self::UnknownSchedule => ErrorCode::UnknownSchedule,
+            Self::ScheduleExists => ErrorCode::ScheduleExists,
             Self::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
             Self::Diverged { .. } => ErrorCode::Diverged,
             Self::CorruptRange { .. } => ErrorCode::CorruptRange,
@@ -181,6 +189,8 @@ impl From<Refusal> for QueueError {
             Refusal::Limit { what, limit } => Self::Limit { what, limit },
             Refusal::MalformedBatch => Self::MalformedBatch,
             Refusal::NoDedup => Self::NoDedup,
+            Refusal::UnknownSchedule => Self::UnknownSchedule,
+            Refusal::ScheduleExists => Self::ScheduleExists,
         }
     }
 }

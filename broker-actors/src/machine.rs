@@ -7,6 +7,7 @@
 //! * [`queue`]: offsets, visible start, counts of a queue.
 //! * [`window`]: the last batches of a producer on a queue, for idempotence.
 //! * [`timers`]: messages that are stored and seen later.
+//! * [`schedules`]: what sends messages again and again.
 //! * `dedup`: which dedup keys a queue has stored of late.
 //! * [`part`]: the names under which parts of the state are saved; [`Machine::freeze`] and
 //!   [`Machine::frozen_parts`] give those that changed, or all, [`Machine::restore`] reads them back.
@@ -14,6 +15,7 @@
 pub mod landed;
 pub mod part;
 pub mod queue;
+pub mod schedules;
 pub mod timers;
 pub mod window;
 
@@ -31,6 +33,8 @@ mod dedup_tests;
 mod hostile_tests;
 #[cfg(test)]
 pub(crate) mod model_tests;
+#[cfg(test)]
+mod schedule_tests;
 #[cfg(test)]
 mod timer_tests;
 
@@ -57,6 +61,7 @@ pub use freeze::{SLICE_BYTES_MAX, SLICE_PARTS_MAX};
 use part::PartKey;
 use produce::{Later, NamedProducer};
 use queue::{QueueNumbers, QueueState};
+use schedules::Schedules;
 use timers::Timers;
 
 /// Most topics a shard hosts queues of.
@@ -156,6 +161,12 @@ pub enum Refusal {
     /// The topic remembers no dedup keys.
     #[error("the topic takes no dedup keys: its dedup_window_ms is 0")]
     NoDedup,
+    /// The queue has no such schedule.
+    #[error("unknown schedule")]
+    UnknownSchedule,
+    /// The queue has a schedule of this name.
+    #[error("schedule exists")]
+    ScheduleExists,
 }
 
 /// What the shard as a whole remembers.
@@ -190,6 +201,7 @@ pub struct Machine {
     frozen: Option<Frozen>,
     changed: Vec<QueueKey>,
     timers: Timers,
+    schedules: Schedules,
 }
 
 impl Machine {
@@ -214,6 +226,7 @@ impl Machine {
             frozen: None,
             changed: Vec::new(),
             timers: Timers::default(),
+            schedules: Schedules::default(),
         }
     }
 
@@ -279,6 +292,7 @@ impl Machine {
             Command::Roll { queue, timer, batch } => {
                 Outcome::Roll(self.apply_roll(moment, queue, timer, batch.len())).into()
             }
+            Command::Recurring(item) => self.apply_recurring(moment, item),
             Command::Fence { producer, epoch } => {
                 Outcome::Fence(self.apply_fence(moment.time, producer, epoch)).into()
             }
@@ -372,6 +386,7 @@ impl Machine {
             return Outcome::TopicDrop(false).into();
         };
         self.drop_timers_of(topic);
+        self.drop_schedules_of(topic);
         self.forget_part(PartKey::Topic(topic), config.clean_hash());
         for queue in &config.get().queues {
             let key = QueueKey { topic, queue: *queue };

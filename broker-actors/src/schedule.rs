@@ -5,9 +5,11 @@
 //! replica needs no clock, no cron and no time zones to apply it.
 
 mod cadence;
+mod message;
 mod plan;
 
 pub use cadence::{
     CRON_BYTES_MAX, Cadence, CadenceError, CadenceText, EVERY_MS_MAX, EVERY_MS_MIN, ZONE_BYTES_MAX,
 };
+pub use message::run_batch;
 pub use plan::{MADE_UP_MAX, MISSED_AFTER_MS, NEVER, Progress, Step, step};

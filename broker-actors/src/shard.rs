@@ -19,10 +19,12 @@ pub mod gather;
 pub(crate) mod ground;
 pub mod messages;
 mod queues;
+mod recurring;
 mod start;
 mod upkeep;
 mod waiter;
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -34,11 +36,12 @@ use tokio::sync::watch;
 
 pub use crate::commands::TopicConfig;
 pub use crate::machine::InitializedProducer;
-pub use messages::{QueueTable, ShardHandle, ShardRequest, ShardStatus, TopicOpened};
+pub use messages::{QueueTable, ScheduleAsk, ShardHandle, ShardRequest, ShardStatus, TopicOpened};
 pub use start::{Shard, ShardPlaces, ShardSettings, ShardStartError, start, start_on};
 pub(crate) use waiter::Waiter;
 
 use crate::commands::Command;
+use crate::commands::recurring::ScheduleKey;
 use crate::delay_wheel::DelayWheel;
 use crate::delay_wheel::messages::ClearBelow;
 use crate::error::QueueError;
@@ -147,6 +150,8 @@ pub(crate) struct ShardActor<D: Disk> {
     upkeep: Upkeep,
     metrics: ShardMetrics,
     finding: Option<Finding>,
+    /// Schedules of which a step is under way.
+    running: BTreeSet<ScheduleKey>,
     /// Where the wheel is asked to carry messages on.
     wheel: Inbox<ClearBelow>,
     wheel_host: HostHandle<DelayWheel<D>>,
@@ -237,6 +242,7 @@ impl<D: Disk> ShardActor<D> {
                 self.queues.close(topic);
                 reply.send(Ok(()));
             }
+            Rest::ScheduleRan(key) => drop(self.running.remove(&key)),
             Rest::Retained { applied } => self.upkeep.retain_finished(applied),
         }
     }
@@ -290,6 +296,7 @@ impl<D: Disk> ShardActor<D> {
             ShardRequest::Fence { producer: InitializedProducer { producer, epoch }, reply } => {
                 (Command::Fence { producer, epoch }, Waiter::Fence { reply })
             }
+            ShardRequest::Schedule(ask) => return self.schedule(ask, credit, room),
             ShardRequest::ListTopics { reply } => {
                 let topics = self.ground.machine.borrow().state.topics().cloned().collect();
                 return reply.send(topics);
@@ -444,6 +451,7 @@ impl<D: Disk> Receive<Tick> for ShardActor<D> {
             self.complete_state();
             self.check_old_entries();
             self.keep_findable(msg.monotonic_ms);
+            self.run_schedules(msg.now, room);
             self.keep_up(msg, room);
         }
     }

@@ -1,9 +1,12 @@
 //! Items as bytes: what is written reads back, and what is not an item is refused.
 
 use grus_protocol::ids::TimestampMs;
+use grus_protocol::names::ScheduleName;
 
 use super::delay::ROLL_HEADER_BYTES;
+use super::recurring::{ScheduleKey, ScheduleTerms};
 use super::*;
+use crate::schedule::{CadenceText, Step};
 
 fn joined(command: &Command) -> Bytes {
     command.encode().concat().into()
@@ -63,6 +66,28 @@ pub(crate) fn examples() -> Vec<Command> {
         Command::Recall { queue, timer: timer(4) },
         Command::Roll { queue, timer: timer(4), batch: Bytes::from_static(b"the batch") },
     ]
+    .into_iter()
+    .chain(recurring(queue))
+    .collect()
+}
+
+fn recurring(queue: QueueKey) -> Vec<Command> {
+    let key = || ScheduleKey { queue, name: ScheduleName::try_from("nightly").unwrap() };
+    let cadence = CadenceText::Cron { expression: "0 3 * * *".into(), zone: "UTC".into() };
+    let batch = Bytes::from_static(b"the batch");
+    let terms = ScheduleTerms { cadence, made_up_max: 7, batch: batch.clone() };
+    let every = ScheduleTerms { cadence: CadenceText::Every(1_000), ..terms.clone() };
+    let next = TimestampMs(70_000);
+    let step = Step { due: TimestampMs(69_000), next, runs: true, missed: true };
+    let skipped = Step { runs: false, ..step };
+    vec![
+        Command::Recurring(Recurring::Create { key: key(), terms, next }),
+        Command::Recurring(Recurring::Create { key: key(), terms: every, next }),
+        Command::Recurring(Recurring::Pause { key: key(), is_paused: true, next }),
+        Command::Recurring(Recurring::Delete { key: key() }),
+        Command::Recurring(Recurring::Run { key: key(), step, batch }),
+        Command::Recurring(Recurring::Run { key: key(), step: skipped, batch: Bytes::new() }),
+    ]
 }
 
 #[test]
@@ -90,6 +115,10 @@ fn bytes_that_end_early_are_refused_at_every_length() {
             Command::AppendOnce { .. } => APPEND_ONCE_HEADER_BYTES as usize,
             Command::Roll { .. } => ROLL_HEADER_BYTES as usize,
             Command::Schedule(ref scheduling) => scheduling.header_bytes() as usize,
+            Command::Recurring(Recurring::Create { ref terms, .. }) => {
+                bytes.len() - terms.batch.len()
+            }
+            Command::Recurring(Recurring::Run { ref batch, .. }) => bytes.len() - batch.len(),
             _ => bytes.len(),
         };
         for length in 0..least {
@@ -172,6 +201,34 @@ fn golden_bytes_of_items_about_scheduled_messages() {
     let timer = "040000000000000030000000";
     assert_eq!(hex(11), format!("01000000{queue}{timer}"));
     assert_eq!(hex(12), format!("01000000{queue}{timer}00000000{batch}"));
+}
+
+#[test]
+fn golden_bytes_of_items_about_schedules() {
+    let hex = |nth: usize| {
+        let bytes = joined(&examples()[nth]);
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+    };
+    let queue = "0000030000000700000000000000";
+    let batch = "746865206261746368";
+    let (name, next) = ("07006e696768746c79", "7011010000000000");
+    let cron = "09003020332 02a202a202a0300555443".replace(' ', "");
+    let none = "0000000000000000";
+    assert_eq!(
+        hex(13),
+        format!("0100{queue}07000000000000 00{none}{next}{name}{cron}{batch}").replace(' ', "")
+    );
+    assert_eq!(
+        hex(14),
+        format!("0101{queue}0700000000000000e803000000000000{next}{name}00000000{batch}")
+    );
+    assert_eq!(hex(15), format!("0101{queue}{next}{name}"));
+    assert_eq!(hex(16), format!("0100{queue}{name}"));
+    assert_eq!(hex(17), format!("0103{queue}880d010000000000{next}{name}{batch}"));
+    assert_eq!(hex(18), format!("0102{queue}880d010000000000{next}{name}"));
+    let Command::Recurring(Recurring::Run { key, .. }) = &examples()[17] else { panic!("a run") };
+    let place = Recurring::run_header_bytes(key) as usize;
+    assert_eq!(&joined(&examples()[17])[place..], b"the batch");
 }
 
 #[test]

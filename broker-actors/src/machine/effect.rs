@@ -26,6 +26,10 @@ pub enum Outcome {
     Recall(bool),
     /// To a Roll: whether the batch lies there now.
     Roll(bool),
+    /// To what makes, changes or removes a schedule.
+    Schedule(Result<(), Refusal>),
+    /// To a step of a schedule: whether it counted.
+    ScheduleRun(bool),
 }
 
 /// A released batch, for the index.

@@ -15,14 +15,16 @@
 //! | 7 | the newest epoch of another shard's named producer | producer u64 | [`NAMED_PRODUCERS_MAX`](super::NAMED_PRODUCERS_MAX) |
 //! | 64 | a run of timers, up to 4,096 or one batch | index u64, place u32 of its first timer | [`TIMERS_MAX`](super::TIMERS_MAX) timers |
 //! | 65 | which timers of a run are over | index u64, place u32 of its first timer | one bit for each |
-//! | 66-79 | kept for timers and schedules | | |
+//! | 70 | a schedule | topic u64, queue u32, name | [`SCHEDULES_MAX`](super::schedules::SCHEDULES_MAX) |
+//! | 66-69, 71-79 | kept for timers and schedules | | |
 //! | 80-95 | kept for groups: members, progress, acknowledgements | | |
 
 use bytes::{BufMut, Bytes, BytesMut};
 use grus_protocol::ids::{ProducerId, QueueId, QueueKey, TopicId};
-use grus_protocol::names::ProducerName;
+use grus_protocol::names::{ProducerName, ScheduleName};
 
 use crate::codec::CodecError;
+use crate::commands::recurring::ScheduleKey;
 use crate::timers::TimerId;
 
 const KIND_SHARD: u8 = 1;
@@ -34,6 +36,7 @@ const KIND_DEDUP: u8 = 6;
 const KIND_FENCE: u8 = 7;
 const KIND_TIMER_RUN: u8 = 64;
 const KIND_TIMER_DONE: u8 = 65;
+const KIND_SCHEDULE: u8 = 70;
 
 /// Names one part of the state.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,6 +59,8 @@ pub enum PartKey {
     TimerRun(TimerId),
     /// Which timers of a run are over.
     TimerDone(TimerId),
+    /// A schedule of recurring messages.
+    Schedule(ScheduleKey),
 }
 
 impl PartKey {
@@ -92,6 +97,11 @@ impl PartKey {
             }
             Self::TimerRun(run) => put_timer(&mut out, KIND_TIMER_RUN, *run),
             Self::TimerDone(run) => put_timer(&mut out, KIND_TIMER_DONE, *run),
+            Self::Schedule(key) => {
+                out.put_u8(KIND_SCHEDULE);
+                put_queue(&mut out, key.queue);
+                out.put_slice(key.name.as_str().as_bytes());
+            }
         }
         out.freeze()
     }
@@ -118,7 +128,14 @@ impl PartKey {
             (KIND_FENCE, 8) => Ok(Self::Fence(ProducerId(read_u64(rest)))),
             (KIND_TIMER_RUN, 12) => Ok(Self::TimerRun(read_timer(rest))),
             (KIND_TIMER_DONE, 12) => Ok(Self::TimerDone(read_timer(rest))),
-            (KIND_SHARD..=KIND_FENCE | KIND_TIMER_RUN | KIND_TIMER_DONE, _) => Err(bad),
+            (KIND_SCHEDULE, 13..) => {
+                let name = std::str::from_utf8(&rest[12..]).map_err(|_| bad)?;
+                let name = ScheduleName::try_from(name).map_err(|_| bad)?;
+                Ok(Self::Schedule(ScheduleKey { queue: read_queue(rest), name }))
+            }
+            (KIND_SHARD..=KIND_FENCE | KIND_TIMER_RUN | KIND_TIMER_DONE | KIND_SCHEDULE, _) => {
+                Err(bad)
+            }
             (kind, _) => Err(CodecError::Kind(u16::from(kind))),
         }
     }
@@ -161,6 +178,10 @@ mod tests {
         QueueKey { topic: TopicId(topic), queue: QueueId(queue) }
     }
 
+    fn schedule(queue: QueueKey, name: &str) -> ScheduleKey {
+        ScheduleKey { queue, name: ScheduleName::try_from(name).unwrap() }
+    }
+
     #[test]
     fn keys_read_back_and_sort_as_bytes_as_they_sort_as_values() {
         let mut keys = vec![
@@ -180,6 +201,9 @@ mod tests {
             PartKey::TimerRun(TimerId { index: 1 << 40, place: 3 }),
             PartKey::TimerRun(TimerId { index: 7, place: 1 << 20 }),
             PartKey::TimerDone(TimerId { index: 7, place: 48 }),
+            PartKey::Schedule(schedule(queue(2, 1), "a")),
+            PartKey::Schedule(schedule(queue(1, 256), "b")),
+            PartKey::Schedule(schedule(queue(1, 256), "ab")),
         ];
         for key in &keys {
             assert_eq!(PartKey::decode(&key.encode()).as_ref(), Ok(key));

@@ -14,9 +14,11 @@ use super::freeze::Frozen;
 use super::part::PartKey;
 use super::produce::NamedProducer;
 use super::queue::{QueueNumbers, QueueState};
+use super::schedules::Schedule;
 use super::window::Window;
 use super::{HOUR_MS, Machine, ShardNumbers};
 use crate::codec::{CodecError, Decoder};
+use crate::commands::recurring::ScheduleKey;
 use crate::commands::{TopicConfig, decode_topic_config, encode_topic_config};
 use crate::timers::done::Done;
 use crate::timers::run::Content;
@@ -98,6 +100,7 @@ impl Machine {
             .chain(self.named_producers.keys().cloned().map(PartKey::NamedProducer))
             .chain(self.fences.keys().copied().map(PartKey::Fence))
             .chain(self.timer_parts(None))
+            .chain(self.schedule_parts(None))
             .map(|part| Part { key: part.encode(), value: self.encode_part(&part) })
             .collect()
     }
@@ -195,8 +198,23 @@ impl Machine {
                     return Err(PartError::Orphan(part));
                 }
             }
+            PartKey::Schedule(key) => {
+                if !self.queues.contains_key(&key.queue) {
+                    return Err(PartError::Orphan(PartKey::Schedule(key)));
+                }
+                let schedule = Schedule::decode(value).map_err(unreadable)?;
+                self.schedules.restore(key, schedule, hash);
+            }
         }
         Ok(())
+    }
+
+    /// Keys of the parts of schedules behind `after`, in order.
+    pub(super) fn schedule_parts(
+        &self,
+        after: Option<&ScheduleKey>,
+    ) -> impl Iterator<Item = PartKey> {
+        self.schedules.keys_behind(after).cloned().map(PartKey::Schedule)
     }
 
     /// Keys of the parts of timers behind `after`, in order.
@@ -242,6 +260,7 @@ impl Machine {
                 self.timers.runs.get(run).map(|held| held.content.get().encode())
             }
             PartKey::TimerDone(run) => self.timers.runs.get(run)?.done.get().encode(),
+            PartKey::Schedule(key) => self.schedule(key).map(Schedule::encode),
         }
     }
 
@@ -289,6 +308,11 @@ impl Machine {
             PartKey::TimerDone(run) => {
                 if let Some(held) = self.timers.runs.get_mut(run) {
                     held.done.save(hash);
+                }
+            }
+            PartKey::Schedule(key) => {
+                if let Some(schedule) = self.schedules.by_key.get_mut(key) {
+                    schedule.save(hash);
                 }
             }
         }

@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use grus_log::{FindBy, FindOutcome};
 use grus_mailbox::{Inbox, Port, Weigh};
-use grus_protocol::ids::{Durability, QueueKey, ShardId, Term, TopicId};
+use grus_protocol::ids::{Durability, QueueKey, ShardId, Term, TimestampMs, TopicId};
 use grus_protocol::names::ProducerName;
 
 use super::QueueTableWatch;
 use crate::commands::TopicConfig;
+use crate::commands::recurring::{ScheduleKey, ScheduleTerms};
 use crate::delay_wheel::messages::DelayAsk;
 use crate::error::QueueError;
 use crate::machine::InitializedProducer;
+use crate::machine::schedules::Schedule;
 use crate::topic_queue::QueueHandle;
 
 /// The queues of a shard by their keys.
@@ -60,6 +62,8 @@ pub enum ShardRequest {
         /// Gets them, each as a batch of its own.
         reply: Port<Result<FindOutcome, QueueError>>,
     },
+    /// Something about schedules of recurring messages.
+    Schedule(ScheduleAsk),
     /// Lists the topics that the shard's own log knows.
     ListTopics {
         /// Gets them.
@@ -73,6 +77,47 @@ pub enum ShardRequest {
 }
 
 impl Weigh for ShardRequest {}
+
+/// Asks a shard something about schedules of recurring messages.
+#[derive(Debug)]
+pub enum ScheduleAsk {
+    /// Makes a schedule.
+    Create {
+        /// Its name.
+        key: ScheduleKey,
+        /// What it is; its cadence can be read.
+        terms: ScheduleTerms,
+        /// Gets the time of its first run.
+        reply: Port<Result<Option<TimestampMs>, QueueError>>,
+    },
+    /// Has one rest, or go on.
+    Pause {
+        /// Which.
+        key: ScheduleKey,
+        /// Whether it rests.
+        is_paused: bool,
+        /// Gets the time of its next run; none if it rests.
+        reply: Port<Result<Option<TimestampMs>, QueueError>>,
+    },
+    /// Removes one.
+    Delete {
+        /// Which.
+        key: ScheduleKey,
+        /// Gets the word that it is gone.
+        reply: Port<Result<Option<TimestampMs>, QueueError>>,
+    },
+    /// Lists schedules of the queues that the shard leads, in order.
+    List {
+        /// Of this topic; none: of all.
+        topic: Option<TopicId>,
+        /// Behind this one.
+        after: Option<ScheduleKey>,
+        /// Most of them.
+        most: usize,
+        /// Gets them.
+        reply: Port<Result<Vec<(ScheduleKey, Schedule)>, QueueError>>,
+    },
+}
 
 /// The queues of a topic are there.
 #[derive(Debug, Clone)]

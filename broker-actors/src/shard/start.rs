@@ -352,6 +352,7 @@ fn open<D: Disk>(
         upkeep: Upkeep::new(settings.retention_check_ms, checking),
         metrics: settings.metrics.clone(),
         finding: workers.finder.as_ref().map(|finder| finding(finder, &host)),
+        running: std::collections::BTreeSet::new(),
         wheel: wheel.inbox(1),
         wheel_host: wheel.clone(),
         stage: Stage::Serving,

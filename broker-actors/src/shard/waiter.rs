@@ -1,9 +1,10 @@
 //! Who waits for a proposed item, and how each is answered.
 
 use grus_mailbox::{Credit, Port};
-use grus_protocol::ids::{Durability, TopicId};
+use grus_protocol::ids::{Durability, TimestampMs, TopicId};
 
 use super::TopicOpened;
+use crate::commands::recurring::ScheduleKey;
 use crate::error::QueueError;
 use crate::machine::{InitializedProducer, Outcome};
 use crate::topic_queue::Receipt;
@@ -47,6 +48,15 @@ pub(crate) enum Waiter {
         /// Gets the word.
         reply: Port<Result<bool, QueueError>>,
     },
+    /// Someone waits for a schedule to be made, changed or removed.
+    Schedule {
+        /// When it runs next, once that is done.
+        next: Option<TimestampMs>,
+        /// Gets that.
+        reply: Port<Result<Option<TimestampMs>, QueueError>>,
+    },
+    /// The shard itself waits for a step of a schedule.
+    ScheduleRun(ScheduleKey),
     /// The shard's own retention.
     Retain,
 }
@@ -60,6 +70,8 @@ pub(crate) enum Rest {
     Open(TopicId, Port<Result<TopicOpened, QueueError>>),
     /// Close the topic's queues, then answer.
     Close(TopicId, Port<Result<(), QueueError>>),
+    /// A step of the schedule is applied, or was not.
+    ScheduleRan(ScheduleKey),
     /// The retention item is applied, or was not.
     Retained {
         /// Whether the starts have moved.
@@ -117,6 +129,11 @@ impl Waiter {
                 reply.send(Ok(done));
                 Rest::Done
             }
+            (Self::Schedule { next, reply }, Outcome::Schedule(result)) => {
+                reply.send(result.map(|()| next).map_err(QueueError::from));
+                Rest::Done
+            }
+            (Self::ScheduleRun(key), Outcome::ScheduleRun(_)) => Rest::ScheduleRan(key),
             (Self::Retain, Outcome::Retain(_)) => Rest::Retained { applied: true },
             (waiter, outcome) => panic!("{waiter:?} was answered by {outcome:?}"),
         }
@@ -133,6 +150,8 @@ impl Waiter {
             Self::DropTopic { reply, .. } | Self::Fence { reply } => reply.send(Err(error)),
             Self::InitProducer { reply } => reply.send(Err(error)),
             Self::Timer { reply } => reply.send(Err(error)),
+            Self::Schedule { reply, .. } => reply.send(Err(error)),
+            Self::ScheduleRun(key) => return Rest::ScheduleRan(key),
             Self::Retain => return Rest::Retained { applied: false },
         }
         Rest::Done
