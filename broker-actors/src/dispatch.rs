@@ -170,6 +170,10 @@ impl Dispatcher {
             Request::ListScheduled(ask) => self.list_scheduled(ask, reply),
             Request::CountScheduled(ask) => self.count_scheduled(ask, reply),
             Request::ShowScheduled(ask) => self.show_scheduled(ask, reply),
+            Request::CreateSchedule(ask, batch) => self.create_schedule(ask, batch, reply),
+            Request::ListSchedules(ask) => self.list_schedules(ask, reply),
+            Request::AlterSchedule(ask) => self.alter_schedule(ask, reply),
+            Request::DeleteSchedule(ask) => self.delete_schedule(ask, reply),
             Request::WatchRoutes(ask) => self.watch_routes(ask, reply),
             Request::ListClients(ask) => Box::pin(self.list_clients(ask, reply)).await,
             Request::CloseProducer(ask) => {

@@ -1,6 +1,8 @@
 //! What is scheduled, for whoever asks: connections and HTTP. Not an actor: each question is a
 //! future at the edge that asks the wheels of shards, and puts their answers together.
 
+mod recurring;
+
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use grus_mailbox::{Clock, Inbox, Outlet, outlet, reply};
 use grus_protocol::message::Request;
 use grus_protocol::{ErrorCode, ErrorReply, Frame, QueueId, TopicId, TopicName};
@@ -65,13 +66,23 @@ impl Leader {
         make: impl Fn(TopicId) -> R,
         deadline_ms: u64,
     ) -> Result<(R::Reply, Frame), Unanswered> {
+        self.ask_with(make, Bytes::new(), deadline_ms).await
+    }
+
+    /// The same with a body.
+    pub(crate) async fn ask_with<R: Request>(
+        &mut self,
+        make: impl Fn(TopicId) -> R,
+        body: Bytes,
+        deadline_ms: u64,
+    ) -> Result<(R::Reply, Frame), Unanswered> {
         let mut last = None;
         loop {
             let left_ms = deadline_ms.saturating_sub(self.clock.monotonic_ms());
             if left_ms == 0 {
                 return Err(Unanswered::Timeout(last));
             }
-            let attempt = self.attempt(&make, deadline_ms);
+            let attempt = self.attempt(&make, body.clone(), deadline_ms);
             let wait_ms = match tokio::time::timeout(Duration::from_millis(left_ms), attempt).await
             {
                 Err(_elapsed) => return Err(Unanswered::Timeout(last)),
@@ -112,6 +123,7 @@ impl Leader {
     async fn attempt<R: Request>(
         &mut self,
         make: &impl Fn(TopicId) -> R,
+        body: Bytes,
         deadline_ms: u64,
     ) -> Result<Option<Frame>, Unanswered> {
         if self.way.is_none() {
@@ -125,7 +137,7 @@ impl Leader {
             return Ok(None);
         };
         let (port, answer) = reply::port();
-        let (frame, body) = (encode(&make(way.topic_id), 0), bytes::Bytes::new());
+        let frame = encode(&make(way.topic_id), body.len());
         let call = Call { session, frame, body, answer: Some(port) };
         if way.calls.put(call).await.is_err() {
             // That link is gone; with the client, or another one leads there.

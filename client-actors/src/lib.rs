@@ -61,6 +61,7 @@ mod receipt;
 mod route;
 mod router;
 mod runtime;
+mod schedule;
 mod scheduled;
 mod send;
 mod socket;
@@ -81,11 +82,12 @@ pub use grus_protocol as protocol;
 pub use grus_protocol::batch::Compression;
 pub use grus_protocol::message::{
     ClientDescription, ClientProducer, ClientReader, CreateTopicReply, FindBy, ListAt,
-    ListOffsetsReply, ScheduledPlace, Timer, TopicKind, TopicSettings, TopicSummary,
+    ListOffsetsReply, SchedulePlace, ScheduleState, ScheduledPlace, Timer, TopicKind,
+    TopicSettings, TopicSummary,
 };
 pub use grus_protocol::{
-    BrokerId, Durability, ErrorCode, MessageId, Offset, ProducerName, QueueId, TimestampMs,
-    TopicId, TopicName,
+    BrokerId, Durability, ErrorCode, MessageId, Offset, ProducerName, QueueId, ScheduleName,
+    TimestampMs, TopicId, TopicName,
 };
 pub use interceptor::{Interceptor, Interceptors, Received};
 pub use message::Message;
@@ -93,5 +95,6 @@ pub use producer::{Flushed, UNSENT_MAX, Unsent};
 pub use pull::{Position, Pulled, Puller};
 pub use read::{Delivered, DeliveredBatch, Reader};
 pub use receipt::{BatchReceipt, NotAHandle, RecallHandle, Receipt};
+pub use schedule::{Cadence, NewSchedule, ScheduleId, SchedulesPage};
 pub use scheduled::{ScheduledFilter, ScheduledMessage, ScheduledPage};
 pub use send::{PendingBatch, PendingReceipt, Producer};

@@ -285,6 +285,7 @@ fn is_for_brokers(frame: &[u8]) -> bool {
         Opcode::ListScheduled,
         Opcode::CountScheduled,
         Opcode::ListClients,
+        Opcode::ListSchedules,
     ];
     known.map(|known| Some(known.number())).contains(&opcode)
 }

@@ -8,8 +8,8 @@ use futures_util::future::join_all;
 use grus_protocol::batch::Record;
 use grus_protocol::ids::BrokerAddress;
 use grus_protocol::message::{
-    CountScheduled, LATEST, ListScheduled, RECALL_MAX, RecallMessage, SCHEDULED_PAGE_DEFAULT,
-    SCHEDULED_PAGE_MAX, Scheduled, ScheduledPlace, ShowScheduled, Timer,
+    CountScheduled, LATEST, ListScheduled, RECALL_MAX, RecallMessage, Request,
+    SCHEDULED_PAGE_DEFAULT, SCHEDULED_PAGE_MAX, Scheduled, ScheduledPlace, ShowScheduled, Timer,
 };
 use grus_protocol::{ErrorCode, QueueId, TimestampMs, TopicId, TopicName};
 
@@ -198,7 +198,7 @@ impl Client {
             with_bodies,
         };
         let list = |broker| self.list_at(broker, request.clone());
-        let pages = self.at_each(filter, list).await?;
+        let pages = self.at_each_leader(filter.topic.as_ref(), filter.queue, list).await?;
         Ok(ScheduledPage::of_all(pages, messages_max as usize))
     }
 
@@ -232,7 +232,7 @@ impl Client {
                 asked.map(|(reply, _)| reply.messages)
             }
         };
-        Ok(self.at_each(filter, count).await?.into_iter().sum())
+        Ok(self.at_each_leader(filter.topic.as_ref(), filter.queue, count).await?.into_iter().sum())
     }
 
     /// Shows a scheduled message; `None` when it was released or recalled, or never was.
@@ -255,12 +255,13 @@ impl Client {
     }
 
     /// Asks each broker that leads a queue in question; the answers of all.
-    async fn at_each<T, F: Future<Output = Result<T, ClientError>>>(
+    pub(crate) async fn at_each_leader<T, F: Future<Output = Result<T, ClientError>>>(
         &self,
-        filter: &ScheduledFilter,
+        topic: Option<&TopicName>,
+        queue: Option<QueueId>,
         ask: impl Fn(BrokerAddress) -> F,
     ) -> Result<Vec<T>, ClientError> {
-        let brokers = self.brokers_that_lead(filter.topic.as_ref(), filter.queue).await?;
+        let brokers = self.brokers_that_lead(topic, queue).await?;
         join_all(brokers.into_iter().map(ask)).await.into_iter().collect()
     }
 
@@ -274,15 +275,26 @@ impl Client {
         Ok(ScheduledPage { messages: messages.collect::<Result<_, _>>()?, next: reply.next })
     }
 
-    async fn ask_leader<R: grus_protocol::message::Request>(
+    async fn ask_leader<R: Request>(
         &self,
         topic: &TopicName,
         queue: QueueId,
         make: impl Fn(TopicId) -> R,
     ) -> Result<(R::Reply, Bytes), ClientError> {
+        self.ask_leader_with(topic, queue, make, Bytes::new()).await
+    }
+
+    /// Asks the leader of a queue, with a body, until it answers or it is too late.
+    pub(crate) async fn ask_leader_with<R: Request>(
+        &self,
+        topic: &TopicName,
+        queue: QueueId,
+        make: impl Fn(TopicId) -> R,
+        body: Bytes,
+    ) -> Result<(R::Reply, Bytes), ClientError> {
         let core = &self.core;
         let deadline_ms = core.clock.monotonic_ms() + millis(core.config.request_timeout);
-        let asked = Leader::new(self, topic.clone(), queue).ask(make, deadline_ms).await;
+        let asked = Leader::new(self, topic.clone(), queue).ask_with(make, body, deadline_ms).await;
         asked.map(|(reply, frame)| (reply, frame.body)).map_err(|error| match error {
             Unanswered::Refused(refusal) => ClientError::Refused(refusal),
             Unanswered::Timeout(_) => ClientError::Timeout { maybe_done: true },

@@ -4,10 +4,10 @@ use bytes::Bytes;
 use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::frame::{Frame, FrameKind, HeaderError};
 use grus_protocol::message::{
-    AlterTopic, CloseProducer, CountScheduled, CreateTopic, Credit, DeleteTopic, DescribeTopic,
-    Fetch, FindMessages, Hello, InitProducer, ListClients, ListOffsets, ListScheduled, ListTopics,
-    Metadata, Ping, Produce, RecallMessage, Seek, ShowScheduled, Subscribe, Unsubscribe,
-    WatchRoutes,
+    AlterSchedule, AlterTopic, CloseProducer, CountScheduled, CreateSchedule, CreateTopic, Credit,
+    DeleteSchedule, DeleteTopic, DescribeTopic, Fetch, FindMessages, Hello, InitProducer,
+    ListClients, ListOffsets, ListScheduled, ListSchedules, ListTopics, Metadata, Ping, Produce,
+    RecallMessage, Seek, ShowScheduled, Subscribe, Unsubscribe, WatchRoutes,
 };
 use grus_protocol::opcode::Opcode;
 
@@ -48,6 +48,14 @@ pub enum Request {
     CountScheduled(CountScheduled),
     /// Asks for a scheduled message.
     ShowScheduled(ShowScheduled),
+    /// Makes a schedule, of this message.
+    CreateSchedule(CreateSchedule, Bytes),
+    /// Lists schedules.
+    ListSchedules(ListSchedules),
+    /// Has a schedule rest, or go on.
+    AlterSchedule(AlterSchedule),
+    /// Removes a schedule.
+    DeleteSchedule(DeleteSchedule),
     /// Makes a topic.
     CreateTopic(CreateTopic),
     /// Changes a topic.
@@ -78,7 +86,8 @@ pub fn read_request(frame: Frame, greeted: bool) -> Result<Request, ErrorReply> 
             ErrorReply::new(ErrorCode::HelloRequired, text)
         });
     }
-    if opcode != Opcode::Produce && !frame.body.is_empty() {
+    let may_have_a_body = matches!(opcode, Opcode::Produce | Opcode::CreateSchedule);
+    if !may_have_a_body && !frame.body.is_empty() {
         let text = format!("{opcode} has no body, but {} bytes came", frame.body.len());
         return Err(ErrorReply::new(ErrorCode::MalformedFrame, text));
     }
@@ -115,6 +124,13 @@ fn decode(frame: Frame) -> Result<Option<Request>, HeaderError> {
         Opcode::ListScheduled => Request::ListScheduled(frame.header()?),
         Opcode::CountScheduled => Request::CountScheduled(frame.header()?),
         Opcode::ShowScheduled => Request::ShowScheduled(frame.header()?),
+        Opcode::CreateSchedule => {
+            let ask = frame.header()?;
+            Request::CreateSchedule(ask, frame.body)
+        }
+        Opcode::ListSchedules => Request::ListSchedules(frame.header()?),
+        Opcode::AlterSchedule => Request::AlterSchedule(frame.header()?),
+        Opcode::DeleteSchedule => Request::DeleteSchedule(frame.header()?),
         Opcode::CreateTopic => Request::CreateTopic(frame.header()?),
         Opcode::AlterTopic => Request::AlterTopic(frame.header()?),
         Opcode::DeleteTopic => Request::DeleteTopic(frame.header()?),
@@ -126,11 +142,7 @@ fn decode(frame: Frame) -> Result<Option<Request>, HeaderError> {
         | Opcode::RoutesChanged
         | Opcode::RegisterBroker
         | Opcode::BrokerHeartbeat
-        | Opcode::OfferTopics
-        | Opcode::CreateSchedule
-        | Opcode::ListSchedules
-        | Opcode::AlterSchedule
-        | Opcode::DeleteSchedule => return Ok(None),
+        | Opcode::OfferTopics => return Ok(None),
     }))
 }
 

@@ -181,12 +181,12 @@ pub fn produce() -> message::Produce {
 pub fn receipt(offset: u64) -> Receipt {
     Receipt {
         base_offset: Offset(offset),
+        timer: None,
         count: 1,
         term: Term(3),
         stored: TimestampMs(4),
         durability: Durability::Persisted,
         duplicate: false,
-        timer: None,
     }
 }
 

@@ -10,6 +10,7 @@ use grus_protocol::ids::MessageId;
 
 use crate::bench::BenchCommand;
 use crate::delay::DelayCommand;
+use crate::schedule::ScheduleCommand;
 use crate::units;
 
 /// The one binary of Grus, a message broker: its tools, and the broker itself.
@@ -76,6 +77,9 @@ pub enum Command {
     /// See who is connected
     #[command(subcommand)]
     Client(ClientCommand),
+    /// Create, list, pause, resume or delete schedules of recurring messages
+    #[command(subcommand)]
+    Schedule(ScheduleCommand),
     /// Measure this machine, and a broker on it
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -442,6 +446,12 @@ mod tests {
         assert!(parse("grus delay recall").is_err());
         assert!(parse("grus delay recall t/0/5.1 t/0/5.2").is_ok());
         assert!(parse("grus delay show t/0").is_err());
+        assert!(parse("grus schedule create t a --every 1s --body x").is_ok());
+        assert!(parse("grus schedule create t a --body x").is_err());
+        assert!(parse("grus schedule create t a --every 1s --zone UTC --body x").is_err());
+        assert!(parse("grus schedule create t a --cron @daily --missed all:7 --body x").is_ok());
+        assert!(parse("grus schedule create t a --cron @daily --missed some --body x").is_err());
+        assert!(parse("grus schedule pause t ../x").is_err());
         assert!(parse("grus bench produce t --rate 0").is_err());
     }
 }

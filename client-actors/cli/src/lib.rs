@@ -2,7 +2,7 @@
 //!
 //! * [`args`] is what may be written on the command line; [`failure`] how a command fails.
 //! * [`lines`], [`message`], [`message_text`] and [`units`] are logic: plain values, no I/O.
-//! * [`broker`], [`registry`], [`topic`], [`produce`], [`consume`], [`delay`], [`message_show`], [`client_list`] and [`quickstart`] are the commands.
+//! * [`broker`], [`registry`], [`topic`], [`produce`], [`consume`], [`delay`], [`schedule`], [`message_show`], [`client_list`] and [`quickstart`] are the commands.
 
 pub mod args;
 pub mod bench;
@@ -19,6 +19,7 @@ pub mod message_text;
 pub mod output;
 pub mod produce;
 pub mod quickstart;
+pub mod schedule;
 pub mod session;
 pub mod topic;
 pub mod units;
@@ -59,6 +60,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Produce(args) => session::block_on(produce::run(&common, &args)),
         Command::Consume(args) => session::block_on(consume::run(&common, &args)),
         Command::Delay(command) => session::block_on(delay::run(&common, &command)),
+        Command::Schedule(command) => session::block_on(schedule::run(&common, &command)),
         Command::Message(MessageCommand::Show(args)) => {
             session::block_on(message_show::run(&common, &args))
         }

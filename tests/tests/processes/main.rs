@@ -22,6 +22,7 @@ mod quickstart;
 mod read;
 mod reading;
 mod registry_folder;
+mod schedule;
 mod seeks;
 mod send;
 mod start;

@@ -29,5 +29,5 @@ pub use ids::{
     Sequence, ShardId, SubscriptionId, Term, TimestampMs, TopicId,
 };
 pub use limits::{BatchLimits, FrameLimits};
-pub use names::{ProducerName, TopicName};
+pub use names::{ProducerName, ScheduleName, TopicName};
 pub use opcode::Opcode;
