@@ -387,6 +387,10 @@ async fn clients_are_listed_while_they_are_there() {
     assert_eq!(clients[0]["requests"], 2);
     assert_eq!(listed["next"], Value::Null);
 
+    // The stranger is there once the broker has taken it in.
+    while json(http, "/clients?all=true").await["clients"].as_array().unwrap().len() < 2 {
+        tokio::task::yield_now().await;
+    }
     let all = json(http, "/clients?all=true&max=1").await;
     assert_eq!(
         (all["clients"].as_array().unwrap().len(), &all["next"]),
