@@ -1,7 +1,7 @@
 //! Timers of a shard: messages that are stored and not yet to be seen.
 //!
 //! A scheduled batch lies in the log once. What its records wait for is kept in runs
-//! ([`run::TimerRun`]), in the order in which they were stored; each record is a timer, named by
+//! ([`run::Content`]), in the order in which they were stored; each record is a timer, named by
 //! where its batch first lay. Pure state: the machine applies entries to it, the DelayWheel reads
 //! it.
 

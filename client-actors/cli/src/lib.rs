@@ -2,7 +2,7 @@
 //!
 //! * [`args`] is what may be written on the command line; [`failure`] how a command fails.
 //! * [`lines`], [`message`], [`message_text`] and [`units`] are logic: plain values, no I/O.
-//! * [`broker`], [`registry`], [`topic`], [`produce`], [`consume`], [`delay`], [`schedule`], [`message_show`], [`client_list`] and [`quickstart`] are the commands.
+//! * [`daemon`], [`topic`], [`produce`], [`consume`], [`delay`], [`schedule`], [`message_show`], [`client_list`] and [`quickstart`] are the commands.
 
 pub mod args;
 pub mod bench;
