@@ -256,10 +256,11 @@ mod bites {
 
     #[test]
     fn nothing_unfinished_bites() {
-        for text in ["todo!()", "unimplemented!(\"x\")", "dbg!(x)"] {
-            assert_eq!(complaints(nothing_unfinished, &[("a/src/b.rs", text)]), 1);
+        for word in ["todo", "unimplemented", "dbg"] {
+            let (code, comment) = (format!("{word}!(x)"), format!("// {word}!(x) later"));
+            assert_eq!(complaints(nothing_unfinished, &[("a/src/b.rs", &code)]), 1);
+            assert_eq!(complaints(nothing_unfinished, &[("a/src/b.rs", &comment)]), 0);
         }
-        assert_eq!(complaints(nothing_unfinished, &[("a/src/b.rs", "// todo!() later")]), 0);
     }
 
     #[test]
