@@ -31,6 +31,7 @@ use grus_protocol::error::ErrorReply;
 use grus_protocol::ids::ShardId;
 use grus_registry::configuration::{Loaded, Setting};
 use grus_registry::http::host::AllowedHosts;
+use grus_registry::ports::PortError;
 use grus_registry::{
     Claims, RegistryError, RegistryHandle, RegistryService, RegistryStartError, RemoteService,
 };
@@ -70,15 +71,8 @@ pub enum StartError {
     #[error(transparent)]
     Folder(#[from] FolderError),
     /// A port cannot be had.
-    #[error("cannot listen on {address} for {what}: {source}")]
-    Port {
-        /// What it was for.
-        what: &'static str,
-        /// The address configured.
-        address: String,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Port(#[from] PortError),
     /// The registry did not start.
     #[error(transparent)]
     Registry(#[from] RegistryStartError),
@@ -408,11 +402,8 @@ fn start_http(
     socket: TcpListener,
     parts: HttpParts,
 ) -> Result<HttpServer, StartError> {
-    http::start(socket, parts).map_err(|source| StartError::Port {
-        what: "HTTP",
-        address: config.http_address.clone(),
-        source,
-    })
+    let failed = PortError::of("HTTP", &config.http_address);
+    Ok(http::start(socket, parts).map_err(failed)?)
 }
 
 /// Says what recovery found in a shard's log.

@@ -30,8 +30,8 @@ use grus_protocol::error::{ErrorCode, ErrorDetail, ErrorReply};
 use grus_protocol::frame::{FrameHead, encode};
 use grus_protocol::opcode::Opcode;
 use grus_registry::door::complaints::Complaints;
-use grus_registry::door::limits::{connections_within, is_of_one_connection};
-use rustix::process::{Resource, getrlimit};
+use grus_registry::door::connections_allowed;
+use grus_registry::door::limits::is_of_one_connection;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
@@ -159,14 +159,7 @@ impl Listener {
     ) -> Option<HostHandle<Self>> {
         let home = place.clone();
         let ListenerParts { cores, service, connection, connections_max: configured } = parts;
-        let connections_max = connections_within(configured, getrlimit(Resource::Nofile).current);
-        if connections_max < configured {
-            tracing::warn!(
-                connections_max,
-                configured,
-                "fewer connections than configured: the limit of open files (ulimit -n) is low"
-            );
-        }
+        let connections_max = connections_allowed(configured);
         let start = move || async move {
             let shared = Arc::new(ConnectionParts {
                 service: Arc::new(service),

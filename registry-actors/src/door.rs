@@ -88,14 +88,7 @@ impl Door {
         service: Service,
         configured: u32,
     ) -> HostHandle<Self> {
-        let connections_max = connections_within(configured, getrlimit(Resource::Nofile).current);
-        if connections_max < configured {
-            tracing::warn!(
-                connections_max,
-                configured,
-                "fewer connections than configured: the limit of open files (ulimit -n) is low"
-            );
-        }
+        let connections_max = connections_allowed(configured);
         let mut socket = Some(socket);
         Host::spawn(place, ActorSpec::new("Door", "registry").never_restarts(), move || Self {
             socket: socket.take(),
@@ -108,6 +101,21 @@ impl Door {
             draining: false,
         })
     }
+}
+
+/// Most connections that the limit of open files lets a process have; says so when that is fewer than
+/// configured.
+#[must_use]
+pub fn connections_allowed(configured: u32) -> u32 {
+    let connections_max = connections_within(configured, getrlimit(Resource::Nofile).current);
+    if connections_max < configured {
+        tracing::warn!(
+            connections_max,
+            configured,
+            "fewer connections than configured: the limit of open files (ulimit -n) is low"
+        );
+    }
+    connections_max
 }
 
 /// Accepts until nobody takes what is accepted.

@@ -21,6 +21,7 @@ pub mod machine;
 mod materialiser;
 pub mod part;
 pub mod policy;
+pub mod ports;
 pub mod process;
 pub mod rebalance;
 pub mod registry;

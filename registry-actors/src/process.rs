@@ -28,6 +28,7 @@ use crate::folder::{FolderError, LockedFolder};
 use crate::http::HttpServer;
 use crate::http::host::AllowedHosts;
 use crate::http::own::{self, HttpParts};
+use crate::ports::{PortError, bind};
 use crate::service::{RegistryPlaces, RegistryService, RegistrySettings, RegistryStartError};
 use crate::session::Service;
 
@@ -41,15 +42,8 @@ pub enum StartError {
     #[error(transparent)]
     Folder(#[from] FolderError),
     /// A port cannot be had.
-    #[error("cannot listen on {address} for {what}: {source}")]
-    Port {
-        /// For whom.
-        what: &'static str,
-        /// The address configured.
-        address: String,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Port(#[from] PortError),
     /// The registry itself did not start.
     #[error(transparent)]
     Registry(#[from] RegistryStartError),
@@ -142,9 +136,8 @@ impl RegistryProcess {
             data: self.folder.path().to_owned(),
             settings: Arc::new(settings),
         };
-        let address = config.http_address.clone();
-        let failed = |source| StartError::Port { what: "HTTP", address, source };
-        own::start(socket, hosts, parts).map_err(failed)
+        let failed = PortError::of("HTTP", &config.http_address);
+        Ok(own::start(socket, hosts, parts).map_err(failed)?)
     }
 
     /// Where HTTP is served, if it is.
@@ -191,14 +184,6 @@ impl RegistryProcess {
         drop(self.folder); // the lock goes last
         reports
     }
-}
-
-fn bind(what: &'static str, address: &str) -> Result<(TcpListener, SocketAddr), StartError> {
-    let failed = |source| StartError::Port { what, address: address.to_owned(), source };
-    let socket = TcpListener::bind(address).map_err(failed)?;
-    socket.set_nonblocking(true).map_err(failed)?;
-    let bound = socket.local_addr().map_err(failed)?;
-    Ok((socket, bound))
 }
 
 /// Takes the folder, unless it is a broker's.

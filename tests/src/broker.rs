@@ -2,10 +2,8 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -14,11 +12,6 @@ use crate::process::Process;
 use crate::program::{self, Done};
 use crate::random::Random;
 use crate::{http, ports};
-
-/// Longest that a start may take, recovery included, on a machine that is busy with other tests.
-const READY_LIMIT: Duration = Duration::from_secs(30);
-/// Longest that an orderly end may take.
-const END_LIMIT: Duration = Duration::from_secs(5);
 
 /// Where a broker lives: its folder and its ports. It may be started and killed there many times.
 pub struct Home {
@@ -160,14 +153,7 @@ pub struct Broker {
 impl Broker {
     /// Waits for the ready line, and checks that it names both addresses.
     pub fn wait_ready(&mut self) {
-        let ready = |line: &str| line.split_whitespace().any(|word| word == "ready");
-        let line = self.process.wait_for("ready line", READY_LIMIT, ready);
-        for address in [self.listen, self.http] {
-            assert!(
-                line.contains(&address.to_string()),
-                "the ready line does not name {address}: {line}"
-            );
-        }
+        self.process.wait_ready(&[self.listen, self.http]);
     }
 
     /// Kills it with SIGKILL.
@@ -177,10 +163,7 @@ impl Broker {
 
     /// Asks it to end by `signal`; it must end with exit code 0 in less than 5 s.
     pub fn end(mut self, signal: Signal) {
-        self.process.signal(signal);
-        let status = self.process.wait(END_LIMIT);
-        let shown = (status.code(), status.signal());
-        assert_eq!(shown, (Some(0), None), "an orderly end\n{}", self.process.log());
+        self.process.end(signal);
     }
 
     /// GETs a path from its HTTP side: status and body.

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -12,6 +13,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::watch::Watch;
 
+/// Longest that a start may take, recovery included, on a machine that is busy with other tests.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+/// Longest that an orderly end may take.
+const END_LIMIT: Duration = Duration::from_secs(5);
 /// Lines of the log that are kept to be shown.
 const LOG_LINES_MAX: usize = 2_000;
 
@@ -62,6 +67,24 @@ impl Process {
         if self.status.is_none() {
             let _ = kill_process(self.pid, signal); // it may be ending right now
         }
+    }
+
+    /// Waits for the ready line, and checks that it names all `addresses`.
+    pub fn wait_ready(&mut self, addresses: &[SocketAddr]) {
+        let ready = |line: &str| line.split_whitespace().any(|word| word == "ready");
+        let line = self.wait_for("ready line", READY_LIMIT, ready);
+        for address in addresses {
+            let is_named = line.contains(&address.to_string());
+            assert!(is_named, "the ready line does not name {address}: {line}");
+        }
+    }
+
+    /// Asks it to end by `signal`; it must end with exit code 0 in less than 5 s.
+    pub fn end(&mut self, signal: Signal) {
+        self.signal(signal);
+        let status = self.wait(END_LIMIT);
+        let shown = (status.code(), status.signal());
+        assert_eq!(shown, (Some(0), None), "an orderly end\n{}", self.log());
     }
 
     /// Kills it at once (SIGKILL) and waits until it is gone.

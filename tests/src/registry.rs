@@ -1,10 +1,8 @@
 //! A registry as a process of its own.
 
 use std::net::SocketAddr;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -14,11 +12,6 @@ use crate::ports;
 use crate::process::Process;
 use crate::program::{self, Done};
 use crate::random::Random;
-
-/// Longest that a start may take, recovery included, on a machine that is busy with other tests.
-const READY_LIMIT: Duration = Duration::from_secs(30);
-/// Longest that an orderly end may take.
-const END_LIMIT: Duration = Duration::from_secs(5);
 
 /// Where a registry lives: its folder and its port.
 pub struct RegistryHome {
@@ -98,10 +91,7 @@ impl RegistryHome {
     /// Starts a registry here and waits until it is ready.
     pub fn start(&self) -> Registry {
         let mut process = Process::start("registry", self.command());
-        let ready = |line: &str| line.split_whitespace().any(|word| word == "ready");
-        let line = process.wait_for("ready line", READY_LIMIT, ready);
-        let listen = self.listen.to_string();
-        assert!(line.contains(&listen), "the ready line does not name {listen}: {line}");
+        process.wait_ready(&[self.listen]);
         Registry { process }
     }
 
@@ -141,9 +131,6 @@ impl Registry {
 
     /// Asks it to end by `signal`; it must end with exit code 0 in less than 5 s.
     pub fn end(mut self, signal: Signal) {
-        self.process.signal(signal);
-        let status = self.process.wait(END_LIMIT);
-        let shown = (status.code(), status.signal());
-        assert_eq!(shown, (Some(0), None), "an orderly end\n{}", self.process.log());
+        self.process.end(signal);
     }
 }

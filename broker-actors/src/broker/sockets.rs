@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 
 use grus_protocol::ids::{BrokerAddress, BrokerId};
+use grus_registry::ports::bind;
 
 use super::{Addresses, StartError};
 use crate::config::BrokerConfig;
@@ -16,36 +17,14 @@ pub(super) struct Sockets {
 
 impl Sockets {
     pub(super) fn bind(config: &BrokerConfig) -> Result<Self, StartError> {
-        let listen = bind("clients", &config.listen_address)?;
+        let (listen, address) = bind("clients", &config.listen_address)?;
         let http = match config.http_address.as_str() {
             "off" | "" => None,
             address => Some(bind("HTTP", address)?),
         };
-        let addresses = Addresses {
-            listen: local("clients", &config.listen_address, &listen)?,
-            http: match &http {
-                Some(socket) => Some(local("HTTP", &config.http_address, socket)?),
-                None => None,
-            },
-        };
-        Ok(Self { listen, http, addresses })
+        let (http, http_address) = http.unzip();
+        Ok(Self { listen, http, addresses: Addresses { listen: address, http: http_address } })
     }
-}
-
-fn bind(what: &'static str, address: &str) -> Result<TcpListener, StartError> {
-    let failed = |source| StartError::Port { what, address: address.to_owned(), source };
-    let socket = TcpListener::bind(address).map_err(failed)?; // with SO_REUSEADDR, as std does
-    socket.set_nonblocking(true).map_err(failed)?;
-    Ok(socket)
-}
-
-fn local(
-    what: &'static str,
-    address: &str,
-    socket: &TcpListener,
-) -> Result<SocketAddr, StartError> {
-    let failed = |source| StartError::Port { what, address: address.to_owned(), source };
-    socket.local_addr().map_err(failed)
 }
 
 /// How clients reach this broker: as configured, or where it listens.

@@ -1,35 +1,19 @@
 //! The client library against a real broker: S3, S4, S5 and S21 as a program sees them.
 
-use std::future::Future;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use grus_client::{
-    Client, ClientConfig, Message, Producer, ProducerConfig, ReadMode, Reader, ReaderConfig,
-    SendError, StartAt,
+    Client, Message, Producer, ProducerConfig, ReadMode, ReaderConfig, SendError, StartAt,
 };
 use grus_tests::broker::Home;
 use grus_tests::watch::Watch;
 
+use crate::program::{block_on, connect, reader};
 use crate::{create, kept, read_all};
-
-fn block_on<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.expect("a runtime").block_on(work)
-}
-
-async fn connect(home: &Home) -> Client {
-    let mut config = ClientConfig::new([home.listen.to_string()]);
-    config.connect_wait_max = Some(Duration::from_secs(20));
-    Client::connect(config).await.expect("a broker")
-}
 
 fn producer(client: &Client, topic: &str) -> Producer {
     client.producer(ProducerConfig::new(topic).expect("a name")).expect("a producer")
-}
-
-fn reader(client: &Client, topic: &str) -> Reader {
-    client.reader(ReaderConfig::new(topic, StartAt::First).expect("a name")).expect("a reader")
 }
 
 fn body(number: usize) -> String {

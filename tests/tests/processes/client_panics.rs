@@ -12,13 +12,16 @@ use grus_mailbox::System;
 use grus_tests::broker::Home;
 use tokio::sync::mpsc::unbounded_channel;
 
-use crate::producing::{block_on, client, config as patient};
+use crate::producing::config as patient;
+use crate::program::{block_on, client};
 use crate::reading::{Ear, Heards, Receiver, config, connect, heard, readers};
 use crate::{create, read_all};
 
 /// Fewer than an actor survives in a minute.
 const PANICS: usize = 6;
 const MESSAGES_EACH_ROUND: usize = 150;
+/// Messages of a producer under load, in each round.
+const ROUND: usize = 2_000;
 const QUEUES: u32 = 2;
 
 /// Readers of every kind, an actor of the program's own among them, while `panic` strikes.
@@ -56,12 +59,7 @@ fn readers_go_on_when(panic: fn(&Client)) {
             }
         }
         let total = (PANICS * MESSAGES_EACH_ROUND) as u64;
-        for kind in ["poll", "push", "stream", "pull", "receiver"] {
-            while heards.count(kind) < total {
-                heards.take(&heard(&mut ear, kind).await);
-            }
-            assert_eq!(heards.count(kind), total, "{kind}");
-        }
+        heards.all(&mut ear, total).await;
         delivery.close().await;
         client.close().await;
         sender.close().await;
@@ -120,9 +118,9 @@ fn check(home: &Home, sent: usize, results: &Results) -> usize {
     acknowledged
 }
 
-#[test]
-fn a_producer_that_panics_under_load_loses_nothing_acknowledged_and_keeps_the_order() {
-    const ROUND: usize = 2_000;
+/// Sends [`ROUND`] messages in each of `rounds`, with something to upset it before each of them: how many
+/// were sent and how many of them acknowledged, none of which is lost.
+fn under_load(rounds: usize, upset: impl Fn(&Client, &Producer, usize, usize)) -> (usize, usize) {
     let home = Home::new();
     let _broker = home.start();
     create(&home, "t", QUEUES);
@@ -131,22 +129,30 @@ fn a_producer_that_panics_under_load_loses_nothing_acknowledged_and_keeps_the_or
         let producer = client.producer(patient("t")).expect("a producer");
         let results = Results::default();
         let mut sent = 0;
-        for round in 0..PANICS {
+        for round in 0..rounds {
             for number in 0..ROUND {
                 send(&producer, sent, &results);
                 sent += 1;
-                // Sooner and sooner: also when its first batches are under way.
-                if number == ROUND >> (2 * round) {
-                    producer.inject_panic();
-                }
+                upset(&client, &producer, round, number);
             }
             producer.flush().await.expect("it goes on");
         }
         let acknowledged = check(&home, sent, &results);
-        println!("{acknowledged} of {sent} acknowledged");
-        assert!(acknowledged >= sent / 3, "{acknowledged} of {sent}");
         client.close().await;
+        (sent, acknowledged)
+    })
+}
+
+#[test]
+fn a_producer_that_panics_under_load_loses_nothing_acknowledged_and_keeps_the_order() {
+    let (sent, acknowledged) = under_load(PANICS, |_, producer, round, number| {
+        // Sooner and sooner: also when its first batches are under way.
+        if number == ROUND >> (2 * round) {
+            producer.inject_panic();
+        }
     });
+    println!("{acknowledged} of {sent} acknowledged");
+    assert!(acknowledged >= sent / 3, "{acknowledged} of {sent}");
 }
 
 #[test]
@@ -178,28 +184,11 @@ fn a_named_producer_that_panics_while_it_asks_for_its_name_does_not_shut_itself_
 
 #[test]
 fn a_producer_loses_nothing_when_links_or_the_router_under_it_panic() {
-    const ROUND: usize = 2_000;
-    let home = Home::new();
-    let _broker = home.start();
-    create(&home, "t", QUEUES);
-    block_on(async {
-        let client = client(&home);
-        let producer = client.producer(patient("t")).expect("a producer");
-        let results = Results::default();
-        let mut sent = 0;
-        for round in 0..2 * PANICS {
-            for number in 0..ROUND {
-                send(&producer, sent, &results);
-                sent += 1;
-                match (number == ROUND / 2, round % 2) {
-                    (true, 0) => client.inject_link_panics(),
-                    (true, _) => client.inject_router_panic(),
-                    _ => {}
-                }
-            }
-            producer.flush().await.expect("an open producer");
-        }
-        assert_eq!(check(&home, sent, &results), sent, "all of them, whatever it took");
-        client.close().await;
-    });
+    let (sent, acknowledged) =
+        under_load(2 * PANICS, |client, _, round, number| match (number == ROUND / 2, round % 2) {
+            (true, 0) => client.inject_link_panics(),
+            (true, _) => client.inject_router_panic(),
+            _ => {}
+        });
+    assert_eq!(acknowledged, sent, "all of them, whatever it took");
 }

@@ -17,7 +17,7 @@ use grus_tests::watch::Watch;
 use serde_json::Value;
 
 use crate::create;
-use crate::producing::block_on;
+use crate::program::block_on;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const NAME: &str = "billing-1";

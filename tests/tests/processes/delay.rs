@@ -5,13 +5,14 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use grus_client::{
-    Client, ClientConfig, Delivered, Message, Producer, ProducerConfig, Reader, ReaderConfig,
-    Receipt, ScheduledFilter, StartAt, TimestampMs,
+    Client, Delivered, Message, Producer, ProducerConfig, Reader, Receipt, ScheduledFilter,
+    TimestampMs,
 };
 use grus_tests::broker::Home;
 use grus_tests::random::Random;
 use grus_tests::watch::Watch;
 
+use crate::program::{block_on, connect, reader};
 use crate::{create, kept};
 
 /// How late a message may be on a machine that has time for it.
@@ -24,11 +25,6 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// Kills, or what `GRUS_TEST_ROUNDS` says.
 const ROUNDS: usize = 10;
 
-fn block_on<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.expect("a runtime").block_on(work)
-}
-
 /// Wall time, as the broker on the same machine has it.
 #[expect(clippy::disallowed_methods, reason = "due times are wall times")]
 fn now_ms() -> u64 {
@@ -36,20 +32,10 @@ fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).expect("it is before the year 500 million")
 }
 
-async fn connect(home: &Home) -> Client {
-    let mut config = ClientConfig::new([home.listen.to_string()]);
-    config.connect_wait_max = Some(Duration::from_secs(20));
-    Client::connect(config).await.expect("a broker")
-}
-
 fn producer(client: &Client, topic: &str) -> Producer {
     let mut config = ProducerConfig::new(topic).expect("a name");
     config.send_timeout = PATIENCE;
     client.producer(config).expect("a producer")
-}
-
-fn reader(client: &Client, topic: &str) -> Reader {
-    client.reader(ReaderConfig::new(topic, StartAt::First).expect("a name")).expect("a reader")
 }
 
 fn text(message: &Delivered) -> String {

@@ -17,6 +17,7 @@ mod idle;
 mod kill;
 mod odd_bytes;
 mod producing;
+mod program;
 mod programs;
 mod quickstart;
 mod read;

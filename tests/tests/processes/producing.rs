@@ -2,7 +2,6 @@
 //! producers, and a flood with nobody there.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,16 +14,8 @@ use grus_client::{
 use grus_tests::broker::Home;
 use grus_tests::watch::Watch;
 
+use crate::program::{block_on, client};
 use crate::{create, kept, read_all};
-
-pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.expect("a runtime").block_on(work)
-}
-
-pub(crate) fn client(home: &Home) -> Client {
-    Client::start(ClientConfig::new([home.listen.to_string()])).expect("a client")
-}
 
 /// With a window that outlives the start of a broker on a busy machine.
 pub(crate) fn config(topic: &str) -> ProducerConfig {

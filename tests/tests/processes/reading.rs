@@ -67,6 +67,16 @@ impl Heards {
     pub(crate) fn count(&self, kind: &str) -> u64 {
         self.next.iter().filter(|((of, _), _)| *of == kind).map(|(_, next)| next).sum()
     }
+
+    /// Hears what is still to come: `total` messages by each kind of reader, and no more.
+    pub(crate) async fn all(&mut self, ear: &mut UnboundedReceiver<Heard>, total: u64) {
+        for kind in ["poll", "push", "stream", "pull", "receiver"] {
+            while self.count(kind) < total {
+                self.take(&heard(ear, kind).await);
+            }
+            assert_eq!(self.count(kind), total, "{kind}");
+        }
+    }
 }
 
 pub(crate) async fn heard(ear: &mut UnboundedReceiver<Heard>, what: &str) -> Heard {
@@ -188,12 +198,7 @@ fn readers_of_every_kind_go_on_across_kill_9_without_gap_or_repeat() {
             }
         }
         let total = (KILLS * MESSAGES_EACH_ROUND) as u64;
-        for kind in ["poll", "push", "stream", "pull", "receiver"] {
-            while heards.count(kind) < total {
-                heards.take(&heard(&mut ear, kind).await);
-            }
-            assert_eq!(heards.count(kind), total, "{kind}");
-        }
+        heards.all(&mut ear, total).await;
         delivery.close().await;
         client.close().await;
         sender.close().await;

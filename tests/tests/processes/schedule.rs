@@ -3,27 +3,16 @@
 use std::time::Duration;
 
 use grus_client::{
-    Cadence, Client, ClientConfig, Message, NewSchedule, QueueId, Reader, ReaderConfig, ScheduleId,
-    StartAt,
+    Cadence, Message, NewSchedule, QueueId, Reader, ReaderConfig, ScheduleId, StartAt,
 };
 use grus_tests::broker::Home;
 use grus_tests::random::Random;
 
 use crate::create;
+use crate::program::{block_on, connect};
 
 /// Longest that a run may keep one waiting, on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_mins(1);
-
-fn block_on<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.expect("a runtime").block_on(work)
-}
-
-async fn connect(home: &Home) -> Client {
-    let mut config = ClientConfig::new([home.listen.to_string()]);
-    config.connect_wait_max = Some(PATIENCE);
-    Client::connect(config).await.expect("a broker")
-}
 
 /// The next run: its message's birth, which is the time it was due.
 async fn next_run(reader: &mut Reader) -> u64 {

@@ -4,26 +4,15 @@
 use std::time::Duration;
 
 use grus_client::{
-    Client, ClientConfig, Compression, Message, ProducerConfig, Pulled, QueueId, ReadMode,
-    ReaderConfig, StartAt,
+    Client, Compression, Message, ProducerConfig, Pulled, QueueId, ReadMode, ReaderConfig, StartAt,
 };
 use grus_tests::broker::Home;
 use grus_tests::watch::Watch;
 
 use crate::create;
+use crate::program::{block_on, connect};
 
 const QUEUE: QueueId = QueueId(0);
-
-fn block_on<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.expect("a runtime").block_on(work)
-}
-
-async fn connect(home: &Home) -> Client {
-    let mut config = ClientConfig::new([home.listen.to_string()]);
-    config.connect_wait_max = Some(Duration::from_secs(20));
-    Client::connect(config).await.expect("a broker")
-}
 
 /// Every third message is over as soon as it is stored.
 async fn send(client: &Client, topic: &str, compression: Compression) {
