@@ -142,7 +142,22 @@ fn decode(frame: Frame) -> Result<Option<Request>, HeaderError> {
         | Opcode::RoutesChanged
         | Opcode::RegisterBroker
         | Opcode::BrokerHeartbeat
-        | Opcode::OfferTopics => return Ok(None),
+        | Opcode::OfferTopics
+        | Opcode::JoinGroup
+        | Opcode::GroupHeartbeat
+        | Opcode::LeaveGroup
+        | Opcode::ClaimQueue
+        | Opcode::AckMessages
+        | Opcode::SubscribeGroup
+        | Opcode::GroupDeliver
+        | Opcode::ListGroups
+        | Opcode::DescribeGroup
+        | Opcode::ResetGroup
+        | Opcode::DeleteGroup
+        | Opcode::GroupProgress
+        | Opcode::RedriveDeadLetters
+        | Opcode::PurgeDeadLetters
+        | Opcode::ListDeadLetters => return Ok(None),
     }))
 }
 

@@ -119,7 +119,7 @@ error_codes! {
     InvalidSettings = 45, final;
     /// Another broker leads this queue; nothing was stored.
     NotLeader = 46, retry;
-    /// A limit on the number of topics, queues or producers is reached.
+    /// A limit on the number of topics, queues, producers, groups or members is reached.
     TooManyTopics = 47, final;
     /// The queue has no schedule of this name.
     UnknownSchedule = 48, final;
@@ -174,6 +174,20 @@ error_codes! {
     UnknownBroker = 92, final;
     /// The shard belongs to another broker.
     ShardTaken = 93, final;
+
+    /// There is no such group, or not this incarnation of it: join it again.
+    UnknownGroup = 100, final;
+    /// It is no member of the group any more: join again.
+    UnknownMember = 101, final;
+    /// The queue is not the member's: another one has claimed it by a greater generation, or it
+    /// never claimed it.
+    Fenced = 102, final;
+    /// The group's progress in the queue was reset: claim it again, by the same generation.
+    ProgressReset = 103, final;
+    /// The group has members.
+    GroupNotEmpty = 104, final;
+    /// The group's members must subscribe to the same, and this one does not.
+    SubscriptionsDiffer = 105, final;
 }
 
 impl ErrorCode {

@@ -55,11 +55,42 @@ number_type! {
     SubscriptionId(u64);
     /// A term of a shard's consensus group: at most one leader each.
     Term(u64);
+    /// One incarnation of a consumer group: the topic id of its dead-letter topic. Never 0.
+    GroupId(u64);
+    /// One life of a member of a group, given by its coordinator; never 0 and never used again.
+    MemberId(u64);
+    /// Counts the changes of a group's assignment; never goes back. 0 stands for none.
+    Generation(u64);
 }
 
 impl TopicId {
     /// Stands for "whichever incarnation is there now" in a request.
     pub const UNKNOWN: Self = Self(0);
+}
+
+impl GroupId {
+    /// Stands for "whichever incarnation is there now" in a request.
+    pub const UNKNOWN: Self = Self(0);
+
+    /// That of the group whose dead-letter topic this is.
+    pub const fn of(dead_letters: TopicId) -> Self {
+        Self(dead_letters.0)
+    }
+
+    /// The group's dead-letter topic.
+    pub const fn dead_letters(self) -> TopicId {
+        TopicId(self.0)
+    }
+}
+
+impl MemberId {
+    /// Stands for no member.
+    pub const NONE: Self = Self(0);
+}
+
+impl Generation {
+    /// Stands for no generation: before the first one.
+    pub const NONE: Self = Self(0);
 }
 
 impl ProducerId {

@@ -25,9 +25,9 @@ pub use batch::{BatchBuilder, BatchError, NewRecord, Record, RecordBatch, Record
 pub use error::{ErrorCode, ErrorDetail, ErrorReply};
 pub use frame::{Frame, FrameError, FrameHead, FrameKind};
 pub use ids::{
-    BrokerId, Durability, MessageId, Offset, ProducerEpoch, ProducerId, QueueId, QueueKey,
-    Sequence, ShardId, SubscriptionId, Term, TimestampMs, TopicId,
+    BrokerId, Durability, Generation, GroupId, MemberId, MessageId, Offset, ProducerEpoch,
+    ProducerId, QueueId, QueueKey, Sequence, ShardId, SubscriptionId, Term, TimestampMs, TopicId,
 };
 pub use limits::{BatchLimits, FrameLimits};
-pub use names::{ProducerName, ScheduleName, TopicName};
+pub use names::{GroupName, InstanceName, ProducerName, ScheduleName, TopicName, TopicPattern};
 pub use opcode::Opcode;

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 mod clients;
 mod fetch;
 mod find;
+mod group;
 mod hello;
 mod metadata;
 mod produce;
@@ -27,6 +28,21 @@ pub use fetch::{Fetch, FetchReply, FetchedBatch, ListAt, ListOffsets, ListOffset
 pub use find::{
     FOUND_MESSAGES_DEFAULT, FOUND_MESSAGES_MAX, FindBy, FindMessages, FindMessagesReply,
     FoundMessage,
+};
+pub use group::{
+    ACK_MARKS_MAX, ACK_RANGES_MAX, AckMessages, AckMessagesReply, AssignedQueue, ClaimQueue,
+    ClaimQueueReply, DEAD_LETTERS_PAGE_DEFAULT, DEAD_LETTERS_PAGE_MAX, DeadLetter, DeadLetterPlace,
+    DeadMark, DeleteGroup, DeleteGroupReply, DescribeGroup, DescribeGroupReply, FilterError,
+    GROUP_SESSION_MS_DEFAULT, GROUP_SESSION_MS_MAX, GROUP_SESSION_MS_MIN, GROUP_SUBSCRIPTIONS_MAX,
+    GROUPS_PAGE_MAX, GroupDeliver, GroupHeartbeat, GroupHeartbeatReply, GroupMember, GroupModel,
+    GroupOptions, GroupProgress, GroupProgressReply, GroupQueue, GroupSettings, GroupStrategy,
+    GroupSubscription, GroupSummary, JoinGroup, JoinGroupReply, LADDER_MS_DEFAULT,
+    LADDER_RUNGS_MAX, LeaveGroup, LeaveGroupReply, ListDeadLetters, ListDeadLettersReply,
+    ListGroups, ListGroupsReply, MAX_DELIVERIES_DEFAULT, MessageFilter, Nack, OffsetRange,
+    PROGRESS_PAGE_DEFAULT, PROGRESS_PAGE_MAX, PurgeDeadLetters, PurgeDeadLettersReply, QueuePlace,
+    QueueProgress, REASON_BYTES_MAX, RETRY_AFTER_MS_MAX, Redelivered, RedriveDeadLetters,
+    RedriveDeadLettersReply, ResetGroup, ResetGroupReply, SubscribeGroup, SubscribeGroupReply,
+    TAGS_MAX, dead_letter_headers, subscription_of,
 };
 pub use hello::{HELLO_TEXT_BYTES_MAX, Hello, HelloReply, Ping, PingReply, features};
 pub use metadata::{Metadata, MetadataReply, QueueRoute, TopicMetadata};
@@ -111,4 +127,18 @@ requests! {
     ListSchedules => ListSchedulesReply,
     AlterSchedule => AlterScheduleReply,
     DeleteSchedule => DeleteScheduleReply,
+    JoinGroup => JoinGroupReply,
+    GroupHeartbeat => GroupHeartbeatReply,
+    LeaveGroup => LeaveGroupReply,
+    ClaimQueue => ClaimQueueReply,
+    AckMessages => AckMessagesReply,
+    SubscribeGroup => SubscribeGroupReply,
+    ListGroups => ListGroupsReply,
+    DescribeGroup => DescribeGroupReply,
+    ResetGroup => ResetGroupReply,
+    DeleteGroup => DeleteGroupReply,
+    GroupProgress => GroupProgressReply,
+    RedriveDeadLetters => RedriveDeadLettersReply,
+    PurgeDeadLetters => PurgeDeadLettersReply,
+    ListDeadLetters => ListDeadLettersReply,
 }

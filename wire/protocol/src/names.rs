@@ -6,10 +6,16 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
+mod pattern;
+
+pub use pattern::TopicPattern;
+
 /// Most bytes of a user's name.
 pub const NAME_BYTES_MAX: usize = 200;
 /// Most letters of the word in a system name's `%WORD%` prefix.
 pub const SYSTEM_WORD_BYTES_MAX: usize = 20;
+/// The word of the system names of dead-letter topics.
+pub const DEAD_LETTER_WORD: &str = "DLQ";
 /// Starts the text of every [`NameError`], so that it is known again behind serde.
 pub(crate) const NAME_ERROR_MARK: &str = "invalid name: ";
 
@@ -160,6 +166,30 @@ name_type! {
     ScheduleName, check_user_name
 }
 
+name_type! {
+    /// The name of a consumer group. Same rule as the names of topics.
+    GroupName, check_user_name
+}
+
+name_type! {
+    /// The stable name of a group's member, by which it comes back after a restart. Same rule as
+    /// the names of topics.
+    InstanceName, check_user_name
+}
+
+impl GroupName {
+    /// The topic of the group's dead letters: `%DLQ%` and its name.
+    pub fn dead_letters(&self) -> TopicName {
+        TopicName(format!("%{DEAD_LETTER_WORD}%{self}").into())
+    }
+
+    /// The group whose dead-letter topic has this name, if it is one.
+    pub fn of_dead_letters(topic: &TopicName) -> Option<Self> {
+        let (word, name) = topic.as_str().strip_prefix('%')?.split_once('%')?;
+        (word == DEAD_LETTER_WORD).then(|| Self(name.into()))
+    }
+}
+
 fn check_any_topic_name(name: &str) -> Result<(), NameError> {
     let Some(rest) = name.strip_prefix('%') else { return check_user_name(name) };
     let (word, user_name) = rest.split_once('%').ok_or(NameError::Prefix)?;
@@ -238,6 +268,18 @@ mod tests {
         assert!(rmp_serde::from_slice::<ProducerName>(&wire("%DLQ%g")).is_err());
         let error = rmp_serde::from_slice::<TopicName>(&wire("../x")).unwrap_err();
         assert!(error.to_string().starts_with(NAME_ERROR_MARK), "{error}");
+    }
+
+    #[test]
+    fn a_group_and_its_dead_letter_topic_name_each_other() {
+        let group = GroupName::try_from("billing.eu").unwrap();
+        let topic = group.dead_letters();
+        assert_eq!(topic, TopicName::parse_any("%DLQ%billing.eu").unwrap());
+        assert_eq!(GroupName::of_dead_letters(&topic), Some(group));
+        for other in ["billing.eu", "%RETRY%billing.eu"] {
+            let other = TopicName::parse_any(other).unwrap();
+            assert_eq!(GroupName::of_dead_letters(&other), None);
+        }
     }
 
     proptest! {

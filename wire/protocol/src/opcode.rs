@@ -105,12 +105,42 @@ opcodes! {
     AlterSchedule = 66,
     /// Removes a schedule.
     DeleteSchedule = 67,
+    /// Makes a member of a group.
+    JoinGroup = 70,
+    /// A member of a group is still there, and asks for its queues.
+    GroupHeartbeat = 71,
+    /// A member leaves its group.
+    LeaveGroup = 72,
+    /// Makes a queue a member's, at the broker that leads it.
+    ClaimQueue = 73,
+    /// Says what became of messages of a claimed queue.
+    AckMessages = 74,
+    /// Has the messages of a claimed queue sent as they come, within a credit.
+    SubscribeGroup = 75,
+    /// Brings batches to a member of a group; a push.
+    GroupDeliver = 76,
+    /// Lists groups.
+    ListGroups = 77,
+    /// Asks for the members of a group and their queues.
+    DescribeGroup = 78,
+    /// Moves a group's progress in one queue.
+    ResetGroup = 79,
+    /// Removes a group.
+    DeleteGroup = 80,
+    /// Asks how far a group has come.
+    GroupProgress = 81,
+    /// Sends dead letters back to where they came from.
+    RedriveDeadLetters = 82,
+    /// Removes dead letters.
+    PurgeDeadLetters = 83,
+    /// Lists dead letters.
+    ListDeadLetters = 84,
 }
 
 impl Opcode {
     /// Whether it stands in pushes: told without having been asked, and never answered.
     pub const fn is_push(self) -> bool {
-        matches!(self, Self::Deliver | Self::RoutesChanged)
+        matches!(self, Self::Deliver | Self::RoutesChanged | Self::GroupDeliver)
     }
 }
 

@@ -149,6 +149,21 @@ fn every_header_reads_back_to_the_same_bytes() {
             Opcode::ListSchedules => again_of::<message::ListSchedules>(&frame),
             Opcode::AlterSchedule => again_of::<message::AlterSchedule>(&frame),
             Opcode::DeleteSchedule => again_of::<message::DeleteSchedule>(&frame),
+            Opcode::JoinGroup => again_of::<message::JoinGroup>(&frame),
+            Opcode::GroupHeartbeat => again_of::<message::GroupHeartbeat>(&frame),
+            Opcode::LeaveGroup => again_of::<message::LeaveGroup>(&frame),
+            Opcode::ClaimQueue => again_of::<message::ClaimQueue>(&frame),
+            Opcode::AckMessages => again_of::<message::AckMessages>(&frame),
+            Opcode::SubscribeGroup => again_of::<message::SubscribeGroup>(&frame),
+            Opcode::GroupDeliver => again::<message::GroupDeliver>(&frame),
+            Opcode::ListGroups => again_of::<message::ListGroups>(&frame),
+            Opcode::DescribeGroup => again_of::<message::DescribeGroup>(&frame),
+            Opcode::ResetGroup => again_of::<message::ResetGroup>(&frame),
+            Opcode::DeleteGroup => again_of::<message::DeleteGroup>(&frame),
+            Opcode::GroupProgress => again_of::<message::GroupProgress>(&frame),
+            Opcode::RedriveDeadLetters => again_of::<message::RedriveDeadLetters>(&frame),
+            Opcode::PurgeDeadLetters => again_of::<message::PurgeDeadLetters>(&frame),
+            Opcode::ListDeadLetters => again_of::<message::ListDeadLetters>(&frame),
         };
         assert_eq!(encoded, &frame.header[..], "{name}");
     }

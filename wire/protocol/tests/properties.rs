@@ -5,15 +5,19 @@
 use bytes::{Bytes, BytesMut};
 use grus_protocol::batch::{Compression, Origin, bloom_of, ttl_ms_of};
 use grus_protocol::message::{
-    AlterSchedule, CloseProducer, CountScheduled, CountScheduledReply, CreateSchedule,
-    DeleteSchedule, FetchReply, FindMessages, FindMessagesReply, ListClients, ListClientsReply,
-    ListScheduled, ListScheduledReply, ListSchedules, ListSchedulesReply, Metadata, MetadataReply,
-    Produce, RecallMessage, RegisterBroker, RoutesChanged, ShowScheduled, ShowScheduledReply,
+    AckMessages, AlterSchedule, ClaimQueue, ClaimQueueReply, CloseProducer, CountScheduled,
+    CountScheduledReply, CreateSchedule, DeadMark, DeleteSchedule, DescribeGroupReply, FetchReply,
+    FindMessages, FindMessagesReply, GroupDeliver, GroupHeartbeat, GroupHeartbeatReply,
+    GroupProgress, GroupProgressReply, JoinGroup, JoinGroupReply, LeaveGroup, ListClients,
+    ListClientsReply, ListDeadLetters, ListDeadLettersReply, ListGroupsReply, ListScheduled,
+    ListScheduledReply, ListSchedules, ListSchedulesReply, Metadata, MetadataReply, Nack,
+    OffsetRange, Produce, PurgeDeadLetters, RecallMessage, RedriveDeadLetters, RegisterBroker,
+    ResetGroup, RoutesChanged, ShowScheduled, ShowScheduledReply, SubscribeGroup,
 };
 use grus_protocol::{
-    BatchBuilder, BatchLimits, ErrorReply, FrameHead, FrameLimits, MessageId, NewRecord, Offset,
-    Opcode, ProducerEpoch, ProducerId, QueueId, RecordBatch, Sequence, TimestampMs, TopicId,
-    TopicName, frame,
+    BatchBuilder, BatchLimits, ErrorReply, FrameHead, FrameLimits, Generation, GroupId, MemberId,
+    MessageId, NewRecord, Offset, Opcode, ProducerEpoch, ProducerId, QueueId, RecordBatch,
+    Sequence, TimestampMs, TopicId, TopicName, frame,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -262,11 +266,42 @@ proptest! {
             let _ = read.header::<RoutesChanged>();
             let _ = read.header::<FetchReply>();
             let _ = read.header::<ListScheduledReply>();
+            let _ = read.header::<GroupDeliver>();
+            let _ = read.header::<JoinGroup>();
             if let Ok(request) = read.header::<Metadata>() {
                 let again = rmp_serde::to_vec(&request).unwrap();
                 prop_assert_eq!(frame::decode_header::<Metadata>(&again), Ok(request));
             }
         }
+    }
+
+    #[test]
+    fn any_word_on_what_became_of_messages_reads_back(
+        topic in name(), numbers in any::<[u64; 4]>(), queue: u32, round: u32,
+        acks in vec(any::<(u64, u64)>(), 0..9),
+        nacks in vec((any::<u64>(), option::of(any::<u64>()), "\\PC{0,20}"), 0..5),
+        dead in vec((any::<u64>(), "\\PC{0,20}"), 0..5),
+    ) {
+        let [topic_id, group_id, member, generation] = numbers;
+        let range = |(from, to)| OffsetRange { from: Offset(from), to: Offset(to) };
+        let nack = |(offset, retry_after_ms, reason)| {
+            Nack { offset: Offset(offset), retry_after_ms, reason }
+        };
+        let mark = |(offset, reason)| DeadMark { offset: Offset(offset), reason };
+        let ack = AckMessages {
+            topic,
+            topic_id: TopicId(topic_id),
+            queue: QueueId(queue),
+            group_id: GroupId(group_id),
+            member: MemberId(member),
+            generation: Generation(generation),
+            round,
+            acks: acks.into_iter().map(range).collect(),
+            nacks: nacks.into_iter().map(nack).collect(),
+            dead: dead.into_iter().map(mark).collect(),
+        };
+        let bytes = rmp_serde::to_vec(&ack).unwrap();
+        prop_assert_eq!(frame::decode_header::<AckMessages>(&bytes), Ok(ack));
     }
 
     #[test]
@@ -295,6 +330,25 @@ proptest! {
         let _ = frame::decode_header::<ListSchedulesReply>(&content);
         let _ = frame::decode_header::<AlterSchedule>(&content);
         let _ = frame::decode_header::<DeleteSchedule>(&content);
+        let _ = frame::decode_header::<JoinGroup>(&content);
+        let _ = frame::decode_header::<JoinGroupReply>(&content);
+        let _ = frame::decode_header::<GroupHeartbeat>(&content);
+        let _ = frame::decode_header::<GroupHeartbeatReply>(&content);
+        let _ = frame::decode_header::<LeaveGroup>(&content);
+        let _ = frame::decode_header::<ClaimQueue>(&content);
+        let _ = frame::decode_header::<ClaimQueueReply>(&content);
+        let _ = frame::decode_header::<AckMessages>(&content);
+        let _ = frame::decode_header::<SubscribeGroup>(&content);
+        let _ = frame::decode_header::<GroupDeliver>(&content);
+        let _ = frame::decode_header::<ListGroupsReply>(&content);
+        let _ = frame::decode_header::<DescribeGroupReply>(&content);
+        let _ = frame::decode_header::<ResetGroup>(&content);
+        let _ = frame::decode_header::<GroupProgress>(&content);
+        let _ = frame::decode_header::<GroupProgressReply>(&content);
+        let _ = frame::decode_header::<RedriveDeadLetters>(&content);
+        let _ = frame::decode_header::<PurgeDeadLetters>(&content);
+        let _ = frame::decode_header::<ListDeadLetters>(&content);
+        let _ = frame::decode_header::<ListDeadLettersReply>(&content);
         let _ = frame::decode_header::<ErrorReply>(&content);
         let _ = RecordBatch::from_log(content.clone());
         let _ = RecordBatch::check(content, &BatchLimits::FORMAT);

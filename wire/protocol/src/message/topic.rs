@@ -24,6 +24,8 @@ wire_enum! {
         Temporary = 1,
         /// Takes only messages with a due time.
         Delay = 2,
+        /// A group's dead letters. Made by brokers alone.
+        DeadLetter = 3,
     }
 }
 
@@ -33,6 +35,7 @@ impl fmt::Display for TopicKind {
             Self::Durable => "durable",
             Self::Temporary => "temporary",
             Self::Delay => "delay",
+            Self::DeadLetter => "dead_letter",
         })
     }
 }

@@ -6,6 +6,7 @@
 mod batches;
 mod decoder;
 mod errors;
+mod groups;
 mod requests;
 mod scheduled;
 mod topics;

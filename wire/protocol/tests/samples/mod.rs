@@ -24,6 +24,7 @@ use serde::Serialize;
 
 mod clients;
 mod find;
+mod group;
 mod registry;
 mod schedule;
 pub mod scheduled;
@@ -187,6 +188,7 @@ pub fn frames() -> Vec<(String, Bytes)> {
     registry::frames(&mut out);
     scheduled::frames(&mut out);
     schedule::frames(&mut out);
+    group::frames(&mut out);
     errors(&mut out);
     out
 }
