@@ -18,10 +18,13 @@
 //! | 82 | Recall | see [`delay`] |
 //! | 83 | Roll | see [`delay`] |
 //! | 84 to 87 | Recurring | see [`recurring`] |
+//! | 90 to 97 | Group | see [`groups`] |
 //!
-//! Kinds 88 to 95 are kept for schedules, 96 to 127 for groups and acknowledgements.
+//! Kinds 88 and 89 are kept for schedules, 98 to 127 for groups.
 
+pub mod coordination;
 pub mod delay;
+pub mod groups;
 pub mod recurring;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -34,6 +37,7 @@ use grus_protocol::names::{ProducerName, TopicName};
 use crate::codec::{CodecError, Decoder, put_text};
 use crate::timers::TimerId;
 use delay::{KIND_RECALL, KIND_RELEASE, KIND_ROLL, KIND_SCHEDULE, ReleasedBatch, Scheduling};
+use groups::{GroupItem, KIND_CLAIM, KIND_PURGE};
 use recurring::{KIND_SCHEDULE_CREATE, KIND_SCHEDULE_RUN, Recurring};
 
 /// Item kind of [`Command::Append`].
@@ -54,7 +58,10 @@ pub const KIND_FENCE: u16 = 70;
 /// Whether an item of this kind can be read.
 #[must_use]
 pub const fn is_known(kind: u16) -> bool {
-    matches!(kind, KIND_APPEND..=KIND_FENCE | KIND_SCHEDULE..=KIND_SCHEDULE_RUN)
+    matches!(
+        kind,
+        KIND_APPEND..=KIND_FENCE | KIND_SCHEDULE..=KIND_SCHEDULE_RUN | KIND_CLAIM..=KIND_PURGE
+    )
 }
 
 /// Bytes before the batch in an Append item: a batch lies at the item's position plus this.
@@ -180,6 +187,8 @@ pub enum Command {
     },
     /// Something about a schedule of recurring messages.
     Recurring(Recurring),
+    /// Something about a consumer group.
+    Group(GroupItem),
 }
 
 impl Command {
@@ -198,6 +207,7 @@ impl Command {
             Self::Recall { .. } => KIND_RECALL,
             Self::Roll { .. } => KIND_ROLL,
             Self::Recurring(item) => item.kind(),
+            Self::Group(item) => item.kind(),
         }
     }
 
@@ -231,6 +241,7 @@ impl Command {
                 return delay::encode_roll(*queue, *timer, batch);
             }
             Self::Recurring(item) => return item.encode(),
+            Self::Group(item) => return item.encode(),
             Self::TopicConfig(_) => {}
             Self::TopicDrop { topic } => {
                 out.put_bytes(0, 7);
@@ -282,6 +293,7 @@ impl Command {
             KIND_SCHEDULE_CREATE..=KIND_SCHEDULE_RUN => {
                 Recurring::decode(kind, decoder).map(Self::Recurring)
             }
+            KIND_CLAIM..=KIND_PURGE => GroupItem::decode(kind, decoder).map(Self::Group),
             _ => decode_retain(decoder).map(Self::Retain),
         }
     }
@@ -426,5 +438,7 @@ fn topic_name(text: &str) -> Result<TopicName, CodecError> {
     TopicName::parse_any(text).map_err(|_| CodecError::Value("topic name"))
 }
 
+#[cfg(test)]
+pub(crate) mod group_examples;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -1,7 +1,7 @@
 //! What a queue or shard cannot do, as its callers are told.
 
 use grus_protocol::error::{ErrorCode, ErrorDetail, ErrorReply};
-use grus_protocol::ids::{Offset, ProducerEpoch, Sequence, Term};
+use grus_protocol::ids::{Generation, Offset, ProducerEpoch, Sequence, Term};
 use thiserror::Error;
 
 use crate::machine::Refusal;
@@ -88,6 +88,21 @@ pub enum QueueError {
     /// The queue has a schedule of this name.
     #[error("the queue has a schedule of this name")]
     ScheduleExists,
+    /// The group is not known in the queue's shard, or not any more.
+    #[error("unknown group")]
+    UnknownGroup,
+    /// Another member holds the queue, or a later generation.
+    #[error("the queue is held by generation {generation} of the group")]
+    NotHeld {
+        /// The greatest generation that has claimed it.
+        generation: Generation,
+    },
+    /// The group's progress in the queue was reset since.
+    #[error("the group's progress was reset, round {round} is on")]
+    ProgressReset {
+        /// The round that is on.
+        round: u32,
+    },
     /// The offset lies outside the queue.
     #[error("offset is outside of {log_start} to {end_offset}")]
     OffsetOutOfRange {
@@ -145,6 +160,9 @@ impl QueueError {
             Self::Diverged { .. } => ErrorCode::Diverged,
             Self::CorruptRange { .. } => ErrorCode::CorruptRange,
             Self::UnknownSubscription => ErrorCode::UnknownSubscription,
+            Self::UnknownGroup => ErrorCode::UnknownGroup,
+            Self::NotHeld { .. } => ErrorCode::Fenced,
+            Self::ProgressReset { .. } => ErrorCode::ProgressReset,
         }
     }
 
@@ -191,6 +209,9 @@ impl From<Refusal> for QueueError {
             Refusal::NoDedup => Self::NoDedup,
             Refusal::UnknownSchedule => Self::UnknownSchedule,
             Refusal::ScheduleExists => Self::ScheduleExists,
+            Refusal::UnknownGroup => Self::UnknownGroup,
+            Refusal::NotHeld { generation } => Self::NotHeld { generation },
+            Refusal::ProgressReset { round } => Self::ProgressReset { round },
         }
     }
 }

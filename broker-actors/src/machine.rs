@@ -8,10 +8,12 @@
 //! * [`window`]: the last batches of a producer on a queue, for idempotence.
 //! * [`timers`]: messages that are stored and seen later.
 //! * [`schedules`]: what sends messages again and again.
+//! * [`groups`]: what consumer groups have settled, and who is in them.
 //! * `dedup`: which dedup keys a queue has stored of late.
 //! * [`part`]: the names under which parts of the state are saved; [`Machine::freeze`] and
 //!   [`Machine::frozen_parts`] give those that changed, or all, [`Machine::restore`] reads them back.
 
+pub mod groups;
 pub mod landed;
 pub mod part;
 pub mod queue;
@@ -25,10 +27,13 @@ mod effect;
 mod fence;
 mod freeze;
 mod produce;
+mod refusal;
 mod save;
 
 #[cfg(test)]
 mod dedup_tests;
+#[cfg(test)]
+mod group_tests;
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
@@ -44,11 +49,9 @@ use std::ops::Bound;
 use bytes::Bytes;
 use grus_protocol::batch::RecordBatch;
 use grus_protocol::ids::{
-    Offset, ProducerEpoch, ProducerId, QueueId, QueueKey, Sequence, ShardId, Term, TimestampMs,
-    TopicId,
+    Offset, ProducerEpoch, ProducerId, QueueId, QueueKey, ShardId, Term, TimestampMs, TopicId,
 };
 use grus_protocol::names::ProducerName;
-use thiserror::Error;
 
 use crate::commands::delay::Scheduling;
 use crate::commands::{Command, DedupKey, RetainQueue, TopicConfig};
@@ -58,9 +61,11 @@ pub use effect::{Effect, IndexChange, Outcome, ReleasedRun};
 use fence::Fence;
 use freeze::Frozen;
 pub use freeze::{SLICE_BYTES_MAX, SLICE_PARTS_MAX};
+use groups::Groups;
 use part::PartKey;
 use produce::{Later, NamedProducer};
 use queue::{QueueNumbers, QueueState};
+pub use refusal::Refusal;
 use schedules::Schedules;
 use timers::Timers;
 
@@ -123,52 +128,6 @@ pub struct InitializedProducer {
     pub epoch: ProducerEpoch,
 }
 
-/// Why an item changed nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum Refusal {
-    /// The queue is not here, or not in this incarnation.
-    #[error("unknown queue")]
-    UnknownQueue,
-    /// Records before this batch are missing.
-    #[error("sequence {} expected", expected.0)]
-    SequenceGap {
-        /// The sequence that would be next.
-        expected: Sequence,
-    },
-    /// The batch lies before what is remembered of its producer.
-    #[error("batch is older than the remembered ones, sequence {} expected", expected.0)]
-    SequenceStale {
-        /// The sequence that would be next.
-        expected: Sequence,
-    },
-    /// A newer epoch of this producer exists.
-    #[error("producer is fenced by epoch {}", epoch.0)]
-    Fenced {
-        /// The newest epoch.
-        epoch: ProducerEpoch,
-    },
-    /// A limit of the shard is reached.
-    #[error("shard is at its limit of {limit} {what}")]
-    Limit {
-        /// What there are too many of.
-        what: &'static str,
-        /// How many there may be.
-        limit: usize,
-    },
-    /// The batch's header does not hold together.
-    #[error("malformed batch")]
-    MalformedBatch,
-    /// The topic remembers no dedup keys.
-    #[error("the topic takes no dedup keys: its dedup_window_ms is 0")]
-    NoDedup,
-    /// The queue has no such schedule.
-    #[error("unknown schedule")]
-    UnknownSchedule,
-    /// The queue has a schedule of this name.
-    #[error("schedule exists")]
-    ScheduleExists,
-}
-
 /// What the shard as a whole remembers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct ShardNumbers {
@@ -202,6 +161,7 @@ pub struct Machine {
     changed: Vec<QueueKey>,
     timers: Timers,
     schedules: Schedules,
+    groups: Groups,
 }
 
 impl Machine {
@@ -227,6 +187,7 @@ impl Machine {
             changed: Vec::new(),
             timers: Timers::default(),
             schedules: Schedules::default(),
+            groups: Groups::default(),
         }
     }
 
@@ -293,6 +254,7 @@ impl Machine {
                 Outcome::Roll(self.apply_roll(moment, queue, timer, batch.len())).into()
             }
             Command::Recurring(item) => self.apply_recurring(moment, item),
+            Command::Group(item) => self.apply_group(moment, item),
             Command::Fence { producer, epoch } => {
                 Outcome::Fence(self.apply_fence(moment.time, producer, epoch)).into()
             }
@@ -387,6 +349,7 @@ impl Machine {
         };
         self.drop_timers_of(topic);
         self.drop_schedules_of(topic);
+        self.drop_groups_of(topic);
         self.forget_part(PartKey::Topic(topic), config.clean_hash());
         for queue in &config.get().queues {
             let key = QueueKey { topic, queue: *queue };
@@ -428,6 +391,7 @@ impl Machine {
                 numbers.bytes = 0;
             }
             moved += 1;
+            self.retained_under_groups(retain.queue, start);
             self.mark_changed(retain.queue);
         }
         moved

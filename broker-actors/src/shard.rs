@@ -38,6 +38,8 @@ pub use crate::commands::TopicConfig;
 pub use crate::machine::InitializedProducer;
 pub use messages::{QueueTable, ScheduleAsk, ShardHandle, ShardRequest, ShardStatus, TopicOpened};
 pub use start::{Shard, ShardPlaces, ShardSettings, ShardStartError, start, start_on};
+#[allow(unused_imports, reason = "the actors of groups, which are told it, come next")]
+pub(crate) use waiter::GroupDone;
 pub(crate) use waiter::Waiter;
 
 use crate::commands::Command;

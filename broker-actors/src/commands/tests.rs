@@ -68,6 +68,7 @@ pub(crate) fn examples() -> Vec<Command> {
     ]
     .into_iter()
     .chain(recurring(queue))
+    .chain(super::group_examples::examples())
     .collect()
 }
 

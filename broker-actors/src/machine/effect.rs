@@ -3,6 +3,7 @@
 use grus_protocol::batch::RecordBatch;
 use grus_protocol::ids::{QueueKey, TopicId};
 
+use super::groups::{Claimed, Moved, Settled};
 use super::{Appended, InitializedProducer, Refusal};
 
 /// The answer to one item.
@@ -30,6 +31,22 @@ pub enum Outcome {
     Schedule(Result<(), Refusal>),
     /// To a step of a schedule: whether it counted.
     ScheduleRun(bool),
+    /// To a member's claim of a queue.
+    Claim(Result<Claimed, Refusal>),
+    /// To a member's answers.
+    Settle(Result<Settled, Refusal>),
+    /// To what the leader is about to send: whether its receiver still holds the queue.
+    Delivered(bool),
+    /// To a reset of a group's progress.
+    Reset(Result<Moved, Refusal>),
+    /// To the end of a group: whether there was anything of it.
+    DropGroup(bool),
+    /// To what a coordinator has decided.
+    GroupChange(Result<(), Refusal>),
+    /// To sending dead letters back: how many were.
+    Redrive(Result<u64, Refusal>),
+    /// To forgetting dead letters: how many were.
+    Purge(Result<u64, Refusal>),
 }
 
 /// A released batch, for the index.

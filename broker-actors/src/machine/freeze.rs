@@ -166,15 +166,18 @@ impl Machine {
 
     /// Keys of the parts behind `after`, in order, and whether those are the last.
     fn next_keys(&self, after: Option<&PartKey>, parts_max: usize) -> (Vec<PartKey>, bool) {
+        let is_at_timers = matches!(after, Some(PartKey::TimerRun(_) | PartKey::TimerDone(_)));
+        let is_at_groups = after.is_some_and(PartKey::is_of_groups);
         let last = match after {
             Some(PartKey::Schedule(key)) => Some(key),
             _ => None,
         };
-        let is_at_timers = matches!(after, Some(PartKey::TimerRun(_) | PartKey::TimerDone(_)));
-        let before = (!is_at_timers && last.is_none()).then(|| self.keys_before_timers(after));
-        let timers = last.is_none().then(|| self.timer_parts(after));
+        let is_early = !is_at_timers && !is_at_groups && last.is_none();
+        let before = is_early.then(|| self.keys_before_timers(after));
+        let timers = (is_early || is_at_timers).then(|| self.timer_parts(after));
+        let schedules = (!is_at_groups).then(|| self.schedule_parts(last));
         let all = before.into_iter().flatten().chain(timers.into_iter().flatten());
-        let all = all.chain(self.schedule_parts(last));
+        let all = all.chain(schedules.into_iter().flatten()).chain(self.group_parts(after));
         let mut keys: Vec<PartKey> = all.take(parts_max + 1).collect();
         let is_last = keys.len() <= parts_max;
         keys.truncate(parts_max);

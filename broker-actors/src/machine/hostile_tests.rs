@@ -39,7 +39,7 @@ fn item() -> impl Strategy<Value = (u16, Vec<u8>)> {
         (kind, bytes)
     });
     let noise =
-        (60_u16..88, prop::collection::vec(any::<u8>(), 0..120)).prop_map(|(kind, mut bytes)| {
+        (60_u16..100, prop::collection::vec(any::<u8>(), 0..120)).prop_map(|(kind, mut bytes)| {
             if let Some(version) = bytes.first_mut() {
                 *version = 1;
             }

@@ -428,7 +428,7 @@ proptest! {
 
     #[test]
     fn apply_takes_any_bytes_without_a_panic(
-        kind in 60_u16..74,
+        kind in 60_u16..100,
         bytes in prop::collection::vec(any::<u8>(), 0..120),
     ) {
         let mut machine = Machine::new(SHARD);

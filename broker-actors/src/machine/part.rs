@@ -17,13 +17,19 @@
 //! | 65 | which timers of a run are over | index u64, place u32 of its first timer | one bit for each |
 //! | 70 | a schedule | topic u64, queue u32, name | [`SCHEDULES_MAX`](super::schedules::SCHEDULES_MAX) |
 //! | 66-69, 71-79 | kept for timers and schedules | | |
-//! | 80-95 | kept for groups: members, progress, acknowledgements | | |
+//! | 80 | what a group has done in a queue | topic u64, queue u32, group u64 | [`PROGRESS_MAX`](super::groups::PROGRESS_MAX) |
+//! | 81 | retries of a group in a queue, of up to 256 neighbouring offsets | topic u64, queue u32, group u64, number u64 | [`RETRIES_MAX`](super::groups::RETRIES_MAX) retries |
+//! | 82 | a group whose coordinator is here | group u64 | one for each group |
+//! | 83 | a member of it | group u64, member u64 | [`MEMBERS_MAX`](super::groups::MEMBERS_MAX) |
+//! | 84 | a queue given to a member | group u64, topic u64, queue u32 | [`GRANTS_MAX`](super::groups::GRANTS_MAX) |
+//! | 85-95 | kept for groups | | |
 
 use bytes::{BufMut, Bytes, BytesMut};
-use grus_protocol::ids::{ProducerId, QueueId, QueueKey, TopicId};
+use grus_protocol::ids::{GroupId, MemberId, ProducerId, QueueId, QueueKey, TopicId};
 use grus_protocol::names::{ProducerName, ScheduleName};
 
 use crate::codec::CodecError;
+use crate::commands::groups::ProgressKey;
 use crate::commands::recurring::ScheduleKey;
 use crate::timers::TimerId;
 
@@ -37,6 +43,11 @@ const KIND_FENCE: u8 = 7;
 const KIND_TIMER_RUN: u8 = 64;
 const KIND_TIMER_DONE: u8 = 65;
 const KIND_SCHEDULE: u8 = 70;
+const KIND_PROGRESS: u8 = 80;
+const KIND_RETRIES: u8 = 81;
+const KIND_GROUP: u8 = 82;
+const KIND_MEMBER: u8 = 83;
+const KIND_GRANT: u8 = 84;
 
 /// Names one part of the state.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,9 +72,31 @@ pub enum PartKey {
     TimerDone(TimerId),
     /// A schedule of recurring messages.
     Schedule(ScheduleKey),
+    /// What a group has done in a queue.
+    Progress(ProgressKey),
+    /// Retries of a group in a queue whose offsets are neighbours.
+    Retries(ProgressKey, u64),
+    /// A group whose coordinator is here.
+    Group(GroupId),
+    /// A member of it.
+    Member(GroupId, MemberId),
+    /// Whose a queue is in it.
+    Grant(GroupId, QueueKey),
 }
 
 impl PartKey {
+    /// Whether it is a part of groups: those are the last.
+    pub(super) const fn is_of_groups(&self) -> bool {
+        matches!(
+            self,
+            Self::Progress(_)
+                | Self::Retries(..)
+                | Self::Group(_)
+                | Self::Member(..)
+                | Self::Grant(..)
+        )
+    }
+
     /// The key as bytes.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(32);
@@ -102,6 +135,25 @@ impl PartKey {
                 put_queue(&mut out, key.queue);
                 out.put_slice(key.name.as_str().as_bytes());
             }
+            Self::Progress(place) => put_progress(&mut out, KIND_PROGRESS, *place),
+            Self::Retries(place, number) => {
+                put_progress(&mut out, KIND_RETRIES, *place);
+                out.put_u64(*number);
+            }
+            Self::Group(group) => {
+                out.put_u8(KIND_GROUP);
+                out.put_u64(group.0);
+            }
+            Self::Member(group, member) => {
+                out.put_u8(KIND_MEMBER);
+                out.put_u64(group.0);
+                out.put_u64(member.0);
+            }
+            Self::Grant(group, queue) => {
+                out.put_u8(KIND_GRANT);
+                out.put_u64(group.0);
+                put_queue(&mut out, *queue);
+            }
         }
         out.freeze()
     }
@@ -133,9 +185,21 @@ impl PartKey {
                 let name = ScheduleName::try_from(name).map_err(|_| bad)?;
                 Ok(Self::Schedule(ScheduleKey { queue: read_queue(rest), name }))
             }
-            (KIND_SHARD..=KIND_FENCE | KIND_TIMER_RUN | KIND_TIMER_DONE | KIND_SCHEDULE, _) => {
-                Err(bad)
+            (KIND_PROGRESS, 20) => Ok(Self::Progress(read_progress(rest))),
+            (KIND_RETRIES, 28) => Ok(Self::Retries(read_progress(rest), read_u64(&rest[20..]))),
+            (KIND_GROUP, 8) => Ok(Self::Group(GroupId(read_u64(rest)))),
+            (KIND_MEMBER, 16) => {
+                Ok(Self::Member(GroupId(read_u64(rest)), MemberId(read_u64(&rest[8..]))))
             }
+            (KIND_GRANT, 20) => Ok(Self::Grant(GroupId(read_u64(rest)), read_queue(&rest[8..]))),
+            (
+                KIND_SHARD..=KIND_FENCE
+                | KIND_TIMER_RUN
+                | KIND_TIMER_DONE
+                | KIND_SCHEDULE
+                | KIND_PROGRESS..=KIND_GRANT,
+                _,
+            ) => Err(bad),
             (kind, _) => Err(CodecError::Kind(u16::from(kind))),
         }
     }
@@ -144,6 +208,16 @@ impl PartKey {
 fn put_queue(out: &mut BytesMut, queue: QueueKey) {
     out.put_u64(queue.topic.0);
     out.put_u32(queue.queue.0);
+}
+
+fn put_progress(out: &mut BytesMut, kind: u8, place: ProgressKey) {
+    out.put_u8(kind);
+    put_queue(out, place.queue);
+    out.put_u64(place.group.0);
+}
+
+fn read_progress(bytes: &[u8]) -> ProgressKey {
+    ProgressKey { queue: read_queue(bytes), group: GroupId(read_u64(&bytes[12..])) }
 }
 
 fn put_timer(out: &mut BytesMut, kind: u8, timer: TimerId) {
@@ -178,6 +252,10 @@ mod tests {
         QueueKey { topic: TopicId(topic), queue: QueueId(queue) }
     }
 
+    fn place(topic: u64, group: u64) -> ProgressKey {
+        ProgressKey { queue: queue(topic, 0), group: GroupId(group) }
+    }
+
     fn schedule(queue: QueueKey, name: &str) -> ScheduleKey {
         ScheduleKey { queue, name: ScheduleName::try_from(name).unwrap() }
     }
@@ -204,7 +282,17 @@ mod tests {
             PartKey::Schedule(schedule(queue(2, 1), "a")),
             PartKey::Schedule(schedule(queue(1, 256), "b")),
             PartKey::Schedule(schedule(queue(1, 256), "ab")),
+            PartKey::Progress(place(2, 7)),
+            PartKey::Progress(place(1, 1 << 40)),
+            PartKey::Retries(place(1, 7), 256),
+            PartKey::Retries(place(1, 7), 1 << 50),
+            PartKey::Group(GroupId(9)),
+            PartKey::Member(GroupId(9), MemberId(300)),
+            PartKey::Member(GroupId(9), MemberId(4)),
+            PartKey::Grant(GroupId(9), queue(1, 256)),
+            PartKey::Grant(GroupId(8), queue(2, 1)),
         ];
+        assert!(PartKey::decode(&PartKey::Group(GroupId(9)).encode()[..8]).is_err());
         for key in &keys {
             assert_eq!(PartKey::decode(&key.encode()).as_ref(), Ok(key));
         }
@@ -215,7 +303,7 @@ mod tests {
 
     #[test]
     fn keys_of_later_kinds_and_of_wrong_lengths_are_refused() {
-        assert_eq!(PartKey::decode(&[80, 1, 2]), Err(CodecError::Kind(80)));
+        assert_eq!(PartKey::decode(&[90, 1, 2]), Err(CodecError::Kind(90)));
         let bad = Err(CodecError::Value("part key"));
         assert_eq!(PartKey::decode(&[]), bad);
         assert_eq!(PartKey::decode(&[KIND_QUEUE, 1, 2]), bad);

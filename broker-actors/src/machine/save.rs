@@ -101,6 +101,7 @@ impl Machine {
             .chain(self.fences.keys().copied().map(PartKey::Fence))
             .chain(self.timer_parts(None))
             .chain(self.schedule_parts(None))
+            .chain(self.group_parts(None))
             .map(|part| Part { key: part.encode(), value: self.encode_part(&part) })
             .collect()
     }
@@ -205,6 +206,7 @@ impl Machine {
                 let schedule = Schedule::decode(value).map_err(unreadable)?;
                 self.schedules.restore(key, schedule, hash);
             }
+            _ => return self.restore_group_part(part, value, hash),
         }
         Ok(())
     }
@@ -261,6 +263,7 @@ impl Machine {
             }
             PartKey::TimerDone(run) => self.timers.runs.get(run)?.done.get().encode(),
             PartKey::Schedule(key) => self.schedule(key).map(Schedule::encode),
+            _ => self.encode_group_part(part),
         }
     }
 
@@ -315,6 +318,7 @@ impl Machine {
                     schedule.save(hash);
                 }
             }
+            _ => self.save_group_part(part, hash),
         }
     }
 }

@@ -6,6 +6,7 @@ use grus_protocol::ids::{Durability, TimestampMs, TopicId};
 use super::TopicOpened;
 use crate::commands::recurring::ScheduleKey;
 use crate::error::QueueError;
+use crate::machine::groups::{Claimed, Moved, Settled};
 use crate::machine::{InitializedProducer, Outcome};
 use crate::topic_queue::Receipt;
 
@@ -57,8 +58,53 @@ pub(crate) enum Waiter {
     },
     /// The shard itself waits for a step of a schedule.
     ScheduleRun(ScheduleKey),
+    /// Somebody waits for an item of a group.
+    #[allow(dead_code, reason = "the actors of groups, which wait for it, come next")]
+    Group {
+        /// Gets what it did.
+        reply: Port<Result<GroupDone, QueueError>>,
+    },
     /// The shard's own retention.
     Retain,
+}
+
+/// What an item of a group did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GroupDone {
+    /// The queue is its member's.
+    Claimed(Claimed),
+    /// Answers were taken.
+    Settled(Settled),
+    /// Deliveries were counted; false: the queue is held by another one.
+    Delivered(bool),
+    /// The progress was set elsewhere.
+    Moved(Moved),
+    /// What the coordinator decided is in the log, or the group is gone.
+    Noted,
+    /// So many dead letters were sent back, or forgotten.
+    Letters(u64),
+}
+
+impl GroupDone {
+    /// What applying the item gave.
+    ///
+    /// # Panics
+    /// When the outcome is that of another sort of item.
+    fn of(outcome: Outcome) -> Result<Self, QueueError> {
+        Ok(match outcome {
+            Outcome::Claim(result) => Self::Claimed(result?),
+            Outcome::Settle(result) => Self::Settled(result?),
+            Outcome::Delivered(counted) => Self::Delivered(counted),
+            Outcome::Reset(result) => Self::Moved(result?),
+            Outcome::GroupChange(result) => {
+                result?;
+                Self::Noted
+            }
+            Outcome::DropGroup(_) => Self::Noted,
+            Outcome::Redrive(result) | Outcome::Purge(result) => Self::Letters(result?),
+            outcome => panic!("an item of a group was answered by {outcome:?}"),
+        })
+    }
 }
 
 /// What is left to do for a waiter besides what [`Waiter::answer`] did.
@@ -134,6 +180,10 @@ impl Waiter {
                 Rest::Done
             }
             (Self::ScheduleRun(key), Outcome::ScheduleRun(_)) => Rest::ScheduleRan(key),
+            (Self::Group { reply }, outcome) => {
+                reply.send(GroupDone::of(outcome));
+                Rest::Done
+            }
             (Self::Retain, Outcome::Retain(_)) => Rest::Retained { applied: true },
             (waiter, outcome) => panic!("{waiter:?} was answered by {outcome:?}"),
         }
@@ -151,6 +201,7 @@ impl Waiter {
             Self::InitProducer { reply } => reply.send(Err(error)),
             Self::Timer { reply } => reply.send(Err(error)),
             Self::Schedule { reply, .. } => reply.send(Err(error)),
+            Self::Group { reply } => reply.send(Err(error)),
             Self::ScheduleRun(key) => return Rest::ScheduleRan(key),
             Self::Retain => return Rest::Retained { applied: false },
         }
