@@ -42,6 +42,7 @@ use tokio::sync::watch;
 use crate::clients::Clients;
 use crate::config::{BROKER_SCHEMA, BrokerConfig};
 use crate::data_folder::{DataFolder, FolderError};
+use crate::disk_turns::DiskTurns;
 use crate::dispatch::{Service, fault_switches};
 use crate::find::Find;
 use crate::http::{self, HttpParts, HttpServer};
@@ -301,6 +302,7 @@ impl Running {
         metrics: &LogMetrics,
     ) -> Result<Vec<ShardHandle>, StartError> {
         let (reader, finder) = (self.places.open("reader"), self.places.open("finder"));
+        let disk_turns = DiskTurns::default();
         let mut starting = Vec::new();
         for (id, durability) in plan.shards().iter().copied() {
             let places = ShardPlaces {
@@ -312,6 +314,7 @@ impl Running {
             let folder = self.folder.shard(id);
             let mut settings = config.shard_settings(id, self.folder.broker(), folder, durability);
             settings.metrics = metrics.shard(id, durability);
+            settings.disk_turns = disk_turns.clone();
             starting.push(async move {
                 let started = shard::start(places, settings).await;
                 started.map_err(|source| StartError::Shard { shard: id, source })

@@ -17,6 +17,7 @@ use grus_consensus::{JobPort, Reading};
 use grus_log::{Disk, Job};
 use grus_mailbox::{Credit, Inbox, PutError, Receive, Resident, Room, Weigh};
 
+use crate::disk_turns::DiskTurns;
 use crate::metrics::shards::ShardMetrics;
 use crate::reader::ReadForConsensus;
 use crate::storage::JobFinished;
@@ -36,6 +37,7 @@ impl<D: Disk> Weigh for RunJob<D> {}
 #[derive(Debug)]
 pub(crate) struct Flush {
     pub(crate) metrics: ShardMetrics,
+    pub(crate) disk: DiskTurns,
 }
 
 impl Resident for Flush {}
@@ -44,7 +46,9 @@ impl<D: Disk> Receive<RunJob<D>> for Flush {
     fn receive(&mut self, msg: RunJob<D>, credit: Credit, room: &mut Room<'_, Self>) {
         let clock = room.clock();
         let since_ns = msg.job.is_sync().then(|| clock.monotonic_ns());
+        let syncing = since_ns.map(|_| self.disk.begin_sync());
         let done = msg.job.run();
+        drop(syncing);
         if let Some(since_ns) = since_ns {
             self.metrics.synced(clock.monotonic_ns().saturating_sub(since_ns));
         }

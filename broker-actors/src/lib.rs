@@ -21,6 +21,7 @@ pub mod config;
 pub mod connection;
 pub mod data_folder;
 pub mod delay_wheel;
+pub mod disk_turns;
 pub mod dispatch;
 pub mod error;
 pub mod find;

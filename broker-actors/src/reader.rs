@@ -8,7 +8,8 @@
 //! consensus --ReadForConsensus (the answer port inside)--> [Reader]
 //! ```
 //!
-//! * Owns: nothing; what it works on travels in the message.
+//! * Owns: nothing; what it works on travels in the message. Its reads give way to syncs
+//!   ([`DiskTurns`]).
 //! * Lives on: its own arbiter, which the disk may hold up. May serve several shards.
 //! * Inbox: `ReadCold`, full means too many readers of old messages, which they are told;
 //!   `ReadBodies`, a few per shard; `CheckEntries`, one per shard; `ReadForConsensus`, a few per shard.
@@ -20,6 +21,7 @@ use grus_consensus::Reading;
 use grus_log::{FaultIn, Scrub};
 use grus_mailbox::{Credit, Inbox, Port, PutError, Receive, Resident, Room, Weigh};
 
+use crate::disk_turns::DiskTurns;
 use crate::storage::Checked;
 use crate::topic_queue::{Cold, Warmed};
 
@@ -65,8 +67,10 @@ pub(crate) struct ReadForConsensus(pub(crate) Reading);
 impl Weigh for ReadForConsensus {}
 
 /// See the module documentation.
-#[derive(Debug, Default)]
-pub(crate) struct Reader;
+#[derive(Debug)]
+pub(crate) struct Reader {
+    pub(crate) disk: DiskTurns,
+}
 
 impl Resident for Reader {}
 
@@ -76,7 +80,7 @@ impl Receive<ReadCold> for Reader {
         if cold.is_given_up() {
             return;
         }
-        let batches_max = fault_in.run();
+        let batches_max = fault_in.run(|| self.disk.give_way());
         match queue.try_put(Warmed { cold, batches_max }) {
             Ok(()) => {}
             Err(PutError::Full(_)) => unreachable!("a queue has room for its own reads"),
@@ -88,7 +92,7 @@ impl Receive<ReadCold> for Reader {
 impl Receive<ReadBodies> for Reader {
     fn receive(&mut self, msg: ReadBodies, _credit: Credit, _room: &mut Room<'_, Self>) {
         // What cannot be read is found out by who slices it.
-        msg.fault_in.run();
+        msg.fault_in.run(|| self.disk.give_way());
         msg.done.send(());
     }
 }

@@ -117,6 +117,25 @@ impl Region {
         self.advise(Advice::PopulateRead, range)
     }
 
+    /// From now on the kernel reads nothing of this mapping that nobody asked for, so that who reads
+    /// in steps has the disk for a step at a time. Without it, a sequential reader keeps the disk
+    /// busy between its steps, too.
+    pub fn read_no_further(&self) {
+        // Where the kernel knows no such advice reads are less polite, nothing else.
+        let _ = self.raw.advise(Advice::Random);
+    }
+
+    /// Reads the pages of `range` in by as few requests as possible, after
+    /// [`Region::read_no_further`].
+    ///
+    /// # Errors
+    /// As [`Region::fault_in_for_reading`].
+    pub fn read_step(&self, range: Range<usize>) -> io::Result<()> {
+        // Asks for the whole range at once; populating alone would ask for each page.
+        let _ = self.advise(Advice::WillNeed, range.clone());
+        self.fault_in_for_reading(range)
+    }
+
     /// Whether all pages of `range` are in memory. A page that the kernel will not tell of counts
     /// as there.
     #[expect(unsafe_code, reason = "mincore has no safe face")]

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::delay_wheel::messages::DELAY_ASKS_MAX;
 use crate::delay_wheel::{DelayWheel, WheelParts};
+use crate::disk_turns::DiskTurns;
 use crate::finder::{Finder, SEARCHES_MAX};
 use crate::flush::{Flush, FlushPort, JOBS_MAX};
 use crate::metrics::shards::ShardMetrics;
@@ -65,6 +66,8 @@ pub struct ShardSettings {
     pub retention_check_ms: u64,
     /// How long its log takes.
     pub metrics: ShardMetrics,
+    /// Who has the disk: one for all shards whose folders lie on the same.
+    pub disk_turns: DiskTurns,
 }
 
 impl ShardSettings {
@@ -78,7 +81,8 @@ impl ShardSettings {
         let gather = GatherLimits::default();
         let metrics = ShardMetrics::default();
         let retention_check_ms = RETENTION_CHECK_MS;
-        Self { shard, broker, folder, log, gather, retention_check_ms, metrics }
+        let disk_turns = DiskTurns::default();
+        Self { shard, broker, folder, log, gather, retention_check_ms, metrics, disk_turns }
     }
 }
 
@@ -235,7 +239,7 @@ async fn build<D: Disk>(
 }
 
 fn start_workers<D: Disk>(
-    disk: &D,
+    real_disk: &D,
     places: &ShardPlaces,
     settings: &ShardSettings,
     ground: &Rc<Ground<D>>,
@@ -247,13 +251,15 @@ fn start_workers<D: Disk>(
     let storage = Host::spawn_local(&places.core, spec("Storage").never_restarts(), move || {
         Storage::new(Rc::clone(&ground), links.clone())
     });
-    let metrics = settings.metrics.clone();
+    let (metrics, disk) = (settings.metrics.clone(), settings.disk_turns.clone());
     let flush = Host::spawn(&places.flush, spec("Flush").never_restarts(), move || Flush {
         metrics: metrics.clone(),
+        disk: disk.clone(),
     });
-    let reader = Host::spawn(&places.reader, spec("Reader"), || Reader);
+    let disk = settings.disk_turns.clone();
+    let reader = Host::spawn(&places.reader, spec("Reader"), move || Reader { disk: disk.clone() });
     let finder = settings.log.find_index.then(|| {
-        let (disk, folder) = (disk.clone(), settings.folder.clone());
+        let (disk, folder) = (real_disk.clone(), settings.folder.clone());
         let factory = move || Finder::new(disk.clone(), folder.clone());
         Host::spawn(&places.finder, spec("Finder"), factory)
     });

@@ -3,11 +3,15 @@
 use std::fs::File;
 use std::path::Path;
 
+use grus_broker::shard::ShardSettings;
 use grus_log::RealDisk;
 use grus_protocol::ids::Durability;
 use rustix::fs::{Advice, fadvise};
 
 use crate::bench::{Bench, Queue, batch, settings, topic};
+
+/// Offset and bytes of a batch.
+type Sent = (u64, bytes::Bytes);
 
 /// Has the kernel forget what it holds of the files in `folder`, where the file system can.
 fn forget_pages(folder: &Path) {
@@ -21,16 +25,13 @@ fn forget_pages(folder: &Path) {
     }
 }
 
-#[actix::test]
-async fn what_is_not_in_memory_is_read_as_it_was_written() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut settings = settings(folder.path().join("0"), Durability::Persisted);
-    settings.log.segment_bytes = 1024 * 1024;
-    settings.log.first_segment_bytes = 1024 * 1024;
+/// A shard whose queues 0 and 1 hold so many batches of 50 kB, all of them out of memory, and what
+/// was sent to each.
+async fn cold_bench(settings: ShardSettings, batches: u8) -> (Bench<RealDisk>, [Vec<Sent>; 2]) {
     let bench = Bench::start(RealDisk, settings.clone()).await;
     bench.open(topic(1, 2)).await.unwrap();
     let mut sent = [Vec::new(), Vec::new()];
-    for number in 0..120_u8 {
+    for number in 0..batches {
         let batch = batch(&[&vec![number; 50_000], &[number]]);
         let queue = u32::from(number % 2);
         let receipt = bench.queue(1, queue).produce(batch.clone()).await.unwrap();
@@ -39,6 +40,35 @@ async fn what_is_not_in_memory_is_read_as_it_was_written() {
     bench.stop().await;
     let bench = Bench::start(RealDisk, settings).await;
     forget_pages(&bench.settings.folder); // now that recovery has read what it needs
+    (bench, sent)
+}
+
+#[actix::test]
+async fn what_is_read_from_the_disk_gives_way_to_syncs() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = settings(folder.path().join("0"), Durability::Persisted);
+    settings.log.segment_bytes = 1024 * 1024;
+    settings.log.first_segment_bytes = 1024 * 1024;
+    let turns = settings.disk_turns.clone();
+    let (bench, sent) = cold_bench(settings, 60).await;
+    assert_eq!(turns.gave_way(), 0, "nothing was synced meanwhile");
+    let hangs = turns.begin_sync();
+    assert_eq!(bench.queue(1, 0).read_all().await, sent[0], "read all the same");
+    drop(hangs);
+    let actors = bench.places.process().census.snapshot();
+    let reader = actors.into_iter().find(|actor| actor.kind == "Reader").unwrap();
+    // A file system that keeps all in memory has nothing to read.
+    assert_eq!(turns.gave_way() > 0, reader.handled > 0);
+    bench.stop().await;
+}
+
+#[actix::test]
+async fn what_is_not_in_memory_is_read_as_it_was_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = settings(folder.path().join("0"), Durability::Persisted);
+    settings.log.segment_bytes = 1024 * 1024;
+    settings.log.first_segment_bytes = 1024 * 1024;
+    let (bench, sent) = cold_bench(settings, 120).await;
     for queue in 0..2 {
         assert_eq!(bench.queue(1, queue).read_all().await, sent[queue as usize]);
     }

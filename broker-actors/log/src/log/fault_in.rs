@@ -16,6 +16,8 @@ use crate::region::Region;
 use crate::segment::Segment;
 
 const PAGE_BYTES: usize = 4096;
+/// Bytes read before somebody else may have the disk.
+const STEP_BYTES: usize = 512 * 1024;
 
 /// Runs to bring into memory. Holds the mappings they are in.
 #[derive(Debug)]
@@ -33,19 +35,35 @@ struct Piece {
 }
 
 impl FaultIn {
-    /// Brings them in, in order. Blocks. Says how many runs, from the first on, can be read: a
-    /// medium that gives an error ends it here, and not by a signal later.
-    pub fn run(&self) -> usize {
-        self.runs.iter().take_while(|run| run.as_ref().is_none_or(Piece::fault_in)).count()
+    /// Brings them in, in order, by steps of 512 KiB; before each that is not in memory it calls
+    /// `give_way`. Blocks. Says how many runs, from the first on, can be read: a medium that gives
+    /// an error ends it here, and not by a signal later.
+    pub fn run(&self, mut give_way: impl FnMut()) -> usize {
+        let mut read = 0;
+        for run in &self.runs {
+            if run.as_ref().is_some_and(|piece| !piece.fault_in(&mut give_way)) {
+                break;
+            }
+            read += 1;
+        }
+        read
     }
 }
 
 impl Piece {
     /// Whether all of it can be read.
-    fn fault_in(&self) -> bool {
-        self.ranges.iter().all(|range| {
-            let aligned = page_start(range.start)..range.end.min(self.region.len());
-            range.is_empty() || self.region.fault_in_for_reading(aligned).is_ok()
+    fn fault_in(&self, give_way: &mut impl FnMut()) -> bool {
+        self.region.read_no_further();
+        self.ranges.iter().filter(|range| !range.is_empty()).all(|range| {
+            let end = range.end.min(self.region.len());
+            (page_start(range.start)..end).step_by(STEP_BYTES).all(|start| {
+                let step = start..end.min(start + STEP_BYTES);
+                if self.region.is_resident(step.clone()) {
+                    return true;
+                }
+                give_way();
+                self.region.read_step(step).is_ok()
+            })
         })
     }
 }
