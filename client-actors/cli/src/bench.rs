@@ -17,8 +17,10 @@ pub mod limits;
 mod load;
 pub mod pace;
 mod stopwatch;
+pub mod suite;
 
 use load::Load;
+use suite::SuiteArgs;
 
 /// Most bytes of a body.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -51,6 +53,8 @@ pub enum BenchCommand {
         #[arg(long, value_parser = units::duration, default_value = "2s", value_name = "TIME")]
         time: Duration,
     },
+    /// Measure everything several times on a broker of its own, against what is asked of it
+    Suite(SuiteArgs),
     /// The second process of `bench limits`
     #[command(hide = true)]
     Peer,
@@ -136,6 +140,7 @@ pub async fn run(command: &BenchCommand, common: &Common) -> Result<Option<Value
             let limits = limits::measure(folder, *time)?;
             json!({ "limits": limits })
         }
+        BenchCommand::Suite(args) => suite::run(args).await?,
         BenchCommand::Peer => {
             limits::serve_as_peer()?;
             return Ok(None);

@@ -17,6 +17,7 @@ pub mod message;
 pub mod message_show;
 pub mod message_text;
 pub mod output;
+pub mod own_broker;
 pub mod produce;
 pub mod quickstart;
 pub mod schedule;
@@ -28,6 +29,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
+use serde_json::Value;
 
 use crate::args::{Cli, ClientCommand, Command, Common, MessageCommand};
 use crate::failure::Failure;
@@ -75,7 +77,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
 async fn measured(common: &Common, command: &bench::BenchCommand) -> Result<(), Failure> {
     let Some(figures) = bench::run(command, common).await? else { return Ok(()) };
     let mut out = Output::standard();
-    out.line(&if common.json { figures.to_string() } else { format!("{figures:#}") })?;
+    out.line(&match figures {
+        Value::String(table) => table,
+        figures if common.json => figures.to_string(),
+        figures => format!("{figures:#}"),
+    })?;
     out.flush()
 }
 

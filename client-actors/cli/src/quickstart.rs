@@ -2,7 +2,6 @@
 //! process byte for byte.
 
 mod check;
-mod child;
 mod text;
 
 use std::fs;
@@ -20,9 +19,9 @@ use crate::args::{Common, QuickstartArgs};
 use crate::failure::Failure;
 use crate::message::{line_end_header, push_json};
 use crate::output::Output;
+use crate::own_broker::{Broker, Place, new_folder};
 use crate::{input, units};
 use check::{Summing, Sums};
-use child::{Broker, Place};
 
 const TOPIC: &str = "quickstart";
 /// Longest that a message may wait for its receipt, the broker's restart included.
@@ -35,7 +34,7 @@ const OUTSTANDING_MAX: usize = 4_096;
 /// # Errors
 /// Told: what went wrong, above all text that did not come out as it went in.
 pub async fn run(common: &Common, args: &QuickstartArgs) -> Result<(), Failure> {
-    let folder = new_folder(args.data.as_deref())?;
+    let folder = new_folder(args.data.as_deref(), "grus-quickstart")?;
     let result = show(common, args, &folder).await;
     if !args.keep {
         let removed = fs::remove_dir_all(&folder);
@@ -64,7 +63,7 @@ async fn show(common: &Common, args: &QuickstartArgs, folder: &Path) -> Result<(
         &json!({ "step": "file", "file": name, "lines": lines, "bytes": bytes, "sha256": sha256 }),
     )?;
 
-    let (place, broker) = start(folder).await?;
+    let (place, broker) = Broker::start_in(folder).await?;
     told.say(
         &format!(
             "broker: process {}, {} (new folder {})",
@@ -79,20 +78,6 @@ async fn show(common: &Common, args: &QuickstartArgs, folder: &Path) -> Result<(
     let sent = run.send(&file).await?;
     run.read_back(&sent, &sha256).await?;
     run.end(folder, args.keep).await
-}
-
-/// The broker on free ports; other ports, should somebody else have taken one meanwhile.
-async fn start(folder: &Path) -> Result<(Place, Broker), Failure> {
-    let mut left = 3;
-    loop {
-        left -= 1;
-        let place = Place::in_folder(folder)?;
-        match Broker::start(&place).await {
-            Ok(broker) => return Ok((place, broker)),
-            Err(failure) if left == 0 => return Err(failure),
-            Err(_) => {}
-        }
-    }
 }
 
 /// A run under way.
@@ -306,22 +291,6 @@ impl Told {
             other => other,
         }
     }
-}
-
-/// A folder that was not there before.
-fn new_folder(base: Option<&Path>) -> Result<PathBuf, Failure> {
-    let base = base.map_or_else(std::env::temp_dir, Path::to_owned);
-    let failed = |error: &dyn std::fmt::Display| Failure::because(base.display(), error);
-    fs::create_dir_all(&base).map_err(|error| failed(&error))?;
-    for number in 0..1_000 {
-        let folder = base.join(format!("grus-quickstart-{}-{number}", std::process::id()));
-        match fs::create_dir(&folder) {
-            Ok(()) => return Ok(folder),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(failed(&error)),
-        }
-    }
-    Err(failed(&"no new folder can be made in it"))
 }
 
 fn builtin(folder: &Path) -> Result<PathBuf, Failure> {

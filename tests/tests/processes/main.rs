@@ -1,6 +1,7 @@
 //! Real `grus` processes. docs/TESTING.md says what these tests want of a machine.
 
 mod actors;
+mod bench;
 mod client;
 mod client_panics;
 mod clients;

@@ -1,6 +1,6 @@
-//! The second process: a broker on free ports.
+//! A broker of the command's own: a second process, on free ports, in a folder of its own.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -65,6 +65,25 @@ impl Place {
     }
 }
 
+/// A folder that was not there before, in `base` or where the system keeps temporary ones.
+///
+/// # Errors
+/// Told, when none can be made.
+pub fn new_folder(base: Option<&Path>, name: &str) -> Result<PathBuf, Failure> {
+    let base = base.map_or_else(std::env::temp_dir, Path::to_owned);
+    let failed = |error: &dyn std::fmt::Display| Failure::because(base.display(), error);
+    fs::create_dir_all(&base).map_err(|error| failed(&error))?;
+    for number in 0..1_000 {
+        let folder = base.join(format!("{name}-{}-{number}", std::process::id()));
+        match fs::create_dir(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(failed(&error)),
+        }
+    }
+    Err(failed(&"no new folder can be made in it"))
+}
+
 /// A port below the range that the kernel gives to clients: while the broker is down, a client that tries
 /// to reconnect to a port of that range may be given the same port for its own end, and then talks to itself.
 fn free_port(taken: Option<SocketAddr>) -> Result<SocketAddr, Failure> {
@@ -111,6 +130,23 @@ impl Broker {
             Ok(Ok(())) => Ok(broker),
             Ok(Err(last)) => Err(Failure::because("the broker did not start", last)),
             Err(_) => Err(Failure::Told("the broker was not ready in time".to_owned())),
+        }
+    }
+
+    /// A new one in `folder` on free ports; on others, should somebody else have taken one meanwhile.
+    ///
+    /// # Errors
+    /// Told, as by [`Broker::start`].
+    pub async fn start_in(folder: &Path) -> Result<(Place, Self), Failure> {
+        let mut left = 3;
+        loop {
+            left -= 1;
+            let place = Place::in_folder(folder)?;
+            match Self::start(&place).await {
+                Ok(broker) => return Ok((place, broker)),
+                Err(failure) if left == 0 => return Err(failure),
+                Err(_) => {}
+            }
         }
     }
 
