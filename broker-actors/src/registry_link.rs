@@ -17,6 +17,7 @@
 //! * If it panics: it is rebuilt from the registry's table and opens all topics again, which
 //!   changes nothing; those who waited are told to ask again. The routes stay published.
 
+mod groups;
 pub mod ledger;
 mod messages;
 mod producers;
@@ -39,7 +40,7 @@ use grus_protocol::message::{
     AlterTopic, AlterTopicReply, CreateTopic, CreateTopicReply, DeleteTopic, DeleteTopicReply,
     InitProducer, InitProducerReply, TopicSettings,
 };
-use grus_protocol::names::TopicName;
+use grus_protocol::names::{GroupName, TopicName};
 use grus_registry::{RegistryError, RegistryHandle, RegistryRequest, RoutingChanged, Watch};
 use tokio::sync::watch;
 
@@ -202,6 +203,9 @@ impl RegistryLink {
         if ask.queues.is_some_and(|queues| queues > self.parts.policy.queues_max) {
             return reply.send(Err(self.parts.policy.too_many_queues()));
         }
+        if GroupName::of_dead_letters(&ask.name).is_some() {
+            return reply.send(Err(groups::of_a_group(&ask.name)));
+        }
         let waiter = Waiter::Alter(reply, credit);
         let port = self.port(room, move |answer: Result<_, Dropped>| {
             Heard::Altered(waiter, answer.unwrap_or(Err(RegistryError::Busy)))
@@ -219,6 +223,19 @@ impl RegistryLink {
     }
 
     fn delete(
+        &mut self,
+        ask: DeleteTopic,
+        reply: Answer<DeleteTopicReply>,
+        credit: Credit,
+        room: &mut Room<'_, Self>,
+    ) {
+        if GroupName::of_dead_letters(&ask.name).is_some() {
+            return reply.send(Err(groups::of_a_group(&ask.name)));
+        }
+        self.delete_in_registry(ask, reply, credit, room);
+    }
+
+    fn delete_in_registry(
         &mut self,
         ask: DeleteTopic,
         reply: Answer<DeleteTopicReply>,
@@ -245,7 +262,8 @@ impl RegistryLink {
     fn carry_out(&mut self, actions: Vec<Action<Waiter>>, room: &mut Room<'_, Self>) {
         for action in actions {
             match action {
-                Action::Open(shard, config) => {
+                Action::Open(shard, mut config) => {
+                    self.fit(shard, &mut config);
                     let id = config.topic;
                     let port = self.port(room, move |answer: Result<_, Dropped>| {
                         let result = answer.unwrap_or(Err(QueueError::Unavailable));
@@ -304,6 +322,7 @@ impl RegistryLink {
                     created,
                 }));
             }
+            Waiter::Group(reply, _credit) => reply.send(answer),
             Waiter::Alter(reply, _credit) => {
                 reply.send(answer.map(|route| AlterTopicReply {
                     id: route.id,
@@ -337,6 +356,11 @@ impl Receive<LinkRequest> for RegistryLink {
             LinkRequest::Create { ask, reply } => self.create(ask, reply, credit, room),
             LinkRequest::Alter { ask, reply } => self.alter(ask, reply, credit, room),
             LinkRequest::Delete { ask, reply } => self.delete(ask, reply, credit, room),
+            LinkRequest::OpenGroup { group, reply } => self.open_group(&group, reply, credit, room),
+            LinkRequest::DeleteGroup { group, id, reply } => {
+                let (name, topic_id) = (group.dead_letters(), id.dead_letters());
+                self.delete_in_registry(DeleteTopic { name, topic_id }, reply, credit, room);
+            }
             LinkRequest::InitProducer { ask, reply } => self.init_producer(ask, reply, credit),
         }
     }

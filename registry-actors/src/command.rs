@@ -34,6 +34,8 @@ pub const KIND_PLACE_TOPIC: u16 = 71;
 pub const KIND_GROW_TOPIC: u16 = 72;
 /// Kind of an [`AdoptTopics`].
 pub const KIND_ADOPT_TOPICS: u16 = 73;
+/// Kind of a [`PlaceDeadLetters`].
+pub const KIND_PLACE_DEAD_LETTERS: u16 = 74;
 
 /// A change of the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +61,8 @@ pub enum Command {
     GrowTopic(GrowTopic),
     /// Takes topics that a broker's shards hold and the registry does not know.
     AdoptTopics(AdoptTopics),
+    /// Makes a group's dead-letter topic, or gives it queues on more shards.
+    PlaceDeadLetters(PlaceDeadLetters),
 }
 
 /// Gives the registry its number, once.
@@ -139,6 +143,22 @@ pub struct AdoptTopic {
     pub settings: StoredSettings,
     /// Which of its queues are on which shard.
     pub queues: Vec<(QueueId, ShardId)>,
+}
+
+/// Makes a group's dead-letter topic, or gives it queues on more shards. Whatever is there already
+/// is left as it is, so that it may be asked twice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlaceDeadLetters {
+    /// The topic.
+    pub name: TopicName,
+    /// With a home: the incarnation to make it as, drawn by the proposer, never 0. Without one: the
+    /// incarnation meant.
+    pub id: TopicId,
+    /// Where its first queue goes if there is no such topic; none: it must be there.
+    pub home: Option<ShardId>,
+    /// Where it must have queues.
+    pub shards: Vec<ShardId>,
 }
 
 /// Makes a topic.
@@ -278,7 +298,7 @@ pub enum FormatError {
 impl Command {
     /// Whether this build knows items of `kind`.
     pub fn knows(kind: u16) -> bool {
-        (KIND_CREATE_TOPIC..=KIND_ADOPT_TOPICS).contains(&kind)
+        (KIND_CREATE_TOPIC..=KIND_PLACE_DEAD_LETTERS).contains(&kind)
     }
 
     /// The command as an item of an entry: its kind and its bytes.
@@ -294,6 +314,7 @@ impl Command {
             Self::PlaceTopic(command) => (KIND_PLACE_TOPIC, encode(command)),
             Self::GrowTopic(command) => (KIND_GROW_TOPIC, encode(command)),
             Self::AdoptTopics(command) => (KIND_ADOPT_TOPICS, encode(command)),
+            Self::PlaceDeadLetters(command) => (KIND_PLACE_DEAD_LETTERS, encode(command)),
         }
     }
 
@@ -313,6 +334,7 @@ impl Command {
             KIND_PLACE_TOPIC => decode(bytes).map(Self::PlaceTopic),
             KIND_GROW_TOPIC => decode(bytes).map(Self::GrowTopic),
             KIND_ADOPT_TOPICS => decode(bytes).map(Self::AdoptTopics),
+            KIND_PLACE_DEAD_LETTERS => decode(bytes).map(Self::PlaceDeadLetters),
             other => Err(FormatError::Kind(other)),
         }
     }

@@ -28,6 +28,10 @@ impl TopicPolicy {
             let text = format!("topics of kind {} are not served yet", ask.settings.kind);
             return Err(ErrorReply::new(ErrorCode::UnsupportedFeature, text));
         }
+        if ask.settings.kind == TopicKind::DeadLetter {
+            let text = "dead letters belong to a group: join it, and they have a topic";
+            return Err(ErrorReply::new(ErrorCode::InvalidSettings, text));
+        }
         if ask.settings.queues > self.queues_max {
             return Err(self.too_many_queues());
         }

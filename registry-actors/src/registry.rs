@@ -17,6 +17,7 @@
 //! * Stops: when the requests under way are answered and the group has stopped.
 //! * If it panics: the process ends; recovery is a restart.
 
+mod answers;
 mod drafts;
 
 use std::cell::{Cell, OnceCell, RefCell};
@@ -26,8 +27,8 @@ use std::time::Duration;
 
 use grus_consensus::{AppliedReply, Group, NewItem, ProposeError};
 use grus_log::{Disk, JobDone};
-use grus_mailbox::{Credit, Inbox, Port, Receive, Resident, Room, Tick, Weigh};
-use grus_protocol::ids::{BrokerAddress, TopicId};
+use grus_mailbox::{Credit, Inbox, Receive, Resident, Room, Tick, Weigh};
+use grus_protocol::ids::BrokerAddress;
 use grus_protocol::names::TopicName;
 
 use crate::command::{
@@ -44,7 +45,8 @@ use crate::request::{Enrolled, REQUESTS_MAX, RefusedTopics, RegistryRequest, Top
 use crate::routing::{RoutingTable, TopicRoutes};
 use crate::state::{Answer, Outcome, TOPIC_QUEUES_MAX, check_settings};
 use crate::watch::Published;
-use drafts::{Asker, Create, Draft, Planned};
+use answers::{answer_of, draw_topic_id, refuse, unexpected};
+use drafts::{Asker, Create, Draft, PlaceDead, Planned};
 
 /// How often a topic id is drawn when the one before is in use.
 const DRAWS_MAX: u32 = 3;
@@ -300,6 +302,7 @@ impl<D: Disk> Receive<RegistryRequest> for Registry<D> {
         let stopping = self.stopping;
         match request {
             RegistryRequest::CreateTopic { reply, .. } if stopping => refuse(reply),
+            RegistryRequest::PlaceDeadLetters { reply, .. } if stopping => refuse(reply),
             RegistryRequest::AlterTopic { reply, .. } if stopping => refuse(reply),
             RegistryRequest::DeleteTopic { reply, .. } if stopping => refuse(reply),
             RegistryRequest::EnrolBroker { reply, .. } if stopping => refuse(reply),
@@ -320,6 +323,10 @@ impl<D: Disk> Receive<RegistryRequest> for Registry<D> {
                 let alter =
                     AlterTopic { name, id, queues, retention_ms, retention_bytes, dedup_window_ms };
                 self.alter(alter, Asker::Alter(reply), credit, room);
+            }
+            RegistryRequest::PlaceDeadLetters { name, id, home, shards, reply } => {
+                let place = command::PlaceDeadLetters { name, id, home, shards };
+                self.place(PlaceDead { place, reply, draws: 0 }, credit, room);
             }
             RegistryRequest::DeleteTopic { name, id, reply } => {
                 let delete = Command::DeleteTopic(DeleteTopic { name, id });
@@ -368,6 +375,7 @@ impl<D: Disk> Receive<Proposed> for Registry<D> {
         let table = self.publish(); // before the answer: who hears it can see it
         match asker {
             Asker::Create { create, draws } => self.created(create, draws, credit, answer, room),
+            Asker::Place(ask) => self.placed(ask, credit, answer, room),
             Asker::Alter(reply) => reply.send(match answer {
                 Ok(Outcome::Topic(topic)) => Ok(topic),
                 other => Err(unexpected(other)),
@@ -449,38 +457,4 @@ impl<D: Disk> Receive<GroupStopped> for Registry<D> {
     fn receive(&mut self, _: GroupStopped, _: Credit, room: &mut Room<'_, Self>) {
         room.stop();
     }
-}
-
-fn refuse<T>(reply: Port<Result<T, RegistryError>>) {
-    reply.send(Err(RegistryError::Stopping));
-}
-
-/// A topic id that nobody has: random, never 0.
-fn draw_topic_id() -> TopicId {
-    let (high, low) = uuid::Uuid::now_v7().as_u64_pair();
-    TopicId((high.rotate_left(32) ^ low).max(1))
-}
-
-fn answer_of(result: Result<AppliedReply<Answer>, ProposeError>) -> Answer {
-    match result {
-        Ok(reply) => reply.replies.into_iter().next().unwrap_or_else(|| {
-            Err(RegistryError::Unreadable { reason: "an entry without an answer".to_owned() })
-        }),
-        Err(error) => Err(match error {
-            ProposeError::NotLeader { .. } => RegistryError::NotLeader,
-            ProposeError::Unknown { .. } => RegistryError::OutcomeUnknown,
-            ProposeError::Full => RegistryError::Busy,
-            ProposeError::TooLarge { bytes, bytes_max } => RegistryError::InvalidSettings {
-                reason: format!("{bytes} bytes of a command, at most {bytes_max}"),
-            },
-            ProposeError::Stopped | ProposeError::Fatal(_) => RegistryError::Stopping,
-        }),
-    }
-}
-
-/// An answer that is no success of the command asked for.
-fn unexpected(answer: Answer) -> RegistryError {
-    answer.err().unwrap_or_else(|| RegistryError::Unreadable {
-        reason: "an answer to another command".to_owned(),
-    })
 }

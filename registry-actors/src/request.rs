@@ -48,6 +48,19 @@ pub enum RegistryRequest {
         /// Where the topic as it is then goes.
         reply: Port<Result<Arc<TopicRoutes>, RegistryError>>,
     },
+    /// Makes a group's dead-letter topic, or gives it queues on more shards.
+    PlaceDeadLetters {
+        /// Its name.
+        name: TopicName,
+        /// Without a home: the incarnation meant.
+        id: TopicId,
+        /// Where its first queue goes if there is no such topic; none: it must be there.
+        home: Option<ShardId>,
+        /// Where it must have queues.
+        shards: Vec<ShardId>,
+        /// Where the topic as it is then goes.
+        reply: Port<Result<TopicCreated, RegistryError>>,
+    },
     /// Removes a topic.
     DeleteTopic {
         /// Its name.

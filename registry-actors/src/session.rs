@@ -33,10 +33,10 @@ use grus_protocol::ids::BrokerId;
 use grus_protocol::limits::FrameLimits;
 use grus_protocol::message::{
     AlterTopic, AlterTopicReply, BrokerHeartbeat, CreateTopic, CreateTopicReply, DeleteTopic,
-    DeleteTopicReply, Hello, Metadata, OfferTopics, Ping, PingReply, RegisterBroker, TopicMetadata,
-    WatchRoutes, WatchRoutesReply,
+    DeleteTopicReply, Hello, Metadata, OfferTopics, Ping, PingReply, PlaceDeadLetters,
+    PlaceDeadLettersReply, RegisterBroker, TopicMetadata, WatchRoutes, WatchRoutesReply,
 };
-use grus_protocol::names::TopicName;
+use grus_protocol::names::{GroupName, TopicName};
 use grus_protocol::opcode::Opcode;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
@@ -180,11 +180,8 @@ impl Session {
             }),
             Opcode::CreateTopic => with(frame, reply, |ask, reply| self.create(ask, reply)),
             Opcode::AlterTopic => with(frame, reply, |ask, reply| self.alter(ask, reply)),
-            Opcode::DeleteTopic => with(frame, reply, |ask: DeleteTopic, reply| {
-                let reply = reply.map(|id| DeleteTopicReply { id });
-                let (name, id) = (ask.name, ask.topic_id);
-                self.ask(RegistryRequest::DeleteTopic { name, id, reply });
-            }),
+            Opcode::DeleteTopic => with(frame, reply, |ask, reply| self.delete(ask, reply)),
+            Opcode::PlaceDeadLetters => with(frame, reply, |ask, reply| self.place(ask, reply)),
             Opcode::WatchRoutes => with(frame, reply, |ask, reply| self.watch(ask, reply, room)),
             Opcode::RegisterBroker => with(frame, reply, |ask: RegisterBroker, reply| {
                 self.broker = Some((ask.broker, ask.session));
@@ -312,6 +309,29 @@ impl Session {
         });
     }
 
+    /// Removes a topic; dead letters only for a broker, whose group is gone.
+    fn delete(&self, ask: DeleteTopic, reply: ReplyTo) {
+        let DeleteTopic { name, topic_id: id } = ask;
+        if self.broker.is_none() && GroupName::of_dead_letters(&name).is_some() {
+            return reply.error(for_brokers("dead letters are deleted with their group"));
+        }
+        let reply = reply.map(|id| DeleteTopicReply { id });
+        self.ask(RegistryRequest::DeleteTopic { name, id, reply });
+    }
+
+    fn place(&self, ask: PlaceDeadLetters, reply: ReplyTo) {
+        if self.broker.is_none() {
+            return reply.error(for_brokers("only a registered broker places dead letters"));
+        }
+        let PlaceDeadLetters { name, topic_id: id, home, shards } = ask;
+        let reply = reply.map(|placed: TopicCreated| PlaceDeadLettersReply {
+            id: placed.topic.id,
+            queues: placed.topic.settings.queues,
+            created: placed.created,
+        });
+        self.ask(RegistryRequest::PlaceDeadLetters { name, id, home, shards, reply });
+    }
+
     fn watch(&mut self, ask: WatchRoutes, reply: ReplyTo, room: &Room<'_, Self>) {
         let table = self.service.registry.routing();
         let head = FrameHead {
@@ -360,6 +380,10 @@ impl Session {
             self.say(BrokerAsk::Disconnected(broker, session));
         }
     }
+}
+
+fn for_brokers(text: &str) -> ErrorReply {
+    ErrorReply::new(ErrorCode::InvalidRequest, text)
 }
 
 /// Decodes a request's header and serves it; what cannot be decoded is answered.

@@ -14,6 +14,7 @@ use crate::routing::{BrokerPlace, RouteSpan, RoutingTable, ShardPlace, TopicRout
 
 mod adopt;
 mod brokers;
+mod dead_letters;
 
 /// Most topics.
 pub const TOPICS_MAX: usize = 100_000;
@@ -85,6 +86,7 @@ impl State {
             Command::EnrolBroker(enrol) => self.enrol_broker(&enrol)?,
             Command::MarkBroker(mark) => self.mark_broker(&mark),
             Command::AdoptTopics(adopt) => self.adopt_topics(time, adopt),
+            Command::PlaceDeadLetters(place) => self.place_dead_letters(time, place)?,
         };
         if !changed.is_empty() {
             self.version += 1;
@@ -106,6 +108,9 @@ impl State {
         }
         let settings = TopicSettings::from(&settings);
         check_settings(&settings)?;
+        if settings.kind == TopicKind::DeadLetter {
+            return Err(of_a_group(&name));
+        }
         if id == TopicId::UNKNOWN || self.names.contains_key(&id) {
             return Err(RegistryError::IdInUse { id });
         }
@@ -121,6 +126,9 @@ impl State {
 
     fn alter_topic(&mut self, alter: &AlterTopic, chosen: &[ShardId]) -> Applied {
         let topic = Arc::clone(self.find(&alter.name, alter.id)?);
+        if topic.settings.kind == TopicKind::DeadLetter {
+            return Err(of_a_group(&alter.name));
+        }
         let mut settings = topic.settings.clone();
         settings.queues = alter.queues.unwrap_or(settings.queues);
         settings.retention_ms = alter.retention_ms.unwrap_or(settings.retention_ms);
@@ -243,6 +251,11 @@ impl State {
             shards: self.shards.clone(),
         }
     }
+}
+
+/// Topics of dead letters are made and changed with their group.
+fn of_a_group(name: &TopicName) -> RegistryError {
+    RegistryError::InvalidSettings { reason: format!("{name}: dead letters belong to a group") }
 }
 
 type Applied = Result<(Outcome, Vec<PartKey>), RegistryError>;

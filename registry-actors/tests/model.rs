@@ -9,8 +9,8 @@ use grus_protocol::ids::{BrokerId, Durability, QueueId, ShardId, TimestampMs, To
 use grus_protocol::message::{TopicKind, TopicSettings};
 use grus_protocol::names::TopicName;
 use grus_registry::command::{
-    AlterTopic, Command, CreateTopic, DeleteTopic, EnrolBroker, GrowTopic, MarkBroker, PlaceTopic,
-    RegisterBroker, StoredSettings,
+    AlterTopic, Command, CreateTopic, DeleteTopic, EnrolBroker, GrowTopic, MarkBroker,
+    PlaceDeadLetters, PlaceTopic, RegisterBroker, StoredSettings,
 };
 use grus_registry::machine::{Applied, Change, RegistryMachine};
 use grus_registry::state::{Answer, Outcome};
@@ -120,6 +120,19 @@ fn enrol(broker: u64, disk: u64, shards: &[(u32, Durability)], shards_wanted: u3
     })
 }
 
+fn dead_letters(number: u8) -> TopicName {
+    TopicName::system("DLQ", &format!("group-{number}")).expect("a valid name")
+}
+
+fn place(number: u8, id: u64, home: Option<u32>, shards: &[u32]) -> Command {
+    Command::PlaceDeadLetters(PlaceDeadLetters {
+        name: dead_letters(number),
+        id: TopicId(id),
+        home: home.map(ShardId),
+        shards: shards.iter().copied().map(ShardId).collect(),
+    })
+}
+
 /// The same with shards chosen for its new queues, which may not fit.
 fn on_shards(command: Command, shards: &[u32]) -> Command {
     let shards = shards.iter().copied().map(ShardId).collect();
@@ -148,6 +161,9 @@ fn command() -> impl Strategy<Value = Command> {
             .prop_map(|(broker, shards)| register(broker, &shards)),
         2 => (1..3_u64, 1..3_u64, prop::collection::vec(shard, 0..2), 0..4_u32)
             .prop_map(|(broker, disk, shards, wanted)| enrol(broker, disk, &shards, wanted)),
+        3 => (
+            0..3_u8, 0..12_u64, prop::option::of(0..7_u32), prop::collection::vec(0..7_u32, 0..4),
+        ).prop_map(|(group, id, home, shards)| place(group, id, home, &shards)),
         2 => (1..4_u64, any::<bool>()).prop_map(|(broker, live)| {
             Command::MarkBroker(MarkBroker { broker: BrokerId(broker), live })
         }),
@@ -211,8 +227,26 @@ fn expected(before: &RoutingTable, command: &Command) -> Option<&'static str> {
             expected(before, &Command::CreateTopic(placed.create.clone()))
         }
         Command::GrowTopic(grown) => expected(before, &Command::AlterTopic(grown.alter.clone())),
+        Command::PlaceDeadLetters(place) => expected_place(before, place),
         Command::MarkBroker(_) | Command::FoundRegistry(_) | Command::AdoptTopics(_) => None,
     }
+}
+
+fn expected_place(before: &RoutingTable, place: &PlaceDeadLetters) -> Option<&'static str> {
+    let known = before.topics.get(&place.name);
+    match (known, place.home) {
+        (None, None) => return Some("UnknownTopic"),
+        (Some(known), None) if place.id.0 != 0 && place.id != known.id => {
+            return Some("StaleTopic");
+        }
+        (None, Some(_)) if place.id.0 == 0 || before.by_id(place.id).is_some() => {
+            return Some("IdInUse");
+        }
+        _ => {}
+    }
+    let home = place.home.filter(|_| known.is_none());
+    let unknown = place.shards.iter().chain(&home).any(|shard| !before.shards.contains_key(shard));
+    unknown.then_some("InvalidSettings")
 }
 
 fn clash(
@@ -263,6 +297,19 @@ fn check_effect(before: &RoutingTable, after: &RoutingTable, command: &Command, 
             assert_eq!(topic.id, old.id, "altered, not made again");
             assert_eq!(topic.queues[..old.queues.len()], old.queues[..], "no queue moves");
             assert_eq!(after.topics[&alter.name], *topic);
+        }
+        (Command::PlaceDeadLetters(place), Outcome::Topic(topic)) => {
+            let old = before.topics.get(&place.name);
+            let kept = old.map_or(0, |old| old.queues.len());
+            let shards: Vec<_> = topic.queues.iter().map(|spans| spans[0].shard).collect();
+            assert_eq!(old.map_or(&[][..], |old| &old.queues), &topic.queues[..kept], "none moves");
+            assert!(place.shards.iter().all(|shard| shards.contains(shard)));
+            let first = shards.first().copied();
+            assert!(old.is_some() || first == place.home, "the home comes first");
+            let different: std::collections::BTreeSet<_> = shards.iter().collect();
+            assert_eq!(different.len(), shards.len(), "one queue on a shard");
+            assert_eq!(topic.settings.kind, TopicKind::DeadLetter);
+            assert_eq!(after.topics[&place.name], *topic);
         }
         (Command::DeleteTopic(delete), Outcome::Deleted(id)) => {
             assert_eq!(before.topics[&delete.name].id, *id);
@@ -316,7 +363,8 @@ fn check_invariants(bench: &Bench) {
         assert_eq!(topic.queues.len(), topic.settings.queues as usize);
         for queue in (0..topic.settings.queues).map(QueueId) {
             let shard = topic.shard_of(queue).expect("every queue has a shard");
-            assert_eq!(routing.shards[&shard].durability, topic.settings.durability);
+            let any = topic.settings.kind == TopicKind::DeadLetter;
+            assert!(any || routing.shards[&shard].durability == topic.settings.durability);
             *load.entry(shard).or_insert(0) += 1;
         }
     }
@@ -395,6 +443,43 @@ fn new_queues_go_where_the_fewest_are() {
     assert_eq!((on(&bench, 0), on(&bench, 1), on(&bench, 3)), (3, 4, 3), "shard 0 is closed");
     bench.apply(&delete(0, 1)).unwrap();
     assert_eq!((on(&bench, 0), on(&bench, 1), on(&bench, 3)), (0, 1, 0));
+}
+
+#[test]
+fn dead_letters_are_placed_by_hand_once_and_belong_to_their_group() {
+    let mut bench = Bench::new();
+    let class = Durability::Persisted;
+    bench.apply(&register(1, &[(0, class), (1, class), (2, Durability::Replicated)])).unwrap();
+    bench.apply(&Command::MarkBroker(MarkBroker { broker: BrokerId(1), live: false })).unwrap();
+    let shards = |answer: Answer| match answer {
+        Ok(Outcome::Topic(topic)) => {
+            topic.queues.iter().map(|spans| spans[0].shard.0).collect::<Vec<_>>()
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(shards(bench.apply(&place(0, 7, Some(1), &[2]))), [1, 2], "of either durability");
+    let version = bench.routing().version;
+    assert_eq!(shards(bench.apply(&place(0, 9, Some(0), &[1]))), [1, 2], "there is one already");
+    assert_eq!(shards(bench.apply(&place(0, 7, None, &[2, 1]))), [1, 2]);
+    assert_eq!(bench.routing().version, version, "nothing was changed");
+    assert_eq!(shards(bench.apply(&place(0, 7, None, &[0]))), [1, 2, 0]);
+    assert_eq!(bench.apply(&place(1, 7, None, &[])), Err(RegistryError::UnknownTopic));
+    let name = dead_letters(0);
+    let invalid = |answer: Answer| matches!(answer, Err(RegistryError::InvalidSettings { .. }));
+    let alter = AlterTopic {
+        name: name.clone(),
+        id: TopicId(0),
+        queues: None,
+        retention_ms: Some(1),
+        retention_bytes: None,
+        dedup_window_ms: None,
+    };
+    assert!(invalid(bench.apply(&Command::AlterTopic(alter))));
+    let made = TopicSettings { kind: TopicKind::DeadLetter, ..settings(1, class) };
+    assert!(invalid(bench.apply(&create(3, 30, &made))), "not as any other topic");
+    let delete = DeleteTopic { name, id: TopicId(7) };
+    assert_eq!(bench.apply(&Command::DeleteTopic(delete)), Ok(Outcome::Deleted(TopicId(7))));
+    assert_eq!(bench.apply(&place(0, 7, None, &[])), Err(RegistryError::UnknownTopic));
 }
 
 #[test]

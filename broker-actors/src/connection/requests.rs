@@ -143,6 +143,7 @@ fn decode(frame: Frame) -> Result<Option<Request>, HeaderError> {
         | Opcode::RegisterBroker
         | Opcode::BrokerHeartbeat
         | Opcode::OfferTopics
+        | Opcode::PlaceDeadLetters
         | Opcode::JoinGroup
         | Opcode::GroupHeartbeat
         | Opcode::LeaveGroup

@@ -59,6 +59,7 @@ impl Alike {
     /// The error reply to send.
     pub(super) fn suits(&self, kind: TopicKind) -> Result<(), ErrorReply> {
         let text = match (kind, self.dues.is_empty()) {
+            (TopicKind::DeadLetter, _) => "a topic of dead letters takes none from producers",
             (TopicKind::Delay, true) => "a topic of kind delay takes only messages with a due time",
             (TopicKind::Temporary, false) => "a temporary topic takes no messages with a due time",
             _ => return Ok(()),

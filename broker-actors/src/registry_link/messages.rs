@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use grus_mailbox::{Credit, Port, Weigh};
 use grus_protocol::error::ErrorReply;
-use grus_protocol::ids::{ShardId, TopicId};
+use grus_protocol::ids::{GroupId, ShardId, TopicId};
 use grus_protocol::message::{
     AlterTopic, AlterTopicReply, CreateTopic, CreateTopicReply, DeleteTopic, DeleteTopicReply,
     InitProducer, InitProducerReply,
 };
-use grus_protocol::names::TopicName;
+use grus_protocol::names::{GroupName, TopicName};
 use grus_registry::{RefusedTopics, RegistryError, TopicCreated, TopicRoutes};
 
 use super::routes::TopicRoute;
@@ -50,6 +50,23 @@ pub enum LinkRequest {
         /// Gets the answer.
         reply: Answer<DeleteTopicReply>,
     },
+    /// The dead-letter topic of a group, which is made if there is none: where its first queue is
+    /// led, the group is coordinated.
+    OpenGroup {
+        /// The group.
+        group: GroupName,
+        /// Gets the topic.
+        reply: Answer<Arc<TopicRoute>>,
+    },
+    /// Removes a group's dead-letter topic, and with it all that shards know of the group.
+    DeleteGroup {
+        /// The group.
+        group: GroupName,
+        /// The incarnation meant.
+        id: GroupId,
+        /// Gets the answer.
+        reply: Answer<DeleteTopicReply>,
+    },
     /// Gives a producer its identity.
     InitProducer {
         /// What the client asked for.
@@ -73,6 +90,8 @@ pub enum Waiter {
     Create(Answer<CreateTopicReply>, bool, Credit),
     /// The one that changed it.
     Alter(Answer<AlterTopicReply>, Credit),
+    /// The one that asked for a group.
+    Group(Answer<Arc<TopicRoute>>, Credit),
 }
 
 /// An answer that came back to this actor.

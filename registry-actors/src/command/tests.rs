@@ -59,6 +59,12 @@ fn samples() -> Vec<Command> {
                 queues: vec![(QueueId(2), ShardId(3))],
             }],
         }),
+        Command::PlaceDeadLetters(PlaceDeadLetters {
+            name: TopicName::system("DLQ", "g").unwrap(),
+            id: TopicId(7),
+            home: Some(ShardId(0)),
+            shards: vec![ShardId(3)],
+        }),
     ]
 }
 
@@ -85,7 +91,7 @@ fn commands_read_back_and_every_cut_is_refused() {
         assert!(matches!(Command::decode(kind, &newer), Err(FormatError::Version(2))));
     }
     assert!(matches!(Command::decode(63, &[1]), Err(FormatError::Kind(63))));
-    assert!(!Command::knows(63) && !Command::knows(74));
+    assert!(!Command::knows(63) && !Command::knows(75));
 }
 
 #[test]
@@ -116,6 +122,7 @@ fn the_format_does_not_change() {
              \\xa8settings\\x85\\xa6queues\\x04\\xaadurability\\x00\\xacretention_ms\\xce\
              $\\x0c\\x84\\x00\\xafretention_bytes\\x00\\xa4kind\\x00\\xa6queues\\x91\\x92\
              \\x02\\x03",
+            "\\x01\\x84\\xa4name\\xa6%DLQ%g\\xa2id\\x07\\xa4home\\x00\\xa6shards\\x91\\x03",
         ]
     );
 }

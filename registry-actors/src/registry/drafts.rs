@@ -8,16 +8,19 @@ use grus_protocol::ids::{Durability, ShardId, TopicId};
 use grus_protocol::message::TopicSettings;
 use grus_protocol::names::TopicName;
 
-use super::Registry;
-use crate::command::{self, AlterTopic};
+use super::answers::{draw_topic_id, unexpected};
+use super::{DRAWS_MAX, Registry};
+use crate::command::{self, AlterTopic, Command};
 use crate::error::RegistryError;
 use crate::rebalance::Plan;
 use crate::request::{Enrolled, REQUESTS_MAX, RefusedTopics, TopicCreated};
 use crate::routing::TopicRoutes;
+use crate::state::{Answer, Outcome};
 
 /// Whom an applied command is answered to.
 pub(super) enum Asker {
     Create { create: Create, draws: u32 },
+    Place(PlaceDead),
     Alter(Port<Result<Arc<TopicRoutes>, RegistryError>>),
     Delete(Port<Result<TopicId, RegistryError>>),
     Enrol(Port<Result<Enrolled, RegistryError>>),
@@ -30,6 +33,14 @@ pub(super) struct Create {
     pub(super) settings: TopicSettings,
     pub(super) if_not_exists: bool,
     pub(super) reply: Port<Result<TopicCreated, RegistryError>>,
+}
+
+/// A group's dead-letter topic is to be placed.
+pub(super) struct PlaceDead {
+    pub(super) place: command::PlaceDeadLetters,
+    pub(super) reply: Port<Result<TopicCreated, RegistryError>>,
+    /// How often an id was drawn for it.
+    pub(super) draws: u32,
 }
 
 /// A command that waits for shards to be chosen.
@@ -49,6 +60,47 @@ pub(crate) struct Planned {
 impl Weigh for Planned {}
 
 impl<D: Disk> Registry<D> {
+    /// Places dead letters; what is there already writes nothing.
+    pub(super) fn place(&mut self, mut ask: PlaceDead, credit: Credit, room: &mut Room<'_, Self>) {
+        let place = &mut ask.place;
+        let known = self.topic(&place.name).filter(|_| self.leads());
+        if let Some(topic) = known
+            && (place.home.is_some() || place.id == topic.id)
+            && place.shards.iter().all(|shard| !topic.queues_on(*shard).is_empty())
+        {
+            return ask.reply.send(Ok(TopicCreated { topic, created: false }));
+        }
+        if place.home.is_some() {
+            place.id = draw_topic_id();
+            ask.draws += 1;
+        }
+        let command = Command::PlaceDeadLetters(ask.place.clone());
+        self.propose(&command, Asker::Place(ask), credit, room);
+    }
+
+    /// Answers that, or draws another id.
+    pub(super) fn placed(
+        &mut self,
+        ask: PlaceDead,
+        credit: Credit,
+        answer: Answer,
+        room: &mut Room<'_, Self>,
+    ) {
+        let answer = match answer {
+            Ok(Outcome::Topic(topic)) => {
+                let created = topic.id == ask.place.id && ask.place.home.is_some();
+                Ok(TopicCreated { topic, created })
+            }
+            Err(RegistryError::IdInUse { .. })
+                if ask.place.home.is_some() && ask.draws < DRAWS_MAX =>
+            {
+                return self.place(ask, credit, room);
+            }
+            other => Err(unexpected(other)),
+        };
+        ask.reply.send(answer);
+    }
+
     /// Asks where new queues go; what is drafted is proposed with the answer.
     pub(super) fn plan(
         &mut self,

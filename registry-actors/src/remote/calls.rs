@@ -9,7 +9,8 @@ use grus_protocol::frame::{Frame, ReplyError};
 use grus_protocol::ids::{BrokerId, TopicId};
 use grus_protocol::message::{
     AlterTopic, AlterTopicReply, CreateTopic, CreateTopicReply, DeleteTopic, DeleteTopicReply,
-    OfferTopicsReply, OfferedQueue, OfferedTopic, TopicSettings,
+    OfferTopicsReply, OfferedQueue, OfferedTopic, PlaceDeadLetters, PlaceDeadLettersReply,
+    TopicSettings,
 };
 use serde::de::DeserializeOwned;
 
@@ -34,6 +35,7 @@ pub(super) enum Ask {
     Create(CreateTopic),
     Alter(AlterTopic),
     Delete(DeleteTopic),
+    Place(PlaceDeadLetters),
     Offer(BrokerId, Vec<OfferedTopic>),
     /// Nothing a remote registry is asked this way.
     Nothing,
@@ -42,6 +44,7 @@ pub(super) enum Ask {
 /// Whom to answer.
 enum Waiter {
     Create(Answer<TopicCreated>, Credit),
+    Place(Answer<TopicCreated>, Credit),
     Alter(Answer<Arc<TopicRoutes>>, Credit),
     Delete(Answer<TopicId>, Credit),
     Offer(Answer<RefusedTopics>, Credit),
@@ -75,6 +78,10 @@ impl Wanted {
                 }),
                 waiter: Waiter::Alter(reply, credit),
             },
+            RegistryRequest::PlaceDeadLetters { name, id: topic_id, home, shards, reply } => Self {
+                ask: Ask::Place(PlaceDeadLetters { name, topic_id, home, shards }),
+                waiter: Waiter::Place(reply, credit),
+            },
             RegistryRequest::DeleteTopic { name, id: topic_id, reply } => Self {
                 ask: Ask::Delete(DeleteTopic { name, topic_id }),
                 waiter: Waiter::Delete(reply, credit),
@@ -104,7 +111,7 @@ impl Wanted {
 impl Waiter {
     fn refuse(self, error: RegistryError) {
         match self {
-            Self::Create(reply, _) => reply.send(Err(error)),
+            Self::Create(reply, _) | Self::Place(reply, _) => reply.send(Err(error)),
             Self::Alter(reply, _) => reply.send(Err(error)),
             Self::Delete(reply, _) => reply.send(Err(error)),
             Self::Offer(reply, _) => reply.send(Err(error)),
@@ -215,6 +222,16 @@ impl Calls {
                 }),
                 Err(error) => reply.send(Err(error)),
             },
+            Waiter::Place(reply, credit) => match read::<PlaceDeadLettersReply>(&frame) {
+                Ok(placed) => self.unseen.push(Unseen {
+                    id: placed.id,
+                    queues: placed.queues as usize,
+                    created: Some(placed.created),
+                    waiter: Waiter::Create(reply, credit),
+                    since_ms: now_ms,
+                }),
+                Err(error) => reply.send(Err(error)),
+            },
             Waiter::Alter(reply, credit) => match read::<AlterTopicReply>(&frame) {
                 Ok(altered) => self.unseen.push(Unseen {
                     id: altered.id,
@@ -258,7 +275,7 @@ impl Calls {
                 continue;
             };
             match unseen.waiter {
-                Waiter::Create(reply, _credit) => {
+                Waiter::Create(reply, _credit) | Waiter::Place(reply, _credit) => {
                     let created = unseen.created.unwrap_or(false);
                     reply.send(Ok(TopicCreated { topic, created }));
                 }

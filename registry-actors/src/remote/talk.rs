@@ -48,6 +48,7 @@ impl RemoteRegistry {
             Ask::Create(ask) => encode_request(ask),
             Ask::Alter(ask) => encode_request(ask),
             Ask::Delete(ask) => encode_request(ask),
+            Ask::Place(ask) => encode_request(ask),
             Ask::Offer(broker, topics) => {
                 let (broker, session, topics) = (*broker, self.settings.session, topics.clone());
                 encode_request(&OfferTopics { broker, session, topics })

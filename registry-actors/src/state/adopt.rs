@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use grus_protocol::ids::{BrokerId, Offset, QueueId, ShardId, TimestampMs, TopicId};
-use grus_protocol::message::TopicSettings;
+use grus_protocol::ids::{BrokerId, Durability, Offset, QueueId, ShardId, TimestampMs, TopicId};
+use grus_protocol::message::{TopicKind, TopicSettings};
 
 use super::{Outcome, QUEUES_MAX, State, TOPIC_QUEUES_MAX, TOPICS_MAX, check_settings};
 use crate::command::{AdoptTopic, AdoptTopics};
@@ -51,6 +51,9 @@ impl State {
             None => {
                 settings.queues = 1; // counted below
                 check_settings(&settings)?;
+                if settings.kind == TopicKind::DeadLetter {
+                    settings.durability = Durability::Persisted; // whichever shard told of it first
+                }
                 let (name, queues) = (name.clone(), Vec::new());
                 TopicRoutes { name, id, settings, created: time, queues }
             }
@@ -86,8 +89,10 @@ impl State {
         shard: ShardId,
     ) -> Result<bool, RegistryError> {
         let durability = topic.settings.durability;
+        let of_any = topic.settings.kind == TopicKind::DeadLetter;
         match self.shards.get(&shard) {
-            Some(place) if place.broker == broker && place.durability == durability => {}
+            Some(place) if place.broker == broker && (of_any || place.durability == durability) => {
+            }
             Some(place) => {
                 let (broker, durability) = (place.broker, place.durability);
                 return Err(RegistryError::ShardTaken { shard, broker, durability });

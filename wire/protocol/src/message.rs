@@ -49,9 +49,9 @@ pub use metadata::{Metadata, MetadataReply, QueueRoute, TopicMetadata};
 pub use produce::{InitProducer, InitProducerReply, Produce, ProduceReply};
 pub use registry::{
     BrokerHeartbeat, BrokerHeartbeatReply, BrokerState, HOST_BYTES_MAX, OfferTopics,
-    OfferTopicsReply, OfferedQueue, OfferedTopic, QueueSpan, RefusedTopic, RegisterBroker,
-    RegisterBrokerReply, RoutesChanged, ShardClaim, ShardState, TopicState, WatchRoutes,
-    WatchRoutesReply,
+    OfferTopicsReply, OfferedQueue, OfferedTopic, PlaceDeadLetters, PlaceDeadLettersReply,
+    QueueSpan, RefusedTopic, RegisterBroker, RegisterBrokerReply, RoutesChanged, ShardClaim,
+    ShardState, TopicState, WatchRoutes, WatchRoutesReply,
 };
 pub use schedule::{
     AlterSchedule, AlterScheduleReply, CreateSchedule, CreateScheduleReply, DeleteSchedule,
@@ -118,6 +118,7 @@ requests! {
     RegisterBroker => RegisterBrokerReply,
     BrokerHeartbeat => BrokerHeartbeatReply,
     OfferTopics => OfferTopicsReply,
+    PlaceDeadLetters => PlaceDeadLettersReply,
     ListClients => ListClientsReply,
     RecallMessage => RecallMessageReply,
     ListScheduled => ListScheduledReply,

@@ -87,6 +87,8 @@ opcodes! {
     BrokerHeartbeat = 41,
     /// A broker tells a registry of topics that it does not know.
     OfferTopics = 42,
+    /// A broker has a registry place the dead-letter queues of a group.
+    PlaceDeadLetters = 43,
     /// Lists who is connected to a broker.
     ListClients = 50,
     /// Takes scheduled messages back.

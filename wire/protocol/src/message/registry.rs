@@ -192,6 +192,35 @@ wire_message! {
 }
 
 wire_message! {
+    /// A broker has the dead-letter topic of a group made, or given queues on more shards. Served
+    /// only on a connection on which a broker has registered. What is there already stays as it is,
+    /// so that the request may be repeated.
+    pub struct PlaceDeadLetters {
+        /// The topic: `%DLQ%` and the name of the group.
+        pub name: TopicName,
+        /// Without a home: the incarnation meant; 0: whichever is there. With a home it is not
+        /// looked at.
+        pub topic_id: TopicId,
+        /// Where the first queue goes if there is no such topic; nil: it must be there.
+        pub home: Option<ShardId>,
+        /// Shards on which it must have a queue, of either durability.
+        pub shards: Vec<ShardId>,
+    }
+}
+
+wire_message! {
+    /// They are placed.
+    pub struct PlaceDeadLettersReply {
+        /// The incarnation of the topic.
+        pub id: TopicId,
+        /// How many queues it has.
+        pub queues: u32,
+        /// Whether this request made it.
+        pub created: bool,
+    }
+}
+
+wire_message! {
     /// What a broker's shards know of a topic.
     pub struct OfferedTopic {
         /// Its name.

@@ -84,4 +84,7 @@ fn registry_and_routes() {
     let error = Array(vec![Number(43), text, Bool(false), Number(0), Nil]);
     let refused = Array(vec![t("orders"), Number(77), error]);
     assert_eq!(header("OfferTopics.reply"), [Array(vec![refused])]);
+    let placed = vec![t("%DLQ%billing"), Number(77), Number(3), Array(n(&[3, 4]))];
+    assert_eq!(header("PlaceDeadLetters.request"), placed);
+    assert_eq!(header("PlaceDeadLetters.reply"), vec![Number(78), Number(2), Bool(true)]);
 }

@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use grus_protocol::message::{
     BrokerHeartbeat, BrokerHeartbeatReply, BrokerState, OfferTopics, OfferTopicsReply,
-    OfferedQueue, OfferedTopic, QueueSpan, RefusedTopic, RegisterBroker, RegisterBrokerReply,
-    RoutesChanged, ShardClaim, ShardState, TopicState, WatchRoutes, WatchRoutesReply,
+    OfferedQueue, OfferedTopic, PlaceDeadLetters, PlaceDeadLettersReply, QueueSpan, RefusedTopic,
+    RegisterBroker, RegisterBrokerReply, RoutesChanged, ShardClaim, ShardState, TopicState,
+    WatchRoutes, WatchRoutesReply,
 };
 use grus_protocol::{
     BrokerId, Durability, ErrorCode, ErrorReply, FrameHead, FrameKind, Offset, Opcode, QueueId,
@@ -58,6 +59,14 @@ pub(super) fn frames(out: &mut Vec<(String, Bytes)>) {
     let refused = RefusedTopic { name: topic(), id: TopicId(77), error };
     let offer = OfferTopics { broker, session, topics: vec![offered] };
     pair(out, &offer, &OfferTopicsReply { refused: vec![refused] }, [b"", b""]);
+    let place = PlaceDeadLetters {
+        name: TopicName::system("DLQ", "billing").expect("a valid name"),
+        topic_id: TopicId(77),
+        home: Some(ShardId(3)),
+        shards: vec![ShardId(3), ShardId(4)],
+    };
+    let placed = PlaceDeadLettersReply { id: TopicId(78), queues: 2, created: true };
+    pair(out, &place, &placed, [b"", b""]);
 }
 
 fn changed() -> RoutesChanged {

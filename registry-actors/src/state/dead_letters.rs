@@ -1,0 +1,101 @@
+//! Topics of dead letters: placed by hand, a queue on each shard that holds queues of their group's
+//! topics, so that a dead letter and the settling of its origin are one entry. Pure.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use grus_protocol::ids::{Durability, Offset, ShardId, TimestampMs, TopicId};
+use grus_protocol::message::{TopicKind, TopicSettings};
+use grus_protocol::names::GroupName;
+
+use super::{Applied, Outcome, QUEUES_MAX, State, TOPIC_QUEUES_MAX, TOPICS_MAX};
+use crate::command::PlaceDeadLetters;
+use crate::error::RegistryError;
+use crate::part::PartKey;
+use crate::routing::{RouteSpan, TopicRoutes};
+
+/// How long dead letters are kept: 30 days.
+pub const DEAD_LETTER_RETENTION_MS: u64 = 30 * 24 * 3_600 * 1_000;
+
+impl State {
+    /// Makes the topic if it is not there and has a home, and gives it a queue on each shard that
+    /// has none. Changes nothing when it fails, or when all is as asked.
+    pub(super) fn place_dead_letters(
+        &mut self,
+        created: TimestampMs,
+        place: PlaceDeadLetters,
+    ) -> Applied {
+        let PlaceDeadLetters { name, id, home, shards } = place;
+        if GroupName::of_dead_letters(&name).is_none() {
+            return Err(RegistryError::InvalidSettings { reason: format!("{name} is no group's") });
+        }
+        let known = match home {
+            None => Some(Arc::clone(self.find(&name, id)?)),
+            Some(_) => self.topics.get(&name).cloned(),
+        };
+        let is_new = known.is_none();
+        let mut topic = match known {
+            Some(known) => TopicRoutes::clone(&known),
+            None if id == TopicId::UNKNOWN || self.names.contains_key(&id) => {
+                return Err(RegistryError::IdInUse { id });
+            }
+            None if self.topics.len() >= TOPICS_MAX => return Err(RegistryError::TooManyTopics),
+            None => {
+                let (name, queues) = (name.clone(), Vec::new());
+                TopicRoutes { name, id, settings: settings(), created, queues }
+            }
+        };
+        let there: BTreeSet<ShardId> =
+            topic.queues.iter().filter_map(|spans| spans.last()).map(|span| span.shard).collect();
+        let first = home.filter(|_| is_new);
+        let mut added: Vec<ShardId> = Vec::new();
+        for shard in first.into_iter().chain(shards) {
+            if !there.contains(&shard) && !added.contains(&shard) {
+                added.push(shard);
+            }
+        }
+        self.check_added(&topic, &added)?;
+        if added.is_empty() {
+            return Ok((Outcome::Topic(Arc::new(topic)), Vec::new()));
+        }
+        for shard in &added {
+            *self.load.entry(*shard).or_insert(0) += 1;
+            topic.queues.push(vec![RouteSpan { shard: *shard, from: Offset(0) }]);
+        }
+        self.queues += added.len() as u64;
+        topic.settings.queues = u32::try_from(topic.queues.len()).unwrap_or(u32::MAX);
+        let (id, topic) = (topic.id, Arc::new(topic));
+        self.names.insert(id, name.clone());
+        self.topics.insert(name, Arc::clone(&topic));
+        Ok((Outcome::Topic(topic), vec![PartKey::Topic(id)]))
+    }
+
+    /// Whether queues can be on these shards: those of any broker that is known, there or not, and
+    /// of any durability.
+    fn check_added(&self, topic: &TopicRoutes, added: &[ShardId]) -> Result<(), RegistryError> {
+        if let Some(shard) = added.iter().find(|shard| !self.shards.contains_key(shard)) {
+            return Err(RegistryError::InvalidSettings { reason: format!("no shard {shard}") });
+        }
+        if topic.queues.len() + added.len() > TOPIC_QUEUES_MAX as usize {
+            let reason = format!("a topic has 1 to {TOPIC_QUEUES_MAX} queues");
+            return Err(RegistryError::InvalidSettings { reason });
+        }
+        if self.queues + added.len() as u64 > QUEUES_MAX {
+            return Err(RegistryError::TooManyQueues);
+        }
+        Ok(())
+    }
+}
+
+/// How dead letters are kept. The durability is that of the first queue; each queue has that of its
+/// shard.
+fn settings() -> TopicSettings {
+    TopicSettings {
+        queues: 0,
+        durability: Durability::Persisted,
+        retention_ms: DEAD_LETTER_RETENTION_MS,
+        retention_bytes: 0,
+        kind: TopicKind::DeadLetter,
+        dedup_window_ms: 0,
+    }
+}
