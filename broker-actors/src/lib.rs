@@ -19,6 +19,7 @@ mod codec;
 pub mod commands;
 pub mod config;
 pub mod connection;
+pub mod consumer_group;
 pub mod data_folder;
 pub mod delay_wheel;
 pub mod disk_turns;

@@ -1,0 +1,257 @@
+//! Joining a group: who may, and who takes whose place.
+
+use grus_protocol::ids::{MemberId, TimestampMs};
+use grus_protocol::message::{
+    GROUP_SUBSCRIPTIONS_MAX, GroupModel, GroupOptions, GroupSettings, GroupStrategy,
+    GroupSubscription, HELLO_TEXT_BYTES_MAX,
+};
+use grus_protocol::names::InstanceName;
+use thiserror::Error;
+
+use super::super::records::{MemberRecord, RECORD_BYTES_MAX, encode};
+use super::{Coordination, MEMBERS_MAX, News, Ticket, UnderWay};
+
+/// What one that wants to be a member says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joining {
+    /// Drawn by it when it started.
+    pub session: u64,
+    /// Its name for itself.
+    pub client_id: String,
+    /// Where it is.
+    pub address: String,
+    /// Its stable name.
+    pub instance: Option<InstanceName>,
+    /// Its lane.
+    pub lane: Option<String>,
+    /// What it wants.
+    pub subscriptions: Vec<GroupSubscription>,
+    /// What it asks of the group's settings.
+    pub options: GroupOptions,
+    /// The connection that it asks over.
+    pub connection: u64,
+}
+
+/// One that waits to be a member, or to be one with other subscriptions.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    joining: Joining,
+    pub(super) tickets: Vec<Ticket>,
+    received_ms: u64,
+    received: TimestampMs,
+}
+
+/// One that is about to be a member.
+#[derive(Debug)]
+pub(super) struct TakenIn {
+    pub(super) waiting: Waiting,
+    member: MemberId,
+}
+
+/// Why one is no member.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum JoinRefusal {
+    /// It asks for what cannot be.
+    #[error("{0}")]
+    Invalid(String),
+    /// It asks for settings that cannot be.
+    #[error("{0}")]
+    Settings(String),
+    /// It asks for what comes later.
+    #[error("{0} are not served yet")]
+    Unserved(&'static str),
+    /// The group's members must subscribe to the same.
+    #[error("the members of this group subscribe to the same topics with the same filters")]
+    Differs,
+    /// There are too many members.
+    #[error("a group has at most {MEMBERS_MAX} members")]
+    Full,
+}
+
+impl Joining {
+    fn check(&self) -> Result<(), JoinRefusal> {
+        let invalid = |reason: String| Err(JoinRefusal::Invalid(reason));
+        if self.session == 0 {
+            return invalid("the session of a member is not 0".to_owned());
+        }
+        let too_long = |text: &str| text.len() > HELLO_TEXT_BYTES_MAX;
+        if too_long(&self.client_id) || self.lane.as_deref().is_some_and(too_long) {
+            return invalid(format!("a name or lane has at most {HELLO_TEXT_BYTES_MAX} bytes"));
+        }
+        if self.subscriptions.len() > GROUP_SUBSCRIPTIONS_MAX {
+            return invalid(format!(
+                "a member has at most {GROUP_SUBSCRIPTIONS_MAX} subscriptions"
+            ));
+        }
+        for subscription in &self.subscriptions {
+            if subscription.topics.topic().is_some_and(|topic| topic.is_system()) {
+                return invalid(format!("{}: groups read users' topics", subscription.topics));
+            }
+            if let Err(error) = subscription.filter.check() {
+                return invalid(format!("{}: {error}", subscription.topics));
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&self, joined: TimestampMs) -> MemberRecord {
+        MemberRecord {
+            session: self.session,
+            client_id: self.client_id.clone(),
+            address: self.address.clone(),
+            instance: self.instance.clone(),
+            lane: self.lane.clone(),
+            subscriptions: self.subscriptions.clone(),
+            joined,
+        }
+    }
+}
+
+impl Coordination {
+    /// One wants to be a member, or one that is wants something else. Answered by [`News::Joined`].
+    ///
+    /// # Errors
+    /// See [`JoinRefusal`].
+    pub fn join(
+        &mut self,
+        joining: Joining,
+        ticket: Ticket,
+        (now_ms, now): (u64, TimestampMs),
+    ) -> Result<(), JoinRefusal> {
+        joining.check()?;
+        let own = self.member_of(joining.session);
+        let settings = joining.options.applied_to(self.settings());
+        self.check_settings(&settings, own)?;
+        if settings.is_uniform && self.differs(&joining.subscriptions, own) {
+            return Err(JoinRefusal::Differs);
+        }
+        if own.is_none() && self.book.members().len() + self.waiting.len() >= MEMBERS_MAX {
+            return Err(JoinRefusal::Full);
+        }
+        let record = joining.record(now);
+        let bytes = encode(&record).len();
+        if bytes > RECORD_BYTES_MAX {
+            let reason = format!("{bytes} bytes of subscriptions, at most {RECORD_BYTES_MAX}");
+            return Err(JoinRefusal::Invalid(reason));
+        }
+        if let Some(member) = own
+            && !self.waiting.contains_key(&joining.session)
+            && settings == *self.settings()
+            && is_same(&self.book.members()[&member], &record)
+        {
+            let until_ms = now_ms + self.session_ms();
+            self.leases.set(member, until_ms);
+            if let Some(presence) = self.presences.get_mut(&member) {
+                (presence.connection, presence.last_seen) = (joining.connection, now);
+            }
+            self.news.push(News::Joined(ticket, member));
+            return Ok(());
+        }
+        let before = self.waiting.remove(&joining.session);
+        let mut tickets = before.map_or_else(Vec::new, |waiting| waiting.tickets);
+        tickets.push(ticket);
+        let session = joining.session;
+        let waiting = Waiting { joining, tickets, received_ms: now_ms, received: now };
+        self.waiting.insert(session, waiting);
+        Ok(())
+    }
+
+    /// The member of a session, unless it is about to go.
+    fn member_of(&self, session: u64) -> Option<MemberId> {
+        self.book.of_session(session).filter(|member| !self.is_leaving(*member))
+    }
+
+    fn check_settings(
+        &self,
+        settings: &GroupSettings,
+        own: Option<MemberId>,
+    ) -> Result<(), JoinRefusal> {
+        settings.check().map_err(|reason| JoinRefusal::Settings(reason.to_owned()))?;
+        if settings.model != GroupModel::Cluster {
+            return Err(JoinRefusal::Unserved("groups of other models than cluster"));
+        }
+        if settings.strategy == GroupStrategy::Own {
+            return Err(JoinRefusal::Unserved("strategies of the program's own"));
+        }
+        let others = self.book.members().keys().any(|member| Some(*member) != own);
+        if settings.model != self.settings().model && others {
+            let reason = "the model of a group stays while it has other members".to_owned();
+            return Err(JoinRefusal::Settings(reason));
+        }
+        Ok(())
+    }
+
+    /// Whether another member, or one that is about to be one, subscribes to something else.
+    fn differs(&self, subscriptions: &[GroupSubscription], own: Option<MemberId>) -> bool {
+        let sorted = |subscriptions: &[GroupSubscription]| {
+            let mut texts: Vec<_> = subscriptions
+                .iter()
+                .map(|one| (one.topics.clone(), one.filter.to_string()))
+                .collect();
+            texts.sort_unstable();
+            texts
+        };
+        let wanted = sorted(subscriptions);
+        let members = self.book.members().iter();
+        let others = members.filter(|(id, _)| Some(**id) != own && !self.is_leaving(**id));
+        let waiting = self.waiting.values().map(|waiting| &waiting.joining.subscriptions);
+        let mut others = others.map(|(_, record)| &record.subscriptions).chain(waiting);
+        others.any(|other| sorted(other) != wanted)
+    }
+
+    /// Those that wait are members with this change.
+    pub(super) fn take_in(&mut self, under_way: &mut UnderWay) {
+        let mut head = self.book.head().clone();
+        for (session, waiting) in std::mem::take(&mut self.waiting) {
+            let change = &mut under_way.change;
+            let known = self.book.of_session(session);
+            let known = known.filter(|member| !change.members_gone.contains(member));
+            let member = known.unwrap_or_else(|| {
+                let next = head.next_member;
+                head.next_member = MemberId(next.0 + 1);
+                next
+            });
+            head.settings = waiting.joining.options.applied_to(&head.settings);
+            // Its earlier life, by its stable name: what that had is its own at once.
+            let earlier = waiting.joining.instance.as_ref().and_then(|instance| {
+                let bears = |record: &MemberRecord| record.instance.as_ref() == Some(instance);
+                let mut members = self.book.members().iter();
+                members.find(|(id, record)| **id != member && bears(record)).map(|(id, _)| *id)
+            });
+            if let Some(earlier) = earlier.filter(|id| !change.members_gone.contains(id)) {
+                change.members_gone.push(earlier);
+                let held = self.book.held_by(earlier);
+                change.grants.extend(held.map(|queue| (queue, Some(member))));
+            }
+            let joined = self.book.members().get(&member).map(|record| record.joined);
+            let record = waiting.joining.record(joined.unwrap_or(waiting.received));
+            change.members_set.push((member, record));
+            under_way.joined.push(TakenIn { waiting, member });
+        }
+        if head != *self.book.head() {
+            under_way.change.head = Some(head);
+        }
+    }
+
+    /// It is a member.
+    pub(super) fn taken_in(&mut self, TakenIn { waiting, member }: TakenIn) {
+        let until_ms = waiting.received_ms + self.session_ms();
+        self.leases.set(member, until_ms);
+        let presence = self.presences.entry(member).or_default();
+        presence.connection = waiting.joining.connection;
+        presence.last_seen = waiting.received;
+        let news = waiting.tickets.into_iter().map(|ticket| News::Joined(ticket, member));
+        self.news.extend(news);
+    }
+}
+
+/// Whether a member says of itself what it said before.
+fn is_same(known: &MemberRecord, now: &MemberRecord) -> bool {
+    let MemberRecord { session, client_id, address: _, instance, lane, subscriptions, joined: _ } =
+        known;
+    *session == now.session
+        && *client_id == now.client_id
+        && *instance == now.instance
+        && *lane == now.lane
+        && *subscriptions == now.subscriptions
+}
