@@ -225,7 +225,8 @@ impl Report {
         if self.json || !self.heard {
             return Ok(());
         }
-        let (topic, messages) = (&self.topic, units::grouped(self.messages));
+        let noun = if self.messages == 1 { "message" } else { "messages" };
+        let (topic, messages) = (&self.topic, format!("{} {noun}", units::grouped(self.messages)));
         let line = match (self.span, self.queues.len()) {
             (Some((queue, ..)), 1) if self.scheduled.is_some() => {
                 let span = self.scheduled.as_ref().map(|(first, last)| {
@@ -236,12 +237,12 @@ impl Report {
                     }
                 });
                 let span = span.unwrap_or_default();
-                format!("{messages} messages to {topic}: queue {queue}, scheduled {span}")
+                format!("{messages} to {topic}: queue {queue}, scheduled {span}")
             }
             (Some((queue, first, last)), 1) => {
-                format!("{messages} messages to {topic}: queue {queue}, offsets {first} to {last}")
+                format!("{messages} to {topic}: queue {queue}, offsets {first} to {last}")
             }
-            (_, queues) => format!("{messages} messages to {topic} in {queues} queues"),
+            (_, queues) => format!("{messages} to {topic} in {queues} queues"),
         };
         let written = self.output.line(&line).and_then(|()| self.output.flush());
         self.hear(written)
