@@ -1,6 +1,8 @@
 //! What a process has used, from /proc.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// Clock ticks a second; 100 on every Linux that Rust runs on (`getconf CLK_TCK`).
 const TICKS_PER_SECOND: u64 = 100;
@@ -33,6 +35,17 @@ pub fn memory_kib(pid: u32) -> u64 {
 /// Resident memory now that is no file's, in KiB (proc(5), status).
 pub fn anonymous_memory_kib(pid: u32) -> u64 {
     field(&read(pid, "status"), "RssAnon:")
+}
+
+/// What the files in a folder take of the disk, in bytes.
+pub fn disk_bytes(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).expect("a readable folder");
+    let size = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(facts) if facts.is_dir() => disk_bytes(&entry.path()),
+        Ok(facts) => facts.blocks() * 512,
+        Err(_) => 0, // it went meanwhile
+    };
+    entries.map(|entry| size(entry.expect("a readable folder"))).sum()
 }
 
 /// What the system says of a process's memory, for a person.

@@ -33,6 +33,17 @@ fn an_idle_broker_takes_no_processor_and_writes_nothing() {
     assert_eq!(written, 0, "an idle broker writes nothing");
 }
 
+#[test]
+fn a_broker_that_has_nothing_takes_less_than_40_mb_of_the_disk() {
+    let home = Home::new();
+    let mut broker = home.start();
+    create(&home, "t", 4);
+    quiet(&mut broker, Duration::from_secs(1)); // whatever a start leaves for later
+    let bytes = usage::disk_bytes(&home.data);
+    println!("empty: {bytes} bytes");
+    assert!(bytes < 40_000_000, "{bytes} bytes");
+}
+
 /// Most per cent of a core. The promise is 1 per cent, of an optimised broker (`GRUS_BIN` names one); the
 /// few wake-ups a second that there are cost several times as much without optimisation.
 fn percent_max() -> u64 {

@@ -4,7 +4,7 @@ use super::checkpoints::{PublishDone, Publishing};
 use super::{Doomed, Log};
 use crate::control::Mark;
 use crate::disk::{Disk, is_full};
-use crate::entry::EntryId;
+use crate::entry::{EntryId, stride_of};
 use crate::error::Fatal;
 use crate::job::{Job, JobDone, JobFailure, Outcome, Progress, Ticket, Work};
 use crate::maker::{Maker, Origin, Step};
@@ -15,6 +15,8 @@ use crate::switches::OrderRule;
 const SPARES_WANTED: usize = 1;
 /// The same under load, so that one long commit does not leave the log without room.
 const SPARES_WANTED_UNDER_LOAD: usize = 2;
+/// A log of one segment has none ready before this part of it is written.
+const HARDLY_BEGUN_PART: u64 = 64;
 /// Files, and mappings, taken away by one job: commits wait meanwhile.
 const REMOVED_AT_ONCE: usize = 4;
 
@@ -153,8 +155,25 @@ impl<D: Disk> Log<D> {
         // One of a start on a full disk is smaller than a segment ought to be.
         let whole = self.config.first_segment_bytes as usize;
         let spares = self.room.spares.iter().filter(|spare| spare.region.len() >= whole).count();
-        let wanted = if self.is_loaded() { SPARES_WANTED_UNDER_LOAD } else { SPARES_WANTED };
+        let wanted = match () {
+            () if self.is_hardly_begun() => 0,
+            () if self.is_loaded() => SPARES_WANTED_UNDER_LOAD,
+            () => SPARES_WANTED,
+        };
         self.room.maker.is_some() || (spares < wanted && (!self.room.disk_full || self.room.retry))
+    }
+
+    /// Whether all there is are the first entries of one segment, in which any entry finds room:
+    /// a broker that has nothing takes little of the disk.
+    fn is_hardly_begun(&self) -> bool {
+        if self.segments.len() != 1 || self.room.retry || self.room.disk_full {
+            return false;
+        }
+        self.segments.iter().all(|segment| {
+            let part = segment.region().len() as u64 / HARDLY_BEGUN_PART;
+            segment.room() >= stride_of(self.config.entry_bytes_max)
+                && u64::from(segment.end) < part
+        })
     }
 
     fn make(&mut self) -> Work<D> {
