@@ -300,7 +300,7 @@ impl ClientCore {
         self.owned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn place(&self) -> Result<grus_mailbox::Place, ClientError> {
+    pub(crate) fn place(&self) -> Result<grus_mailbox::Place, ClientError> {
         let owned = self.owned();
         owned.runtime.as_ref().map(|runtime| runtime.place().clone()).ok_or(ClientError::Closed)
     }

@@ -365,11 +365,11 @@ pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX / 4)
 }
 
-fn positive(field: &'static str, duration: Duration) -> Result<(), ClientError> {
+pub(crate) fn positive(field: &'static str, duration: Duration) -> Result<(), ClientError> {
     if duration.is_zero() { Err(invalid(field, "is zero")) } else { Ok(()) }
 }
 
-fn invalid(field: &'static str, problem: &str) -> ClientError {
+pub(crate) fn invalid(field: &'static str, problem: &str) -> ClientError {
     ClientError::Config { field, problem: problem.to_owned() }
 }
 

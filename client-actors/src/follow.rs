@@ -151,7 +151,7 @@ impl Leader {
         let (to, mut routed) = outlet::<Routed>(1);
         let find = FindRoute { topic: self.topic.clone(), auto_create: false, deadline_ms, to };
         self.doors.find.put(find).await.map_err(|_stopped| Unanswered::Closed)?;
-        let Some((Routed { result }, _)) = routed.take().await else {
+        let Some((Routed { result, .. }, _)) = routed.take().await else {
             let closed = self.doors.find.is_stopped();
             let lost =
                 Unanswered::Refused(refusal(ErrorCode::Unavailable, "the question was lost"));

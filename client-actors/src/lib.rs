@@ -10,6 +10,8 @@
 //! * [`Reader`] reads a topic: from the first or last message, an offset or a time. It is pushed to,
 //!   or asks by long polls ([`ReadMode`]); it is a `Stream`.
 //! * [`Client::deliver_to`] brings what a reader reads to an actix actor of the program's own.
+//! * [`Consumer`] is a member of a group, which shares the messages of topics among its members and
+//!   keeps how far each queue is settled: by a handler, one by one, as a `Stream`, or by an actor.
 //! * [`Puller`] reads by explicit questions: this queue, from this offset, so many.
 //!
 //! All of them go on by themselves when the broker is restarted, and wait for one that is not up
@@ -37,6 +39,8 @@ mod backoff;
 mod client;
 mod clients;
 mod config;
+mod consume;
+mod consumer;
 mod courier;
 mod deliver;
 mod describe;
@@ -74,6 +78,10 @@ pub use config::{
     BOOTSTRAP_DEFAULT, ClientConfig, MissingTopic, OutOfRange, ProducerConfig, QueueChoice,
     QueueSelector, Queues, ReadMode, ReaderConfig, StartAt,
 };
+pub use consume::{
+    AckMode, AnswerError, ConsumeError, Consumed, Consumer, ConsumerConfig, ConsumerEvent,
+    ConsumerStop, EventHandler, GroupDelivery, GroupDeliveryHandle, Handed, Outcome, OwnQueue,
+};
 pub use deliver::{DeliverTo, Delivery, DeliveryHandle, ReadFailed};
 pub use describe::{QueueContents, QueueState, TopicDescription};
 pub use error::{ClientError, ReadError, Refusal, SendError};
@@ -81,13 +89,13 @@ pub use find::{FindError, FoundMessage, FoundMessages, SentBy};
 pub use grus_protocol as protocol;
 pub use grus_protocol::batch::Compression;
 pub use grus_protocol::message::{
-    ClientDescription, ClientProducer, ClientReader, CreateTopicReply, FindBy, ListAt,
-    ListOffsetsReply, SchedulePlace, ScheduleState, ScheduledPlace, Timer, TopicKind,
-    TopicSettings, TopicSummary,
+    ClientDescription, ClientProducer, ClientReader, CreateTopicReply, FindBy, GroupOptions,
+    GroupSubscription, ListAt, ListOffsetsReply, MessageFilter, SchedulePlace, ScheduleState,
+    ScheduledPlace, Timer, TopicKind, TopicSettings, TopicSummary,
 };
 pub use grus_protocol::{
-    BrokerId, Durability, ErrorCode, MessageId, Offset, ProducerName, QueueId, ScheduleName,
-    TimestampMs, TopicId, TopicName,
+    BrokerId, Durability, ErrorCode, GroupName, InstanceName, MessageId, Offset, ProducerName,
+    QueueId, ScheduleName, TimestampMs, TopicId, TopicName,
 };
 pub use interceptor::{Interceptor, Interceptors, Received};
 pub use message::Message;

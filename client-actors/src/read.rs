@@ -21,7 +21,7 @@ use crate::hooks::{InHand, ReceiveHooks};
 use crate::reader::{Item, ReaderActor, Seek, SeekAll, Take};
 
 /// What a stored batch may become when it is decompressed: above what any broker takes by default.
-const READ_LIMITS: BatchLimits =
+pub(crate) const READ_LIMITS: BatchLimits =
     BatchLimits { batch_bytes_max: 64 * 1024 * 1024, ..BatchLimits::FORMAT };
 
 /// A message that was read. Its bytes are not copied: it keeps the batch it came in alive.
@@ -39,6 +39,15 @@ pub struct Delivered {
 }
 
 impl Delivered {
+    pub(crate) fn new(
+        topic: TopicName,
+        (queue, offset): (QueueId, Offset),
+        stored: TimestampMs,
+        record: Record,
+    ) -> Self {
+        Self { topic, queue, offset, stored, record }
+    }
+
     /// Its id.
     pub fn id(&self) -> MessageId {
         self.record.id()

@@ -286,6 +286,14 @@ fn is_for_brokers(frame: &[u8]) -> bool {
         Opcode::CountScheduled,
         Opcode::ListClients,
         Opcode::ListSchedules,
+        Opcode::JoinGroup,
+        Opcode::GroupHeartbeat,
+        Opcode::LeaveGroup,
+        Opcode::ListGroups,
+        Opcode::DescribeGroup,
+        Opcode::DeleteGroup,
+        Opcode::GroupProgress,
+        Opcode::ListDeadLetters,
     ];
     known.map(|known| Some(known.number())).contains(&opcode)
 }
@@ -404,7 +412,7 @@ impl Receive<MetadataAnswered> for Router {
             }
             Err(Dropped) => Err(unavailable("connection lost, or nobody there serves it")),
         };
-        let _ = to.try_put(Routed { result });
+        let _ = to.try_put(Routed { topic, result });
     }
 }
 

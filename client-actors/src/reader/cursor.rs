@@ -99,6 +99,12 @@ impl Window {
         self.held.1 += i64::try_from(bytes).unwrap_or(i64::MAX / 2);
     }
 
+    /// So much of what was read ahead is dealt with.
+    pub(crate) fn release(&mut self, messages: u32, bytes: u32) {
+        self.held.0 -= i64::from(messages);
+        self.held.1 -= i64::from(bytes);
+    }
+
     /// All that was read ahead is taken, or dropped.
     pub(crate) fn release_all(&mut self) {
         self.held = (0, 0);

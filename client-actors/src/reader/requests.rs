@@ -88,7 +88,7 @@ pub(crate) fn delivered(push: &Deliver, frame: &Frame) -> Result<Vec<Fetched>, S
 }
 
 /// Cuts the body into its batches.
-fn split(heads: &[FetchedBatch], frame: &Frame) -> Result<Vec<Fetched>, String> {
+pub(crate) fn split(heads: &[FetchedBatch], frame: &Frame) -> Result<Vec<Fetched>, String> {
     let mut body = frame.body.clone();
     let mut batches = Vec::with_capacity(heads.len());
     for head in heads {

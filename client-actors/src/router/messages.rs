@@ -41,6 +41,8 @@ impl Weigh for FindRoute {}
 /// The route asked for, with the links it leads over.
 #[derive(Debug)]
 pub(crate) struct Routed {
+    /// The topic that was asked about.
+    pub(crate) topic: TopicName,
     pub(crate) result: Result<(Route, Vec<LinkHandle>), Refusal>,
 }
 

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{Shared, serve};
+use super::{Shared, groups, serve};
 
 /// Bytes a connection may still pass.
 pub struct Budget(AtomicU64);
@@ -38,6 +38,10 @@ impl Replies {
         frame::encode(head.reply(), header, body.len(), &mut out).unwrap();
         out.extend_from_slice(body);
         let _ = self.0.send(out.freeze());
+    }
+
+    pub fn put(&self, bytes: Bytes) {
+        let _ = self.0.send(bytes);
     }
 
     pub fn refuse(&self, head: &FrameHead, error: &ErrorReply) {
@@ -108,6 +112,18 @@ fn answer(
         }
         Opcode::Fetch => {
             polls.spawn(serve::fetch(request, Arc::clone(shared), replies.clone()));
+            true
+        }
+        Opcode::JoinGroup
+        | Opcode::GroupHeartbeat
+        | Opcode::LeaveGroup
+        | Opcode::ClaimQueue
+        | Opcode::SubscribeGroup
+        | Opcode::Credit
+        | Opcode::Unsubscribe
+        | Opcode::AckMessages => {
+            groups::answer(&request, shared, replies);
+            shared.changed.notify_waiters();
             true
         }
         _ => serve::answer(&request, shared, replies),

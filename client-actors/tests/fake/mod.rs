@@ -24,6 +24,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 mod connection;
+pub mod groups;
 mod serve;
 
 /// A batch as it is kept.
@@ -133,6 +134,8 @@ pub struct State {
     pub connections: u64,
     pub produce_requests: u64,
     pub fetch_requests: u64,
+    /// The one group there is.
+    pub group: groups::Group,
     next_topic: u64,
     next_producer: u64,
 }
@@ -154,7 +157,7 @@ impl State {
     }
 }
 
-struct Shared {
+pub struct Shared {
     state: Mutex<State>,
     changed: Notify,
 }
@@ -191,6 +194,7 @@ impl FakeBroker {
             connections: 0,
             produce_requests: 0,
             fetch_requests: 0,
+            group: groups::Group::default(),
             next_topic: 0,
             next_producer: 0,
         };

@@ -63,6 +63,7 @@ pub fn answer(request: &Frame, shared: &Arc<Shared>, replies: &Replies) -> bool 
             replies.refuse(&request.head, &ErrorReply::new(ErrorCode::UnsupportedFeature, text));
         }
     }
+    state.push_groups();
     shared.changed.notify_waiters();
     true
 }

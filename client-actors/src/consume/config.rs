@@ -1,0 +1,137 @@
+//! How a consumer is set up.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use grus_protocol::message::{
+    GROUP_SUBSCRIPTIONS_MAX, GroupOptions, GroupSubscription, MessageFilter,
+};
+use grus_protocol::names::NameError;
+use grus_protocol::{GroupName, InstanceName};
+
+use super::ConsumerEvent;
+use crate::config::{invalid, positive};
+use crate::error::ClientError;
+
+/// When messages are acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AckMode {
+    /// Before they are handed out: each is handled once at most. What becomes of it then is not told
+    /// to the broker.
+    Before,
+    /// When the handler has returned, by what it returns: each is handled once at least.
+    #[default]
+    AfterHandler,
+    /// By the program's word on each [`Handed`](crate::Handed) alone. Not for
+    /// [`Consumer::run`](crate::Consumer::run).
+    Manual,
+}
+
+/// A function that hears of events.
+#[derive(Clone)]
+pub struct EventHandler(Arc<dyn Fn(&ConsumerEvent) + Send + Sync>);
+
+impl EventHandler {
+    pub(super) fn call(&self, event: &ConsumerEvent) {
+        (self.0)(event);
+    }
+}
+
+impl fmt::Debug for EventHandler {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("EventHandler")
+    }
+}
+
+/// How a [`Consumer`](crate::Consumer) consumes.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ConsumerConfig {
+    /// The group.
+    pub group: GroupName,
+    /// The topics, or patterns of them, and which of their messages.
+    pub subscriptions: Vec<GroupSubscription>,
+    /// When messages are acknowledged. Default: after the handler.
+    pub ack_mode: AckMode,
+    /// Most messages in the hands of [`Consumer::run`](crate::Consumer::run)'s handler at once.
+    /// With 1, those of a queue are handled in order. Default: 16.
+    pub concurrency_max: usize,
+    /// A handler that has not returned after so long is dropped, and its message fails; until then
+    /// it may be as slow as it likes. Default: 5 min.
+    pub handler_timeout: Duration,
+    /// Most messages of one queue on the way and in hand; a batch more at most. Default: 1,000.
+    pub queue_messages_max: u32,
+    /// Most bytes of all its queues on the way and in hand, in equal shares of at least 64 KiB; a
+    /// batch of each more at most. Default: 16 MiB.
+    pub buffer_bytes_max: u32,
+    /// How long work on a queue that is to go may last before it goes all the same. Default: 3 s.
+    pub revoke_wait_max: Duration,
+    /// How long work may last when the consumer stops. Default: 30 s.
+    pub stop_wait_max: Duration,
+    /// What it asks of the group's settings. Default: nothing.
+    pub options: GroupOptions,
+    /// A stable name in the group: a program that comes back under it takes the place of its
+    /// earlier life at once. Default: none.
+    pub instance: Option<InstanceName>,
+    /// Hears of queues that come and go; called on the client's thread, and must return at once.
+    /// Default: nobody.
+    pub on_event: Option<EventHandler>,
+}
+
+impl ConsumerConfig {
+    /// The defaults for a group.
+    ///
+    /// # Errors
+    /// When the group's name breaks the rule of names.
+    pub fn new(group: &str) -> Result<Self, NameError> {
+        Ok(Self {
+            group: GroupName::try_from(group)?,
+            subscriptions: Vec::new(),
+            ack_mode: AckMode::AfterHandler,
+            concurrency_max: 16,
+            handler_timeout: Duration::from_mins(5),
+            queue_messages_max: 1_000,
+            buffer_bytes_max: 16 * 1024 * 1024,
+            revoke_wait_max: Duration::from_secs(3),
+            stop_wait_max: Duration::from_secs(30),
+            options: GroupOptions::default(),
+            instance: None,
+            on_event: None,
+        })
+    }
+
+    /// Also subscribes to a topic, or to all that fit a pattern (`orders.*`): to its messages with
+    /// one of these tags (`created || paid`), or to all of them (`*`).
+    ///
+    /// # Errors
+    /// [`ClientError::Config`] when the pattern or the tags break their rules.
+    pub fn subscribe(mut self, topics: &str, tags: &str) -> Result<Self, ClientError> {
+        let topics =
+            topics.parse().map_err(|error: NameError| invalid("topics", &error.to_string()))?;
+        let filter =
+            MessageFilter::parse_tags(tags).map_err(|error| invalid("tags", &error.to_string()))?;
+        self.subscriptions.push(GroupSubscription { topics, filter });
+        Ok(self)
+    }
+
+    /// Has a function hear of events.
+    #[must_use]
+    pub fn on_event(mut self, handler: impl Fn(&ConsumerEvent) + Send + Sync + 'static) -> Self {
+        self.on_event = Some(EventHandler(Arc::new(handler)));
+        self
+    }
+
+    pub(super) fn check(&self) -> Result<(), ClientError> {
+        if !(1..=GROUP_SUBSCRIPTIONS_MAX).contains(&self.subscriptions.len()) {
+            return Err(invalid("subscriptions", "are not 1 to 256"));
+        }
+        if self.concurrency_max == 0 {
+            return Err(invalid("concurrency_max", "is zero"));
+        }
+        if self.queue_messages_max == 0 || self.buffer_bytes_max == 0 {
+            return Err(invalid("queue_messages_max or buffer_bytes_max", "is zero"));
+        }
+        positive("handler_timeout", self.handler_timeout)
+    }
+}

@@ -1,0 +1,455 @@
+//! Consumer: a member of a group, that brings the program the messages of the queues that are its own.
+//!
+//! ```text
+//! program --Take, Settle--> [Consumer] --Ask (JoinGroup, GroupHeartbeat)--> Router --> coordinator
+//!    ^                         |  ^----- MemberAnswered ------------------------'
+//!    '-- reply port -----------'  |--Call (ClaimQueue, SubscribeGroup, AckMessages)--> Link --> leaders
+//!                                 '----- QueueAnswered; Pushed -----------------------'
+//! ```
+//!
+//! * Owns: which queues are its own, what of them is in work, what is to be told
+//!   ([`state`](self::state)).
+//! * Lives on: the client's arbiter.
+//! * Inbox: [`Take`], [`Settle`], [`Resubscribe`], [`StopConsumer`], [`MemberAnswered`],
+//!   [`QueueAnswered`], [`Pushed`], [`Routed`], [`LinkChanged`], [`Tick`]. What is pushed is bounded by
+//!   the credit that was given for it, and so are the answers of the program.
+//! * Talks to: links, Router; the program by reply port.
+//! * Stops: once what is in work is settled and it has left, when it is told so by [`StopConsumer`];
+//!   at once when its door is dropped: brokers hear that its subscriptions end, and that it leaves.
+//! * If it panics: the program hears that the consumer is closed. Its lease ends, and others get what
+//!   it had not settled.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use grus_mailbox::{Credit, Drained, Dropped, Inbox, Port, Receive, Resident, Room, Tick, Weigh};
+use grus_protocol::message::{
+    AckMessagesReply, ClaimQueueReply, GroupDeliver, GroupHeartbeatReply, GroupSubscription,
+    JoinGroupReply, LeaveGroupReply, SubscribeGroupReply,
+};
+use grus_protocol::{Frame, TopicName};
+
+use crate::link::{ANSWERS_MAX, Call, LinkChanged, LinkState, Pushed, PushesTo, Subscribe};
+use crate::producer::RouterDoors;
+use crate::reader::requests::{credit_frame, number_of, split, unsubscribe_frame};
+use crate::route::{ASK_MS_MAX, LinkId};
+use crate::router::{Ask, FindRoute, LinkHandle, Routed, reply_of, unavailable};
+
+pub(crate) mod membership;
+mod messages;
+#[cfg(test)]
+mod model;
+pub(crate) mod offsets;
+pub(crate) mod queue;
+pub(crate) mod requests;
+mod routing;
+mod serving;
+pub(crate) mod settling;
+pub(crate) mod state;
+
+pub(crate) use messages::{Gate, Resubscribe, Settle, StopConsumer, Take};
+pub(crate) use queue::HandItem;
+pub(crate) use settling::Verdict;
+
+use membership::{MemberAsk, MemberWord};
+use requests::{Identity, member_frame, queue_frame};
+use state::{Changed, ConsumerSettings, ConsumerState, QueueAsk, QueueWord, Telling};
+
+const TICK: Duration = Duration::from_millis(25);
+
+/// The coordinator answered, or its connection was lost.
+#[derive(Debug)]
+pub(crate) struct MemberAnswered {
+    number: u64,
+    kind: MemberKind,
+    answer: Result<Frame, Dropped>,
+}
+
+impl Weigh for MemberAnswered {}
+
+#[derive(Debug, Clone, Copy)]
+enum MemberKind {
+    Join,
+    Heartbeat,
+    Leave,
+}
+
+/// The leader of a queue answered, or its connection was lost.
+#[derive(Debug)]
+pub(crate) struct QueueAnswered {
+    slot: u64,
+    number: u64,
+    kind: QueueKind,
+    answer: Result<Frame, Dropped>,
+}
+
+impl Weigh for QueueAnswered {}
+
+#[derive(Debug, Clone, Copy)]
+enum QueueKind {
+    Claim,
+    Subscribe,
+    Ack,
+}
+
+/// What a consumer is made of.
+#[derive(Clone)]
+pub(crate) struct ConsumerParts {
+    pub(crate) identity: Identity,
+    pub(crate) settings: ConsumerSettings,
+    pub(crate) subscriptions: Vec<GroupSubscription>,
+    pub(crate) router: RouterDoors,
+    pub(crate) gate: Gate,
+    /// Told of changes about queues; called on the client's thread.
+    pub(crate) on_change: Arc<dyn Fn(&Changed) + Send + Sync>,
+    pub(crate) owner: u32,
+    pub(crate) seed: u64,
+}
+
+/// See the module documentation.
+pub(crate) struct ConsumerActor {
+    parts: ConsumerParts,
+    state: ConsumerState<Port<()>>,
+    links: HashMap<LinkId, OpenLink>,
+    own: Option<OwnInboxes>,
+    taker: Option<Take>,
+    stoppers: Vec<Port<()>>,
+    lives: u32,
+}
+
+/// The inboxes by which others answer.
+struct OwnInboxes {
+    members: Inbox<MemberAnswered>,
+    queues: Inbox<QueueAnswered>,
+    routes: Inbox<Routed>,
+    changes: Inbox<LinkChanged>,
+    pushes: Inbox<Pushed>,
+}
+
+struct OpenLink {
+    calls: Inbox<Call>,
+    session: Option<u64>,
+}
+
+impl ConsumerActor {
+    /// A consumer that joins at once, if this is the first of its `lives`.
+    pub(crate) fn new(parts: ConsumerParts, lives: u32) -> Self {
+        let (settings, subscriptions) = (parts.settings.clone(), parts.subscriptions.clone());
+        let state = ConsumerState::new(settings, subscriptions, parts.seed);
+        Self {
+            parts,
+            state,
+            links: HashMap::new(),
+            own: None,
+            taker: None,
+            stoppers: Vec::new(),
+            lives,
+        }
+    }
+
+    fn pump(&mut self, room: &mut Room<'_, Self>) {
+        let now_ms = room.clock().monotonic_ms();
+        while let Some(ask) = self.state.poll_member(now_ms) {
+            self.ask_coordinator(ask);
+        }
+        while let Some(topic) = self.state.poll_route(now_ms) {
+            self.find_route(topic, now_ms);
+        }
+        while let Some(ask) = self.state.poll_ask(now_ms) {
+            if !self.ask_leader(&ask) {
+                self.state.not_asked(&ask, now_ms);
+                break; // with the next tick
+            }
+        }
+        while let Some(telling) = self.state.poll_tell() {
+            if !self.tell(telling) {
+                self.state.not_told(telling);
+                break;
+            }
+        }
+        self.parts.gate.open_until(self.state.safe_until_ms());
+        while let Some(change) = self.state.poll_change() {
+            (self.parts.on_change)(&change);
+        }
+        self.hand_out(now_ms);
+        if self.state.is_over() {
+            self.stoppers.drain(..).for_each(|done| done.send(()));
+            room.stop();
+        }
+    }
+
+    fn hand_out(&mut self, now_ms: u64) {
+        let Some(taker) = self.taker.take() else { return };
+        if let Some(refusal) = self.state.take_refusal() {
+            return taker.reply.send(Err(refusal));
+        }
+        let items = if taker.only_open { Vec::new() } else { self.state.take(now_ms) };
+        if !items.is_empty() || (taker.only_open && now_ms < self.state.safe_until_ms()) {
+            taker.reply.send(Ok(items));
+        } else {
+            self.taker = Some(taker);
+        }
+    }
+
+    fn ask_coordinator(&self, ask: MemberAsk) {
+        let Some(to) = self.own.as_ref().map(|own| own.members.clone()) else { return };
+        let MemberAsk { number, to: broker, what, deadline_ms } = ask;
+        let kind = match what {
+            MemberWord::Join => MemberKind::Join,
+            MemberWord::Heartbeat { .. } => MemberKind::Heartbeat,
+            MemberWord::Leave { .. } => MemberKind::Leave,
+        };
+        let frame = member_frame(&self.parts.identity, self.state.subscriptions(), &what);
+        let answer = Port::call(move |answer| {
+            let _ = to.try_put(MemberAnswered { number, kind, answer });
+        });
+        // A router that has no room drops the port, which answers.
+        let _ = self.parts.router.ask.try_put(Ask { to: broker, frame, deadline_ms, answer });
+    }
+
+    fn find_route(&mut self, topic: TopicName, now_ms: u64) {
+        let Some(own) = &self.own else { return };
+        let (name, to) = (topic.clone(), own.routes.clone());
+        let find = FindRoute { topic, auto_create: false, deadline_ms: now_ms + ASK_MS_MAX, to };
+        if self.parts.router.find.try_put(find).is_err() {
+            self.state.route(&name, Err(unavailable("client is busy or closed")), now_ms);
+        }
+    }
+
+    fn ask_leader(&self, ask: &QueueAsk) -> bool {
+        let Some(to) = self.own.as_ref().map(|own| own.queues.clone()) else { return false };
+        let Some(frame) = self.frame_of(ask) else { return false };
+        let (slot, number) = (ask.slot, ask.number);
+        let kind = match ask.what {
+            QueueWord::Claim => QueueKind::Claim,
+            QueueWord::Subscribe { .. } => QueueKind::Subscribe,
+            QueueWord::Ack(_) => QueueKind::Ack,
+        };
+        let answer = Port::call(move |answer| {
+            let _ = to.try_put(QueueAnswered { slot, number, kind, answer });
+        });
+        self.call(ask.link, frame, Some(answer))
+    }
+
+    fn frame_of(&self, ask: &QueueAsk) -> Option<BytesMut> {
+        let (queue, joined) = (self.state.queue(ask.slot)?, self.state.member()?);
+        let word = (ask.number, &ask.what);
+        Some(queue_frame(&self.parts.identity, joined, queue, word, self.parts.owner))
+    }
+
+    fn tell(&self, telling: Telling) -> bool {
+        let owner = self.parts.owner;
+        let (link, frame) = match telling {
+            Telling::Credit { link, number, credit, .. } => {
+                (link, credit_frame(owner, number, credit))
+            }
+            Telling::Leave { link, number } => (link, unsubscribe_frame(owner, number)),
+        };
+        self.call(link, frame, None)
+    }
+
+    fn call(&self, link: LinkId, frame: BytesMut, answer: Option<Port<Frame>>) -> bool {
+        let Some(OpenLink { calls, session: Some(session) }) = self.links.get(&link) else {
+            return false;
+        };
+        calls.try_put(Call { session: *session, frame, body: Bytes::new(), answer }).is_ok()
+    }
+
+    fn member_answered(&mut self, answered: &MemberAnswered, now_ms: u64) {
+        let MemberAnswered { number, kind, .. } = *answered;
+        let Ok(frame) = &answered.answer else {
+            return self.state.member_unanswered(number, now_ms);
+        };
+        let refused = match kind {
+            MemberKind::Join => match reply_of::<JoinGroupReply>(frame) {
+                Ok(reply) => return self.state.joined(number, reply, now_ms),
+                Err(refusal) => refusal,
+            },
+            MemberKind::Heartbeat => match reply_of::<GroupHeartbeatReply>(frame) {
+                Ok(reply) => return self.state.heard(number, reply, now_ms),
+                Err(refusal) => refusal,
+            },
+            MemberKind::Leave => match reply_of::<LeaveGroupReply>(frame) {
+                Ok(LeaveGroupReply {}) => return self.state.left(number, now_ms),
+                Err(refusal) => refusal,
+            },
+        };
+        self.state.member_refused(number, refused, now_ms);
+    }
+
+    fn queue_answered(&mut self, answered: &QueueAnswered, now_ms: u64) {
+        let Ok(frame) = &answered.answer else { return }; // the loss of its connection is told apart
+        let at = (answered.slot, answered.number);
+        let refused = match answered.kind {
+            QueueKind::Claim => match reply_of::<ClaimQueueReply>(frame) {
+                Ok(reply) => return self.state.claimed(at, &reply),
+                Err(refusal) => refusal,
+            },
+            QueueKind::Subscribe => match reply_of::<SubscribeGroupReply>(frame) {
+                Ok(_) => return self.state.subscribed(at),
+                Err(refusal) => refusal,
+            },
+            QueueKind::Ack => match reply_of::<AckMessagesReply>(frame) {
+                Ok(_) => {
+                    let heard = self.state.acked(at, now_ms);
+                    return heard.into_iter().for_each(|done| done.send(()));
+                }
+                Err(refusal) => refusal,
+            },
+        };
+        self.state.refused(at, &refused, now_ms);
+    }
+
+    fn pushed(&mut self, frame: &Frame, now_ms: u64) {
+        let number = number_of(frame);
+        match reply_of::<GroupDeliver>(frame) {
+            Ok(push) => match split(&push.batches, frame) {
+                Ok(batches) => self.state.delivered(number, &push, batches, now_ms),
+                Err(damage) => self.state.pushed_wrongly(number, &damage, now_ms),
+            },
+            Err(refusal) if frame.head.is_error() => self.state.ended(number, &refusal, now_ms),
+            Err(nonsense) => self.state.pushed_wrongly(number, &nonsense.message, now_ms),
+        }
+    }
+}
+
+impl Resident for ConsumerActor {
+    fn started(&mut self, room: &mut Room<'_, Self>) {
+        if self.lives > 1 {
+            return room.stop(); // what it had in work is not known any more
+        }
+        room.tick_every(TICK);
+        self.own = Some(OwnInboxes {
+            members: room.inbox(ANSWERS_MAX),
+            queues: room.inbox(ANSWERS_MAX),
+            routes: room.inbox(ANSWERS_MAX),
+            changes: room.inbox(ANSWERS_MAX),
+            pushes: room.inbox(ANSWERS_MAX),
+        });
+        self.pump(room);
+    }
+
+    fn stopping(&mut self, room: &mut Room<'_, Self>) {
+        // The connections stay, for others: nothing more is to be sent over them for this one.
+        for (link, number) in self.state.abandon() {
+            self.call(link, unsubscribe_frame(self.parts.owner, number), None);
+        }
+        let now_ms = room.clock().monotonic_ms();
+        for ask in self.state.abandon_acks(now_ms) {
+            if let Some(frame) = self.frame_of(&ask) {
+                self.call(ask.link, frame, None);
+            }
+        }
+        if let Some(ask) = self.state.abandon_membership(now_ms) {
+            self.ask_coordinator(ask);
+        }
+    }
+}
+
+impl Receive<Take> for ConsumerActor {
+    fn receive(&mut self, take: Take, _: Credit, room: &mut Room<'_, Self>) {
+        self.taker = Some(take);
+        room.notify_drained();
+    }
+}
+
+impl Receive<Settle> for ConsumerActor {
+    fn receive(&mut self, settle: Settle, _: Credit, room: &mut Room<'_, Self>) {
+        let Settle { slot, item, offset, verdict, done } = settle;
+        let now_ms = room.clock().monotonic_ms();
+        self.state.settle(slot, (item, offset), verdict, done, now_ms);
+        room.notify_drained();
+    }
+}
+
+impl Receive<Resubscribe> for ConsumerActor {
+    fn receive(&mut self, change: Resubscribe, _: Credit, room: &mut Room<'_, Self>) {
+        self.state.subscribe(change.subscriptions);
+        room.notify_drained();
+    }
+}
+
+impl Receive<StopConsumer> for ConsumerActor {
+    fn receive(&mut self, stop: StopConsumer, _: Credit, room: &mut Room<'_, Self>) {
+        self.stoppers.push(stop.done);
+        self.state.stop(stop.wait_ms_max, room.clock().monotonic_ms());
+        room.notify_drained();
+    }
+}
+
+impl Receive<MemberAnswered> for ConsumerActor {
+    fn receive(&mut self, answered: MemberAnswered, _: Credit, room: &mut Room<'_, Self>) {
+        self.member_answered(&answered, room.clock().monotonic_ms());
+        room.notify_drained();
+    }
+}
+
+impl Receive<QueueAnswered> for ConsumerActor {
+    fn receive(&mut self, answered: QueueAnswered, _: Credit, room: &mut Room<'_, Self>) {
+        self.queue_answered(&answered, room.clock().monotonic_ms());
+        room.notify_drained();
+    }
+}
+
+impl Receive<Pushed> for ConsumerActor {
+    fn receive(&mut self, push: Pushed, _: Credit, room: &mut Room<'_, Self>) {
+        self.pushed(&push.frame, room.clock().monotonic_ms());
+        room.notify_drained();
+    }
+}
+
+impl Receive<Routed> for ConsumerActor {
+    fn receive(&mut self, routed: Routed, _: Credit, room: &mut Room<'_, Self>) {
+        let Some(own) = &self.own else { return };
+        let (changes, inbox, owner) = (own.changes.clone(), own.pushes.clone(), self.parts.owner);
+        let Routed { topic, result } = routed;
+        let result = result.map(|(route, doors)| {
+            for LinkHandle { id, calls, subscribe } in doors {
+                self.links.entry(id).or_insert_with(|| {
+                    let pushes = Some(PushesTo { owner, inbox: inbox.clone() });
+                    let _ = subscribe.try_put(Subscribe { to: changes.clone(), pushes });
+                    OpenLink { calls, session: None }
+                });
+            }
+            route
+        });
+        self.state.route(&topic, result, room.clock().monotonic_ms());
+        room.notify_drained();
+    }
+}
+
+impl Receive<LinkChanged> for ConsumerActor {
+    fn receive(&mut self, change: LinkChanged, _: Credit, room: &mut Room<'_, Self>) {
+        let Some(link) = self.links.get_mut(&change.link) else { return };
+        match change.state {
+            LinkState::Up { session, .. } => {
+                link.session = Some(session);
+                self.state.link_up(change.link);
+            }
+            LinkState::Down { .. } => {
+                link.session = None;
+                self.state.link_down(change.link);
+            }
+            LinkState::Gone => {
+                self.links.remove(&change.link);
+                self.state.link_gone(change.link);
+            }
+        }
+        room.notify_drained();
+    }
+}
+
+impl Receive<Drained> for ConsumerActor {
+    fn receive(&mut self, _: Drained, _: Credit, room: &mut Room<'_, Self>) {
+        self.pump(room);
+    }
+}
+
+impl Receive<Tick> for ConsumerActor {
+    fn receive(&mut self, tick: Tick, _: Credit, room: &mut Room<'_, Self>) {
+        self.state.tick(tick.monotonic_ms);
+        self.pump(room);
+    }
+}

@@ -1,0 +1,67 @@
+//! What a consumer is asked by its program.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use grus_mailbox::{Port, Weigh};
+use grus_protocol::Offset;
+use grus_protocol::message::GroupSubscription;
+
+use super::queue::HandItem;
+use super::settling::Verdict;
+use crate::error::Refusal;
+
+/// Until when messages may be handed out: looked at by the program's side before each of them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Gate(Arc<AtomicU64>);
+
+impl Gate {
+    pub(super) fn open_until(&self, at_ms: u64) {
+        self.0.store(at_ms, Ordering::Release);
+    }
+
+    /// Whether a message may be handed out at this time of the process's clock.
+    pub(crate) fn is_open(&self, now_ms: u64) -> bool {
+        now_ms < self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Gives what is ready to be handed out, as soon as there is something.
+#[derive(Debug)]
+pub(crate) struct Take {
+    /// The program has messages in hand: it waits only until it may hand them out.
+    pub(crate) only_open: bool,
+    pub(crate) reply: Port<Result<Vec<HandItem>, Refusal>>,
+}
+
+impl Weigh for Take {}
+
+/// The program has answered for a message.
+#[derive(Debug)]
+pub(crate) struct Settle {
+    pub(crate) slot: u64,
+    pub(crate) item: u64,
+    pub(crate) offset: Offset,
+    pub(crate) verdict: Verdict,
+    /// Hears when the broker knows.
+    pub(crate) done: Option<Port<()>>,
+}
+
+impl Weigh for Settle {}
+
+/// The program wants other topics, or other messages of them.
+#[derive(Debug)]
+pub(crate) struct Resubscribe {
+    pub(crate) subscriptions: Vec<GroupSubscription>,
+}
+
+impl Weigh for Resubscribe {}
+
+/// Stops, once what is in work is settled, or after so long.
+#[derive(Debug)]
+pub(crate) struct StopConsumer {
+    pub(crate) wait_ms_max: u64,
+    pub(crate) done: Port<()>,
+}
+
+impl Weigh for StopConsumer {}

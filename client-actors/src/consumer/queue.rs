@@ -1,0 +1,408 @@
+//! One queue that is a member's: claiming it, having its messages, settling them, letting go of it.
+//! No clock, no I/O.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use grus_protocol::message::{
+    AssignedQueue, GroupDeliver, MessageFilter, OffsetRange, QueuePlace, Redelivered,
+};
+use grus_protocol::{Generation, Offset, QueueId, RecordBatch, TimestampMs, TopicName};
+
+use super::offsets::OffsetSet;
+use super::settling::{Settling, Verdict};
+use super::state::QueueWord;
+use crate::backoff::Backoff;
+use crate::reader::cursor::{Content, Fetched, Window};
+use crate::route::LinkId;
+
+/// Whether what was delivered under a claim may still be handed out. The program's side looks at it
+/// before it hands out a message.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ClaimFlag(Arc<AtomicBool>);
+
+impl ClaimFlag {
+    /// Nothing more of it is to be handed out.
+    pub(crate) fn end(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether nothing more of it is to be handed out.
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// A batch with the messages of it that are the member's. It is decompressed when the program takes
+/// it.
+#[derive(Debug, Clone)]
+pub(crate) struct HandItem {
+    /// Which of the member's queues, counted from its first one.
+    pub(crate) slot: u64,
+    /// Which of the slot's items.
+    pub(crate) number: u64,
+    pub(crate) claim: ClaimFlag,
+    pub(crate) topic: TopicName,
+    pub(crate) queue: QueueId,
+    pub(crate) stored: TimestampMs,
+    pub(crate) base_offset: Offset,
+    pub(crate) batch: RecordBatch,
+    /// The offsets that are to be handed out, in order.
+    pub(crate) wanted: Vec<OffsetRange>,
+    /// How often some of them were delivered before.
+    pub(crate) redelivered: Vec<Redelivered>,
+}
+
+impl HandItem {
+    /// How many messages are to be handed out.
+    pub(crate) fn len(&self) -> u64 {
+        self.wanted.iter().map(OffsetRange::len).sum()
+    }
+
+    /// How often a message of it was delivered before.
+    pub(crate) fn deliveries(&self, offset: Offset) -> u32 {
+        let of = |one: &&Redelivered| one.from <= offset && offset < one.to;
+        self.redelivered.iter().find(of).map_or(0, |one| one.deliveries)
+    }
+}
+
+/// What somebody waits for: that the broker knows of an answer.
+#[derive(Debug)]
+pub(crate) enum Waiter<P> {
+    /// The program.
+    Program(P),
+    /// Messages that may be handed out then.
+    Item(Box<HandItem>),
+}
+
+/// How far a queue has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// To be claimed.
+    Unclaimed,
+    /// The claim was sent.
+    Claiming { number: u64, since_ms: u64 },
+    /// Claimed; to be subscribed to.
+    Claimed,
+    /// The subscription was sent.
+    Subscribing { number: u64, since_ms: u64 },
+    /// Messages come.
+    Live { number: u64 },
+    /// It is another's. It rests until the coordinator says something else.
+    Fenced,
+}
+
+/// What is left of an item.
+#[derive(Debug)]
+struct Share {
+    left: u64,
+    messages: u32,
+    bytes: u32,
+}
+
+/// See the module documentation.
+#[derive(Debug)]
+pub(crate) struct OwnedQueue<P> {
+    pub(crate) slot: u64,
+    pub(crate) topic: TopicName,
+    pub(crate) place: QueuePlace,
+    pub(crate) generation: Generation,
+    pub(crate) filter: MessageFilter,
+    pub(crate) link: Option<LinkId>,
+    pub(crate) phase: Phase,
+    pub(crate) not_before_ms: u64,
+    pub(crate) round: u32,
+    pub(crate) settling: Settling<Waiter<P>>,
+    pub(crate) window: Window,
+    /// It is to go: by when at the latest.
+    pub(crate) revoked_by_ms: Option<u64>,
+    /// It was granted anew meanwhile, by this generation.
+    pub(crate) comes_back: Option<Generation>,
+    /// Messages are acked before they are handed out: those that are ready come to nobody else.
+    acks_before: bool,
+    claim: ClaimFlag,
+    /// What the program has and has not answered for.
+    taken: OffsetSet,
+    shares: HashMap<u64, Share>,
+    next_item: u64,
+    ready: VecDeque<HandItem>,
+    backoff: Backoff,
+}
+
+impl<P> OwnedQueue<P> {
+    /// A queue that was just assigned.
+    pub(crate) fn new(
+        slot: u64,
+        queue: AssignedQueue,
+        filter: MessageFilter,
+        (acks_before, seed): (bool, u64),
+    ) -> Self {
+        let AssignedQueue { topic, topic_id, queue, generation } = queue;
+        Self {
+            slot,
+            topic,
+            place: QueuePlace { topic_id, queue },
+            generation,
+            filter,
+            link: None,
+            phase: Phase::Unclaimed,
+            not_before_ms: 0,
+            round: 0,
+            settling: Settling::default(),
+            window: Window::default(),
+            revoked_by_ms: None,
+            comes_back: None,
+            acks_before,
+            claim: ClaimFlag::default(),
+            taken: OffsetSet::default(),
+            shares: HashMap::new(),
+            next_item: 0,
+            ready: VecDeque::new(),
+            backoff: Backoff::new(20, 1_000, seed),
+        }
+    }
+
+    /// The subscription that was asked for, or stands.
+    pub(crate) fn subscription(&self) -> Option<u64> {
+        match self.phase {
+            Phase::Subscribing { number, .. } | Phase::Live { number } => Some(number),
+            _ => None,
+        }
+    }
+
+    /// Whether messages can come or go: it was claimed.
+    pub(crate) fn is_claimed(&self) -> bool {
+        matches!(self.phase, Phase::Claimed | Phase::Subscribing { .. } | Phase::Live { .. })
+    }
+
+    /// What to ask now, as request `number`.
+    pub(crate) fn ask(
+        &mut self,
+        number: u64,
+        window: (u32, u32),
+        now_ms: u64,
+    ) -> Option<QueueWord> {
+        if self.is_claimed()
+            && let Some(told) = self.settling.poll(number, now_ms)
+        {
+            return Some(QueueWord::Ack(told));
+        }
+        if now_ms < self.not_before_ms {
+            return None;
+        }
+        match self.phase {
+            Phase::Unclaimed if self.revoked_by_ms.is_none() => {
+                self.phase = Phase::Claiming { number, since_ms: now_ms };
+                Some(QueueWord::Claim)
+            }
+            Phase::Claimed if self.revoked_by_ms.is_none() => {
+                let credit = self.window.open(window)?; // none: too much in hand
+                self.phase = Phase::Subscribing { number, since_ms: now_ms };
+                Some(QueueWord::Subscribe { credit })
+            }
+            _ => None,
+        }
+    }
+
+    /// Gives up what was asked so long ago; the subscription that may stand all the same.
+    pub(crate) fn expire(&mut self, now_ms: u64, answer_ms_max: u64) -> Option<(LinkId, u64)> {
+        self.settling.expire(now_ms, answer_ms_max);
+        let is_overdue = |since_ms: u64| now_ms.saturating_sub(since_ms) >= answer_ms_max;
+        match self.phase {
+            Phase::Claiming { since_ms, .. } if is_overdue(since_ms) => {
+                self.phase = Phase::Unclaimed;
+                None
+            }
+            Phase::Subscribing { number, since_ms } if is_overdue(since_ms) => {
+                self.unsubscribed();
+                self.link.map(|link| (link, number))
+            }
+            _ => None,
+        }
+    }
+
+    /// It was claimed.
+    pub(crate) fn claimed(&mut self, round: u32) {
+        self.backoff.succeeded();
+        self.round = round;
+        self.phase = Phase::Claimed;
+        self.not_before_ms = 0;
+    }
+
+    /// The subscription stands.
+    pub(crate) fn subscribed(&mut self, number: u64) {
+        self.backoff.succeeded();
+        self.phase = Phase::Live { number };
+    }
+
+    /// The subscription is over, or its connection: what was not taken comes again.
+    pub(crate) fn unsubscribed(&mut self) {
+        if matches!(self.phase, Phase::Subscribing { .. } | Phase::Live { .. }) {
+            self.phase = Phase::Claimed;
+        }
+        self.drop_ready();
+    }
+
+    fn drop_ready(&mut self) {
+        if self.acks_before {
+            return;
+        }
+        for item in std::mem::take(&mut self.ready) {
+            if let Some(share) = self.shares.remove(&item.number) {
+                self.window.release(share.messages, share.bytes);
+            }
+        }
+    }
+
+    /// Its connection is lost, or leads elsewhere.
+    pub(crate) fn disconnected(&mut self) {
+        if matches!(self.phase, Phase::Claiming { .. }) {
+            self.phase = Phase::Unclaimed;
+        }
+        self.unsubscribed();
+        self.settling.failed(0);
+        self.not_before_ms = 0;
+    }
+
+    /// Waits before it asks again.
+    pub(crate) fn wait(&mut self, now_ms: u64, least_ms: u64) -> u64 {
+        self.not_before_ms = now_ms + self.backoff.failed().max(least_ms);
+        self.not_before_ms
+    }
+
+    /// Batches were pushed. The items that are to be acked before they are handed out, when `ack`
+    /// says so, are given back; the others wait to be taken.
+    ///
+    /// # Errors
+    /// What cannot be right about them.
+    pub(crate) fn delivered(
+        &mut self,
+        push: &GroupDeliver,
+        batches: Vec<Fetched>,
+    ) -> Result<Vec<HandItem>, String> {
+        let mut skipped = OffsetSet::default();
+        push.skipped.iter().for_each(|range| skipped.insert(*range));
+        let mut items = Vec::new();
+        for Fetched { base_offset, stored, content, .. } in batches {
+            let Content::Batch(batch) = content else { continue };
+            let end = base_offset.checked_add(u64::from(batch.count()));
+            let end = end.ok_or_else(|| format!("a batch at offset {base_offset} has no end"))?;
+            if !self.window.arrived(batch.count(), batch.len_bytes()) {
+                return Err("more was sent than there was credit for".to_owned());
+            }
+            batch.verify_checksum().map_err(|error| error.to_string())?;
+            let all = OffsetRange { from: base_offset, to: end };
+            let wanted: Vec<_> = skipped
+                .missing_of(all)
+                .into_iter()
+                .flat_map(|range| self.taken.missing_of(range))
+                .flat_map(|range| self.settling.missing_of(range))
+                .collect();
+            if wanted.is_empty() {
+                continue;
+            }
+            let number = self.next_item;
+            self.next_item += 1;
+            let within = |one: &&Redelivered| one.from < end && base_offset < one.to;
+            let item = HandItem {
+                slot: self.slot,
+                number,
+                claim: self.claim.clone(),
+                topic: self.topic.clone(),
+                queue: self.place.queue,
+                stored,
+                base_offset,
+                wanted,
+                redelivered: push.redelivered.iter().filter(within).copied().collect(),
+                batch,
+            };
+            let (messages, bytes) = (item.batch.count(), item.batch.len_bytes());
+            self.window.hold(messages, u64::from(bytes));
+            self.shares.insert(number, Share { left: item.len(), messages, bytes });
+            items.push(item);
+        }
+        Ok(items)
+    }
+
+    /// An item may be taken.
+    pub(crate) fn make_ready(&mut self, item: HandItem) {
+        self.ready.push_back(item);
+    }
+
+    /// Whether there is something to take.
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// The next item; the program has it from now on.
+    pub(crate) fn take(&mut self) -> Option<HandItem> {
+        let item = self.ready.pop_front()?;
+        item.wanted.iter().for_each(|range| self.taken.insert(*range));
+        Some(item)
+    }
+
+    /// The program has answered for a message; `waiter` hears when the broker knows, and is dropped
+    /// when the answer does not count any more.
+    pub(crate) fn settle(
+        &mut self,
+        (item, offset): (u64, Offset),
+        verdict: Verdict,
+        waiter: Option<Waiter<P>>,
+        now_ms: u64,
+    ) {
+        // An item of before the queue was lost is not known any more.
+        let Some(share) = self.shares.get_mut(&item) else { return };
+        if !self.taken.remove(offset) {
+            return;
+        }
+        share.left = share.left.saturating_sub(1);
+        if share.left == 0 {
+            self.window.release(share.messages, share.bytes);
+            self.shares.remove(&item);
+        }
+        if !self.acks_before {
+            self.settling.settle(offset, verdict, waiter, now_ms);
+        }
+    }
+
+    /// It is to go: nothing more of it is handed out.
+    pub(crate) fn revoke(&mut self, by_ms: u64) {
+        if !self.acks_before {
+            self.claim.end();
+        }
+        self.drop_ready();
+        self.settling.hurry();
+        self.revoked_by_ms = Some(by_ms);
+    }
+
+    /// Whether nothing of it is in work any more.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.taken.is_empty() && self.ready.is_empty() && self.settling.is_idle()
+    }
+
+    /// What is ready and comes to nobody else, as the queue goes.
+    pub(crate) fn leftovers(&mut self) -> VecDeque<HandItem> {
+        self.drop_ready();
+        std::mem::take(&mut self.ready)
+    }
+
+    /// What it had is void: those who waited for the broker's word.
+    pub(crate) fn lose(&mut self) -> Vec<P> {
+        if !self.acks_before {
+            self.claim.end();
+        }
+        self.claim = ClaimFlag::default();
+        self.taken = OffsetSet::default();
+        self.ready.clear();
+        self.shares.clear();
+        self.window.release_all();
+        let waiting = self.settling.clear().into_iter();
+        waiting
+            .filter_map(|waiter| match waiter {
+                Waiter::Program(port) => Some(port),
+                Waiter::Item(_) => None,
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,486 @@
+//! A member of a group: which queues are its own, what is in work, what is to be told. No clock, no
+//! I/O: it is told what happens, and polled for what to do.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use grus_protocol::message::{
+    AssignedQueue, GroupHeartbeatReply, GroupSettings, GroupSubscription, JoinGroupReply,
+    MessageFilter, QueuePlace, subscription_of,
+};
+use grus_protocol::{Offset, TopicName};
+
+use super::membership::{Joined, MemberAsk, Membership, News};
+use super::queue::{HandItem, OwnedQueue, Phase, Waiter};
+use super::routing::link_of;
+use super::settling::{Told, Verdict};
+use crate::backoff::{Backoff, Jitter};
+use crate::error::Refusal;
+use crate::route::{Ask as AskRoute, LinkId, Route};
+
+/// An answer that has not come after so long is not waited for any longer.
+const ANSWER_MS_MAX: u64 = 10_000;
+
+/// How a consumer works, as far as its logic needs to know.
+#[derive(Debug, Clone)]
+pub(crate) struct ConsumerSettings {
+    /// Whether messages are acked before they are handed out.
+    pub(crate) acks_before: bool,
+    /// Most messages of a queue on the way and in hand.
+    pub(crate) queue_messages_max: u32,
+    /// Most bytes of all queues on the way and in hand.
+    pub(crate) bytes_max: u32,
+    /// How long work on a queue that is to go may last.
+    pub(crate) revoke_ms_max: u64,
+}
+
+/// A request about a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct QueueAsk {
+    pub(crate) link: LinkId,
+    pub(crate) slot: u64,
+    pub(crate) number: u64,
+    pub(crate) what: QueueWord,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum QueueWord {
+    Claim,
+    Subscribe { credit: (u32, u32) },
+    Ack(Told),
+}
+
+/// Something to tell a broker about a subscription; it does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Telling {
+    Credit { link: LinkId, slot: u64, number: u64, credit: (u32, u32) },
+    Leave { link: LinkId, number: u64 },
+}
+
+/// What the program hears about its queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Change {
+    Assigned,
+    Revoked,
+    Lost,
+}
+
+/// A change, and the queues that it is about.
+pub(crate) type Changed = (Change, Vec<(TopicName, QueuePlace)>);
+
+/// The way to a topic's queues.
+#[derive(Debug)]
+pub(super) struct Way {
+    pub(super) ask: AskRoute,
+    pub(super) route: Option<Route>,
+    pub(super) backoff: Backoff,
+}
+
+/// See the module documentation. `P` waits to hear that an answer has arrived.
+#[derive(Debug)]
+pub(crate) struct ConsumerState<P> {
+    pub(super) settings: ConsumerSettings,
+    pub(super) membership: Membership,
+    subscriptions: Vec<GroupSubscription>,
+    /// By slot.
+    pub(super) queues: BTreeMap<u64, OwnedQueue<P>>,
+    slots: HashMap<QueuePlace, u64>,
+    pub(super) ways: BTreeMap<TopicName, Way>,
+    pub(super) up: Vec<LinkId>,
+    /// Slots that may have something to ask.
+    pub(super) look: BTreeSet<u64>,
+    /// Slots that have nothing to ask, and may have something to tell.
+    pub(super) asked: BTreeSet<u64>,
+    /// Slots with something to take, in turn.
+    ready: VecDeque<u64>,
+    pub(super) live: HashMap<u64, u64>,
+    next_slot: u64,
+    pub(super) next_number: u64,
+    jitter: Jitter,
+    pub(super) leaving: Vec<(LinkId, u64)>,
+    pub(super) leftovers: VecDeque<HandItem>,
+    changes: VecDeque<Changed>,
+    refused: Option<Refusal>,
+    /// It is to leave: by when at the latest.
+    stopping_by_ms: Option<u64>,
+}
+
+impl<P> ConsumerState<P> {
+    /// One that joins first.
+    pub(crate) fn new(
+        settings: ConsumerSettings,
+        subscriptions: Vec<GroupSubscription>,
+        seed: u64,
+    ) -> Self {
+        let mut jitter = Jitter::new(seed);
+        Self {
+            settings,
+            membership: Membership::new(jitter.next()),
+            subscriptions,
+            queues: BTreeMap::new(),
+            slots: HashMap::new(),
+            ways: BTreeMap::new(),
+            up: Vec::new(),
+            look: BTreeSet::new(),
+            asked: BTreeSet::new(),
+            ready: VecDeque::new(),
+            live: HashMap::new(),
+            next_slot: 0,
+            next_number: 1,
+            jitter,
+            leaving: Vec::new(),
+            leftovers: VecDeque::new(),
+            changes: VecDeque::new(),
+            refused: None,
+            stopping_by_ms: None,
+        }
+    }
+
+    /// What it wants.
+    pub(crate) fn subscriptions(&self) -> &[GroupSubscription] {
+        &self.subscriptions
+    }
+
+    /// A queue of its own.
+    pub(crate) fn queue(&self, slot: u64) -> Option<&OwnedQueue<P>> {
+        self.queues.get(&slot)
+    }
+
+    /// As what it has joined, and how the group works.
+    pub(crate) fn member(&self) -> Option<(Joined, &GroupSettings)> {
+        Some((self.membership.joined()?, self.membership.settings()))
+    }
+
+    /// Until when messages may be handed out; after it, the queues may be another's.
+    pub(crate) fn safe_until_ms(&self) -> u64 {
+        self.membership.safe_until_ms()
+    }
+
+    /// What has changed about its queues, once each.
+    pub(crate) fn poll_change(&mut self) -> Option<Changed> {
+        self.changes.pop_front()
+    }
+
+    /// Wants other things from now on.
+    pub(crate) fn subscribe(&mut self, subscriptions: Vec<GroupSubscription>) {
+        self.subscriptions = subscriptions;
+        self.membership.join_again();
+        for queue in self.queues.values_mut() {
+            let filter = filter_of(&self.subscriptions, &queue.topic);
+            if queue.filter != filter {
+                queue.filter = filter;
+                self.leaving.extend(queue.link.zip(queue.subscription()));
+                if let Some(number) = queue.subscription() {
+                    self.live.remove(&number);
+                }
+                queue.unsubscribed();
+                self.look.insert(queue.slot);
+            }
+        }
+    }
+
+    // Membership.
+
+    /// The next request to the coordinator.
+    pub(crate) fn poll_member(&mut self, now_ms: u64) -> Option<MemberAsk> {
+        let holding: Vec<_> = self
+            .queues
+            .values()
+            .filter(|queue| queue.revoked_by_ms.is_some() && queue.comes_back.is_none())
+            .map(|queue| queue.place)
+            .collect();
+        let number = self.next_number + 1;
+        let ask = self.membership.poll(number, &holding, now_ms)?;
+        self.next_number = number;
+        Some(ask)
+    }
+
+    /// It has joined.
+    pub(crate) fn joined(&mut self, number: u64, reply: JoinGroupReply, now_ms: u64) {
+        let news = self.membership.is_member(number, reply);
+        self.hear(news, now_ms);
+    }
+
+    /// A heartbeat was answered.
+    pub(crate) fn heard(&mut self, number: u64, reply: GroupHeartbeatReply, now_ms: u64) {
+        let news = self.membership.is_heard(number, reply);
+        self.hear(news, now_ms);
+    }
+
+    /// It has left.
+    pub(crate) fn left(&mut self, number: u64, now_ms: u64) {
+        let news = self.membership.has_left(number);
+        self.hear(news, now_ms);
+    }
+
+    /// The coordinator refused.
+    pub(crate) fn member_refused(&mut self, number: u64, refusal: Refusal, now_ms: u64) {
+        let news = self.membership.is_refused(number, refusal, now_ms);
+        self.hear(news, now_ms);
+    }
+
+    /// A request to the coordinator got no answer.
+    pub(crate) fn member_unanswered(&mut self, number: u64, now_ms: u64) {
+        let news = self.membership.is_lost(number, now_ms);
+        self.hear(news, now_ms);
+    }
+
+    fn hear(&mut self, news: News, now_ms: u64) {
+        match news {
+            News::None => {}
+            News::Lost | News::Left => self.lose_all(),
+            News::Refused(refusal) => {
+                self.refused = Some(refusal);
+                if self.membership.is_over() {
+                    self.lose_all();
+                }
+            }
+            News::Assigned(assigned) => self.assigned(assigned, now_ms),
+        }
+    }
+
+    fn lose_all(&mut self) {
+        let slots: Vec<_> = self.queues.keys().copied().collect();
+        let mut lost = Vec::new();
+        for slot in slots {
+            lost.extend(self.remove(slot));
+        }
+        self.tell(Change::Lost, lost);
+    }
+
+    pub(super) fn tell(&mut self, change: Change, queues: Vec<(TopicName, QueuePlace)>) {
+        if !queues.is_empty() {
+            self.changes.push_back((change, queues));
+        }
+    }
+
+    /// Forgets a queue; whoever waits for its broker's word hears that it does not come.
+    fn remove(&mut self, slot: u64) -> Option<(TopicName, QueuePlace)> {
+        let mut queue = self.queues.remove(&slot)?;
+        self.slots.remove(&queue.place);
+        if let Some(number) = queue.subscription() {
+            self.live.remove(&number);
+            self.leaving.extend(queue.link.map(|link| (link, number)));
+        }
+        self.leftovers.extend(queue.leftovers());
+        drop(queue.lose());
+        Some((queue.topic, queue.place))
+    }
+
+    fn assigned(&mut self, assigned: Vec<AssignedQueue>, now_ms: u64) {
+        let of =
+            |queue: &AssignedQueue| QueuePlace { topic_id: queue.topic_id, queue: queue.queue };
+        let now: HashMap<_, _> = assigned.iter().map(|one| (of(one), one.generation)).collect();
+        let (mut fenced, mut revoked, mut new) = (Vec::new(), Vec::new(), Vec::new());
+        let known: Vec<_> = self.queues.iter().map(|(slot, queue)| (*slot, queue.place)).collect();
+        for (slot, place) in known {
+            let Some(queue) = self.queues.get_mut(&slot) else { continue };
+            let granted = now.get(&place).copied();
+            let is_same = granted == Some(queue.generation);
+            if self.stopping_by_ms.is_some() || (is_same && queue.revoked_by_ms.is_none()) {
+                continue;
+            }
+            if queue.phase == Phase::Fenced {
+                fenced.extend(self.remove(slot)); // its loss was told before
+                continue;
+            }
+            // What comes back, too, is first let go of, and begins anew then.
+            queue.comes_back = granted;
+            if queue.revoked_by_ms.is_none() {
+                self.revoke(slot, now_ms + self.settings.revoke_ms_max);
+                revoked.extend(self.queues.get(&slot).map(|gone| (gone.topic.clone(), place)));
+            }
+        }
+        for queue in assigned {
+            let place = of(&queue);
+            if !self.slots.contains_key(&place) && self.stopping_by_ms.is_none() {
+                new.push((queue.topic.clone(), place));
+                self.begin(queue, place);
+            }
+        }
+        self.tell(Change::Revoked, revoked);
+        self.tell(Change::Assigned, new);
+        self.release(now_ms);
+    }
+
+    /// Nothing more of a queue is handed out.
+    fn revoke(&mut self, slot: u64, by_ms: u64) {
+        let Some(queue) = self.queues.get_mut(&slot) else { return };
+        self.leaving.extend(queue.link.zip(queue.subscription()));
+        if let Some(number) = queue.subscription() {
+            self.live.remove(&number);
+            queue.phase = Phase::Claimed;
+        }
+        queue.revoke(by_ms);
+        self.look.insert(slot);
+    }
+
+    fn begin(&mut self, queue: AssignedQueue, place: QueuePlace) {
+        let slot = self.next_slot;
+        self.next_slot += 1;
+        let filter = filter_of(&self.subscriptions, &queue.topic);
+        let seed = self.jitter.next();
+        let way = self.ways.entry(queue.topic.clone()).or_insert_with(|| Way {
+            ask: AskRoute::NotBefore(0),
+            route: None,
+            backoff: Backoff::new(20, 1_000, seed),
+        });
+        let link = way.route.as_ref().and_then(|route| link_of(route, place));
+        let acks_before = self.settings.acks_before;
+        let mut owned = OwnedQueue::new(slot, queue, filter, (acks_before, self.jitter.next()));
+        owned.link = link;
+        if owned.link.is_none() {
+            way.ask.want();
+        }
+        self.queues.insert(slot, owned);
+        self.slots.insert(place, slot);
+        self.look.insert(slot);
+    }
+
+    /// Lets go of what is to go and is not in work any more.
+    pub(super) fn release(&mut self, now_ms: u64) {
+        let over = |queue: &OwnedQueue<P>| {
+            queue.revoked_by_ms.is_some_and(|by_ms| queue.is_drained() || by_ms <= now_ms)
+        };
+        let slots: Vec<_> =
+            self.queues.iter().filter(|(_, queue)| over(queue)).map(|(slot, _)| *slot).collect();
+        if slots.is_empty() {
+            return;
+        }
+        let (mut lost, mut new) = (Vec::new(), Vec::new());
+        for slot in slots {
+            let Some(queue) = self.queues.get(&slot) else { continue };
+            let (was_in_work, comes_back) = (!queue.is_drained(), queue.comes_back);
+            let gone = self.remove(slot);
+            if let (Some(generation), Some((topic, place))) = (comes_back, gone.clone()) {
+                let QueuePlace { topic_id, queue } = place;
+                let queue = AssignedQueue { topic, topic_id, queue, generation };
+                new.extend(gone.clone());
+                self.begin(queue, place);
+            }
+            lost.extend(gone.filter(|_| was_in_work));
+        }
+        self.tell(Change::Lost, lost);
+        self.tell(Change::Assigned, new);
+        self.membership.tell();
+    }
+
+    pub(super) fn note_ready(&mut self, slot: u64) {
+        let has_ready = self.queues.get(&slot).is_some_and(OwnedQueue::has_ready);
+        if has_ready && !self.ready.contains(&slot) {
+            self.ready.push_back(slot);
+        }
+    }
+
+    /// What is ready to be handed out, queue by queue in turn; nothing while that is not safe.
+    pub(crate) fn take(&mut self, now_ms: u64) -> Vec<HandItem> {
+        let mut taken: Vec<_> = self.leftovers.drain(..).collect();
+        if now_ms >= self.safe_until_ms() && !self.settings.acks_before {
+            return taken;
+        }
+        while let Some(slot) = self.ready.pop_front() {
+            let Some(queue) = self.queues.get_mut(&slot) else { continue };
+            taken.extend(queue.take());
+            if queue.has_ready() {
+                self.ready.push_back(slot);
+            }
+        }
+        taken
+    }
+
+    /// Why it cannot be a member, or not of what it wants, once.
+    pub(crate) fn take_refusal(&mut self) -> Option<Refusal> {
+        self.refused.take()
+    }
+
+    /// The program has answered for a message; `port` hears when the broker knows, and is dropped
+    /// when the answer does not count any more.
+    pub(crate) fn settle(
+        &mut self,
+        slot: u64,
+        at: (u64, Offset),
+        verdict: Verdict,
+        port: Option<P>,
+        now_ms: u64,
+    ) {
+        let Some(queue) = self.queues.get_mut(&slot) else { return };
+        queue.settle(at, verdict, port.map(Waiter::Program), now_ms);
+        if queue.revoked_by_ms.is_some() {
+            queue.settling.hurry();
+            self.release(now_ms);
+        }
+        self.look.insert(slot);
+    }
+
+    /// It stops: nothing more is handed out, what is in work is waited for, so long at most.
+    pub(crate) fn stop(&mut self, wait_ms_max: u64, now_ms: u64) {
+        let by_ms = now_ms.saturating_add(wait_ms_max);
+        self.stopping_by_ms = Some(by_ms);
+        let mut revoked = Vec::new();
+        for slot in self.queues.keys().copied().collect::<Vec<_>>() {
+            let Some(queue) = self.queues.get_mut(&slot) else { continue };
+            queue.comes_back = None;
+            if queue.revoked_by_ms.is_none() {
+                revoked.push((queue.topic.clone(), queue.place));
+            }
+            self.revoke(slot, by_ms);
+        }
+        self.tell(Change::Revoked, revoked);
+        self.tick(now_ms);
+    }
+
+    /// Whether it has stopped, or cannot go on.
+    pub(crate) fn is_over(&self) -> bool {
+        self.membership.is_over() && self.leftovers.is_empty()
+    }
+
+    /// Its subscriptions that are to end, as it is dropped.
+    pub(crate) fn abandon(&mut self) -> Vec<(LinkId, u64)> {
+        let subscribed = |queue: &OwnedQueue<P>| queue.link.zip(queue.subscription());
+        let mut left = std::mem::take(&mut self.leaving);
+        left.extend(self.queues.values().filter_map(subscribed));
+        left
+    }
+
+    /// What is not told yet, as it is dropped.
+    pub(crate) fn abandon_acks(&mut self, now_ms: u64) -> Vec<QueueAsk> {
+        let mut asks = Vec::new();
+        for queue in self.queues.values_mut().filter(|queue| queue.is_claimed()) {
+            queue.settling.hurry();
+            let number = self.next_number + 1;
+            if let (Some(link), Some(told)) = (queue.link, queue.settling.poll(number, now_ms)) {
+                self.next_number = number;
+                asks.push(QueueAsk { link, slot: queue.slot, number, what: QueueWord::Ack(told) });
+            }
+        }
+        asks
+    }
+
+    /// Its word that it leaves, as it is dropped.
+    pub(crate) fn abandon_membership(&mut self, now_ms: u64) -> Option<MemberAsk> {
+        if self.membership.is_over() {
+            return None;
+        }
+        self.membership.leave();
+        self.poll_member(now_ms)
+    }
+
+    /// Time has passed.
+    pub(crate) fn tick(&mut self, now_ms: u64) {
+        let news = self.membership.tick(now_ms);
+        self.hear(news, now_ms);
+        self.release(now_ms);
+        for queue in self.queues.values_mut() {
+            self.leaving.extend(queue.expire(now_ms, ANSWER_MS_MAX));
+            self.look.insert(queue.slot);
+        }
+        if self.stopping_by_ms.is_some() && self.queues.is_empty() && !self.membership.is_over() {
+            self.membership.leave();
+        }
+    }
+}
+
+/// The filter that counts for a topic.
+fn filter_of(subscriptions: &[GroupSubscription], topic: &TopicName) -> MessageFilter {
+    subscription_of(subscriptions, topic).map_or(MessageFilter::All, |one| one.filter.clone())
+}
