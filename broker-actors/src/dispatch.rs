@@ -3,6 +3,8 @@
 //! wait, are what keeps the batches of a queue in order and a fast producer in bounds.
 
 mod alike;
+mod dead_letters;
+mod group_queues;
 mod listings;
 mod readership;
 mod schedules;
@@ -175,6 +177,7 @@ impl Dispatcher {
             Request::AlterSchedule(ask) => self.alter_schedule(ask, reply),
             Request::DeleteSchedule(ask) => self.delete_schedule(ask, reply),
             Request::WatchRoutes(ask) => self.watch_routes(ask, reply),
+            Request::GroupQueue(ask) => Box::pin(self.group_queue(ask, reply)).await,
             Request::ListClients(ask) => Box::pin(self.list_clients(ask, reply)).await,
             Request::CloseProducer(ask) => {
                 let (id, epoch) = (ask.producer_id, ask.producer_epoch);

@@ -21,6 +21,7 @@ pub mod config;
 pub mod connection;
 pub mod consumer_group;
 pub mod data_folder;
+pub mod dead_letters;
 pub mod delay_wheel;
 pub mod disk_turns;
 pub mod dispatch;

@@ -17,6 +17,7 @@
 pub(crate) mod finding;
 pub mod gather;
 pub(crate) mod ground;
+mod group_progress;
 pub mod messages;
 mod queues;
 mod recurring;
@@ -36,11 +37,11 @@ use tokio::sync::watch;
 
 pub use crate::commands::TopicConfig;
 pub use crate::machine::InitializedProducer;
-pub use messages::{QueueTable, ScheduleAsk, ShardHandle, ShardRequest, ShardStatus, TopicOpened};
+pub use messages::{
+    GroupQueuesPage, QueueTable, ScheduleAsk, ShardHandle, ShardRequest, ShardStatus, TopicOpened,
+};
 pub use start::{Shard, ShardPlaces, ShardSettings, ShardStartError, start, start_on};
-#[allow(unused_imports, reason = "the actors of groups, which are told it, come next")]
-pub(crate) use waiter::GroupDone;
-pub(crate) use waiter::Waiter;
+pub(crate) use waiter::{GroupDone, Waiter};
 
 use crate::commands::Command;
 use crate::commands::recurring::ScheduleKey;
@@ -299,6 +300,9 @@ impl<D: Disk> ShardActor<D> {
                 (Command::Fence { producer, epoch }, Waiter::Fence { reply })
             }
             ShardRequest::Schedule(ask) => return self.schedule(ask, credit, room),
+            ShardRequest::GroupProgress { group, after, most, reply } => {
+                return reply.send(self.group_progress(group, after, most));
+            }
             ShardRequest::ListTopics { reply } => {
                 let topics = self.ground.machine.borrow().state.topics().cloned().collect();
                 return reply.send(topics);
@@ -444,7 +448,7 @@ impl<D: Disk> Receive<Proposed> for ShardActor<D> {
 
 impl<D: Disk> Receive<Tick> for ShardActor<D> {
     fn receive(&mut self, msg: Tick, _credit: Credit, room: &mut Room<'_, Self>) {
-        self.queues.expire(msg.monotonic_ms);
+        self.queues.expire(msg.now, msg.monotonic_ms);
         if self.ground.starved.get() {
             self.group.request_room();
             self.depart(room);

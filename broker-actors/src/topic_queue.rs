@@ -7,11 +7,12 @@
 //!                              '--ReadCold--> Reader --Warmed--> back, for what is not in memory
 //! ```
 //!
-//! * Owns: the fetches parked on the queue, its subscriptions ([`subscription`]). All else it
-//!   reads from the shard's state and index, so a rebuilt one knows everything that was applied.
+//! * Owns: the fetches parked on the queue, its subscriptions ([`subscription`]), those of members
+//!   of groups among them. All else it reads from the shard's state and index, so a rebuilt one
+//!   knows everything that was applied.
 //! * Lives on: its shard's core arbiter.
-//! * Inbox: [`Produce`] in bytes, [`Fetch`], [`SubscriptionAsk`], `Granted`, `Warmed` and
-//!   [`QueueAsk`] in messages, `Applied` and `Expire` of one each.
+//! * Inbox: [`Produce`] and [`GroupAsk`] in bytes, [`Fetch`], [`SubscriptionAsk`], `Granted`,
+//!   `Warmed`, `Proposed` and [`QueueAsk`] in messages, `Applied` and `Expire` of one each.
 //! * Talks to: Shard, Reader; the writers of connections, by [`subscriber`].
 //! * Stops: with its shard, or when its topic is dropped; parked fetches are answered and
 //!   subscribers told.
@@ -21,23 +22,33 @@
 //!   again.
 
 pub mod fetch_plan;
+pub mod group_messages;
+mod group_subscription;
+mod group_turns;
+mod groups;
+pub mod letters;
 pub mod messages;
 pub mod parking;
 pub(crate) mod pushing;
 pub mod reading;
 pub mod search;
+mod settling;
+pub mod sifting;
 pub mod subscriber;
 pub mod subscription;
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use grus_log::{Disk, FaultIn};
 use grus_mailbox::{Credit, Inbox, PutError, Receive, Resident, Room, Weigh};
-use grus_protocol::ids::{Offset, QueueKey, Term};
+use grus_protocol::ids::{Offset, QueueKey, Term, TimestampMs};
 use grus_protocol::names::TopicName;
 
+pub use group_messages::{
+    Answered, ClaimTaken, Failed, GROUP_BYTES_MAX, GivenUp, GroupAsk, ProgressStatus, ResetTo,
+};
 pub use messages::{
     ASKS_MAX, At, FETCH_BYTES_MAX, FETCH_WAIT_MS_MAX, FETCHES_MAX, Fetch, Fetched, FetchedBatch,
     ListedOffset, OVERLOADED_RETRY_MS, PRODUCE_BYTES_MAX, Produce, QueueAsk, QueueHandle,
@@ -48,14 +59,18 @@ pub use subscription::{Account, SUBSCRIPTIONS_MAX, SubscriptionKey};
 
 use crate::commands::Command;
 use crate::commands::delay::Scheduling;
+use crate::delay_wheel::wheel::Wheel;
 use crate::error::QueueError;
 use crate::reader::ReadCold;
 use crate::shard::ground::Ground;
 use crate::shard::{Propose, Waiter};
 use fetch_plan::{Bounds, FetchPlan};
+use group_subscription::GroupSubscription;
+use groups::Proposed;
 use parking::Parking;
 use pushing::{ColdTurn, Granted};
 use reading::{Batches, QueueReading, ReadLimits};
+use settling::Answers;
 use subscription::{Standing, Subscriptions};
 
 /// The queue has changed: more batches, a new start, or its topic is gone. At most one waits.
@@ -85,6 +100,7 @@ pub(crate) struct Asked {
 pub(crate) enum Cold {
     Fetch(Asked),
     Turn(ColdTurn),
+    Letter(Box<Answers>),
 }
 
 impl Cold {
@@ -95,8 +111,10 @@ impl Cold {
 
     /// The queue has stopped: a subscription has been told by then.
     pub(crate) fn stopped(self) {
-        if let Self::Fetch(asked) = self {
-            asked.fetch.reply.send(Err(QueueError::Stopping));
+        match self {
+            Self::Fetch(asked) => asked.fetch.reply.send(Err(QueueError::Stopping)),
+            Self::Letter(answers) => answers.stopped(),
+            Self::Turn(_) => {}
         }
     }
 }
@@ -120,7 +138,12 @@ pub(crate) struct TopicQueueParts<D: Disk> {
     pub(crate) reader: Inbox<ReadCold>,
     /// Holds this queue while somebody waits for time to pass: the shard then sends [`Expire`].
     pub(crate) waiting: Waiting,
+    /// Holds this queue at the times when a retry is due: the shard then sends [`Expire`], too.
+    pub(crate) alarms: Alarms,
 }
+
+/// The queues of a shard by when a retry is due in them.
+pub(crate) type Alarms = Rc<RefCell<Wheel<QueueKey>>>;
 
 /// The queues of a shard on which fetches are parked, or turns put off.
 pub(crate) type Waiting = Rc<RefCell<BTreeSet<QueueKey>>>;
@@ -130,6 +153,10 @@ pub(crate) struct TopicQueue<D: Disk> {
     parts: Rc<TopicQueueParts<D>>,
     parking: Parking<Asked>,
     subscriptions: Subscriptions<Box<dyn Subscriber>>,
+    /// Those of them that are of members of groups.
+    groups: BTreeMap<SubscriptionKey, GroupSubscription>,
+    /// When this queue is woken for a retry.
+    wakes_at: Option<TimestampMs>,
     own: Option<OwnInboxes>,
 }
 
@@ -139,23 +166,29 @@ struct OwnInboxes {
     warmed: Inbox<Warmed>,
     /// Where connections give turns.
     granted: Inbox<Granted>,
+    /// Where the shard says what became of proposals for groups.
+    proposed: Inbox<Proposed>,
 }
 
 /// More than turns can be on their way: those of all subscriptions, and of some that have ended.
 const GRANTED_MAX: u32 = 1 << 20;
+/// More than proposals for groups can be under way: each takes some bytes of the shard's inbox.
+const GROUP_PROPOSED_MAX: u32 = 1 << 20;
 
 impl<D: Disk> TopicQueue<D> {
     pub(crate) fn new(parts: Rc<TopicQueueParts<D>>) -> Self {
         parts.waiting.borrow_mut().remove(&parts.key);
         let parking = Parking::new(FETCHES_MAX as usize);
         let subscriptions = Subscriptions::new(SUBSCRIPTIONS_MAX);
-        Self { parts, parking, subscriptions, own: None }
+        let (groups, wakes_at) = (BTreeMap::new(), None);
+        Self { parts, parking, subscriptions, groups, wakes_at, own: None }
     }
 
     /// Notes whether somebody waits for time to pass.
     fn note_waiting(&self) {
         let mut waiting = self.parts.waiting.borrow_mut();
-        if self.parking.is_empty() && !self.subscriptions.has_put_off() {
+        let has_noted = self.groups.values().any(GroupSubscription::has_noted);
+        if self.parking.is_empty() && !self.subscriptions.has_put_off() && !has_noted {
             waiting.remove(&self.parts.key);
         } else {
             waiting.insert(self.parts.key);
@@ -301,8 +334,11 @@ const fn fetched(bounds: Bounds, batches: Vec<FetchedBatch>) -> Fetched {
 
 impl<D: Disk> Resident for TopicQueue<D> {
     fn started(&mut self, room: &mut Room<'_, Self>) {
-        let warmed = room.inbox(FETCHES_MAX + GRANTED_MAX);
-        self.own = Some(OwnInboxes { warmed, granted: room.inbox(GRANTED_MAX) });
+        self.own = Some(OwnInboxes {
+            warmed: room.inbox(FETCHES_MAX + GRANTED_MAX + GROUP_PROPOSED_MAX),
+            granted: room.inbox(GRANTED_MAX),
+            proposed: room.inbox(GROUP_PROPOSED_MAX),
+        });
     }
 
     fn stopping(&mut self, _room: &mut Room<'_, Self>) {
@@ -323,8 +359,20 @@ impl<D: Disk> Receive<SubscriptionAsk> for TopicQueue<D> {
 }
 
 impl<D: Disk> Receive<Granted> for TopicQueue<D> {
-    fn receive(&mut self, msg: Granted, _credit: Credit, _room: &mut Room<'_, Self>) {
-        self.granted(msg);
+    fn receive(&mut self, msg: Granted, _credit: Credit, room: &mut Room<'_, Self>) {
+        self.granted(msg, room.clock().now());
+    }
+}
+
+impl<D: Disk> Receive<GroupAsk> for TopicQueue<D> {
+    fn receive(&mut self, msg: GroupAsk, credit: Credit, room: &mut Room<'_, Self>) {
+        self.group_ask(msg, credit, room.clock().now());
+    }
+}
+
+impl<D: Disk> Receive<Proposed> for TopicQueue<D> {
+    fn receive(&mut self, msg: Proposed, _credit: Credit, room: &mut Room<'_, Self>) {
+        self.proposed(msg, room.clock().now());
     }
 }
 
@@ -365,9 +413,11 @@ impl<D: Disk> Receive<Fetch> for TopicQueue<D> {
 }
 
 impl<D: Disk> Receive<Warmed> for TopicQueue<D> {
-    fn receive(&mut self, msg: Warmed, _credit: Credit, _room: &mut Room<'_, Self>) {
+    fn receive(&mut self, msg: Warmed, _credit: Credit, room: &mut Room<'_, Self>) {
+        let now = room.clock().now();
         match msg.cold {
-            Cold::Turn(turn) => self.warmed_turn(turn, msg.batches_max),
+            Cold::Turn(turn) => self.warmed_turn(turn, msg.batches_max, now),
+            Cold::Letter(answers) => self.warmed_letter(answers, now),
             Cold::Fetch(Asked { fetch, credit }) => {
                 let result = self.serve_warmed(&fetch, msg.batches_max);
                 fetch.reply.send(result);
@@ -390,6 +440,7 @@ impl<D: Disk> Receive<QueueAsk> for TopicQueue<D> {
 impl<D: Disk> Receive<Applied> for TopicQueue<D> {
     fn receive(&mut self, _: Applied, credit: Credit, room: &mut Room<'_, Self>) {
         drop(credit); // what is applied from here on needs another message
+        self.look_after_groups(room.clock().now());
         self.ask_turns();
         if self.parking.is_empty() {
             return;
@@ -405,11 +456,12 @@ impl<D: Disk> Receive<Applied> for TopicQueue<D> {
 }
 
 impl<D: Disk> Receive<Expire> for TopicQueue<D> {
-    fn receive(&mut self, msg: Expire, _credit: Credit, _room: &mut Room<'_, Self>) {
+    fn receive(&mut self, msg: Expire, _credit: Credit, room: &mut Room<'_, Self>) {
         self.parking.retain(|asked| !asked.fetch.reply.is_closed()); // its peer has gone
         for asked in self.parking.take_expired(msg.monotonic_ms) {
             self.serve(asked, msg.monotonic_ms, msg.monotonic_ms);
         }
+        self.tick_groups(room.clock().now());
         if self.subscriptions.has_put_off() {
             self.subscriptions.resume();
             self.ask_turns();

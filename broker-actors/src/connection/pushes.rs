@@ -13,6 +13,7 @@ use grus_protocol::opcode::Opcode;
 
 use super::replies::{Content, Outgoing, REBUILT_RETRY_AFTER_MS};
 use crate::dispatch::Readership;
+use crate::topic_queue::sifting::Marks;
 use crate::topic_queue::{Fetched, PushTurn, Subscriber};
 
 /// Most subscriptions of one connection.
@@ -26,6 +27,8 @@ pub const OUTGOING_EACH_MAX: u32 = 3;
 pub struct PushSink {
     id: SubscriptionId,
     queue: QueueId,
+    /// Of its pushes.
+    opcode: Opcode,
     /// None once its end was told.
     writer: Option<Inbox<Outgoing>>,
     readership: Readership,
@@ -43,19 +46,20 @@ pub struct Lives {
 }
 
 impl PushSink {
-    /// The way of subscription `id` of `queue` over `writer`.
+    /// The way of subscription `id` of `queue` over `writer`, by pushes of this opcode.
     #[must_use]
     pub fn new(
         (id, queue): (SubscriptionId, QueueId),
+        opcode: Opcode,
         writer: Inbox<Outgoing>,
         readership: Readership,
         lives: Lives,
     ) -> Self {
-        Self { id, queue, writer: Some(writer), readership, _lives: lives }
+        Self { id, queue, opcode, writer: Some(writer), readership, _lives: lives }
     }
 
     fn head(&self) -> FrameHead {
-        FrameHead::push(Opcode::Deliver, self.id.0)
+        FrameHead::push(self.opcode, self.id.0)
     }
 
     fn put(&self, content: Content) {
@@ -85,6 +89,11 @@ impl Subscriber for PushSink {
 
     fn deliver(&self, fetched: Fetched, turn: PushTurn) {
         self.put(Content::Delivered { head: self.head(), queue: self.queue, fetched, turn });
+    }
+
+    fn deliver_group(&self, fetched: Fetched, marks: Marks, turn: PushTurn) {
+        let (head, queue) = (self.head(), self.queue);
+        self.put(Content::GroupDelivered { head, queue, fetched, marks, turn });
     }
 
     fn readable(&self, fetched: Fetched) -> Result<Fetched, ErrorReply> {

@@ -9,7 +9,9 @@ use grus_mailbox::{Dropped, Inbox, Port, Weigh};
 use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::frame::{FrameFlags, FrameHead, FrameKind, encode};
 use grus_protocol::ids::QueueId;
-use grus_protocol::message::{Deliver, FetchReply, FetchedBatch, ProduceReply, Timer};
+use grus_protocol::message::{
+    Deliver, FetchReply, FetchedBatch, GroupDeliver, OffsetRange, ProduceReply, Redelivered, Timer,
+};
 use serde::Serialize;
 
 use crate::connection::output::Output;
@@ -17,6 +19,7 @@ use crate::connection::timeouts::{Claim, Timed};
 use crate::dispatch::Readership;
 use crate::error::QueueError;
 use crate::metrics::Delivery;
+use crate::topic_queue::sifting::Marks;
 use crate::topic_queue::{self, Fetched, PushTurn, Receipt};
 
 /// How long a client should wait before it asks again when its queue is being rebuilt.
@@ -74,6 +77,19 @@ pub enum Content {
         /// The turn they use up.
         turn: PushTurn,
     },
+    /// Batches for a member of a group.
+    GroupDelivered {
+        /// The head of the push.
+        head: FrameHead,
+        /// The queue.
+        queue: QueueId,
+        /// The batches.
+        fetched: Fetched,
+        /// What of them is for the member.
+        marks: Marks,
+        /// The turn they use up.
+        turn: PushTurn,
+    },
     /// The end of a subscription.
     Ended(FrameHead, Box<ErrorReply>),
     /// Nothing to write: a subscription asks for a turn.
@@ -95,7 +111,9 @@ impl Content {
     pub fn given(&self) -> Option<Given> {
         let (by, fetched) = match self {
             Self::Fetched(_, fetched) => (Delivery::Fetch, fetched),
-            Self::Delivered { fetched, .. } => (Delivery::Push, fetched),
+            Self::Delivered { fetched, .. } | Self::GroupDelivered { fetched, .. } => {
+                (Delivery::Push, fetched)
+            }
             _ => return None,
         };
         let mut given = Given { by, batches: 0, records: 0, bytes: 0, expired_records: 0 };
@@ -134,6 +152,10 @@ impl Content {
             Self::Ended(head, error) => {
                 write_frame(output, head, &*error, 0);
             }
+            Self::GroupDelivered { head, queue, fetched, marks, turn } => {
+                write_group_delivered(output, head, queue, (fetched, marks));
+                drop(turn); // in the output now, which counts it
+            }
             Self::Delivered { head, queue, fetched, turn } => {
                 write_delivered(output, head, queue, fetched);
                 drop(turn); // in the output now, which counts it
@@ -151,6 +173,30 @@ fn write_fetched(output: &mut Output, head: FrameHead, fetched: Fetched) {
 fn write_delivered(output: &mut Output, head: FrameHead, queue: QueueId, fetched: Fetched) {
     let Fetched { log_start, end_offset, .. } = fetched;
     let header = Deliver { queue, log_start, end_offset, batches: heads(&fetched) };
+    write_batches(output, head, &header, fetched);
+}
+
+fn write_group_delivered(
+    output: &mut Output,
+    head: FrameHead,
+    queue: QueueId,
+    (fetched, marks): (Fetched, Marks),
+) {
+    let Fetched { log_start, end_offset, .. } = fetched;
+    let skipped = marks.skipped.iter().map(|span| OffsetRange { from: span.from, to: span.to });
+    let redelivered = marks.again.iter().map(|again| Redelivered {
+        from: again.span.from,
+        to: again.span.to,
+        deliveries: again.deliveries,
+    });
+    let header = GroupDeliver {
+        queue,
+        log_start,
+        end_offset,
+        batches: heads(&fetched),
+        skipped: skipped.collect(),
+        redelivered: redelivered.collect(),
+    };
     write_batches(output, head, &header, fetched);
 }
 

@@ -1,5 +1,7 @@
 //! From a frame to a typed request, behind the gate of Hello. Pure.
 
+mod group_queues;
+
 use bytes::Bytes;
 use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::frame::{Frame, FrameKind, HeaderError};
@@ -10,6 +12,8 @@ use grus_protocol::message::{
     RecallMessage, Seek, ShowScheduled, Subscribe, Unsubscribe, WatchRoutes,
 };
 use grus_protocol::opcode::Opcode;
+
+pub use group_queues::GroupQueueRequest;
 
 /// A request whose header was read.
 #[derive(Debug)]
@@ -70,6 +74,8 @@ pub enum Request {
     WatchRoutes(WatchRoutes),
     /// Lists who is connected.
     ListClients(ListClients),
+    /// A member of a group about a queue.
+    GroupQueue(GroupQueueRequest),
 }
 
 /// Reads the header of a request. `greeted` says whether Hello was accepted on this connection.
@@ -138,6 +144,16 @@ fn decode(frame: Frame) -> Result<Option<Request>, HeaderError> {
         Opcode::ListTopics => Request::ListTopics(frame.header()?),
         Opcode::WatchRoutes => Request::WatchRoutes(frame.header()?),
         Opcode::ListClients => Request::ListClients(frame.header()?),
+        Opcode::ClaimQueue
+        | Opcode::AckMessages
+        | Opcode::SubscribeGroup
+        | Opcode::GroupProgress
+        | Opcode::ResetGroup
+        | Opcode::RedriveDeadLetters
+        | Opcode::PurgeDeadLetters
+        | Opcode::ListDeadLetters => {
+            return Ok(GroupQueueRequest::decode(&frame)?.map(Request::GroupQueue));
+        }
         Opcode::Deliver
         | Opcode::RoutesChanged
         | Opcode::RegisterBroker
@@ -147,18 +163,10 @@ fn decode(frame: Frame) -> Result<Option<Request>, HeaderError> {
         | Opcode::JoinGroup
         | Opcode::GroupHeartbeat
         | Opcode::LeaveGroup
-        | Opcode::ClaimQueue
-        | Opcode::AckMessages
-        | Opcode::SubscribeGroup
         | Opcode::GroupDeliver
         | Opcode::ListGroups
         | Opcode::DescribeGroup
-        | Opcode::ResetGroup
-        | Opcode::DeleteGroup
-        | Opcode::GroupProgress
-        | Opcode::RedriveDeadLetters
-        | Opcode::PurgeDeadLetters
-        | Opcode::ListDeadLetters => return Ok(None),
+        | Opcode::DeleteGroup => return Ok(None),
     }))
 }
 

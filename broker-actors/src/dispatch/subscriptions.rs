@@ -6,16 +6,21 @@ use std::time::Duration;
 
 use grus_mailbox::{Inbox, Port};
 use grus_protocol::error::{ErrorCode, ErrorReply};
-use grus_protocol::ids::SubscriptionId;
+use grus_protocol::ids::{QueueId, SubscriptionId};
 use grus_protocol::message::{
-    Credit, CreditReply, Seek, SeekReply, Subscribe, SubscribeReply, Unsubscribe, UnsubscribeReply,
+    Credit, CreditReply, Seek, SeekReply, Subscribe, SubscribeGroup, SubscribeGroupReply,
+    SubscribeReply, Unsubscribe, UnsubscribeReply,
 };
+use grus_protocol::opcode::Opcode;
 
 use super::Readership;
+use crate::commands::groups::{Holding, ProgressKey};
 use crate::connection::pushes::{Lives, PushSink, SUBSCRIPTIONS_MAX};
 use crate::connection::replies::{Outgoing, ReplyTo};
 use crate::error::QueueError;
-use crate::topic_queue::{Account, ListedOffset, QueueHandle, SubscriptionAsk, SubscriptionKey};
+use crate::topic_queue::{
+    Account, GroupAsk, ListedOffset, QueueHandle, SubscriptionAsk, SubscriptionKey,
+};
 
 /// The longest a request of a subscription waits for room in its queue.
 const PUT_WAIT: Duration = Duration::from_secs(30);
@@ -54,24 +59,38 @@ impl ConnectionSubscriptions {
         self.open.get(&id).filter(|open| open.alive.strong_count() > 0)
     }
 
-    pub(super) async fn subscribe(&mut self, ask: Subscribe, queue: &QueueHandle, reply: ReplyTo) {
-        let id = ask.subscription;
+    /// A place for a new subscription, and its way to the writer.
+    fn make(
+        &mut self,
+        (id, queue): (SubscriptionId, QueueId),
+        opcode: Opcode,
+        handle: &QueueHandle,
+    ) -> Result<PushSink, ErrorReply> {
         if self.living(id).is_some() {
             let text = format!("subscription {id} is taken on this connection");
-            return reply.error(ErrorReply::new(ErrorCode::InvalidRequest, text));
+            return Err(ErrorReply::new(ErrorCode::InvalidRequest, text));
         }
         if self.open.len() >= SUBSCRIPTIONS_MAX {
             self.open.retain(|_, open| open.alive.strong_count() > 0);
         }
         if self.open.len() >= SUBSCRIPTIONS_MAX {
             let text = format!("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions");
-            return reply.error(ErrorReply::new(ErrorCode::Overloaded, text));
+            return Err(ErrorReply::new(ErrorCode::Overloaded, text));
         }
         let alive = Arc::new(());
-        let open = Open { asks: queue.subscribe.clone(), alive: Arc::downgrade(&alive) };
+        let open = Open { asks: handle.subscribe.clone(), alive: Arc::downgrade(&alive) };
         let connection = Arc::clone(&self.connection);
         let lives = Lives { subscription: alive, connection };
-        let sink = PushSink::new((id, ask.queue), self.writer.clone(), self.readership, lives);
+        self.open.insert(id, open);
+        Ok(PushSink::new((id, queue), opcode, self.writer.clone(), self.readership, lives))
+    }
+
+    pub(super) async fn subscribe(&mut self, ask: Subscribe, queue: &QueueHandle, reply: ReplyTo) {
+        let id = ask.subscription;
+        let sink = match self.make((id, ask.queue), Opcode::Deliver, queue) {
+            Ok(sink) => sink,
+            Err(error) => return reply.error(error),
+        };
         let subscribe =
             SubscriptionAsk::Subscribe {
                 key: self.key(id),
@@ -82,9 +101,37 @@ impl ConnectionSubscriptions {
                     SubscribeReply { offset, log_start, end_offset }
                 }),
             };
-        let asks = open.asks.clone();
-        self.open.insert(id, open);
-        put(&asks, subscribe).await;
+        put(&queue.subscribe, subscribe).await;
+    }
+
+    /// The same for a member of a group.
+    pub(super) async fn subscribe_group(
+        &mut self,
+        ask: SubscribeGroup,
+        queue: &QueueHandle,
+        reply: ReplyTo,
+    ) {
+        let id = ask.subscription;
+        let sink = match self.make((id, ask.queue), Opcode::GroupDeliver, queue) {
+            Ok(sink) => sink,
+            Err(error) => return reply.error(error),
+        };
+        let subscribe = GroupAsk::Subscribe {
+            key: self.key(id),
+            holding: Holding {
+                place: ProgressKey { queue: queue.key, group: ask.group_id },
+                generation: ask.generation,
+                member: ask.member,
+                round: ask.round,
+            },
+            filter: ask.filter,
+            account: Account::new(ask.credit_messages, ask.credit_bytes),
+            subscriber: Box::new(sink),
+            reply: listed(reply, |ListedOffset { offset, log_start, end_offset }| {
+                SubscribeGroupReply { offset, log_start, end_offset }
+            }),
+        };
+        let _ = tokio::time::timeout(PUT_WAIT, queue.group.put(subscribe)).await;
     }
 
     pub(super) async fn credit(&mut self, ask: Credit, reply: ReplyTo) {

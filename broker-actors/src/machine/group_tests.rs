@@ -1,5 +1,7 @@
 //! Groups in the machine against a model that knows of every single message what has become of it.
 
+mod stories;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -14,7 +16,6 @@ use super::groups::retries::IN_HANDS;
 use super::groups::{Claimed, Settled};
 use super::model_tests::{SHARD, batch, config, queue};
 use super::{Effect, IndexChange, Machine, Moment, Outcome, Refusal};
-use crate::commands::coordination::{Grant, GroupChange};
 use crate::commands::groups::{
     Delivered, GroupItem, Holding, Letter, Nack, ProgressKey, RetryTerms, Settle, Span,
 };
@@ -485,144 +486,4 @@ proptest! {
         prop_assert_eq!(by_key(&parts), by_key(&wanted));
         prop_assert_eq!(sliced.machine.digest(), one.machine.digest());
     }
-}
-
-#[test]
-fn a_group_that_is_not_known_in_the_shard_gets_no_progress() {
-    let mut pair = Pair::new();
-    let unknown = ProgressKey { group: GroupId(1), ..place() };
-    let holding =
-        Holding { place: unknown, generation: Generation(1), member: MemberId(1), round: 0 };
-    let terms = RetryTerms::default();
-    let claim = GroupItem::Claim { holding, start: Offset(0), terms };
-    let refused = Outcome::Claim(Err(Refusal::UnknownGroup));
-    assert_eq!(pair.group(claim.clone()).outcome, refused, "topic 1 is nobody's dead letters");
-    let reset = GroupItem::Reset { place: unknown, to: Offset(0) };
-    assert_eq!(pair.group(reset).outcome, Outcome::Reset(Err(Refusal::UnknownGroup)));
-    pair.step(&Step::Claim { generation: 1, member: 1, start: 0 });
-    pair.apply(Command::TopicDrop { topic: LETTERS.topic });
-    assert_eq!(pair.machine.progress_behind(None).count(), 0, "a group goes with its topic");
-    let holding = Holding { place: place(), ..holding };
-    let claim = GroupItem::Claim { holding, start: Offset(0), terms: RetryTerms::default() };
-    assert_eq!(pair.group(claim).outcome, refused, "and does not come back");
-}
-
-#[test]
-fn dead_letters_go_back_once_and_what_is_purged_does_not() {
-    let mut pair = Pair::new();
-    pair.step(&Step::Append(3));
-    pair.step(&Step::Claim { generation: 1, member: 1, start: 0 });
-    for offset in 0..3 {
-        pair.step(&Step::Letter { offset, is_gone: false });
-    }
-    let letters = ProgressKey { queue: LETTERS, group: GROUP };
-    let purge =
-        GroupItem::Purge { place: letters, spans: vec![Span { from: Offset(2), to: Offset(9) }] };
-    assert_eq!(pair.group(purge.clone()).outcome, Outcome::Purge(Ok(1)));
-    assert_eq!(pair.group(purge).outcome, Outcome::Purge(Ok(0)));
-    let all = || (0..3).map(|at| Letter { offset: Offset(at), batch: batch(0, 0, 0, 1) }).collect();
-    let redrive = || GroupItem::Redrive { place: letters, to: queue(1, 0), letters: all() };
-    let effect = pair.group(redrive());
-    assert_eq!(effect.outcome, Outcome::Redrive(Ok(2)), "the third was purged");
-    let Some(IndexChange::Released { queue: to, runs }) = effect.index else { panic!("two runs") };
-    let offsets: Vec<u64> = runs.iter().map(|run| run.appended.base_offset.0).collect();
-    assert_eq!((to, offsets), (queue(1, 0), vec![3, 4]));
-    assert_eq!(pair.group(redrive()).outcome, Outcome::Redrive(Ok(0)), "none goes twice");
-    assert_eq!(pair.machine.progress(letters).unwrap().lag(Offset(3)), 0);
-    let elsewhere = GroupItem::Redrive { place: letters, to: queue(5, 0), letters: Vec::new() };
-    assert_eq!(pair.group(elsewhere).outcome, Outcome::Redrive(Ok(0)));
-    let wrong = GroupItem::Purge { place: place(), spans: Vec::new() };
-    assert_eq!(pair.group(wrong).outcome, Outcome::Purge(Err(Refusal::UnknownQueue)));
-}
-
-#[test]
-fn what_finds_no_room_is_named_and_what_fills_a_gap_always_finds_some() {
-    let mut pair = Pair::new();
-    let count = 2 * super::groups::RANGES_MAX as u64 + 4;
-    for _ in 0..=count / 256 {
-        pair.apply(Command::Append { queue: queue(1, 0), batch: batch(0, 0, 0, 256) });
-    }
-    pair.group(GroupItem::Claim {
-        holding: Holding {
-            place: place(),
-            generation: Generation(1),
-            member: MemberId(1),
-            round: 0,
-        },
-        start: Offset(0),
-        terms: RetryTerms::default(),
-    });
-    pair.model.holder = (1, 1);
-    let one = |at: u64| Span { from: Offset(at), to: Offset(at + 1) };
-    let odd: Vec<Span> = (0..=super::groups::RANGES_MAX as u64).map(|at| one(2 * at + 1)).collect();
-    let last = odd.last().unwrap().from.0;
-    let effect = pair.settle(odd, vec![], vec![]);
-    let left = |effect: &Effect| match effect.outcome {
-        Outcome::Settle(Ok(settled)) => (settled.floor.0, settled.left, settled.dead),
-        outcome => panic!("{outcome:?}"),
-    };
-    assert_eq!(left(&effect), (0, 1, 0), "the last one found no room");
-    let nack = Nack { offset: Offset(last), due: TimestampMs(1) };
-    let letter = Letter { offset: Offset(last), batch: batch(0, 0, 0, 1) };
-    let effect = pair.settle(vec![], vec![nack], vec![letter]);
-    assert_eq!(left(&effect), (0, 2, 0), "nor there: no letter without its settling");
-    let effect = pair.settle(vec![one(4), one(0), one(last)], vec![], vec![]);
-    assert_eq!(left(&effect), (2, 0, 0), "a gap was filled, so there is room");
-}
-
-fn change(generation: u64, members: &[(u64, &'static str)]) -> GroupChange {
-    let set =
-        members.iter().map(|(id, bytes)| (MemberId(*id), Bytes::from_static(bytes.as_bytes())));
-    GroupChange {
-        group: GROUP,
-        generation: Generation(generation),
-        head: None,
-        members_set: set.collect(),
-        members_gone: Vec::new(),
-        grants: Vec::new(),
-    }
-}
-
-#[test]
-fn a_coordinators_notes_are_kept_whole_or_not_at_all_and_read_back() {
-    let mut pair = Pair::new();
-    let mut apply = |change: GroupChange| pair.group(GroupItem::Change(change)).outcome;
-    let done = Outcome::GroupChange(Ok(()));
-    let grant =
-        |member, generation| Grant { member: MemberId(member), generation: Generation(generation) };
-    let first = GroupChange {
-        head: Some(Bytes::from_static(b"settings")),
-        grants: vec![(queue(1, 0), grant(1, 3)), (queue(1, 1), grant(2, 3))],
-        ..change(3, &[(1, "one"), (2, "two")])
-    };
-    assert_eq!(apply(first), done);
-    let stale = Outcome::GroupChange(Err(Refusal::NotHeld { generation: Generation(3) }));
-    assert_eq!(apply(change(2, &[(9, "late")])), stale);
-    let second = GroupChange {
-        members_gone: vec![MemberId(2), MemberId(77)],
-        grants: vec![
-            (queue(1, 1), grant(0, 4)),
-            (queue(1, 0), grant(1, 4)),
-            (queue(5, 5), grant(0, 4)),
-        ],
-        ..change(4, &[(1, "uno")])
-    };
-    assert_eq!(apply(second.clone()), done);
-    assert_eq!(apply(second), done, "said twice");
-    let elsewhere = GroupChange { group: GroupId(1), ..change(9, &[]) };
-    assert_eq!(apply(elsewhere), Outcome::GroupChange(Err(Refusal::UnknownGroup)));
-
-    pair.checkpoint();
-    let state = pair.machine.group(GROUP).unwrap();
-    assert_eq!(
-        (state.head().generation, &state.head().bytes[..]),
-        (Generation(4), &b"settings"[..])
-    );
-    let members: Vec<_> = state.members().map(|(id, bytes)| (id.0, bytes.to_vec())).collect();
-    assert_eq!(members, [(1, b"uno".to_vec())]);
-    assert_eq!(state.grants().collect::<Vec<_>>(), [(queue(1, 0), grant(1, 4))]);
-    pair.apply(Command::TopicDrop { topic: LETTERS.topic });
-    assert!(pair.machine.group(GROUP).is_none());
-    pair.checkpoint();
-    assert_eq!(pair.machine.groups().count(), 0);
 }

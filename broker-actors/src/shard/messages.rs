@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use grus_log::{FindBy, FindOutcome};
 use grus_mailbox::{Inbox, Port, Weigh};
-use grus_protocol::ids::{Durability, QueueKey, ShardId, Term, TimestampMs, TopicId};
-use grus_protocol::names::ProducerName;
+use grus_protocol::ids::{Durability, GroupId, QueueKey, ShardId, Term, TimestampMs, TopicId};
+use grus_protocol::names::{ProducerName, TopicName};
 
 use super::QueueTableWatch;
 use crate::commands::TopicConfig;
@@ -15,7 +15,7 @@ use crate::delay_wheel::messages::DelayAsk;
 use crate::error::QueueError;
 use crate::machine::InitializedProducer;
 use crate::machine::schedules::Schedule;
-use crate::topic_queue::QueueHandle;
+use crate::topic_queue::{ProgressStatus, QueueHandle};
 
 /// The queues of a shard by their keys.
 pub type QueueTable = Arc<BTreeMap<QueueKey, Arc<QueueHandle>>>;
@@ -64,6 +64,17 @@ pub enum ShardRequest {
     },
     /// Something about schedules of recurring messages.
     Schedule(ScheduleAsk),
+    /// Asks how far a group has come in the queues that the shard leads, by queue.
+    GroupProgress {
+        /// Which.
+        group: GroupId,
+        /// Behind this queue.
+        after: Option<QueueKey>,
+        /// Most of them.
+        most: usize,
+        /// Gets them.
+        reply: Port<Result<GroupQueuesPage, QueueError>>,
+    },
     /// Lists the topics that the shard's own log knows.
     ListTopics {
         /// Gets them.
@@ -117,6 +128,15 @@ pub enum ScheduleAsk {
         /// Gets them.
         reply: Port<Result<Vec<(ScheduleKey, Schedule)>, QueueError>>,
     },
+}
+
+/// Queues in which a group has come somewhere, with the names of their topics.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GroupQueuesPage {
+    /// In order.
+    pub queues: Vec<(TopicName, ProgressStatus)>,
+    /// Whether there are more behind them.
+    pub has_more: bool,
 }
 
 /// The queues of a topic are there.

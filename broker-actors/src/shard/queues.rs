@@ -1,20 +1,22 @@
 //! The queues that live in a shard: their actors, and the table that connections look them up in.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use grus_log::Disk;
 use grus_mailbox::{ActorSpec, Host, HostHandle, Inbox, Place, Stopped};
-use grus_protocol::ids::{QueueId, QueueKey, TopicId};
+use grus_protocol::ids::{QueueId, QueueKey, TimestampMs, TopicId};
 use grus_protocol::names::TopicName;
 
 use super::ground::{ChangedPorts, Ground};
 use super::{Propose, QueueTable, QueueTableSender};
+use crate::delay_wheel::wheel::Wheel;
 use crate::reader::ReadCold;
 use crate::topic_queue::{
-    ASKS_MAX, Applied, Expire, FETCHES_MAX, PRODUCE_BYTES_MAX, QueueHandle, SUBSCRIPTION_ASKS_MAX,
-    TopicQueue, TopicQueueParts, Waiting,
+    ASKS_MAX, Alarms, Applied, Expire, FETCHES_MAX, GROUP_BYTES_MAX, PRODUCE_BYTES_MAX,
+    QueueHandle, SUBSCRIPTION_ASKS_MAX, TopicQueue, TopicQueueParts, Waiting,
 };
 
 /// What a queue's actor is made of, and where it is told things.
@@ -39,11 +41,14 @@ pub(super) struct Queues<D: Disk> {
     table: QueueTableSender,
     /// Queues on which fetches are parked; each keeps itself in it.
     waiting: Waiting,
+    /// When retries are due in them; each puts itself in.
+    alarms: Alarms,
 }
 
 impl<D: Disk> Queues<D> {
     pub(super) fn new(maker: QueueMaker<D>, table: QueueTableSender) -> Self {
-        Self { maker, living: BTreeMap::new(), table, waiting: Waiting::default() }
+        let alarms = Rc::new(RefCell::new(Wheel::new(0)));
+        Self { maker, living: BTreeMap::new(), table, waiting: Waiting::default(), alarms }
     }
 
     /// Starts what the state has and stops what it has not any more, over all topics.
@@ -118,6 +123,7 @@ impl<D: Disk> Queues<D> {
             shard: shard.clone(),
             reader: reader.clone(),
             waiting: Rc::clone(&self.waiting),
+            alarms: Rc::clone(&self.alarms),
         });
         let spec = ActorSpec::new("TopicQueue", format!("{topic}/{}", key.queue));
         let host = Host::spawn_local(place, spec, move || TopicQueue::new(Rc::clone(&parts)));
@@ -129,6 +135,7 @@ impl<D: Disk> Queues<D> {
             produce: host.inbox(PRODUCE_BYTES_MAX),
             fetch: host.inbox(FETCHES_MAX),
             subscribe: host.inbox(SUBSCRIPTION_ASKS_MAX),
+            group: host.inbox(GROUP_BYTES_MAX),
             ask: host.inbox(ASKS_MAX),
         });
         changed.borrow_mut().insert(key, host.inbox::<Applied>(1));
@@ -136,8 +143,11 @@ impl<D: Disk> Queues<D> {
         Living { host, handle, expire }
     }
 
-    /// Tells the time to queues on which someone waits.
-    pub(super) fn expire(&self, monotonic_ms: u64) {
+    /// Tells the time to queues on which someone waits, or a retry is due.
+    pub(super) fn expire(&self, now: TimestampMs, monotonic_ms: u64) {
+        while let Some((_, key)) = self.alarms.borrow_mut().take(now.0) {
+            self.waiting.borrow_mut().insert(key); // it takes itself out again
+        }
         let waiting = self.waiting.borrow();
         for living in waiting.iter().filter_map(|key| self.living.get(key)) {
             // Full: one waits already, and the next tick comes soon.

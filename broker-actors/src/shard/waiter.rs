@@ -59,7 +59,6 @@ pub(crate) enum Waiter {
     /// The shard itself waits for a step of a schedule.
     ScheduleRun(ScheduleKey),
     /// Somebody waits for an item of a group.
-    #[allow(dead_code, reason = "the actors of groups, which wait for it, come next")]
     Group {
         /// Gets what it did.
         reply: Port<Result<GroupDone, QueueError>>,

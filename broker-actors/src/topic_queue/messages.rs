@@ -7,6 +7,7 @@ use grus_protocol::ids::{Durability, Offset, QueueKey, ShardId, Term, TimestampM
 use grus_protocol::message::SubscribeAt;
 use grus_protocol::names::TopicName;
 
+use super::group_messages::GroupAsk;
 use super::subscriber::Subscriber;
 use super::subscription::{Account, SubscriptionKey};
 use crate::commands::DedupKey;
@@ -45,6 +46,8 @@ pub struct QueueHandle {
     pub fetch: Inbox<Fetch>,
     /// Takes what concerns subscriptions.
     pub subscribe: Inbox<SubscriptionAsk>,
+    /// Takes what concerns groups; the credit (bytes) is held until the answer has left.
+    pub group: Inbox<GroupAsk>,
     /// Takes questions.
     pub ask: Inbox<QueueAsk>,
 }

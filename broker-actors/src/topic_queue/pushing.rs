@@ -9,7 +9,7 @@
 use grus_log::Disk;
 use grus_mailbox::{Port, PutError, Weigh};
 use grus_protocol::error::ErrorReply;
-use grus_protocol::ids::{Offset, Term};
+use grus_protocol::ids::{Offset, Term, TimestampMs};
 use grus_protocol::message::SubscribeAt;
 
 use super::reading::{Batches, ReadLimits};
@@ -36,6 +36,8 @@ pub(crate) struct ColdTurn {
     key: SubscriptionKey,
     turn: Turn,
     pass: PushTurn,
+    /// Where they begin.
+    at: Offset,
 }
 
 /// What a turn finds.
@@ -60,6 +62,7 @@ impl<D: Disk> TopicQueue<D> {
                 self.seek(key, at, account, reply);
             }
             SubscriptionAsk::Unsubscribe { key, reply } => {
+                self.forget_member(key);
                 let closed = self.subscriptions.close(key);
                 let known = closed.is_some();
                 if let Some(subscriber) = closed {
@@ -106,7 +109,8 @@ impl<D: Disk> TopicQueue<D> {
         account: Account,
         reply: Port<Result<ListedOffset, QueueError>>,
     ) {
-        if self.subscriptions.sink(key).is_none() {
+        // A member's goes on where its group has come to.
+        if self.subscriptions.sink(key).is_none() || self.groups.contains_key(&key) {
             return reply.send(Err(QueueError::UnknownSubscription));
         }
         match self.place(at) {
@@ -147,7 +151,7 @@ impl<D: Disk> TopicQueue<D> {
         }
     }
 
-    fn ask_turn_if_wanted(&mut self, key: SubscriptionKey) {
+    pub(super) fn ask_turn_if_wanted(&mut self, key: SubscriptionKey) {
         if let Some(end) = self.end_offset()
             && self.subscriptions.ask(key, end)
         {
@@ -170,7 +174,7 @@ impl<D: Disk> TopicQueue<D> {
     }
 
     /// A turn was given, or refused for now.
-    pub(super) fn granted(&mut self, granted: Granted) {
+    pub(super) fn granted(&mut self, granted: Granted, now: TimestampMs) {
         let Granted { key, turn: pass } = granted;
         let Some(turn) = self.subscriptions.turn(key) else {
             return self.ask_turn_if_wanted(key); // its credit was sought away, and given again
@@ -182,9 +186,15 @@ impl<D: Disk> TopicQueue<D> {
             self.subscriptions.put_off(key);
             return self.note_waiting();
         };
+        if self.groups.contains_key(&key) {
+            return self.group_turn(key, turn, pass, None, now);
+        }
         match self.look_for(&turn) {
             Ok(Found::Batches(fetched)) => self.deliver(key, fetched, pass),
-            Ok(Found::Cold(fault_in)) => self.read_cold_turn(key, turn, pass, fault_in),
+            Ok(Found::Cold(fault_in)) => {
+                let at = turn.standing.next;
+                self.read_cold_turn(key, turn, pass, fault_in, at);
+            }
             Ok(Found::Nothing) => self.subscriptions.nothing_sent(key),
             Err(error) => self.end(key, &error),
         }
@@ -203,15 +213,16 @@ impl<D: Disk> TopicQueue<D> {
         })
     }
 
-    fn read_cold_turn(
+    pub(super) fn read_cold_turn(
         &mut self,
         key: SubscriptionKey,
         turn: Turn,
         pass: PushTurn,
         fault_in: grus_log::FaultIn,
+        at: Offset,
     ) {
         let Some(own) = &self.own else { return };
-        let cold = Cold::Turn(ColdTurn { key, turn, pass });
+        let cold = Cold::Turn(ColdTurn { key, turn, pass, at });
         let read = ReadCold { fault_in, cold, queue: own.warmed.clone() };
         match self.parts.reader.try_put(read) {
             Ok(()) => {}
@@ -224,10 +235,13 @@ impl<D: Disk> TopicQueue<D> {
     }
 
     /// Sends what was brought into memory for a turn.
-    pub(super) fn warmed_turn(&mut self, cold: ColdTurn, batches_max: usize) {
-        let ColdTurn { key, turn, pass } = cold;
+    pub(super) fn warmed_turn(&mut self, cold: ColdTurn, batches_max: usize, now: TimestampMs) {
+        let ColdTurn { key, turn, pass, at } = cold;
         if !self.subscriptions.is_current(key, turn.seeks) {
             return self.ask_turn_if_wanted(key);
+        }
+        if self.groups.contains_key(&key) {
+            return self.group_turn(key, turn, pass, Some((at, batches_max)), now);
         }
         let next = turn.standing.next;
         let found = self.check(turn.standing).and_then(|bounds| {
@@ -263,17 +277,19 @@ impl<D: Disk> TopicQueue<D> {
     }
 
     /// Tells the subscriber that its subscription is over.
-    fn end(&mut self, key: SubscriptionKey, error: &QueueError) {
+    pub(super) fn end(&mut self, key: SubscriptionKey, error: &QueueError) {
         self.end_saying(key, error.to_reply());
     }
 
-    fn end_saying(&mut self, key: SubscriptionKey, error: ErrorReply) {
+    pub(super) fn end_saying(&mut self, key: SubscriptionKey, error: ErrorReply) {
+        self.forget_member(key);
         if let Some(subscriber) = self.subscriptions.close(key) {
             subscriber.end(error);
         }
     }
 
     fn dismiss(&mut self, key: SubscriptionKey) {
+        self.forget_member(key);
         if let Some(subscriber) = self.subscriptions.close(key) {
             subscriber.dismiss();
         }
@@ -281,12 +297,13 @@ impl<D: Disk> TopicQueue<D> {
 
     /// Ends all subscriptions.
     pub(super) fn end_all(&mut self, error: &QueueError) {
+        self.groups.clear();
         for (_, subscriber) in self.subscriptions.close_all() {
             subscriber.end(error.to_reply());
         }
     }
 }
 
-fn limits(turn: &Turn) -> ReadLimits {
+pub(super) fn limits(turn: &Turn) -> ReadLimits {
     ReadLimits { bytes_max: turn.bytes_max, messages_max: turn.messages_max }
 }

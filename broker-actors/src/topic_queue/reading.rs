@@ -1,11 +1,13 @@
 //! Reading a queue: its numbers from the state, its batches from index and log.
 
 use grus_log::{Disk, FaultIn, Log, Run};
-use grus_protocol::ids::{Durability, Offset, QueueKey, Term, TimestampMs};
+use grus_protocol::ids::{Durability, GroupId, Offset, QueueKey, Term, TimestampMs};
 
 use super::FetchedBatch;
 use super::fetch_plan::Bounds;
+use super::group_messages::ProgressStatus;
 use super::search::{Extent, first_reached};
+use crate::commands::groups::ProgressKey;
 use crate::error::QueueError;
 use crate::machine::queue::QueueNumbers;
 use crate::shard::ground::Ground;
@@ -78,6 +80,63 @@ impl<'a, D: Disk> QueueReading<'a, D> {
         self.first_where(|run| run.stored >= time)
     }
 
+    /// When the record at an offset was stored; none if it is not there.
+    pub fn stored_at(&self, offset: Offset) -> Option<TimestampMs> {
+        let (extent, run) = self.batch_at(offset)?;
+        (extent.base <= offset).then_some(run.stored)
+    }
+
+    /// How a group stands here; none if it has never been here.
+    pub fn progress(&self, group: GroupId) -> Option<ProgressStatus> {
+        let machine = self.ground.machine.borrow();
+        let held = machine.state.progress(ProgressKey { queue: self.key, group })?;
+        let Bounds { log_start, end_offset } = self.bounds();
+        let oldest = held.oldest_unsettled(end_offset);
+        let numbers = held.numbers();
+        Some(ProgressStatus {
+            queue: self.key,
+            floor: numbers.floor,
+            log_start,
+            end_offset,
+            delivered_to: numbers.delivered_to,
+            lag: held.lag(end_offset),
+            retries: held.retries() as u64,
+            next_retry: held.next_due(),
+            oldest: oldest.and_then(|offset| self.stored_at(offset)),
+            member: numbers.member,
+            generation: numbers.generation,
+            round: numbers.round,
+            counts: numbers.counts,
+        })
+    }
+
+    /// The first batch from the one that holds `from` on whose bloom of tags `may` hold something,
+    /// among the next `batches_max`. Only the index is looked at.
+    pub fn first_that_may(
+        &self,
+        from: Offset,
+        batches_max: usize,
+        may: impl Fn(u64) -> bool,
+    ) -> FirstThatMay {
+        let log = self.ground.log.borrow();
+        let (mut at, mut looked_at) = (from, 0);
+        while at < self.numbers.next_offset && looked_at < batches_max {
+            let runs = log.runs(self.key, at, FETCH_STEP_BYTES.into());
+            if runs.is_empty() {
+                return FirstThatMay { at, is_found: true }; // reading says what is wrong
+            }
+            for run in runs {
+                let is_behind_a_gap = run.base > at;
+                if is_behind_a_gap || may(run.tag_bloom) {
+                    return FirstThatMay { at, is_found: true };
+                }
+                at = run.end();
+                looked_at += 1;
+            }
+        }
+        FirstThatMay { at, is_found: false }
+    }
+
     /// One past the last record that is on disk here.
     pub fn durable_end(&self) -> Offset {
         if self.ground.durability == Durability::Persisted {
@@ -140,6 +199,15 @@ impl<'a, D: Disk> QueueReading<'a, D> {
         };
         QueueError::CorruptRange { from: offset, to }
     }
+}
+
+/// Where a look at blooms has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FirstThatMay {
+    /// Nothing before it may.
+    pub at: Offset,
+    /// Whether the batch there may.
+    pub is_found: bool,
 }
 
 /// Batches for a reader.

@@ -4,6 +4,7 @@ use grus_mailbox::Port;
 use grus_protocol::error::ErrorReply;
 
 use super::Fetched;
+use super::sifting::Marks;
 
 /// The receiving end of one subscription. Dropped without a word, as by the panic of its queue, it
 /// tells the subscriber to come again.
@@ -18,6 +19,8 @@ pub trait Subscriber: Send {
     fn readable(&self, fetched: Fetched) -> Result<Fetched, ErrorReply>;
     /// Sends batches; uses the turn up.
     fn deliver(&self, fetched: Fetched, turn: PushTurn);
+    /// Sends batches to a member of a group, with what of them is for it; uses the turn up.
+    fn deliver_group(&self, fetched: Fetched, marks: Marks, turn: PushTurn);
     /// Tells the subscriber that its subscription is over.
     fn end(self: Box<Self>, error: ErrorReply);
     /// Lets go without a word: the subscriber has ended it itself.

@@ -99,11 +99,14 @@ struct Subscription<S> {
     phase: Phase,
     /// Grows with each seek: what was begun before is of no account any more.
     seeks: u64,
+    /// There is something to send besides what lies ahead.
+    is_urged: bool,
 }
 
 impl<S> Subscription<S> {
     fn wants(&self, end: Offset) -> bool {
-        self.phase == Phase::Resting && self.account.is_open() && self.standing.next < end
+        let has_something = self.standing.next < end || self.is_urged;
+        self.phase == Phase::Resting && self.account.is_open() && has_something
     }
 }
 
@@ -160,7 +163,14 @@ impl<S> Subscriptions<S> {
         if self.all.len() >= self.most && !self.all.contains_key(&key) {
             return Err(sink);
         }
-        let opened = Subscription { sink, standing, account, phase: Phase::Resting, seeks: 0 };
+        let opened = Subscription {
+            sink,
+            standing,
+            account,
+            phase: Phase::Resting,
+            seeks: 0,
+            is_urged: false,
+        };
         self.all.insert(key, opened);
         self.count_put_off();
         Ok(())
@@ -289,6 +299,29 @@ impl<S> Subscriptions<S> {
         one.phase = Phase::Resting;
         one.standing = spent.standing;
         one.account.spend(spent.messages, spent.bytes);
+    }
+
+    /// Whether there is something to send besides what lies ahead.
+    pub fn urge(&mut self, key: SubscriptionKey, is_urged: bool) {
+        if let Some(one) = self.all.get_mut(&key) {
+            one.is_urged = is_urged;
+        }
+    }
+
+    /// The turn is over: so much was sent of what lies behind.
+    pub fn sent_again(&mut self, key: SubscriptionKey, messages: u64, bytes: u64) {
+        if let Some(one) = self.all.get_mut(&key) {
+            one.phase = Phase::Resting;
+            one.account.spend(messages, bytes);
+        }
+    }
+
+    /// The turn is over: nothing was sent, but it goes on from there.
+    pub fn passed_over(&mut self, key: SubscriptionKey, next: Offset) {
+        if let Some(one) = self.all.get_mut(&key) {
+            one.phase = Phase::Resting;
+            one.standing.next = one.standing.next.max(next);
+        }
     }
 
     /// The turn is over: there was nothing to send.

@@ -102,6 +102,7 @@ impl Door {
             produce: to_produce,
             fetch: to_fetch,
             subscribe: outlet(1_000).0,
+            group: outlet(1_000).0,
             ask: to_ask,
         };
         let (routes, routes_seen) = watch::channel(Arc::new(routes_with(handle)));

@@ -6,6 +6,7 @@ mod bench;
 mod cold;
 mod delays;
 mod full_disk;
+mod groups;
 mod produce;
 mod recovery;
 mod retention;

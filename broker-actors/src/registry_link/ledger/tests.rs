@@ -44,6 +44,7 @@ fn handles(config: &TopicConfig, shard: ShardId) -> Vec<Arc<QueueHandle>> {
             produce: outlet(1).0,
             fetch: outlet(1).0,
             subscribe: outlet(1).0,
+            group: outlet(1).0,
             ask: outlet(1).0,
         })
     };

@@ -1,0 +1,256 @@
+//! Members of groups and the queues that are theirs: claims, answers, subscriptions, progress.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use grus_mailbox::{Inbox, reply};
+use grus_protocol::error::{ErrorCode, ErrorReply};
+use grus_protocol::ids::{GroupId, QueueKey};
+use grus_protocol::message::{
+    ACK_MARKS_MAX, ACK_RANGES_MAX, AckMessages, AckMessagesReply, ClaimQueue, ClaimQueueReply,
+    FilterError, GroupProgress, GroupProgressReply, ListAt, PROGRESS_PAGE_DEFAULT,
+    PROGRESS_PAGE_MAX, QueueProgress, RETRY_AFTER_MS_MAX, ResetGroup, ResetGroupReply, SubscribeAt,
+    SubscribeGroup,
+};
+use grus_protocol::names::{GroupName, TopicName};
+
+use super::Dispatcher;
+use crate::commands::groups::{Holding, ProgressKey, RetryTerms, Span};
+use crate::connection::replies::ReplyTo;
+use crate::connection::requests::GroupQueueRequest;
+use crate::error::QueueError;
+use crate::machine::groups::{Moved, Settled};
+use crate::shard::{GroupQueuesPage, ShardHandle, ShardRequest};
+use crate::topic_queue::{
+    Answered, At, ClaimTaken, Failed, GivenUp, GroupAsk, ProgressStatus, ResetTo,
+};
+
+/// The longest a request of a group waits for room in its queue.
+const PUT_WAIT: Duration = Duration::from_secs(30);
+/// How long a member waits before it claims again a queue whose shard does not know its group yet.
+const UNKNOWN_RETRY_MS: u32 = 100;
+
+impl Dispatcher {
+    /// Hands a request about a queue of a group on.
+    pub(super) async fn group_queue(&mut self, ask: GroupQueueRequest, reply: ReplyTo) {
+        match ask {
+            GroupQueueRequest::Claim(ask) => self.claim_queue(ask, reply).await,
+            GroupQueueRequest::Ack(ask) => self.ack_messages(ask, reply).await,
+            GroupQueueRequest::Subscribe(ask) => self.subscribe_group(ask, reply).await,
+            GroupQueueRequest::Progress(ask) => self.group_progress(&ask, reply),
+            GroupQueueRequest::Reset(ask) => self.reset_group(ask, reply).await,
+            GroupQueueRequest::Redrive(ask) => self.redrive_letters(ask, reply),
+            GroupQueueRequest::Purge(ask) => self.purge_letters(ask, reply),
+            GroupQueueRequest::List(ask) => self.list_letters(ask, reply),
+        }
+    }
+
+    /// Whether this broker knows of the group: then its shards soon will.
+    fn knows_group(&mut self, name: &GroupName, group: GroupId) -> bool {
+        self.known(&name.dead_letters()).is_some_and(|topic| topic.id == group.dead_letters())
+    }
+
+    /// The group that is meant; 0: whichever is there.
+    pub(super) fn group_id(
+        &mut self,
+        name: &GroupName,
+        id: GroupId,
+    ) -> Result<GroupId, ErrorReply> {
+        let topic = self.known(&name.dead_letters());
+        let there = topic.map(|topic| GroupId::of(topic.id));
+        let meant = there.filter(|there| id == GroupId::UNKNOWN || id == *there);
+        meant.ok_or_else(|| QueueError::UnknownGroup.to_reply())
+    }
+
+    async fn reset_group(&mut self, ask: ResetGroup, reply: ReplyTo) {
+        let group = self.group_id(&ask.group, ask.group_id);
+        let handle = self.queue(&ask.topic, ask.topic_id, ask.queue);
+        let (group, handle) = match group.and_then(|group| Ok((group, handle?))) {
+            Ok(found) => found,
+            Err(error) => return reply.error(error),
+        };
+        let to = match ask.at {
+            SubscribeAt::Offset(offset, _) => ResetTo::Offset(offset),
+            SubscribeAt::First => ResetTo::At(At::First),
+            SubscribeAt::Last => ResetTo::At(At::Last),
+            SubscribeAt::Time(time) => ResetTo::At(At::Time(time)),
+        };
+        let port = reply.port(|moved: Result<Moved, QueueError>| {
+            let Moved { floor, round } = moved.map_err(|error| error.to_reply())?;
+            Ok(ResetGroupReply { floor, round })
+        });
+        put(&handle.group, GroupAsk::Reset { group, to, reply: port }).await;
+    }
+
+    async fn claim_queue(&mut self, ask: ClaimQueue, reply: ReplyTo) {
+        if let Err(text) = ask.settings.check() {
+            return reply.error(ErrorReply::new(ErrorCode::InvalidSettings, text));
+        }
+        let handle = match self.queue(&ask.topic, ask.topic_id, ask.queue) {
+            Ok(handle) => handle,
+            Err(error) => return reply.error(error),
+        };
+        let may_come = self.knows_group(&ask.group, ask.group_id);
+        let port = reply.port(move |taken: Result<ClaimTaken, QueueError>| match taken {
+            Ok(ClaimTaken { claimed, log_start, end_offset }) => Ok(ClaimQueueReply {
+                floor: claimed.floor,
+                log_start,
+                end_offset,
+                round: claimed.round,
+                retries: claimed.retries,
+            }),
+            Err(QueueError::UnknownGroup) if may_come => {
+                let text = "the group's queue of dead letters is being made here";
+                let error = ErrorReply::new(ErrorCode::Unavailable, text);
+                Err(error.with_retry_after_ms(UNKNOWN_RETRY_MS))
+            }
+            Err(error) => Err(error.to_reply()),
+        });
+        let holding = Holding {
+            place: ProgressKey { queue: handle.key, group: ask.group_id },
+            generation: ask.generation,
+            member: ask.member,
+            round: 0,
+        };
+        let start = match ask.settings.start {
+            ListAt::First => At::First,
+            ListAt::Last => At::Last,
+            ListAt::Time(time) => At::Time(time),
+        };
+        let terms = RetryTerms {
+            deliveries_max: ask.settings.max_deliveries,
+            ladder_ms: ask.settings.ladder_ms,
+        };
+        put(&handle.group, GroupAsk::Claim { holding, start, terms, reply: port }).await;
+    }
+
+    async fn ack_messages(&mut self, ask: AckMessages, reply: ReplyTo) {
+        if ask.acks.len() > ACK_RANGES_MAX || ask.nacks.len() + ask.dead.len() > ACK_MARKS_MAX {
+            let text = format!(
+                "at most {ACK_RANGES_MAX} ranges and {ACK_MARKS_MAX} messages are answered at once"
+            );
+            return reply.error(ErrorReply::new(ErrorCode::InvalidRequest, text));
+        }
+        let handle = match self.queue(&ask.topic, ask.topic_id, ask.queue) {
+            Ok(handle) => handle,
+            Err(error) => return reply.error(error),
+        };
+        let port = reply.port(|settled: Result<Settled, QueueError>| {
+            let settled = settled.map_err(|error| error.to_reply())?;
+            Ok(AckMessagesReply { floor: settled.floor, retries: settled.retries })
+        });
+        let holding = Holding {
+            place: ProgressKey { queue: handle.key, group: ask.group_id },
+            generation: ask.generation,
+            member: ask.member,
+            round: ask.round,
+        };
+        let acks = ask.acks.iter().filter(|range| !range.is_empty());
+        let failed = ask.nacks.into_iter().map(|nack| Failed {
+            offset: nack.offset,
+            retry_after_ms: nack.retry_after_ms.map(|wait_ms| wait_ms.min(RETRY_AFTER_MS_MAX)),
+            reason: nack.reason,
+        });
+        let given_up =
+            ask.dead.into_iter().map(|dead| GivenUp { offset: dead.offset, reason: dead.reason });
+        let answered = Answered {
+            holding,
+            acks: acks.map(|range| Span { from: range.from, to: range.to }).collect(),
+            failed: failed.collect(),
+            given_up: given_up.collect(),
+        };
+        put(&handle.group, GroupAsk::Settle { answered, reply: port }).await;
+    }
+
+    async fn subscribe_group(&mut self, ask: SubscribeGroup, reply: ReplyTo) {
+        if let Err(error) = ask.filter.check() {
+            let code = match error {
+                FilterError::Unserved => ErrorCode::UnsupportedFeature,
+                FilterError::Count | FilterError::Tag => ErrorCode::InvalidRequest,
+            };
+            return reply.error(ErrorReply::new(code, error.to_string()));
+        }
+        let handle = match self.queue(&ask.topic, ask.topic_id, ask.queue) {
+            Ok(handle) => handle,
+            Err(error) => return reply.error(error),
+        };
+        let now = self.service.clock.now();
+        let facts = self.gate.facts();
+        facts.borrow_mut().subscribed(ask.subscription, &ask.topic, ask.queue, now);
+        self.subscriptions.subscribe_group(ask, &handle, reply).await;
+    }
+
+    fn group_progress(&mut self, ask: &GroupProgress, reply: ReplyTo) {
+        let group = match self.group_id(&ask.group, ask.group_id) {
+            Ok(group) => group,
+            Err(error) => return reply.error(error),
+        };
+        let shards = self.service.schedules.shards.clone();
+        let most = match ask.queues_max {
+            0 => PROGRESS_PAGE_DEFAULT,
+            some => some.min(PROGRESS_PAGE_MAX),
+        };
+        let after = ask.after.map(QueueKey::from);
+        tokio::task::spawn_local(async move {
+            reply.result(progress_page(&shards, group, after, most as usize).await);
+        });
+    }
+}
+
+/// How far a group has come in the queues of these shards, in order, behind `after`.
+async fn progress_page(
+    shards: &[ShardHandle],
+    group: GroupId,
+    after: Option<QueueKey>,
+    most: usize,
+) -> Result<GroupProgressReply, ErrorReply> {
+    let pages = shards.iter().map(|shard| async move {
+        let (port, answer) = reply::port();
+        let ask = ShardRequest::GroupProgress { group, after, most, reply: port };
+        let _ = shard.inbox.try_put(ask); // refused: its port is dropped
+        let unavailable = |_dropped| Err(QueueError::Unavailable);
+        answer.await.unwrap_or_else(unavailable).map_err(|error| error.to_reply())
+    });
+    let pages = join_all(pages).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let has_more = pages.iter().any(|page: &GroupQueuesPage| page.has_more);
+    // A page that was cut short tells nothing of what is behind its last queue.
+    let cut = pages.iter().filter(|page| page.has_more).filter_map(|page| page.queues.last());
+    let cut = cut.map(|(_, status)| status.queue).min();
+    let mut queues: Vec<(TopicName, ProgressStatus)> =
+        pages.into_iter().flat_map(|page| page.queues).collect();
+    queues.sort_unstable_by_key(|(_, status)| status.queue);
+    queues.retain(|(_, status)| cut.is_none_or(|last| status.queue <= last));
+    let has_more = has_more || queues.len() > most;
+    queues.truncate(most);
+    let next = queues.last().filter(|_| has_more).map(|(_, status)| status.queue.into());
+    let queues = queues.into_iter().map(|(topic, status)| told(topic, &status)).collect();
+    Ok(GroupProgressReply { queues, next })
+}
+
+fn told(topic: TopicName, status: &ProgressStatus) -> QueueProgress {
+    QueueProgress {
+        topic,
+        topic_id: status.queue.topic,
+        queue: status.queue.queue,
+        floor: status.floor,
+        log_start: status.log_start,
+        end_offset: status.end_offset,
+        delivered_to: status.delivered_to,
+        lag: status.lag,
+        retries: status.retries,
+        next_retry: status.next_retry,
+        oldest: status.oldest,
+        member: status.member,
+        generation: status.generation,
+        round: status.round,
+        settled: status.counts.settled,
+        dead: status.counts.dead,
+        lost: status.counts.lost,
+    }
+}
+
+/// Waits for room, so that what a member says goes in the order it said it. Too late, or the queue
+/// has stopped: the port is dropped, which answers.
+async fn put(asks: &Inbox<GroupAsk>, ask: GroupAsk) {
+    let _ = tokio::time::timeout(PUT_WAIT, asks.put(ask)).await;
+}

@@ -1,0 +1,398 @@
+//! Turns of members of groups: what is due again, and what lies ahead, but for what is settled and
+//! what nobody of the group wants.
+//!
+//! A turn makes one frame of the one or of the other, in turns where there are both. What is passed
+//! over is found by the index alone where the blooms of tags allow it, and is settled by the item
+//! that counts the delivery, so a million messages that do not match cost no frame.
+
+use std::collections::BTreeSet;
+
+use grus_log::{Disk, FaultIn};
+use grus_protocol::error::ErrorReply;
+use grus_protocol::ids::{Offset, Term, TimestampMs};
+use grus_protocol::message::MessageFilter;
+
+use super::group_subscription::GroupSubscription;
+use super::pushing::limits;
+use super::reading::{Batches, QueueReading, ReadLimits};
+use super::sifting::{Marks, push, sift, sift_again};
+use super::subscriber::PushTurn;
+use super::subscription::{Spent, Standing, SubscriptionKey, Turn};
+use super::{Bounds, Fetched, FetchedBatch, QueueError, TopicQueue};
+use crate::commands::groups::{Holding, Span};
+use crate::machine::groups::progress::{HeldProgress, Progress};
+use crate::machine::groups::retries::IN_HANDS;
+
+/// Most retries of one frame.
+const RETRIES_PER_TURN_MAX: usize = 64;
+/// Most batches whose blooms are looked at in one turn.
+const BLOOMS_PER_TURN_MAX: usize = 4_096;
+/// Most messages given up at once that were delivered often enough.
+const GIVEN_UP_PER_TURN_MAX: usize = 64;
+
+/// A place whose batch was brought into memory, and how many batches from there on could be read.
+pub(super) type Warm = Option<(Offset, usize)>;
+
+/// What a turn finds for a member of a group.
+enum Found {
+    /// What lies ahead, up to `next`.
+    Ahead {
+        fetched: Fetched,
+        marks: Marks,
+        next: Offset,
+        passed: Vec<Span>,
+    },
+    /// What is due again.
+    Again {
+        fetched: Fetched,
+        marks: Marks,
+        offsets: Vec<Offset>,
+    },
+    /// These retries are over for everybody: their time to live is.
+    Over(Vec<Span>),
+    /// Nothing for it, up to `next`.
+    PassedOver {
+        next: Offset,
+        passed: Vec<Span>,
+    },
+    /// These were delivered often enough.
+    Dying(Vec<(Offset, u32)>),
+    /// These are due again and cannot be read.
+    Damaged(Vec<Offset>),
+    /// Dead letters are under way.
+    Wait,
+    /// The subscriber can read nothing more.
+    Ended(Box<ErrorReply>),
+    /// The batch at this place must be brought in first.
+    Cold(Offset, FaultIn),
+    Nothing,
+}
+
+/// A batch at a place.
+enum One {
+    Batch(FetchedBatch),
+    Cold(FaultIn),
+    Damaged,
+}
+
+impl<D: Disk> TopicQueue<D> {
+    /// A member of a group has a turn.
+    pub(super) fn group_turn(
+        &mut self,
+        key: SubscriptionKey,
+        turn: Turn,
+        pass: PushTurn,
+        warm: Warm,
+        now: TimestampMs,
+    ) {
+        match self.look_for_group(key, &turn, warm, now) {
+            Err(error) => self.end(key, &error),
+            Ok(Found::Ended(error)) => self.end_saying(key, *error),
+            Ok(Found::Nothing) => self.subscriptions.nothing_sent(key),
+            Ok(Found::Wait) => self.subscriptions.put_off(key),
+            Ok(Found::Cold(at, fault_in)) => self.read_cold_turn(key, turn, pass, fault_in, at),
+            Ok(Found::PassedOver { next, passed }) => {
+                self.note_delivered(key, next, &passed);
+                self.subscriptions.passed_over(key, next);
+            }
+            Ok(Found::Dying(offsets)) => {
+                if let Some(holding) = self.put_off_for_letters(key) {
+                    self.give_up(holding, offsets, now);
+                }
+            }
+            Ok(Found::Damaged(offsets)) => {
+                if let Some(holding) = self.put_off_for_letters(key) {
+                    self.postpone_damaged(holding, &offsets, now);
+                }
+            }
+            Ok(Found::Over(spans)) => {
+                if let Some(holding) = self.put_off_for_letters(key) {
+                    self.settle_over(holding, spans, now);
+                }
+            }
+            Ok(Found::Ahead { fetched, marks, next, passed }) => {
+                let (messages, bytes) = cost(&fetched);
+                let Some(subscriber) = self.subscriptions.sink(key) else { return };
+                subscriber.deliver_group(fetched, marks, pass);
+                let standing = Standing { next, last_term: Term::UNKNOWN };
+                self.subscriptions.sent(key, Spent { standing, messages, bytes });
+                self.note_delivered(key, next, &passed);
+            }
+            Ok(Found::Again { fetched, marks, offsets }) => {
+                let (messages, bytes) = cost(&fetched);
+                let Some(subscriber) = self.subscriptions.sink(key) else { return };
+                subscriber.deliver_group(fetched, marks, pass);
+                self.subscriptions.sent_again(key, messages, bytes);
+                if let Some(one) = self.groups.get_mut(&key) {
+                    one.delivered_again(&offsets);
+                    one.was_retries = true;
+                }
+            }
+        }
+        if self.groups.get(&key).is_some_and(GroupSubscription::is_full) {
+            self.propose_noted_of(key);
+        }
+        self.look_after_groups(now);
+    }
+
+    /// The queue itself settles something for a group: what comes next waits for it.
+    fn put_off_for_letters(&mut self, key: SubscriptionKey) -> Option<Holding> {
+        self.subscriptions.put_off(key);
+        let one = self.groups.get_mut(&key)?;
+        one.is_burying = true;
+        Some(one.holding)
+    }
+
+    fn note_delivered(&mut self, key: SubscriptionKey, next: Offset, passed: &[Span]) {
+        if let Some(one) = self.groups.get_mut(&key) {
+            one.delivered_to(next, passed);
+            one.was_retries = false;
+        }
+    }
+
+    fn look_for_group(
+        &self,
+        key: SubscriptionKey,
+        turn: &Turn,
+        warm: Warm,
+        now: TimestampMs,
+    ) -> Result<Found, QueueError> {
+        let one = self.groups.get(&key).ok_or(QueueError::UnknownSubscription)?;
+        let reading = self.reading().ok_or(QueueError::UnknownQueue)?;
+        let machine = self.parts.ground.machine.borrow();
+        let held = machine.state.progress(one.holding.place).ok_or(QueueError::UnknownGroup)?;
+        held.numbers().judge(&one.holding)?;
+        let looking = Looking { queue: self, key, one, reading, held, turn, warm };
+        let found = if one.was_retries { looking.ahead()? } else { looking.again(now)? };
+        match (found, one.was_retries) {
+            (Found::Nothing, true) => looking.again(now),
+            (Found::Nothing, false) => looking.ahead(),
+            (found, _) => Ok(found),
+        }
+    }
+}
+
+fn cost(fetched: &Fetched) -> (u64, u64) {
+    let messages = fetched.batches.iter().map(|batch| u64::from(batch.count)).sum();
+    (messages, fetched.batches.iter().map(|batch| batch.bytes.len() as u64).sum())
+}
+
+/// A look at a queue for one turn of a group's member.
+struct Looking<'a, D: Disk> {
+    queue: &'a TopicQueue<D>,
+    key: SubscriptionKey,
+    one: &'a GroupSubscription,
+    reading: QueueReading<'a, D>,
+    held: &'a HeldProgress,
+    turn: &'a Turn,
+    warm: Warm,
+}
+
+impl<D: Disk> Looking<'_, D> {
+    fn numbers(&self) -> &Progress {
+        self.held.numbers()
+    }
+
+    /// What the subscriber can read of batches, those that are over without their bytes.
+    fn readable(
+        &self,
+        batches: Vec<FetchedBatch>,
+    ) -> Result<Result<Fetched, Box<ErrorReply>>, QueueError> {
+        let fetched = super::fetched(self.reading.bounds(), batches);
+        let subscriber = self.queue.subscriptions.sink(self.key);
+        let subscriber = subscriber.ok_or(QueueError::UnknownSubscription)?;
+        Ok(subscriber.readable(fetched).map_err(Box::new))
+    }
+
+    /// The batch that holds an offset.
+    fn one_batch(&self, offset: Offset) -> One {
+        let one = ReadLimits { bytes_max: 1, messages_max: 1 };
+        let found = match self.warm {
+            Some((at, batches_max)) if at == offset => {
+                self.reading.warmed_batches(offset, one, batches_max.min(1)).map(Batches::Warm)
+            }
+            _ => self.reading.batches(offset, one),
+        };
+        match found {
+            Ok(Batches::Warm(mut batches)) => batches.pop().map_or(One::Damaged, One::Batch),
+            Ok(Batches::Cold(fault_in)) => One::Cold(fault_in),
+            Err(_) => One::Damaged,
+        }
+    }
+
+    /// Retries that are due, or were lost with an earlier subscription, by offset.
+    fn due(&self, now: TimestampMs) -> (BTreeSet<Offset>, Vec<(Offset, u32)>) {
+        let (mut due, mut dying) = (BTreeSet::new(), Vec::new());
+        let owed = self.one.owed.iter().filter_map(|offset| self.held.retry(*offset));
+        let owed = owed.filter(|retry| retry.due == IN_HANDS);
+        let terms = &self.numbers().terms;
+        for retry in owed.chain(self.held.due(now)) {
+            if self.one.sent.contains(&retry.offset) {
+                continue;
+            }
+            if terms.is_last(retry.deliveries) {
+                dying.push((retry.offset, retry.deliveries));
+            } else {
+                due.insert(retry.offset);
+            }
+            if due.len() >= RETRIES_PER_TURN_MAX || dying.len() >= GIVEN_UP_PER_TURN_MAX {
+                break;
+            }
+        }
+        (due, dying)
+    }
+
+    /// What is due again.
+    fn again(&self, now: TimestampMs) -> Result<Found, QueueError> {
+        if self.one.is_burying {
+            return Ok(Found::Nothing);
+        }
+        let (due, dying) = self.due(now);
+        if !dying.is_empty() {
+            return Ok(Found::Dying(dying));
+        }
+        let mut batches: Vec<FetchedBatch> = Vec::new();
+        let (mut offsets, mut damaged) = (Vec::new(), Vec::new());
+        let mut bytes = 0;
+        for offset in due {
+            let is_held = batches.last().is_some_and(|last| offset.0 < end_of(last).0);
+            if !is_held {
+                let is_full = bytes >= u64::from(self.turn.bytes_max);
+                if is_full && !batches.is_empty() {
+                    break;
+                }
+                match self.one_batch(offset) {
+                    One::Batch(batch) => {
+                        bytes += batch.bytes.len() as u64;
+                        batches.push(batch);
+                    }
+                    One::Cold(fault_in) if batches.is_empty() => {
+                        return Ok(Found::Cold(offset, fault_in));
+                    }
+                    One::Cold(_) => break,
+                    One::Damaged => {
+                        damaged.push(offset);
+                        continue;
+                    }
+                }
+            }
+            offsets.push(offset);
+        }
+        if !damaged.is_empty() {
+            return Ok(Found::Damaged(damaged));
+        }
+        if batches.is_empty() {
+            return Ok(Found::Nothing);
+        }
+        let mut fetched = match self.readable(batches)? {
+            Ok(fetched) => fetched,
+            Err(error) => return Ok(Found::Ended(error)),
+        };
+        let end = fetched.batches.last().map_or(Offset(0), end_of);
+        offsets.retain(|offset| *offset < end);
+        let mut over = Vec::new();
+        for batch in fetched.batches.iter().filter(|batch| batch.is_over()) {
+            let inside = |offset: &&Offset| (batch.base_offset..end_of(batch)).contains(*offset);
+            offsets.iter().filter(inside).for_each(|at| push(&mut over, at.0, at.0 + 1));
+        }
+        if !over.is_empty() {
+            return Ok(Found::Over(over));
+        }
+        fetched.batches.retain(|batch| !batch.is_over());
+        let mut marks = Marks::default();
+        for batch in &fetched.batches {
+            let inside =
+                offsets.iter().filter(|at| (batch.base_offset..end_of(batch)).contains(*at));
+            sift_again(batch, inside.copied(), self.held, &mut marks);
+        }
+        Ok(Found::Again { fetched, marks, offsets })
+    }
+
+    /// What lies ahead.
+    fn ahead(&self) -> Result<Found, QueueError> {
+        let Bounds { log_start, end_offset } = self.reading.bounds();
+        let numbers = self.numbers();
+        let mut next = self.turn.standing.next.max(log_start).max(numbers.floor);
+        next = Offset(numbers.passed.end_of(next.0).unwrap_or(next.0));
+        let mut passed = Vec::new();
+        if next >= end_offset {
+            let is_ahead = next > self.turn.standing.next;
+            let over = Found::PassedOver { next: next.min(end_offset), passed };
+            return Ok(if is_ahead { over } else { Found::Nothing });
+        }
+        let tried = numbers.attempts.at(next);
+        if numbers.terms.is_last(tried) {
+            if self.one.is_burying {
+                return Ok(Found::Wait);
+            }
+            let end = numbers.attempts.next_end(next).unwrap_or(end_offset).min(end_offset);
+            let open = numbers.passed.gaps(next.0, end.0).flat_map(|(from, to)| from..to);
+            let open = open.take(GIVEN_UP_PER_TURN_MAX).map(|at| (Offset(at), tried));
+            return Ok(Found::Dying(open.collect()));
+        }
+        if self.one.filter != MessageFilter::All {
+            let wanted = self.reading.first_that_may(next, BLOOMS_PER_TURN_MAX, |bloom| {
+                self.one.filter.may_match(bloom)
+            });
+            push_open(numbers, next, wanted.at, &mut passed);
+            next = wanted.at;
+            if !wanted.is_found {
+                return Ok(Found::PassedOver { next, passed });
+            }
+        }
+        self.read_ahead(next, passed)
+    }
+
+    fn read_ahead(&self, next: Offset, mut passed: Vec<Span>) -> Result<Found, QueueError> {
+        let limits = limits(self.turn);
+        let found = match self.warm {
+            Some((at, batches_max)) if at == next => {
+                self.reading.warmed_batches(next, limits, batches_max).map(Batches::Warm)
+            }
+            _ => self.reading.batches(next, limits),
+        };
+        let batches = match found {
+            Ok(Batches::Warm(batches)) => batches,
+            Ok(Batches::Cold(fault_in)) => return Ok(Found::Cold(next, fault_in)),
+            Err(QueueError::CorruptRange { from, to }) => {
+                // It stays unsettled, and holds the floor: what is behind it is served.
+                let queue = self.queue.parts.key;
+                tracing::error!(%queue, %from, %to, "damaged, and not delivered to a group");
+                return Ok(Found::PassedOver { next: to, passed });
+            }
+            Err(error) => return Err(error),
+        };
+        let mut fetched = match self.readable(batches)? {
+            Ok(fetched) => fetched,
+            Err(error) => return Ok(Found::Ended(error)),
+        };
+        let mut marks = Marks::default();
+        let mut end = next;
+        let numbers = self.numbers();
+        fetched.batches.retain(|batch| {
+            let sifted = sift(batch, next, numbers, &self.one.filter, &mut marks, &mut passed);
+            end = end_of(batch);
+            if sifted.is_unreadable {
+                let queue = self.queue.parts.key;
+                tracing::error!(%queue, at = %batch.base_offset, "tags cannot be read: not delivered");
+            }
+            sifted.is_wanted
+        });
+        Ok(if fetched.batches.is_empty() {
+            Found::PassedOver { next: end, passed }
+        } else {
+            Found::Ahead { fetched, marks, next: end, passed }
+        })
+    }
+}
+
+/// What of a range is not passed yet.
+fn push_open(progress: &Progress, from: Offset, to: Offset, passed: &mut Vec<Span>) {
+    for (from, to) in progress.passed.gaps(from.0, to.0.max(from.0)) {
+        push(passed, from, to);
+    }
+}
+
+fn end_of(batch: &FetchedBatch) -> Offset {
+    Offset(batch.base_offset.0 + u64::from(batch.count))
+}

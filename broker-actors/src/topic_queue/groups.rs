@@ -1,0 +1,329 @@
+//! The group half of a queue: claims, resets, subscriptions of members, and what is noted of
+//! deliveries.
+//!
+//! ```text
+//! Connection --Claim, Settle, Subscribe--> [TopicQueue] --Propose (Claim, Settle, Delivered)--> Shard
+//!                                               |   <--- GroupDone ---------------------------'
+//!                                               '--- its deliveries --> the connection's writer
+//! ```
+//!
+//! All is judged against applied state, here for a quick answer and again when it is applied. What
+//! is in memory of a group is its member's subscription alone.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use grus_log::Disk;
+use grus_mailbox::{Credit, Dropped, Port, PutError, Weigh};
+use grus_protocol::ids::{GroupId, Offset, Term, TimestampMs};
+use grus_protocol::message::MessageFilter;
+
+use super::group_messages::{ClaimTaken, GroupAsk, ProgressStatus, ResetTo};
+use super::group_subscription::GroupSubscription;
+use super::settling::Answers;
+use super::subscriber::Subscriber;
+use super::subscription::{Account, Standing, SubscriptionKey};
+use super::{At, Bounds, ListedOffset, OVERLOADED_RETRY_MS, TopicQueue};
+use crate::commands::Command;
+use crate::commands::groups::{GroupItem, Holding, ProgressKey, RetryTerms, Span};
+use crate::error::QueueError;
+use crate::machine::groups::Moved;
+use crate::machine::groups::progress::{HeldProgress, Progress};
+use crate::machine::groups::retries::IN_HANDS;
+use crate::shard::{GroupDone, Propose, Waiter};
+
+/// Something that this queue has proposed for a group is done, or will not be.
+#[derive(Debug)]
+pub(crate) enum Proposed {
+    /// A member's answers.
+    Answers(Box<Answers>, Result<GroupDone, QueueError>),
+    /// Deliveries were counted: retries among them.
+    Deliveries(SubscriptionKey, Vec<Offset>),
+}
+
+impl Weigh for Proposed {}
+
+impl<D: Disk> TopicQueue<D> {
+    pub(super) fn group_ask(&mut self, ask: GroupAsk, credit: Credit, now: TimestampMs) {
+        match ask {
+            GroupAsk::Claim { holding, start, terms, reply } => {
+                self.claim(holding, start, terms, reply, credit);
+            }
+            GroupAsk::Settle { answered, reply } => self.answered(answered, reply, credit, now),
+            GroupAsk::Subscribe { key, holding, filter, account, subscriber, reply } => {
+                self.subscribe_group(key, (holding, filter), account, subscriber, reply);
+                self.look_after_groups(now);
+            }
+            GroupAsk::Status { group, reply } => reply.send(self.progress_status(group)),
+            GroupAsk::Reset { group, to, reply } => self.reset_group(group, to, reply, credit),
+            GroupAsk::Open { group, from, reply } => reply.send(self.open_spans(group, from)),
+            GroupAsk::Letters { item, reply } => {
+                let answer = |done: GroupDone| match done {
+                    GroupDone::Letters(count) => Some(count),
+                    _ => None,
+                };
+                self.propose_for_group(item, answering(reply, credit, answer));
+            }
+        }
+    }
+
+    pub(super) fn place_of(&self, group: GroupId) -> ProgressKey {
+        ProgressKey { queue: self.parts.key, group }
+    }
+
+    /// Proposes an item; what it did is told to `reply`. The shard's order is this one's.
+    pub(super) fn propose_for_group(
+        &self,
+        item: GroupItem,
+        reply: Port<Result<GroupDone, QueueError>>,
+    ) {
+        let propose = Propose::new(&Command::Group(item), Waiter::Group { reply });
+        match self.parts.shard.try_put(propose) {
+            Ok(()) => {}
+            Err(PutError::Full(propose)) => {
+                let error = QueueError::Overloaded { retry_after_ms: OVERLOADED_RETRY_MS };
+                propose.waiter.fail(error);
+            }
+            Err(PutError::Stopped(propose)) => {
+                propose.waiter.fail(QueueError::Stopping);
+            }
+        }
+    }
+
+    fn claim(
+        &mut self,
+        holding: Holding,
+        start: At,
+        terms: RetryTerms,
+        reply: Port<Result<ClaimTaken, QueueError>>,
+        credit: Credit,
+    ) {
+        let listed = match self.list_offset(start) {
+            Ok(listed) => listed,
+            Err(error) => return reply.send(Err(error)),
+        };
+        // What an earlier holder has in its hands counts as delivered to it.
+        self.propose_noted(Some(holding.place.group));
+        let ListedOffset { offset: start, log_start, end_offset } = listed;
+        let answer = move |done: GroupDone| match done {
+            GroupDone::Claimed(claimed) => Some(ClaimTaken { claimed, log_start, end_offset }),
+            _ => None,
+        };
+        let reply = answering(reply, credit, answer);
+        self.propose_for_group(GroupItem::Claim { holding, start, terms }, reply);
+    }
+
+    fn reset_group(
+        &mut self,
+        group: GroupId,
+        to: ResetTo,
+        reply: Port<Result<Moved, QueueError>>,
+        credit: Credit,
+    ) {
+        let to = match to {
+            ResetTo::Offset(offset) => Ok(offset),
+            ResetTo::At(at) => self.list_offset(at).map(|listed| listed.offset),
+        };
+        let to = match to {
+            Ok(to) => to,
+            Err(error) => return reply.send(Err(error)),
+        };
+        let answer = |done: GroupDone| match done {
+            GroupDone::Moved(moved) => Some(moved),
+            _ => None,
+        };
+        let reply = answering(reply, credit, answer);
+        self.propose_for_group(GroupItem::Reset { place: self.place_of(group), to }, reply);
+    }
+
+    /// Whether a member holds the queue and knows of all resets, by what is applied.
+    pub(super) fn judge(&self, holding: &Holding) -> Result<(), QueueError> {
+        let machine = self.parts.ground.machine.borrow();
+        let held = machine.state.progress(holding.place);
+        Ok(held.ok_or(QueueError::UnknownGroup)?.numbers().judge(holding)?)
+    }
+
+    fn subscribe_group(
+        &mut self,
+        key: SubscriptionKey,
+        (holding, filter): (Holding, MessageFilter),
+        account: Account,
+        subscriber: Box<dyn Subscriber>,
+        reply: Port<Result<ListedOffset, QueueError>>,
+    ) {
+        let found = self.judge(&holding).and_then(|()| self.list_offset(At::First));
+        let bounds = match found {
+            Ok(bounds) => bounds,
+            Err(error) => {
+                subscriber.dismiss();
+                return reply.send(Err(error));
+            }
+        };
+        self.subscriptions.close_if(|subscriber| subscriber.is_gone());
+        // One at a time: an earlier one of the same claim is of a connection that is no more.
+        let group = holding.place.group;
+        let earlier: Vec<SubscriptionKey> = self.group_keys(Some(group));
+        self.propose_noted(Some(group));
+        for one in earlier {
+            self.end(one, &QueueError::UnknownSubscription);
+        }
+        let (floor, owed) = {
+            let machine = self.parts.ground.machine.borrow();
+            let held = machine.state.progress(holding.place);
+            let owed: BTreeSet<Offset> =
+                held.into_iter().flat_map(HeldProgress::in_hands).collect();
+            (held.map_or(Offset(0), |held| held.numbers().floor), owed)
+        };
+        let offset = floor.max(bounds.log_start);
+        let standing = Standing { next: offset, last_term: Term::UNKNOWN };
+        match self.subscriptions.open(key, standing, account, subscriber) {
+            Ok(()) => {
+                self.groups.insert(key, GroupSubscription::new(holding, filter, owed));
+                reply.send(Ok(ListedOffset { offset, ..bounds })); // first: what is sent follows
+            }
+            Err(subscriber) => {
+                subscriber.dismiss();
+                let error = QueueError::Overloaded { retry_after_ms: OVERLOADED_RETRY_MS };
+                reply.send(Err(error));
+            }
+        }
+    }
+
+    /// Subscriptions of a group, or of all.
+    fn group_keys(&self, group: Option<GroupId>) -> Vec<SubscriptionKey> {
+        let all = self.groups.iter();
+        let of_it = all.filter(|(_, one)| group.is_none_or(|id| one.holding.place.group == id));
+        of_it.map(|(key, _)| *key).collect()
+    }
+
+    /// A subscription ends: what was noted of its deliveries is proposed, if it was a member's.
+    pub(super) fn forget_member(&mut self, key: SubscriptionKey) {
+        if self.groups.contains_key(&key) {
+            self.propose_noted_of(key);
+            self.groups.remove(&key);
+        }
+    }
+
+    /// Proposes what was noted of deliveries to a group, or to all.
+    pub(super) fn propose_noted(&mut self, group: Option<GroupId>) {
+        for key in self.group_keys(group) {
+            self.propose_noted_of(key);
+        }
+    }
+
+    pub(super) fn propose_noted_of(&mut self, key: SubscriptionKey) {
+        let noted = self.groups.get_mut(&key).and_then(GroupSubscription::take_noted);
+        let Some((item, again)) = noted else { return };
+        let Some(own) = &self.own else { return };
+        let proposed = own.proposed.clone();
+        // Dropped, or refused: it was not counted, and is looked at again.
+        let reply = Port::call(move |_done: Result<Result<GroupDone, QueueError>, Dropped>| {
+            let _ = proposed.try_put(Proposed::Deliveries(key, again)); // stopped: so is the queue
+        });
+        self.propose_for_group(item, reply);
+    }
+
+    pub(super) fn proposed(&mut self, done: Proposed, now: TimestampMs) {
+        match done {
+            Proposed::Answers(answers, result) => self.answers_done(answers, result, now),
+            Proposed::Deliveries(key, again) => {
+                if let Some(one) = self.groups.get_mut(&key) {
+                    one.noted(&again);
+                }
+            }
+        }
+        self.look_after_groups(now);
+    }
+
+    /// Ends the subscriptions of members that do not hold the queue any more, asks for turns where
+    /// retries are due, and has itself woken for the next one.
+    pub(super) fn look_after_groups(&mut self, now: TimestampMs) {
+        if self.groups.is_empty() {
+            return;
+        }
+        let keys = self.group_keys(None);
+        let mut next_due: Option<TimestampMs> = None;
+        for key in keys {
+            let Some(one) = self.groups.get(&key) else { continue };
+            if self.subscriptions.sink(key).is_none() {
+                self.forget_member(key);
+                continue;
+            }
+            if let Err(error) = self.judge(&one.holding) {
+                self.end(key, &error);
+                continue;
+            }
+            let ground = Rc::clone(&self.parts.ground);
+            let machine = ground.machine.borrow();
+            let Some(one) = self.groups.get_mut(&key) else { continue };
+            let Some(held) = machine.state.progress(one.holding.place) else { continue };
+            one.owe_only(|offset| held.retry(offset).is_some_and(|retry| retry.due == IN_HANDS));
+            let has_due = held.due(now).any(|retry| !one.sent.contains(&retry.offset));
+            let is_urged = !one.is_burying && (!one.owed.is_empty() || has_due);
+            let next = held.next_due().filter(|due| *due > now);
+            next_due = next_due.into_iter().chain(next).min();
+            drop(machine);
+            self.subscriptions.urge(key, is_urged);
+            self.ask_turn_if_wanted(key);
+        }
+        if let Some(due) = next_due {
+            self.wake_at(due);
+        }
+        self.note_waiting();
+    }
+
+    /// Has the shard's tick come to this queue at that time, unless it does so before.
+    fn wake_at(&mut self, due: TimestampMs) {
+        if self.wakes_at.is_none_or(|at| due < at) {
+            self.wakes_at = Some(due);
+            self.parts.alarms.borrow_mut().put(due.0, self.parts.key);
+        }
+    }
+
+    /// Time has passed.
+    pub(super) fn tick_groups(&mut self, now: TimestampMs) {
+        if self.wakes_at.is_some_and(|at| at <= now) {
+            self.wakes_at = None;
+        }
+        self.propose_noted(None);
+        self.look_after_groups(now);
+    }
+
+    /// What a group has not passed here, from an offset on.
+    fn open_spans(&self, group: GroupId, from: Offset) -> Result<Vec<Span>, QueueError> {
+        let reading = self.reading().ok_or(QueueError::UnknownQueue)?;
+        let Bounds { log_start, end_offset } = reading.bounds();
+        let from = from.max(log_start);
+        let machine = self.parts.ground.machine.borrow();
+        let held = machine.state.progress(self.place_of(group));
+        let none = Progress::at(Offset(0));
+        let numbers = held.map_or(&none, HeldProgress::numbers);
+        let gaps = numbers.passed.gaps(from.max(numbers.floor).0, end_offset.0);
+        Ok(gaps.map(|(from, to)| Span { from: Offset(from), to: Offset(to) }).collect())
+    }
+
+    fn progress_status(&self, group: GroupId) -> Result<Option<ProgressStatus>, QueueError> {
+        let reading = self.reading().ok_or(QueueError::UnknownQueue)?;
+        Ok(reading.progress(group))
+    }
+}
+
+/// A port for an item whose answer is `answer` of what it did; `credit` is held until then.
+fn answering<T: Send + 'static>(
+    reply: Port<Result<T, QueueError>>,
+    credit: Credit,
+    answer: impl FnOnce(GroupDone) -> Option<T> + Send + 'static,
+) -> Port<Result<GroupDone, QueueError>> {
+    Port::call(move |done: Result<Result<GroupDone, QueueError>, Dropped>| {
+        match done {
+            Ok(Ok(done)) => {
+                if let Some(answer) = answer(done) {
+                    reply.send(Ok(answer));
+                }
+            }
+            Ok(Err(error)) => reply.send(Err(error)),
+            Err(_dropped) => {} // and so is this one's
+        }
+        drop(credit);
+    })
+}

@@ -1,0 +1,341 @@
+//! What members answer: acknowledged, to be delivered again, given up. And what is given up because
+//! it was delivered often enough.
+//!
+//! A dead letter is the message itself, so the leader reads it, on the Reader's thread where it is
+//! not in memory, and proposes letter and settling as one item. Answers whose letters are many go
+//! in several items; whoever waits is told after the last.
+
+use std::collections::VecDeque;
+
+use grus_log::{Disk, FaultIn};
+use grus_mailbox::{Credit, Dropped, Port, PutError};
+use grus_protocol::ids::{GroupId, Offset, QueueId, TimestampMs};
+
+use super::group_messages::{Answered, Failed};
+use super::groups::Proposed;
+use super::letters::{Death, dead_letter, record_at};
+use super::reading::{Batches, ReadLimits};
+use super::{Cold, OVERLOADED_RETRY_MS, TopicQueue};
+use crate::commands::groups::{GroupItem, Holding, Letter, Nack, Settle, Span};
+use crate::error::QueueError;
+use crate::machine::groups::progress::HeldProgress;
+use crate::machine::groups::{DEAD_LETTER_PREFIX, RETRIES_EACH_MAX, Settled};
+use crate::reader::ReadCold;
+use crate::shard::GroupDone;
+
+/// Letters of one item.
+const LETTERS_MAX: usize = 64;
+/// An item ends with the letter that brings its letters to this many bytes.
+const LETTERS_BYTES_MAX: usize = 64 * 1024;
+/// A message that should be a dead letter and cannot be read now is tried again after so long.
+const UNREADABLE_RETRY_MS: u64 = 60_000;
+
+/// A message to be given up.
+#[derive(Debug)]
+pub(super) struct Dying {
+    offset: Offset,
+    reason: String,
+    deliveries: u32,
+}
+
+/// Answers on their way into the log.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    holding: Holding,
+    acks: Vec<Span>,
+    nacks: Vec<Nack>,
+    dying: VecDeque<Dying>,
+    /// Whoever waits; none for what the queue itself gives up.
+    reply: Option<Port<Result<Settled, QueueError>>>,
+    _credit: Option<Credit>,
+}
+
+impl Answers {
+    /// The queue has stopped.
+    pub(super) fn stopped(self) {
+        if let Some(reply) = self.reply {
+            reply.send(Err(QueueError::Stopping));
+        }
+    }
+}
+
+/// A letter, or why there is none yet.
+enum Read {
+    Letter(Letter),
+    Cold(FaultIn),
+    Unreadable,
+}
+
+/// How often a message that a member has in its hands was delivered, as far as is known here: the
+/// last delivery may not be applied yet.
+fn deliveries(held: &HeldProgress, offset: Offset, was_sent: bool) -> u32 {
+    if let Some(retry) = held.retry(offset) {
+        return retry.deliveries.saturating_add(u32::from(was_sent));
+    }
+    let numbers = held.numbers();
+    numbers.deliveries(offset).max(numbers.attempts.at(offset).saturating_add(1))
+}
+
+impl<D: Disk> TopicQueue<D> {
+    /// A member has answered.
+    pub(super) fn answered(
+        &mut self,
+        answered: Answered,
+        reply: Port<Result<Settled, QueueError>>,
+        credit: Credit,
+        now: TimestampMs,
+    ) {
+        let holding = answered.holding;
+        if let Err(error) = self.judge(&holding) {
+            return reply.send(Err(error));
+        }
+        let group = holding.place.group;
+        self.propose_noted(Some(group)); // it counts before what is said of it
+        let given_up = answered.given_up.into_iter();
+        let given_up = given_up.map(|one| Dying {
+            deliveries: self.deliveries_of(group, one.offset),
+            offset: one.offset,
+            reason: one.reason,
+        });
+        let mut dying: VecDeque<Dying> = given_up.collect();
+        let mut nacks = Vec::new();
+        for failed in answered.failed {
+            match self.postponed(group, failed, now) {
+                Ok(nack) => nacks.push(nack),
+                Err(last) => dying.push_back(last),
+            }
+        }
+        let (acks, reply) = (answered.acks, Some(reply));
+        let answers = Answers { holding, acks, nacks, dying, reply, _credit: Some(credit) };
+        self.settle(Box::new(answers), None, now);
+    }
+
+    fn deliveries_of(&self, group: GroupId, offset: Offset) -> u32 {
+        let was_sent = self
+            .groups
+            .values()
+            .any(|one| one.holding.place.group == group && one.sent.contains(&offset));
+        let machine = self.parts.ground.machine.borrow();
+        let held = machine.state.progress(self.place_of(group));
+        held.map_or(1, |held| deliveries(held, offset, was_sent))
+    }
+
+    /// When a message is delivered again; or that this was the last time.
+    fn postponed(&self, group: GroupId, failed: Failed, now: TimestampMs) -> Result<Nack, Dying> {
+        let Failed { offset, retry_after_ms, reason } = failed;
+        let deliveries = self.deliveries_of(group, offset);
+        let machine = self.parts.ground.machine.borrow();
+        let held = machine.state.progress(self.place_of(group));
+        let Some(terms) = held.map(|held| &held.numbers().terms) else {
+            return Ok(Nack { offset, due: now });
+        };
+        if terms.is_last(deliveries) {
+            return Err(Dying { offset, reason, deliveries });
+        }
+        let wait_ms = retry_after_ms.unwrap_or_else(|| terms.rung_ms(deliveries));
+        Ok(Nack { offset, due: TimestampMs(now.0.saturating_add(wait_ms)) })
+    }
+
+    /// Gives up messages that were delivered often enough and never answered.
+    pub(super) fn give_up(
+        &mut self,
+        holding: Holding,
+        offsets: impl IntoIterator<Item = (Offset, u32)>,
+        now: TimestampMs,
+    ) {
+        let dying = offsets.into_iter().map(|(offset, deliveries)| Dying {
+            offset,
+            deliveries,
+            reason: format!("delivered {deliveries} times without an answer"),
+        });
+        let dying = dying.collect();
+        let (acks, nacks) = (Vec::new(), Vec::new());
+        let answers = Answers { holding, acks, nacks, dying, reply: None, _credit: None };
+        self.settle(Box::new(answers), None, now);
+    }
+
+    /// Puts off messages that are due again and cannot be read.
+    pub(super) fn postpone_damaged(
+        &mut self,
+        holding: Holding,
+        offsets: &[Offset],
+        now: TimestampMs,
+    ) {
+        let queue = self.parts.key;
+        tracing::error!(%queue, first = ?offsets.first(), count = offsets.len(), "due and damaged");
+        let due = TimestampMs(now.0.saturating_add(UNREADABLE_RETRY_MS));
+        let nacks = offsets.iter().map(|offset| Nack { offset: *offset, due }).collect();
+        let (acks, dying) = (Vec::new(), VecDeque::new());
+        let answers = Answers { holding, acks, nacks, dying, reply: None, _credit: None };
+        self.settle(Box::new(answers), None, now);
+    }
+
+    /// Settles what is over for all: its time to live is, or it is not there any more.
+    pub(super) fn settle_over(&mut self, holding: Holding, acks: Vec<Span>, now: TimestampMs) {
+        let (nacks, dying) = (Vec::new(), VecDeque::new());
+        let answers = Answers { holding, acks, nacks, dying, reply: None, _credit: None };
+        self.settle(Box::new(answers), None, now);
+    }
+
+    /// Proposes what can be proposed of answers now. `warmed`: this message was brought into memory.
+    pub(super) fn settle(
+        &mut self,
+        mut answers: Box<Answers>,
+        mut warmed: Option<Offset>,
+        now: TimestampMs,
+    ) {
+        let mut letters: Vec<Letter> = Vec::new();
+        let mut bytes = 0;
+        while let Some(next) = answers.dying.front() {
+            if letters.len() >= LETTERS_MAX || bytes >= LETTERS_BYTES_MAX {
+                break;
+            }
+            match self.read_letter(&answers.holding, next, warmed.take(), now) {
+                Read::Letter(letter) => {
+                    bytes += letter.batch.len();
+                    letters.push(letter);
+                }
+                Read::Unreadable => {
+                    let due = TimestampMs(now.0.saturating_add(UNREADABLE_RETRY_MS));
+                    answers.nacks.push(Nack { offset: next.offset, due });
+                }
+                Read::Cold(fault_in) => {
+                    let is_first = letters.is_empty();
+                    if is_first && answers.acks.is_empty() && answers.nacks.is_empty() {
+                        return self.read_cold_letter(answers, fault_in);
+                    }
+                    break;
+                }
+            }
+            answers.dying.pop_front();
+        }
+        let group = answers.holding.place.group;
+        let letters_to = {
+            let machine = self.parts.ground.machine.borrow();
+            machine.state.dead_letter_queue(group).map_or(QueueId(0), |key| key.queue)
+        };
+        let item = GroupItem::Settle(Settle {
+            holding: answers.holding,
+            acks: std::mem::take(&mut answers.acks),
+            nacks: std::mem::take(&mut answers.nacks),
+            letters_to,
+            letters,
+        });
+        let Some(own) = &self.own else { return };
+        let proposed = own.proposed.clone();
+        let reply = Port::call(move |done: Result<Result<GroupDone, QueueError>, Dropped>| {
+            // Dropped: the answer is not known, as when leadership is lost.
+            let result = done.unwrap_or(Err(QueueError::OutcomeUnknown));
+            let put = proposed.try_put(Proposed::Answers(answers, result));
+            if let Err(PutError::Stopped(Proposed::Answers(answers, _))) = put {
+                answers.stopped();
+            }
+        });
+        self.propose_for_group(item, reply);
+    }
+
+    /// An item of the answers is applied, or will not be.
+    pub(super) fn answers_done(
+        &mut self,
+        answers: Box<Answers>,
+        result: Result<GroupDone, QueueError>,
+        now: TimestampMs,
+    ) {
+        let result = match result {
+            Ok(GroupDone::Settled(settled)) if settled.left > 0 => Err(QueueError::Limit {
+                what: "gaps or retries of a group",
+                limit: RETRIES_EACH_MAX,
+            }),
+            Ok(GroupDone::Settled(settled)) => Ok(settled),
+            Ok(_) => Err(QueueError::OutcomeUnknown),
+            Err(error) => Err(error),
+        };
+        if result.is_ok() && !answers.dying.is_empty() {
+            return self.settle(answers, None, now);
+        }
+        let group = answers.holding.place.group;
+        if let Some(reply) = answers.reply {
+            return reply.send(result);
+        }
+        if let Err(error) = result {
+            tracing::warn!(queue = %self.parts.key, group = group.0, %error, "not settled");
+        }
+        self.has_buried(group);
+    }
+
+    /// What the queue itself settled for a group is done, or will not be: it goes on.
+    fn has_buried(&mut self, group: GroupId) {
+        let of_it = self.groups.values_mut().filter(|one| one.holding.place.group == group);
+        for one in of_it {
+            one.is_burying = false;
+        }
+    }
+
+    fn read_letter(
+        &self,
+        holding: &Holding,
+        dying: &Dying,
+        warmed: Option<Offset>,
+        now: TimestampMs,
+    ) -> Read {
+        let offset = dying.offset;
+        let Some(reading) = self.reading() else { return Read::Unreadable };
+        let gone = Letter { offset, batch: bytes::Bytes::new() };
+        if offset < reading.bounds().log_start || offset >= reading.bounds().end_offset {
+            return Read::Letter(gone);
+        }
+        let one = ReadLimits { bytes_max: 1, messages_max: 1 };
+        let found = if warmed == Some(offset) {
+            reading.warmed_batches(offset, one, 1).map(Batches::Warm)
+        } else {
+            reading.batches(offset, one)
+        };
+        let batches = match found {
+            Ok(Batches::Warm(batches)) => batches,
+            Ok(Batches::Cold(fault_in)) => return Read::Cold(fault_in),
+            Err(_) => return Read::Unreadable,
+        };
+        let death = Death {
+            topic: self.parts.topic.clone(),
+            queue: self.parts.key.queue,
+            offset,
+            reason: dying.reason.clone(),
+            deliveries: dying.deliveries,
+            group: self.group_name(holding.place.group),
+            now,
+        };
+        let record = batches.first().and_then(|batch| record_at(batch, offset));
+        let batch = record.and_then(|record| dead_letter(&record, &death));
+        batch.map_or(Read::Unreadable, |batch| Read::Letter(Letter { offset, batch }))
+    }
+
+    /// The group's name, as its topic of dead letters says it.
+    fn group_name(&self, group: GroupId) -> String {
+        let machine = self.parts.ground.machine.borrow();
+        let config = machine.state.topic(group.dead_letters());
+        let name = config.map_or("", |config| config.name.as_str());
+        name.strip_prefix(DEAD_LETTER_PREFIX).unwrap_or(name).to_owned()
+    }
+
+    fn read_cold_letter(&mut self, answers: Box<Answers>, fault_in: FaultIn) {
+        let Some(own) = &self.own else { return };
+        let read = ReadCold { fault_in, cold: Cold::Letter(answers), queue: own.warmed.clone() };
+        match self.parts.reader.try_put(read) {
+            Ok(()) => {}
+            Err(PutError::Full(ReadCold { cold: Cold::Letter(answers), .. })) => {
+                let error = QueueError::Overloaded { retry_after_ms: OVERLOADED_RETRY_MS };
+                if let Some(reply) = answers.reply {
+                    return reply.send(Err(error));
+                }
+                self.has_buried(answers.holding.place.group);
+            }
+            Err(refused) => refused.into_message().cold.stopped(),
+        }
+    }
+
+    /// The message that is given up next was brought into memory.
+    pub(super) fn warmed_letter(&mut self, answers: Box<Answers>, now: TimestampMs) {
+        let warmed = answers.dying.front().map(|dying| dying.offset);
+        self.settle(answers, warmed, now);
+    }
+}
