@@ -21,6 +21,7 @@
 
 mod asks;
 pub mod clock_watch;
+mod damage;
 pub mod listing;
 pub mod messages;
 pub mod near;
@@ -29,7 +30,7 @@ mod rolling;
 pub mod round;
 pub mod wheel;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -46,6 +47,7 @@ use crate::metrics::delays::DelayMetrics;
 use crate::reader::ReadBodies;
 use crate::shard::ground::{Ground, ShardMachine};
 use crate::shard::{Propose, Waiter};
+use crate::timers::TimerId;
 use crate::timers::run::Timer;
 use crate::topic_queue::OVERLOADED_RETRY_MS;
 use asks::{Job, PageRead, RecallJob};
@@ -103,6 +105,8 @@ pub(crate) struct DelayWheel<D: Disk> {
     /// The Reader has not brought these in.
     unread: Vec<u64>,
     alarm_at_ms: Option<u64>,
+    /// Batches that were found damaged, and are needed still.
+    damaged: BTreeSet<TimerId>,
     own: Option<OwnInboxes>,
 }
 
@@ -120,6 +124,7 @@ impl<D: Disk> DelayWheel<D> {
             jobs: VecDeque::new(),
             unread: Vec::new(),
             alarm_at_ms: None,
+            damaged: BTreeSet::new(),
             own: None,
         }
     }
@@ -197,7 +202,9 @@ impl<D: Disk> DelayWheel<D> {
     }
 
     fn bring_in(&mut self, ticket: u64, timers: &[Timer]) {
-        let runs: Vec<Run> = timers.iter().map(run_of).collect();
+        let mut runs: Vec<Run> = timers.iter().map(run_of).collect();
+        runs.sort_unstable_by_key(|run| (run.at.index, run.at.byte));
+        runs.dedup_by_key(|run| (run.at.index, run.at.byte));
         let log = self.parts.ground.log.borrow();
         if runs.iter().all(|run| log.is_resident(run)) {
             drop(log);
@@ -240,12 +247,7 @@ impl<D: Disk> DelayWheel<D> {
 
     /// The bytes of the batch that a timer's message lies in; none if they are damaged.
     fn batch_of(&self, timer: &Timer) -> Option<Bytes> {
-        let read = self.parts.ground.log.borrow().slice(&run_of(timer));
-        if let Err(error) = &read {
-            let shard = self.parts.ground.shard.0;
-            tracing::error!(shard, timer = %timer.id, %error, "a scheduled message cannot be read");
-        }
-        read.ok()
+        self.parts.ground.log.borrow().slice(&run_of(timer)).ok()
     }
 
     /// Proposes an item; what becomes of it comes as `ItemDone`.
@@ -294,21 +296,10 @@ impl<D: Disk> Resident for DelayWheel<D> {
 
 impl<D: Disk> Receive<Tick> for DelayWheel<D> {
     fn receive(&mut self, msg: Tick, _credit: Credit, room: &mut Room<'_, Self>) {
-        let shard = self.parts.ground.shard.0;
-        match self.clock_watch.look(msg.now.0, msg.monotonic_ms) {
-            Some(Jump::Forward(ms)) => {
-                tracing::warn!(shard, ms, "the clock has jumped forward: what is due is released");
-            }
-            Some(Jump::Back(ms)) => {
-                tracing::warn!(
-                    shard,
-                    ms,
-                    "the clock has jumped back: messages wait for their time"
-                );
-                self.near = None;
-                self.alarm_at_ms = None;
-            }
-            None => {}
+        // Forward: what is due now is released as ever. RegistryLink says so, once for all shards.
+        if let Some(Jump::Back(_)) = self.clock_watch.look(msg.now.0, msg.monotonic_ms) {
+            self.near = None;
+            self.alarm_at_ms = None;
         }
         self.read_again();
         self.turn(msg, room);

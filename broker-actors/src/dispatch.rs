@@ -304,11 +304,12 @@ impl Dispatcher {
         let (id, epoch) = (batch.producer_id(), batch.producer_epoch());
         let now = self.service.clock.now();
         self.gate.facts().borrow_mut().produced((id, epoch), &ask.topic, batch.count(), now);
+        let delays_from = alike.delays_from();
         let message = topic_queue::Produce {
             batch,
             dedup_key: alike.key(),
             due: alike.into_dues(),
-            reply: reply.produced(),
+            reply: reply.produced(delays_from),
         };
         let Err(refused) = handle.produce.try_put(message) else { return };
         if refused.is_full() {
@@ -432,11 +433,7 @@ impl Dispatcher {
 /// Whether faults may be injected, by HTTP and by [`PANIC_TOPIC`]: for tests of supervision alone.
 #[must_use]
 pub fn fault_switches() -> bool {
-    let on = std::env::var_os("GRUS_FAULT_SWITCHES").is_some_and(|value| value == "1");
-    if on {
-        tracing::warn!("GRUS_FAULT_SWITCHES=1: faults can be injected by anybody");
-    }
-    on
+    std::env::var_os("GRUS_FAULT_SWITCHES").is_some_and(|value| value == "1")
 }
 
 fn whole_ms(duration: Duration) -> u64 {

@@ -9,6 +9,7 @@ pub mod find;
 pub mod messages;
 pub mod page;
 pub mod scheduled;
+pub mod schedules;
 pub mod shapes;
 pub mod state;
 
@@ -41,7 +42,7 @@ use crate::topic_queue::QueueAsk;
 use messages::status_of;
 
 /// What can be read.
-const KNOWN_PATHS: [&str; 11] = [
+const KNOWN_PATHS: [&str; 12] = [
     "/",
     "/health",
     "/topics",
@@ -49,6 +50,7 @@ const KNOWN_PATHS: [&str; 11] = [
     "/messages",
     "/message/find",
     "/scheduled",
+    "/schedules",
     "/clients",
     "/actors",
     "/config",
@@ -99,11 +101,13 @@ pub fn start(socket: TcpListener, parts: HttpParts) -> io::Result<HttpServer> {
             .route("/messages", web::get().to(messages::messages))
             .route("/message/find", web::get().to(find::find))
             .route("/scheduled", web::get().to(scheduled::scheduled))
+            .route("/schedules", web::get().to(schedules::schedules))
             .route("/clients", web::get().to(clients::clients))
             .route("/actors", web::get().to(actors))
             .route("/config", web::get().to(state::config))
             .route("/metrics", web::get().to(state::metrics))
-            .route("/fault/panic", web::post().to(fault_panic));
+            .route("/fault/panic", web::post().to(fault_panic))
+            .route("/fault/clock", web::post().to(fault_clock));
     })
 }
 
@@ -138,4 +142,25 @@ async fn fault_panic(
         Some(Ok(())) => HttpResponse::Accepted().finish(),
         _ => error(StatusCode::NOT_FOUND, "there is no such queue"),
     }
+}
+
+#[derive(Debug, Deserialize)]
+struct ClockQuery {
+    /// By how much, in milliseconds; back where it is negative.
+    ms: i64,
+}
+
+/// Moves the broker's clock. Only where `GRUS_FAULT_SWITCHES=1` says so.
+async fn fault_clock(
+    parts: web::Data<HttpParts>,
+    query: Option<web::Query<ClockQuery>>,
+) -> HttpResponse {
+    let Some(hand) = parts.process.clock.hand().filter(|_| parts.fault_switches) else {
+        return error(StatusCode::NOT_FOUND, "there is no /fault/clock");
+    };
+    let Some(query) = query else {
+        return error(StatusCode::BAD_REQUEST, "ms is needed");
+    };
+    hand.move_by(query.ms);
+    HttpResponse::Accepted().finish()
 }

@@ -39,6 +39,8 @@ mod hostile_tests;
 #[cfg(test)]
 pub(crate) mod model_tests;
 #[cfg(test)]
+mod schedule_model;
+#[cfg(test)]
 mod schedule_tests;
 #[cfg(test)]
 mod timer_tests;

@@ -5,6 +5,7 @@
 
 pub mod delays;
 pub mod moment;
+pub mod schedules;
 pub mod shards;
 
 use std::sync::Arc;

@@ -44,6 +44,7 @@ use grus_protocol::names::{GroupName, TopicName};
 use grus_registry::{RegistryError, RegistryHandle, RegistryRequest, RoutingChanged, Watch};
 use tokio::sync::watch;
 
+use crate::delay_wheel::clock_watch::{ClockWatch, Jump};
 use crate::error::QueueError;
 use crate::shard::{ShardHandle, ShardRequest};
 pub use grus_registry::TopicPolicy;
@@ -92,6 +93,7 @@ pub struct RegistryLink {
     has_table: bool,
     unpublished: bool,
     saving: Saving,
+    clock_watch: ClockWatch,
 }
 
 /// Whether the last known routes are on disk.
@@ -121,6 +123,7 @@ impl RegistryLink {
                 has_table: false,
                 unpublished: false,
                 saving: Saving::default(),
+                clock_watch: ClockWatch::default(),
             }
         })
     }
@@ -440,7 +443,23 @@ impl Receive<Drained> for RegistryLink {
 }
 
 impl Receive<Tick> for RegistryLink {
-    fn receive(&mut self, _: Tick, _: Credit, room: &mut Room<'_, Self>) {
+    fn receive(&mut self, tick: Tick, _: Credit, room: &mut Room<'_, Self>) {
+        // Said here, once for all shards; each wheel sees for itself what it means for it.
+        match self.clock_watch.look(tick.now.0, tick.monotonic_ms) {
+            Some(Jump::Forward(ms)) => {
+                tracing::warn!(
+                    ms,
+                    "the clock has jumped forward: scheduled messages that are due are released"
+                );
+            }
+            Some(Jump::Back(ms)) => {
+                tracing::warn!(
+                    ms,
+                    "the clock has jumped back: scheduled messages wait for their time"
+                );
+            }
+            None => {}
+        }
         let actions = self.ledger.tick();
         self.carry_out(actions, room);
         self.survey(room);

@@ -1,12 +1,13 @@
 //! A broker as a process: log lines, signals, what it says. Both `grus-broker` and
 //! `grus broker` are this.
 
-use grus_mailbox::{Process, System};
+use grus_mailbox::{Clock, FatalPort, Process, System};
 use grus_registry::configuration::Loaded;
 use grus_registry::daemon::{DaemonArgs, RunError, Signals, raise_descriptor_limit};
 
 use crate::broker::{Broker, StartError};
 use crate::config::{BROKER_SCHEMA, BrokerConfig};
+use crate::dispatch::fault_switches;
 
 /// Why a broker process ends early.
 pub type BrokerRunError = RunError<StartError>;
@@ -23,6 +24,13 @@ pub fn run_from(args: &DaemonArgs) -> Result<(), BrokerRunError> {
     Broker::run(loaded)
 }
 
+/// This process; its clock can be moved where faults can be injected.
+fn process() -> Process {
+    let clock = Clock::system();
+    let clock = if fault_switches() { clock.with_hand() } else { clock };
+    Process::new(clock, FatalPort::exit())
+}
+
 impl Broker {
     /// Runs a broker in this process until it is told to stop, by SIGTERM or Ctrl-C. Blocks the
     /// thread; leaves log lines to the caller.
@@ -34,7 +42,7 @@ impl Broker {
         System::new().block_on(async {
             let mut signals = Signals::listen().map_err(RunError::System)?;
             let broker = tokio::select! {
-                started = Broker::start(config, Process::system()) => started.map_err(RunError::Start)?,
+                started = Broker::start(config, process()) => started.map_err(RunError::Start)?,
                 // Nothing is served yet; what was begun is recovered at the next start.
                 name = signals.next() => {
                     tracing::info!(signal = name, "stopped before it was ready");

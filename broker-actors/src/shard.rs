@@ -37,10 +37,14 @@ use tokio::sync::watch;
 
 pub use crate::commands::TopicConfig;
 pub use crate::machine::InitializedProducer;
+pub use ground::{Ground, ShardMachine};
 pub use messages::{
     GroupQueuesPage, QueueTable, ScheduleAsk, ShardHandle, ShardRequest, ShardStatus, TopicOpened,
 };
-pub use start::{Shard, ShardPlaces, ShardSettings, ShardStartError, start, start_on};
+pub use start::{
+    Membership, Shard, ShardMember, ShardPlaces, ShardSettings, ShardStartError, start,
+    start_member, start_on,
+};
 pub(crate) use waiter::{GroupDone, Waiter};
 
 use crate::commands::Command;
@@ -53,7 +57,6 @@ use crate::metrics::shards::ShardMetrics;
 use crate::topic_queue::OVERLOADED_RETRY_MS;
 use finding::Finding;
 use gather::{Gather, Pending};
-use ground::{Ground, ShardMachine};
 use queues::Queues;
 use upkeep::{Cleared, TrimDone, Upkeep};
 use waiter::Rest;
@@ -245,7 +248,9 @@ impl<D: Disk> ShardActor<D> {
                 self.queues.close(topic);
                 reply.send(Ok(()));
             }
-            Rest::ScheduleRan(key) => drop(self.running.remove(&key)),
+            Rest::ScheduleRan { key, late_ms, counts } => {
+                self.schedule_ran(&key, late_ms, counts);
+            }
             Rest::Retained { applied } => self.upkeep.retain_finished(applied),
         }
     }

@@ -291,7 +291,7 @@ async fn the_page_is_whole_and_may_do_nothing_but_read_its_own_server() {
             }
         }
     }
-    assert_eq!(seen.len(), 6, "{seen:?}");
+    assert_eq!(seen.len(), 7, "{seen:?}");
     broker.stop().await;
 }
 

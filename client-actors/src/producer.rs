@@ -32,7 +32,7 @@ use crate::config::{ProducerConfig, millis};
 use crate::error::{Refusal, SendError};
 use crate::guard::Guard;
 use crate::link::{ANSWERS_MAX, Call, LinkChanged, LinkState, Subscribe, encode, encode_one_way};
-use crate::receipt::{BatchReceipt, RecallHandle, Receipt};
+use crate::receipt::{BatchReceipt, DueTime, RecallHandle, Receipt};
 use crate::route::{ASK_MS_MAX, LinkId};
 use crate::router::{Ask, FindRoute, LinkHandle, Routed, reply_of, unavailable};
 
@@ -79,18 +79,18 @@ const ANSWERS_FEW: u32 = 16;
 /// Where the outcome of what was sent goes, once.
 #[derive(Debug)]
 pub(crate) enum Reply {
-    /// Of a message.
-    One(Port<Result<Receipt, SendError>>),
-    /// Of a batch.
-    Many(Port<Result<BatchReceipt, SendError>>),
+    /// Of a message, and when it is to be delivered if that is not at once.
+    One(Port<Result<Receipt, SendError>>, Option<DueTime>),
+    /// Of a batch, and when its messages are to be delivered if that is not at once.
+    Many(Port<Result<BatchReceipt, SendError>>, Vec<DueTime>),
 }
 
 impl Reply {
     /// Says why it failed.
     pub(crate) fn fail(self, error: SendError) {
         match self {
-            Self::One(port) => port.send(Err(error)),
-            Self::Many(port) => port.send(Err(error)),
+            Self::One(port, _) => port.send(Err(error)),
+            Self::Many(port, _) => port.send(Err(error)),
         }
     }
 }
@@ -321,16 +321,19 @@ impl ProducerActor {
     ) {
         let topic = self.config.topic.clone();
         match (reply, ids) {
-            (Reply::One(port), Ids::One(id)) => port.send(result.map(|stored| {
-                let Stored { base_offset: offset, at: stored, durability, duplicate, timer } =
-                    stored;
-                let scheduled = handle(&topic, queue, timer);
-                Receipt { id, topic, queue, offset, stored, durability, duplicate, scheduled }
+            (Reply::One(port, due), Ids::One(id)) => port.send(result.map(|stored| {
+                let due = due.zip(stored.delays_from).map(|(due, from)| due.counted_from(from));
+                let scheduled = handle(&topic, queue, stored.timer);
+                let Stored { base_offset: offset, at: stored, durability, duplicate, .. } = stored;
+                Receipt { id, topic, queue, offset, stored, durability, duplicate, scheduled, due }
             })),
-            (Reply::Many(port), Ids::Many(ids)) => {
+            (Reply::Many(port, dues), Ids::Many(ids)) => {
                 port.send(result.map(|stored| {
-                    let Stored { base_offset, at: stored, durability, duplicate, timer } = stored;
-                    let scheduled = handle(&topic, queue, timer);
+                    let dues = stored.delays_from.map_or_else(Vec::new, |from| {
+                        dues.into_iter().map(|due| due.counted_from(from)).collect()
+                    });
+                    let scheduled = handle(&topic, queue, stored.timer);
+                    let Stored { base_offset, at: stored, durability, duplicate, .. } = stored;
                     BatchReceipt {
                         ids,
                         topic,
@@ -340,6 +343,7 @@ impl ProducerActor {
                         durability,
                         duplicate,
                         scheduled,
+                        dues,
                     }
                 }));
             }
@@ -403,6 +407,7 @@ impl Receive<Answered> for ProducerActor {
                     durability: reply.durability,
                     duplicate: reply.duplicate,
                     timer: reply.timer,
+                    delays_from: reply.delays_from,
                 };
                 self.state.stored(queue, token.0, stored);
             }

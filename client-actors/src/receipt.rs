@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use grus_protocol::message::Timer;
-use grus_protocol::{Durability, MessageId, Offset, QueueId, TimestampMs, TopicName};
+use grus_protocol::{Durability, MessageId, NewRecord, Offset, QueueId, TimestampMs, TopicName};
 use thiserror::Error;
 
 /// The broker's promise for one message: it is stored as `durability` says.
@@ -29,6 +29,9 @@ pub struct Receipt {
     /// It waits for its time, and can be [recalled](crate::Client::recall) by this until then. It
     /// has no place in the queue yet: `offset` is 0.
     pub scheduled: Option<RecallHandle>,
+    /// When it is due, by the broker's clock. `None`: it is in its queue, or it is a duplicate,
+    /// which is due when the first one is ([`Client::show_scheduled`](crate::Client::show_scheduled)).
+    pub due: Option<TimestampMs>,
 }
 
 /// The broker's promise for a batch: its messages are stored in one queue, in order, without gaps.
@@ -51,12 +54,15 @@ pub struct BatchReceipt {
     /// They wait for their time: the handle of the first one. They have no places in the queue
     /// yet: `base_offset` is 0.
     pub scheduled: Option<RecallHandle>,
+    /// When each is due, see [`Receipt::due`]; empty where that is `None`.
+    pub dues: Vec<TimestampMs>,
 }
 
 impl BatchReceipt {
     /// One receipt for each message, in order.
     pub fn receipts(&self) -> impl Iterator<Item = Receipt> + '_ {
         self.ids.iter().zip(0..).map(|(id, number)| {
+            let due = self.dues.get(number as usize).copied();
             let scheduled = self.scheduled.as_ref().map(|first| first.nth(number));
             let offset =
                 if scheduled.is_some() { 0 } else { self.base_offset.0 + u64::from(number) };
@@ -69,8 +75,33 @@ impl BatchReceipt {
                 durability: self.durability,
                 duplicate: self.duplicate,
                 scheduled,
+                due,
             }
         })
+    }
+}
+
+/// When a message asked to be delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DueTime {
+    /// At this time.
+    At(TimestampMs),
+    /// So many milliseconds after the broker took it.
+    After(u64),
+}
+
+impl DueTime {
+    /// What a record asks for; `None`: at once.
+    pub(crate) fn of(record: &NewRecord) -> Option<Self> {
+        record.deliver_at.map(Self::At).or_else(|| record.delay_ms.map(Self::After))
+    }
+
+    /// The time itself, given that from which delays count.
+    pub(crate) const fn counted_from(self, from: TimestampMs) -> TimestampMs {
+        match self {
+            Self::At(time) => time,
+            Self::After(delay_ms) => TimestampMs(from.0.saturating_add(delay_ms)),
+        }
     }
 }
 
@@ -144,7 +175,7 @@ mod tests {
 
     #[test]
     fn the_messages_of_a_batch_are_scheduled_one_by_one() {
-        let receipt = |scheduled| BatchReceipt {
+        let receipt = |scheduled: Option<RecallHandle>| BatchReceipt {
             ids: vec![MessageId::from_bytes([1; 16]), MessageId::from_bytes([2; 16])],
             topic: handle().topic,
             queue: QueueId(3),
@@ -152,13 +183,16 @@ mod tests {
             stored: TimestampMs(1),
             durability: Durability::Persisted,
             duplicate: false,
+            dues: vec![TimestampMs(7); if scheduled.is_some() { 2 } else { 0 }],
             scheduled,
         };
+        let due = Some(TimestampMs(7));
         let places = |receipt: &BatchReceipt| -> Vec<_> {
             let each = receipt.receipts();
-            each.map(|one| (one.offset.0, one.scheduled.map(|it| it.timer.place))).collect()
+            each.map(|one| (one.offset.0, one.scheduled.map(|it| it.timer.place), one.due))
+                .collect()
         };
-        assert_eq!(places(&receipt(Some(handle()))), [(0, Some(12)), (0, Some(13))]);
-        assert_eq!(places(&receipt(None)), [(0, None), (1, None)]);
+        assert_eq!(places(&receipt(Some(handle()))), [(0, Some(12), due), (0, Some(13), due)]);
+        assert_eq!(places(&receipt(None)), [(0, None, None), (1, None, None)]);
     }
 }

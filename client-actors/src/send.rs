@@ -19,7 +19,7 @@ use crate::message::Message;
 use crate::message_id::MessageIds;
 use crate::producer::parts::BatchKind;
 use crate::producer::{Flush, Flushed, Ids, Load, Pick, ProducerActor, Reply, Submit};
-use crate::receipt::{BatchReceipt, Receipt};
+use crate::receipt::{BatchReceipt, DueTime, Receipt};
 use crate::watch::Watch;
 
 /// Sends messages to one topic. Cheap to clone; all clones are the same producer and keep one
@@ -246,7 +246,8 @@ impl Producer {
         let mut record = message.record;
         self.complete(&mut record, self.core.client.core.clock.now());
         let ids = Ids::One(record.id);
-        Submit { pick, load: Load::One(record), ids, weight, reply: Reply::One(port) }
+        let reply = Reply::One(port, DueTime::of(&record));
+        Submit { pick, load: Load::One(record), ids, weight, reply }
     }
 
     /// Encodes on the caller's thread, so that many callers share the work.
@@ -269,7 +270,7 @@ impl Producer {
         let own = matches!(self.core.config.queue_choice, QueueChoice::Own(_));
         let first = messages.first().filter(|_| own).cloned();
         let encoded = self.encode(messages, now);
-        let (pick, mut builder, ids) = match encoded {
+        let (pick, mut builder, ids, dues) = match encoded {
             Ok(encoded) => encoded,
             Err(error) => {
                 let failed = Err(error.clone());
@@ -296,7 +297,7 @@ impl Producer {
         } else {
             watch.over_many(hooks.clone(), core.guard.clone(), copies, port)
         };
-        let reply = Reply::Many(port);
+        let reply = Reply::Many(port, dues);
         Ok((Submit { pick, load, ids: Ids::Many(ids), weight, reply }, watch))
     }
 
@@ -304,14 +305,14 @@ impl Producer {
         &self,
         messages: Vec<Message>,
         now: TimestampMs,
-    ) -> Result<(Pick, BatchBuilder, Vec<MessageId>), SendError> {
+    ) -> Result<(Pick, BatchBuilder, Vec<MessageId>, Vec<DueTime>), SendError> {
         let Some(first) = messages.first() else { return Err(SendError::EmptyBatch) };
         let pick = first.pick();
         let (first_queue, first_order) = (first.queue, first.record.order_key.clone());
         let first_dedup = first.record.dedup_key.clone();
         let first_kind = BatchKind::of(&first.record);
         let mut builder = BatchBuilder::new(self.core.client.core.batch_limits());
-        let mut ids = Vec::with_capacity(messages.len());
+        let (mut ids, mut dues) = (Vec::with_capacity(messages.len()), Vec::new());
         for (index, message) in messages.into_iter().enumerate() {
             let other_queue = message.queue.is_some_and(|queue| pick != Pick::Given(queue));
             let order = &message.record.order_key;
@@ -330,8 +331,9 @@ impl Producer {
             self.complete(&mut record, now);
             builder.push(&record).map_err(|reason| SendError::Invalid { index, reason })?;
             ids.push(record.id);
+            dues.extend(DueTime::of(&record));
         }
-        Ok((pick, builder, ids))
+        Ok((pick, builder, ids, dues))
     }
 
     /// Gives the record its birth and its id, unless it has them.

@@ -14,21 +14,18 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use grus_protocol::TopicName;
-use grus_protocol::ids::{Offset, QueueId, Term, TopicId};
-use grus_protocol::message::{Fetch, Ping, Produce};
+use grus_protocol::ids::{QueueId, TopicId};
+use grus_protocol::message::Ping;
 use grus_tests::broker::Home;
+use grus_tests::calm::{RATE, Waits, behave, fetch, produce, wait_until};
 use grus_tests::hostile::{Peer, batch, framed, noise};
 use grus_tests::random::Random;
 use grus_tests::watch::Watch;
 
-/// Round trips of the well-behaved client a second, of each kind.
-const RATE: u64 = 200;
 /// Connections of an attack that holds on to them.
 const HELD: usize = 200;
 /// Things done a second by an attack that does many.
 const ATTACK_RATE: u64 = 500;
-/// Bytes of the well-behaved messages.
-const MESSAGE_BYTES: usize = 100;
 
 type Attack = fn(SocketAddr, &Flag);
 
@@ -64,36 +61,6 @@ impl Flag {
         while self.goes_on() {
             thread::park_timeout(Duration::from_millis(20));
         }
-    }
-}
-
-fn wait_until(watch: &Watch, at: Duration) {
-    loop {
-        let left = watch.left(at);
-        if left.is_zero() {
-            return;
-        }
-        thread::park_timeout(left);
-    }
-}
-
-fn topic(name: &str) -> TopicName {
-    TopicName::try_from(name).expect("a name")
-}
-
-fn produce(name: &str) -> Produce {
-    Produce { topic: topic(name), topic_id: TopicId::UNKNOWN, queue: QueueId(0), timeout_ms: 0 }
-}
-
-fn fetch(name: &str, offset: u64, bytes_max: u32, wait_ms: u32) -> Fetch {
-    Fetch {
-        topic: topic(name),
-        topic_id: TopicId::UNKNOWN,
-        queue: QueueId(0),
-        offset: Offset(offset),
-        last_term: Term::UNKNOWN,
-        bytes_max,
-        wait_ms,
     }
 }
 
@@ -198,7 +165,7 @@ fn long_polls(at: SocketAddr, flag: &Flag) {
     let mut peers: Vec<Peer> = (0..4).map(|_| Peer::greeted(at)).collect();
     for peer in &mut peers {
         let end = peer.call(&grus_protocol::message::ListOffsets {
-            topic: topic("silent"),
+            topic: TopicName::try_from("silent").expect("a name"),
             topic_id: TopicId::UNKNOWN,
             queue: QueueId(0),
             at: grus_protocol::message::ListAt::Last,
@@ -217,41 +184,6 @@ fn long_polls(at: SocketAddr, flag: &Flag) {
         wait_until(&watch, Duration::from_millis(100 * round));
         let _ = waker.call_with(&produce("silent"), &batch(&[b"wake"]));
     }
-}
-
-/// Round trips of one kind, in microseconds.
-#[derive(Default, Clone)]
-struct Waits(Vec<u64>);
-
-impl Waits {
-    fn at(&mut self, per_mille: usize) -> u64 {
-        self.0.sort_unstable();
-        let last = self.0.len().saturating_sub(1);
-        self.0.get((self.0.len() * per_mille / 1_000).min(last)).copied().unwrap_or(0)
-    }
-}
-
-/// The well-behaved client: sends one message and reads it back, so many times a second for
-/// `seconds`. Waits count from when it should have begun, so that a stall is not left out.
-fn behave(at: SocketAddr, seconds: u64) -> (Waits, Waits) {
-    let mut peer = Peer::greeted(at);
-    let (mut sends, mut reads) = (Waits::default(), Waits::default());
-    let watch = Watch::start();
-    for round in 0..RATE * seconds {
-        let due = Duration::from_micros(round * 1_000_000 / RATE);
-        wait_until(&watch, due);
-        let sent = peer.call_with(&produce("calm"), &batch(&[&[7; MESSAGE_BYTES]]));
-        let stored = watch.elapsed();
-        let offset = sent.expect("it is stored").base_offset.0;
-        sends.0.push(micros(stored.saturating_sub(due)));
-        peer.call(&fetch("calm", offset, 1 << 16, 0)).expect("it is read");
-        reads.0.push(micros(watch.elapsed().saturating_sub(stored)));
-    }
-    (sends, reads)
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 struct Line {
@@ -292,7 +224,7 @@ fn attack(at: SocketAddr, attacks: &[(&str, Attack)]) -> Vec<(Arc<Flag>, JoinHan
 
 fn measured(at: SocketAddr, name: &str, seconds: u64, attacks: &[(&str, Attack)]) -> (Line, u64) {
     let attackers = attack(at, attacks);
-    let (sends, reads) = behave(at, seconds);
+    let (sends, reads) = behave(at, "calm", |due| due < Duration::from_secs(seconds));
     let mut done = 0;
     for (flag, thread) in attackers {
         flag.over.store(true, Relaxed);

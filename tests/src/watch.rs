@@ -1,6 +1,6 @@
 //! The one place of the harness that reads a clock.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long something took, or may still take.
 #[derive(Debug, Clone, Copy)]
@@ -24,4 +24,16 @@ impl Watch {
     pub fn left(&self, limit: Duration) -> Duration {
         limit.saturating_sub(self.elapsed())
     }
+}
+
+/// Wall time in microseconds since 1970, as a broker on the same machine has it.
+#[expect(clippy::disallowed_methods, reason = "due times are wall times")]
+pub fn wall_us() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
+    u64::try_from(since.as_micros()).expect("it is before the year 500 thousand")
+}
+
+/// The same in milliseconds.
+pub fn wall_ms() -> u64 {
+    wall_us() / 1_000
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use grus_mailbox::{Dropped, Inbox, Port, Weigh};
 use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::frame::{FrameFlags, FrameHead, FrameKind, encode};
-use grus_protocol::ids::QueueId;
+use grus_protocol::ids::{QueueId, TimestampMs};
 use grus_protocol::message::{
     Deliver, FetchReply, FetchedBatch, GroupDeliver, OffsetRange, ProduceReply, Redelivered, Timer,
 };
@@ -60,8 +60,8 @@ pub enum Content {
     Nothing,
     /// Bytes that are ready.
     Encoded(Bytes),
-    /// A receipt.
-    Produced(FrameHead, Receipt),
+    /// A receipt, and the time from which the delays of what is scheduled count.
+    Produced(FrameHead, Receipt, Option<TimestampMs>),
     /// Batches.
     Fetched(FrameHead, Fetched),
     /// An error.
@@ -134,7 +134,7 @@ impl Content {
         match self {
             Self::Nothing | Self::AskTurn(_) => {}
             Self::Encoded(bytes) => output.push(bytes),
-            Self::Produced(head, receipt) => {
+            Self::Produced(head, receipt, delays_from) => {
                 let header = ProduceReply {
                     base_offset: receipt.base_offset,
                     term: receipt.term,
@@ -142,6 +142,7 @@ impl Content {
                     durability: receipt.durability,
                     duplicate: receipt.duplicate,
                     timer: receipt.timer.map(|id| Timer { index: id.index, place: id.place }),
+                    delays_from: delays_from.filter(|_| !receipt.duplicate),
                 };
                 write_frame(output, head, &header, 0);
             }
@@ -316,10 +317,11 @@ impl ReplyTo {
         self.send(Content::Error(head, Box::new(error)), close_after);
     }
 
-    /// A port for a queue's answer to a Produce.
+    /// A port for a queue's answer to a Produce; of what is scheduled, with the time from which its
+    /// delays count.
     #[must_use]
-    pub fn produced(self) -> Port<Result<Receipt, QueueError>> {
-        self.queue_port(Content::Produced)
+    pub fn produced(self, delays_from: Option<TimestampMs>) -> Port<Result<Receipt, QueueError>> {
+        self.queue_port(move |head, receipt| Content::Produced(head, receipt, delays_from))
     }
 
     /// A port for a queue's answer to a Fetch by such a client.
@@ -362,7 +364,7 @@ impl ReplyTo {
 
     fn queue_port<T: Send + 'static>(
         self,
-        content: fn(FrameHead, T) -> Content,
+        content: impl FnOnce(FrameHead, T) -> Content + Send + 'static,
     ) -> Port<Result<T, QueueError>> {
         Port::call(move |answered: Result<Result<T, QueueError>, Dropped>| match answered {
             Ok(Ok(value)) => {

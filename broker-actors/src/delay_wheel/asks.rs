@@ -10,7 +10,7 @@ use super::messages::{
     DelayAsk, DelayFilter, DelayStatus, ItemDone, PAGE_MAX, RECALL_MAX, Recalled, Scheduled,
     ScheduledPage,
 };
-use super::round::{has_key, message_of};
+use super::round::{has_key, messages_of};
 use super::{DelayWheel, Work};
 use crate::commands::Command;
 use crate::error::QueueError;
@@ -217,10 +217,8 @@ impl<D: Disk> DelayWheel<D> {
     pub(super) fn answer_page(&mut self, ticket: u64) {
         let Some(Work::Page(page)) = self.works.remove(&ticket) else { return };
         let PageRead { timers, key, next, reply, .. } = page;
-        let messages = timers.iter().map(|timer| {
-            let bytes = self.batch_of(timer).and_then(|bytes| message_of(timer, bytes));
-            scheduled(timer, bytes)
-        });
+        let bodies = messages_of(&timers, |timer| self.batch_of(timer));
+        let messages = timers.iter().zip(bodies).map(|(timer, bytes)| scheduled(timer, bytes));
         let has_key = |message: &Scheduled| match (&key, &message.bytes) {
             (None, _) => true,
             (Some(key), Some(bytes)) => has_key(bytes, key),

@@ -5,7 +5,7 @@ use grus_mailbox::Tick;
 use grus_protocol::ids::TimestampMs;
 
 use super::messages::ItemDone;
-use super::round::{ROUND_BYTES_MAX, ROUND_TIMERS_MAX, releases};
+use super::round::{Budget, releases};
 use super::{BACKOFF_MS, DelayWheel, Work};
 use crate::timers::run::Timer;
 
@@ -39,15 +39,11 @@ impl<D: Disk> DelayWheel<D> {
         let Some(near) = &mut self.near else { return };
         let machine = self.parts.ground.machine.borrow();
         let state = machine.state.timers();
-        let (mut timers, mut bytes, mut last_batch) = (Vec::new(), 0_u64, None);
-        while timers.len() < ROUND_TIMERS_MAX && bytes < ROUND_BYTES_MAX {
-            let Some((_, id)) = near.take(tick.now) else { break };
+        let (mut timers, mut budget) = (Vec::new(), Budget::default());
+        while let Some((_, id)) = near.take(tick.now) {
             // Those that were taken back meanwhile are not there.
             let Some(timer) = state.get(id) else { continue };
-            if last_batch.replace(timer.batch) != Some(timer.batch) {
-                bytes += u64::from(timer.length);
-            }
-            if bytes > ROUND_BYTES_MAX && !timers.is_empty() {
+            if !budget.takes(&timer) {
                 near.put_back((timer.due, timer.id));
                 break;
             }
@@ -65,7 +61,14 @@ impl<D: Disk> DelayWheel<D> {
     /// Proposes what a round releases; its messages are in memory.
     pub(super) fn release(&mut self, ticket: u64) {
         let Some(Work::Round(round)) = self.works.get(&ticket) else { return };
-        let made = releases(&round.timers, |timer| self.batch_of(timer));
+        let mut made = releases(&round.timers, |timer| self.batch_of(timer));
+        let damaged: Vec<Timer> = round
+            .timers
+            .iter()
+            .filter(|timer| made.unreadable.contains(&timer.id))
+            .copied()
+            .collect();
+        made.commands.extend(self.give_up(&damaged));
         let Some(Work::Round(round)) = self.works.get_mut(&ticket) else { return };
         let left = round.timers.split_off(made.looked_at);
         round.timers.retain(|timer| !made.unreadable.contains(&timer.id));
@@ -112,7 +115,8 @@ impl<D: Disk> DelayWheel<D> {
     }
 
     /// Sets the gauges.
-    pub(super) fn measure(&self, now: TimestampMs) {
+    pub(super) fn measure(&mut self, now: TimestampMs) {
+        let damaged = self.count_damaged();
         let pending = self.parts.ground.machine.borrow().state.timers().pending();
         let of_round = self.works.values().find_map(|work| match work {
             Work::Round(round) => round.timers.first().map(|timer| timer.due.0),
@@ -121,6 +125,6 @@ impl<D: Disk> DelayWheel<D> {
         let of_wheel = self.near.as_ref().and_then(super::near::Near::next_ms);
         let oldest_ms = of_round.into_iter().chain(of_wheel).min();
         let overdue_ms = oldest_ms.map_or(0, |oldest_ms| now.0.saturating_sub(oldest_ms));
-        self.parts.metrics.measured(pending, overdue_ms);
+        self.parts.metrics.measured(pending, overdue_ms, damaged);
     }
 }

@@ -117,27 +117,39 @@ impl<D: Disk> DelayWheel<D> {
         self.start(Work::Roll(round), &batches);
     }
 
-    /// Proposes what is carried on; it is in memory.
+    /// Proposes what is carried on; it is in memory. What is damaged cannot be carried on: the log keeps
+    /// it, from its entry on, unless it was given up.
     pub(super) fn roll(&mut self, ticket: u64) {
         let Some(Work::Roll(round)) = self.works.get(&ticket) else { return };
-        let rolls: Option<Vec<Command>> = round
-            .batches
-            .iter()
-            .map(|timer| {
-                let (queue, timer, batch) = (timer.queue, timer.batch, self.batch_of(timer)?);
-                Some(Command::Roll { queue, timer, batch })
-            })
-            .collect();
-        let Some(rolls) = rolls else {
-            // What cannot be read cannot be carried on: the log keeps it.
-            self.works.remove(&ticket);
-            return self.give_up_rolling();
-        };
-        if let Some(Work::Roll(round)) = self.works.get_mut(&ticket) {
-            round.left = rolls.len();
+        let (mut commands, mut damaged) = (Vec::new(), Vec::new());
+        for batch in &round.batches {
+            match self.batch_of(batch) {
+                Some(bytes) => {
+                    let (queue, timer) = (batch.queue, batch.batch);
+                    commands.push(Command::Roll { queue, timer, batch: bytes });
+                }
+                None => damaged.push(*batch),
+            }
         }
-        for (number, roll) in rolls.iter().enumerate() {
-            self.propose(roll, ticket, number);
+        for batch in damaged {
+            let recalls = self.give_up(&self.pending_of(&batch));
+            if let (true, Some(rolling)) = (recalls.is_empty(), &mut self.rolling) {
+                rolling.bound = rolling.bound.min(batch.at.index.saturating_sub(1));
+            }
+            commands.extend(recalls);
+        }
+        if commands.is_empty() {
+            self.works.remove(&ticket);
+            if let Some(rolling) = &mut self.rolling {
+                rolling.is_under_way = false;
+            }
+            return;
+        }
+        if let Some(Work::Roll(round)) = self.works.get_mut(&ticket) {
+            round.left = commands.len();
+        }
+        for (number, command) in commands.iter().enumerate() {
+            self.propose(command, ticket, number);
         }
     }
 

@@ -1,9 +1,9 @@
 //! A round: timers that are due, as Release items.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use grus_protocol::batch::RecordBatch;
+use grus_protocol::batch::{Record, RecordBatch};
 use grus_protocol::ids::QueueKey;
 use grus_protocol::limits::BatchLimits;
 
@@ -12,16 +12,56 @@ use crate::commands::delay::ReleasedBatch;
 use crate::timers::TimerId;
 use crate::timers::run::Timer;
 
-/// Most timers of a round: some 300 us of work.
-pub const ROUND_TIMERS_MAX: usize = 256;
-/// A round ends with the timer whose batch brings it to this many bytes.
-pub const ROUND_BYTES_MAX: u64 = 256 * 1024;
+/// Most timers of a round, but for a batch that is due as a whole: some 500 us of work.
+pub const ROUND_TIMERS_MAX: usize = 512;
+/// A round ends with the timers that bring what it releases to about so many bytes.
+const ROUND_BYTES_MAX: u64 = 256 * 1024;
+/// A round ends before a batch that would bring what it reads to more bytes; one is always read.
+const ROUND_READ_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// An item ends with the batch that brings it to this many bytes: a largest batch fits an entry.
 const ITEM_BYTES_MAX: usize = 256 * 1024;
 /// Records of compressed batches may be far longer than what they were cut from: a round ends with
 /// the batch that brings what it releases to this many bytes.
 const RELEASED_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// How much of a round is used up. Timers that follow one another in a batch are one piece, which is
+/// never cut: what is due as a whole leaves as a whole.
+#[derive(Debug, Default)]
+pub struct Budget {
+    timers: usize,
+    bytes: u64,
+    read_bytes: u64,
+    batches: BTreeSet<TimerId>,
+    last: Option<Timer>,
+}
+
+impl Budget {
+    /// Takes a timer in, the next in order; false if it is for the next round.
+    pub fn takes(&mut self, timer: &Timer) -> bool {
+        let goes_on = self.last.is_some_and(|last| is_next(&last, timer));
+        if !goes_on && self.timers > 0 {
+            let is_used_up = self.timers >= ROUND_TIMERS_MAX || self.bytes >= ROUND_BYTES_MAX;
+            let is_read = self.batches.contains(&timer.batch);
+            let read_bytes = self.read_bytes + u64::from(timer.length);
+            if is_used_up || !is_read && read_bytes > ROUND_READ_BYTES_MAX {
+                return false;
+            }
+        }
+        if self.batches.insert(timer.batch) {
+            self.read_bytes += u64::from(timer.length);
+        }
+        self.timers += 1;
+        self.bytes += u64::from(timer.length / timer.count.max(1)).max(1);
+        self.last = Some(*timer);
+        true
+    }
+}
+
+/// Whether `next` is the record behind `one` in its batch.
+fn is_next(one: &Timer, next: &Timer) -> bool {
+    one.batch == next.batch && next.id == one.id.nth(1)
+}
 
 /// What a round proposes.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -31,26 +71,25 @@ pub struct Releases {
     /// How many of the timers were looked at; the others are for the next round.
     pub looked_at: usize,
     /// Timers whose message cannot be read.
-    pub unreadable: Vec<TimerId>,
+    pub unreadable: BTreeSet<TimerId>,
 }
 
 /// Makes the items for `timers`, which come in the order in which they shall be seen. `read` gives
-/// a batch's bytes.
-pub fn releases(timers: &[Timer], mut read: impl FnMut(&Timer) -> Option<Bytes>) -> Releases {
+/// a batch's bytes; it is asked once for each, in the order of the log.
+pub fn releases(timers: &[Timer], read: impl FnMut(&Timer) -> Option<Bytes>) -> Releases {
     let mut made = Releases::default();
+    let mut cutter = Cutter::read(timers, read);
     let mut by_queue: BTreeMap<QueueKey, Vec<ReleasedBatch>> = BTreeMap::new();
     let mut bytes = 0;
-    for of_batch in timers.chunk_by(|one, next| one.batch == next.batch && next.id == one.id.nth(1))
-    {
-        let Some(first) = of_batch.first() else { continue };
-        made.looked_at += of_batch.len();
-        let batch = read(first).and_then(|bytes| RecordBatch::from_log(bytes).ok());
-        let Some(mut batches) = batch.and_then(|batch| cut(batch, of_batch)) else {
-            made.unreadable.extend(of_batch.iter().map(|timer| timer.id));
+    for piece in timers.chunk_by(is_next) {
+        let Some(first) = piece.first() else { continue };
+        made.looked_at += piece.len();
+        let Some(released) = cutter.cut(piece) else {
+            made.unreadable.extend(piece.iter().map(|timer| timer.id));
             continue;
         };
-        bytes += batches.iter().map(|released| released.batch.len()).sum::<usize>();
-        by_queue.entry(first.queue).or_default().append(&mut batches);
+        bytes += released.batch.len();
+        by_queue.entry(first.queue).or_default().push(released);
         if bytes >= RELEASED_BYTES_MAX {
             break;
         }
@@ -73,32 +112,79 @@ pub fn releases(timers: &[Timer], mut read: impl FnMut(&Timer) -> Option<Bytes>)
     made
 }
 
-/// Records of a batch, one behind the other, as batches of one; or the batch as it is, when they
-/// are all it has. None when they are not there.
-fn cut(batch: RecordBatch, timers: &[Timer]) -> Option<Vec<ReleasedBatch>> {
-    let first = timers.first()?;
-    if batch.count() != first.count {
-        return None;
-    }
-    if timers.len() == first.count as usize {
-        let timers = first.count;
-        return Some(vec![ReleasedBatch { timer: first.id, timers, batch: batch.into_bytes() }]);
-    }
-    let plain = batch.decompressed(&BatchLimits::FORMAT).ok()?;
-    let records = plain.records().zip(0..).skip(first.number() as usize);
-    let alone = records.zip(timers).map(|((record, number), timer)| {
-        let batch = plain.alone(number, &record.ok()?).into_bytes();
-        Some(ReleasedBatch { timer: timer.id, timers: 1, batch })
-    });
-    let alone: Vec<ReleasedBatch> = alone.collect::<Option<_>>()?;
-    (alone.len() == timers.len()).then_some(alone)
+/// The batches that some timers lie in, each read once and walked over once at most.
+struct Cutter {
+    batches: BTreeMap<TimerId, Cut>,
 }
 
-/// The message of one timer, as a batch of one.
-pub fn message_of(timer: &Timer, bytes: Bytes) -> Option<Bytes> {
-    let batch = RecordBatch::from_log(bytes).ok()?;
-    let mut alone = cut(batch, std::slice::from_ref(timer))?;
-    alone.pop().map(|released| released.batch)
+/// A batch, and those of its records that are wanted.
+struct Cut {
+    wanted: BTreeSet<u32>,
+    batch: Option<RecordBatch>,
+    /// Decompressed, once a part of it was wanted.
+    plain: Option<(RecordBatch, BTreeMap<u32, Record>)>,
+}
+
+impl Cutter {
+    fn read(timers: &[Timer], mut read: impl FnMut(&Timer) -> Option<Bytes>) -> Self {
+        let mut places: BTreeMap<(u64, u32), Timer> = BTreeMap::new();
+        let mut batches: BTreeMap<TimerId, Cut> = BTreeMap::new();
+        for timer in timers {
+            places.entry((timer.at.index, timer.at.byte)).or_insert(*timer);
+            let new = || Cut { wanted: BTreeSet::new(), batch: None, plain: None };
+            let cut = batches.entry(timer.batch).or_insert_with(new);
+            cut.wanted.insert(timer.number());
+        }
+        for timer in places.values() {
+            let batch = read(timer).and_then(|bytes| RecordBatch::from_log(bytes).ok());
+            let batch = batch.filter(|batch| batch.count() == timer.count);
+            if let Some(cut) = batches.get_mut(&timer.batch) {
+                cut.batch = batch;
+            }
+        }
+        Self { batches }
+    }
+
+    /// Records of a batch, one behind the other: the batch as it is, byte for byte, when they are all it
+    /// has. None when they cannot be read.
+    fn cut(&mut self, piece: &[Timer]) -> Option<ReleasedBatch> {
+        let first = piece.first()?;
+        let cut = self.batches.get_mut(&first.batch)?;
+        let batch = cut.batch.as_ref()?;
+        if piece.len() == first.count as usize {
+            let batch = batch.clone().into_bytes();
+            return Some(ReleasedBatch { timer: first.id, timers: first.count, batch });
+        }
+        if cut.plain.is_none() {
+            let plain = batch.decompressed(&BatchLimits::FORMAT).ok()?;
+            let numbered = plain.records().zip(0..);
+            let last = cut.wanted.last().copied().unwrap_or(0);
+            let records = numbered
+                .take(last as usize + 1)
+                .filter(|(_, number)| cut.wanted.contains(number))
+                .filter_map(|(record, number)| Some((number, record.ok()?)))
+                .collect();
+            cut.plain = Some((plain, records));
+        }
+        let (plain, records) = cut.plain.as_ref()?;
+        let records: Vec<Record> = piece
+            .iter()
+            .map(|timer| records.get(&timer.number()).cloned())
+            .collect::<Option<_>>()?;
+        let batch = plain.part(first.number(), &records).into_bytes();
+        let timers = u32::try_from(piece.len()).ok()?;
+        Some(ReleasedBatch { timer: first.id, timers, batch })
+    }
+}
+
+/// The messages of some timers, each as a batch of one; none where one cannot be read.
+pub fn messages_of(
+    timers: &[Timer],
+    read: impl FnMut(&Timer) -> Option<Bytes>,
+) -> Vec<Option<Bytes>> {
+    let mut cutter = Cutter::read(timers, read);
+    let mut alone = |timer| Some(cutter.cut(std::slice::from_ref(timer))?.batch);
+    timers.iter().map(|timer| alone(timer)).collect()
 }
 
 /// Whether a batch of one has a record with this key.
@@ -141,6 +227,10 @@ mod tests {
         }
     }
 
+    fn message_of(timer: &Timer, bytes: Bytes) -> Option<Bytes> {
+        messages_of(&[*timer], |_| Some(bytes.clone())).remove(0)
+    }
+
     fn bodies(command: &Command) -> Vec<(TimerId, Vec<Bytes>)> {
         let Command::Release { batches, .. } = command else { panic!("a release") };
         let bodies = batches.iter().map(|released| {
@@ -174,6 +264,45 @@ mod tests {
     }
 
     #[test]
+    fn a_part_whose_records_follow_one_another_is_one_batch_and_each_batch_is_read_once() {
+        let large = batch(&["a", "b", "c", "d", "e"]);
+        let numbers = [3, 4, 0, 1]; // due in that order; the third one is not due yet
+        let mut timers: Vec<Timer> = numbers.iter().map(|n| timer(1, 5, *n, 5)).collect();
+        timers.insert(2, timer(1, 9, 0, 5));
+        let mut reads = Vec::new();
+        let made = releases(&timers, |timer| {
+            reads.push(timer.at.index);
+            Some(large.clone())
+        });
+        assert_eq!((made.commands.len(), reads), (1, vec![5, 9]));
+        let of = |texts: &[&'static str]| texts.iter().map(|text| Bytes::from(*text)).collect();
+        let id = |index, number| timer(1, index, number, 5).id;
+        let wanted: Vec<(TimerId, Vec<Bytes>)> =
+            vec![(id(5, 3), of(&["d", "e"])), (id(9, 0), of(&["a"])), (id(5, 0), of(&["a", "b"]))];
+        assert_eq!(bodies(&made.commands[0]), wanted);
+        let Command::Release { batches, .. } = &made.commands[0] else { panic!("a release") };
+        assert_eq!(batches.iter().map(|batch| batch.timers).collect::<Vec<_>>(), [2, 1, 2]);
+    }
+
+    #[test]
+    fn a_round_takes_a_whole_batch_however_large_and_of_the_others_so_much() {
+        let large = |index, number| Timer { length: 1 << 20, ..timer(1, index, number, 1_000) };
+        let mut budget = Budget::default();
+        assert!((0..1_000).all(|number| budget.takes(&large(5, number))), "the batch as a whole");
+        assert!(!budget.takes(&large(6, 0)), "the next one in another round");
+        let mut budget = Budget::default();
+        let taken = (0..).take_while(|index| budget.takes(&timer(1, *index, 0, 1))).count();
+        assert_eq!(taken, ROUND_TIMERS_MAX, "small ones");
+        let mut budget = Budget::default();
+        let taken = (0..).take_while(|index| budget.takes(&large(*index, 0))).count();
+        assert_eq!(taken, 4, "one message of each large batch: what is read is bounded");
+        assert!(budget.takes(&large(0, 500)), "what is read already has more to give");
+        let mut budget = Budget::default();
+        let taken = (0..1_000).take_while(|n| budget.takes(&large(5, *n * 2 % 999))).count();
+        assert_eq!(taken, 251, "256 KiB of one that is due message by message");
+    }
+
+    #[test]
     fn what_cannot_be_read_is_named_and_holds_up_nobody() {
         let good = batch(&["a"]);
         let timers = [timer(1, 5, 0, 1), timer(1, 6, 0, 1), timer(1, 7, 1, 2)];
@@ -181,7 +310,7 @@ mod tests {
             5 => None,
             _ => Some(good.clone()),
         });
-        assert_eq!(made.unreadable, [timers[0].id, timers[2].id]);
+        assert_eq!(made.unreadable, BTreeSet::from([timers[0].id, timers[2].id]));
         assert_eq!(made.commands.len(), 1);
         assert_eq!(bodies(&made.commands[0])[0].0, timers[1].id);
     }

@@ -68,6 +68,11 @@ impl Alike {
         Err(ErrorReply::new(ErrorCode::RecordNotAllowed, text).with_detail(first))
     }
 
+    /// From when delays count, if the batch is scheduled.
+    pub(super) fn delays_from(&self) -> Option<TimestampMs> {
+        (!self.dues.is_empty()).then_some(self.now)
+    }
+
     /// When each record is due; `None` when the batch is to be seen at once.
     pub(super) fn into_dues(self) -> Option<Vec<TimestampMs>> {
         (!self.dues.is_empty()).then_some(self.dues)
@@ -120,6 +125,8 @@ mod tests {
         let dues = seen(&[due(5), delayed(10_000), delayed(u64::MAX)]).unwrap().dues;
         let expected = [TimestampMs(5), TimestampMs(1_010_000), TimestampMs(u64::MAX)];
         assert_eq!(dues, expected);
+        assert_eq!(seen(&[delayed(1)]).unwrap().delays_from(), Some(NOW));
+        assert_eq!(seen(&[record()]).unwrap().delays_from(), None);
         assert_eq!(seen(&[record(), record()]).unwrap().dues, []);
     }
 

@@ -18,6 +18,7 @@ use super::shapes::{Health, QueueItem, RegistryHealth, ShardHealth, TopicItem};
 use super::{HttpParts, error};
 use crate::metrics::moment::Moment;
 use crate::registry_link::routes::{Routes, TopicRoute};
+use crate::scheduled::Schedules;
 use crate::shard::{ShardHandle, ShardRequest, ShardStatus};
 use crate::statuses::queue_statuses;
 use crate::topic_queue::QueueStatus;
@@ -167,11 +168,13 @@ pub struct MetricsQuery {
 /// Serves `GET /metrics`.
 pub async fn metrics(parts: web::Data<HttpParts>, query: web::Query<MetricsQuery>) -> HttpResponse {
     let queues = all_queues(&parts, query.topic.as_deref()).await;
+    let schedules = Schedules { routes: parts.routes.clone(), shards: parts.shards.clone().into() };
     let moment = Moment {
         process: ProcessMoment::of(&parts.process, &parts.data),
         queues: queues.into_iter().map(|(_, status)| status).collect(),
         queues_wanted: query.queues || query.topic.is_some(),
         shards: shard_statuses(&parts.shards).await,
+        delays: schedules.statuses().await,
     };
     let mut asked = Registry::default();
     moment.register(&mut asked);

@@ -126,6 +126,12 @@ impl Machine {
         schedules.map(|(key, schedule)| (key, schedule.get()))
     }
 
+    /// How many schedules there are, and how many of them wait for a next run.
+    #[must_use]
+    pub fn schedule_counts(&self) -> (usize, usize) {
+        (self.schedules.by_key.len(), self.schedules.by_due.len())
+    }
+
     /// Those that are due at `now`, the earliest first.
     pub fn schedules_due(&self, now: TimestampMs) -> impl Iterator<Item = &ScheduleKey> {
         let due = self.schedules.by_due.iter().take_while(move |(due, _)| *due <= now);

@@ -21,6 +21,7 @@ type Seconds = Gauge<f64, AtomicU64>;
 pub struct DelayFamilies {
     pending: Family<ShardLabels, Gauge>,
     oldest: Family<ShardLabels, Seconds>,
+    damaged: Family<ShardLabels, Gauge>,
     lateness: Family<ShardLabels, Histogram, fn() -> Histogram>,
     released: Family<ShardLabels, Counter>,
     recalled: Family<ShardLabels, Counter>,
@@ -34,6 +35,7 @@ impl DelayFamilies {
         let families = Self {
             pending: Family::default(),
             oldest: Family::default(),
+            damaged: Family::default(),
             lateness: Family::new_with_constructor(histogram),
             released: Family::default(),
             recalled: Family::default(),
@@ -43,6 +45,8 @@ impl DelayFamilies {
         registry.register("grus_delay_pending", help, families.pending.clone());
         let help = "How long the oldest scheduled message that is due has been so";
         registry.register("grus_delay_oldest_overdue_seconds", help, families.oldest.clone());
+        let help = "Batches of scheduled messages whose bytes are damaged, as far as was noticed";
+        registry.register("grus_delay_damaged_batches", help, families.damaged.clone());
         let help = "From a message's due time until it can be seen";
         registry.register("grus_delay_lateness_seconds", help, families.lateness.clone());
         let help = "Scheduled messages that were released";
@@ -60,6 +64,7 @@ impl DelayFamilies {
         DelayMetrics {
             pending: self.pending.get_or_create(labels).clone(),
             oldest: self.oldest.get_or_create(labels).clone(),
+            damaged: self.damaged.get_or_create(labels).clone(),
             lateness: self.lateness.get_or_create(labels).clone(),
             released: self.released.get_or_create(labels).clone(),
             recalled: self.recalled.get_or_create(labels).clone(),
@@ -73,6 +78,7 @@ impl DelayFamilies {
 pub struct DelayMetrics {
     pending: Gauge,
     oldest: Seconds,
+    damaged: Gauge,
     lateness: Histogram,
     released: Counter,
     recalled: Counter,
@@ -85,6 +91,7 @@ impl Default for DelayMetrics {
         Self {
             pending: Gauge::default(),
             oldest: Seconds::default(),
+            damaged: Gauge::default(),
             lateness: histogram(),
             released: Counter::default(),
             recalled: Counter::default(),
@@ -110,18 +117,20 @@ impl DelayMetrics {
         self.rolled.inc_by(bytes);
     }
 
-    /// So many messages wait, and the oldest that is due has been so for so long.
-    pub fn measured(&self, pending: usize, overdue_ms: u64) {
+    /// So many messages wait, the oldest that is due has been so for so long, and so many batches are
+    /// known to be damaged.
+    pub fn measured(&self, pending: usize, overdue_ms: u64, damaged: usize) {
+        self.damaged.set(i64::try_from(damaged).unwrap_or(i64::MAX));
         self.pending.set(i64::try_from(pending).unwrap_or(i64::MAX));
         self.oldest.set(seconds(overdue_ms));
     }
 }
 
-fn histogram() -> Histogram {
+pub(super) fn histogram() -> Histogram {
     Histogram::new(exponential_buckets(FIRST_BUCKET_SECONDS, 2.0, BUCKETS))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "milliseconds as seconds, for a graph")]
-fn seconds(ms: u64) -> f64 {
+pub(super) fn seconds(ms: u64) -> f64 {
     ms as f64 / 1e3
 }

@@ -4,6 +4,7 @@
 //! Label sets are bounded: a topic has one series of each kind, those beyond [`TOPICS_MAX`] share
 //! one, and queues are shown only to who asks for them.
 
+use grus_protocol::ids::ShardId;
 use grus_registry::http::metrics::{ProcessMoment, Whole};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -11,6 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
 use super::shards::ShardLabels;
+use crate::delay_wheel::messages::{DUE_BUCKETS_MS, DelayStatus};
 use crate::shard::ShardStatus;
 use crate::topic_queue::QueueStatus;
 
@@ -30,6 +32,8 @@ pub struct Moment {
     pub queues_wanted: bool,
     /// The shards.
     pub shards: Vec<ShardStatus>,
+    /// What is scheduled on them.
+    pub delays: Vec<(ShardId, DelayStatus)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -43,6 +47,16 @@ struct QueueLabels {
     queue: u32,
 }
 
+/// How far ahead messages are due, by bucket of `DUE_BUCKETS_MS` and beyond.
+const WITHIN: [&str; DUE_BUCKETS_MS.len() + 1] =
+    ["overdue", "1s", "10s", "1min", "1h", "1d", "30d", "later"];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DueLabels {
+    shard: u32,
+    within: &'static str,
+}
+
 impl Moment {
     /// Registers all of it.
     pub fn register(&self, registry: &mut Registry) {
@@ -52,6 +66,7 @@ impl Moment {
             self.register_queues(registry);
         }
         self.register_shards(registry);
+        self.register_delays(registry);
     }
 
     fn register_topics(&self, registry: &mut Registry) {
@@ -115,6 +130,17 @@ impl Moment {
         });
         each("grus_queue_messages", "Messages that can be read", |queue| queue.messages);
         each("grus_queue_bytes", "Bytes of their batches", |queue| queue.bytes);
+    }
+
+    fn register_delays(&self, registry: &mut Registry) {
+        let family = Family::<DueLabels, Whole>::default();
+        for (shard, status) in &self.delays {
+            for (within, messages) in WITHIN.into_iter().zip(status.due_histogram) {
+                family.get_or_create(&DueLabels { shard: shard.0, within }).set(messages);
+            }
+        }
+        let help = "Scheduled messages by how soon they are due, each in one bucket";
+        registry.register("grus_delay_due", help, family);
     }
 
     fn register_shards(&self, registry: &mut Registry) {

@@ -8,6 +8,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use super::delays::{DelayFamilies, DelayMetrics};
+use super::schedules::{ScheduleFamilies, ScheduleMetrics};
 
 /// Upper bounds of the buckets: 50 µs, doubled 16 times, to 3.3 s.
 const FIRST_BUCKET_SECONDS: f64 = 0.000_05;
@@ -38,6 +39,7 @@ pub struct LogMetrics {
     append: Histograms,
     sync: Histograms,
     delays: DelayFamilies,
+    schedules: ScheduleFamilies,
 }
 
 impl LogMetrics {
@@ -46,7 +48,8 @@ impl LogMetrics {
     pub fn new(registry: &mut Registry) -> Self {
         let family = || Histograms::new_with_constructor(histogram);
         let delays = DelayFamilies::new(registry);
-        let metrics = Self { append: family(), sync: family(), delays };
+        let schedules = ScheduleFamilies::new(registry);
+        let metrics = Self { append: family(), sync: family(), delays, schedules };
         registry.register(
             "grus_log_append_seconds",
             "Time from an entry's leaving for the log until it is applied",
@@ -68,6 +71,7 @@ impl LogMetrics {
             append: self.append.get_or_create(&labels).clone(),
             sync: self.sync.get_or_create(&labels).clone(),
             delays: self.delays.shard(&labels),
+            schedules: self.schedules.shard(&labels),
         }
     }
 }
@@ -78,13 +82,14 @@ pub struct ShardMetrics {
     append: Histogram,
     sync: Histogram,
     delays: DelayMetrics,
+    schedules: ScheduleMetrics,
 }
 
 impl Default for ShardMetrics {
     /// Histograms that nobody reads.
     fn default() -> Self {
-        let delays = DelayMetrics::default();
-        Self { append: histogram(), sync: histogram(), delays }
+        let (delays, schedules) = (DelayMetrics::default(), ScheduleMetrics::default());
+        Self { append: histogram(), sync: histogram(), delays, schedules }
     }
 }
 
@@ -98,6 +103,11 @@ impl ShardMetrics {
     #[must_use]
     pub fn delays(&self) -> DelayMetrics {
         self.delays.clone()
+    }
+
+    /// How its schedules keep time.
+    pub const fn schedules(&self) -> &ScheduleMetrics {
+        &self.schedules
     }
 
     /// A round of syncs is over after so long.

@@ -21,6 +21,11 @@ use crate::machine::schedules::Schedule;
 use crate::schedule::{Cadence, CadenceText, MADE_UP_MAX, NEVER};
 use crate::shard::{ScheduleAsk, ShardHandle, ShardRequest};
 
+/// Most coming runs that are worked out for one page: some tens of milliseconds.
+const RUNS_PER_PAGE_MAX: usize = 2_000;
+/// Runs worked out before others of this thread get their turn.
+const RUNS_PER_TURN: usize = 32;
+
 fn invalid(text: impl Into<String>) -> ErrorReply {
     ErrorReply::new(ErrorCode::InvalidRequest, text)
 }
@@ -112,6 +117,8 @@ impl Schedules {
         let pages = join_all(pages).await.into_iter().collect::<Result<Vec<_>, _>>()?;
         let mut all: Vec<(ScheduleKey, Schedule)> = pages.into_iter().flatten().collect();
         all.sort_by(|(key, _), (other, _)| key.cmp(other));
+        let runs_max = ask.runs_max.min(SCHEDULE_RUNS_MAX) as usize;
+        let most = most.min(RUNS_PER_PAGE_MAX / runs_max.max(1));
         let is_cut = all.len() > most;
         all.truncate(most);
         let last = all.last().map(|(ScheduleKey { queue, name }, _)| SchedulePlace {
@@ -119,13 +126,17 @@ impl Schedules {
             queue: queue.queue,
             name: name.clone(),
         });
-        let runs_max = ask.runs_max.min(SCHEDULE_RUNS_MAX) as usize;
         let names: Names = self.names();
-        let state = |(key, schedule): (ScheduleKey, Schedule)| {
-            let topic = names.get(&key.queue.topic)?.clone(); // gone meanwhile
-            Some(state(key, schedule, topic, runs_max))
-        };
-        let schedules = all.into_iter().filter_map(state).collect();
+        let (mut schedules, mut worked_out) = (Vec::new(), 0);
+        for (key, schedule) in all {
+            let Some(topic) = names.get(&key.queue.topic).cloned() else { continue }; // gone meanwhile
+            schedules.push(state(key, schedule, topic, runs_max));
+            worked_out += runs_max;
+            if worked_out >= RUNS_PER_TURN {
+                worked_out = 0;
+                tokio::task::yield_now().await;
+            }
+        }
         Ok(ListSchedulesReply { schedules, next: if is_cut { last } else { None } })
     }
 }

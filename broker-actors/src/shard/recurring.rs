@@ -46,11 +46,13 @@ impl<D: Disk> ShardActor<D> {
     /// Proposes what schedules have to do; only a leader that is ready does.
     pub(super) fn run_schedules(&mut self, now: TimestampMs, room: &mut Room<'_, Self>) {
         if !self.group.status().ready || !self.ground.complete.get() {
-            return;
+            return self.metrics.schedules().measured(0, 0);
         }
         let mut steps = Vec::new();
         {
             let machine = self.ground.machine.borrow();
+            let (count, waiting) = machine.state.schedule_counts();
+            self.metrics.schedules().measured(count, waiting);
             let due = machine.state.schedules_due(now).filter(|key| !self.running.contains(*key));
             for key in due.take(STEPS_PER_TICK_MAX) {
                 let Some(schedule) = machine.state.schedule(key) else { continue };
@@ -60,9 +62,20 @@ impl<D: Disk> ShardActor<D> {
         }
         for (key, step, batch) in steps {
             self.running.insert(key.clone());
-            let waiter = Waiter::ScheduleRun(key.clone());
+            let late_ms = step.runs.then(|| now.0.saturating_sub(step.due.0));
+            let waiter = Waiter::ScheduleRun { key: key.clone(), late_ms };
             let item = Command::Recurring(Recurring::Run { key, step, batch });
             self.propose(Propose::new(&item, waiter), Credit::unbounded(), room);
+        }
+    }
+
+    /// A step of a schedule is applied, or was not.
+    pub(super) fn schedule_ran(&mut self, key: &ScheduleKey, late_ms: Option<u64>, counts: bool) {
+        self.running.remove(key);
+        match late_ms.filter(|_| counts) {
+            Some(late_ms) => self.metrics.schedules().ran(late_ms),
+            None if counts => self.metrics.schedules().skipped(),
+            None => {}
         }
     }
 

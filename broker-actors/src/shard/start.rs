@@ -4,7 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use grus_consensus::{Fault, Group, GroupConfig, NoPeers, ProposeError, StartError};
+use grus_consensus::{
+    Fault, Group, GroupConfig, NoPeers, NodeId, Peers, ProposeError, StartError, Timings,
+};
 use grus_log::{Disk, Log, LogConfig, OpenError, RealDisk, Recovered, Report};
 use grus_mailbox::{ActorSpec, Dropped, Fatal, FatalReason, Host, HostHandle, Place};
 use grus_protocol::ids::{BrokerId, Durability, ShardId};
@@ -84,6 +86,42 @@ impl ShardSettings {
         let disk_turns = DiskTurns::default();
         Self { shard, broker, folder, log, gather, retention_check_ms, metrics, disk_turns }
     }
+}
+
+/// Who else is in a shard's group, and the way to them.
+#[derive(Debug)]
+pub struct Membership<P> {
+    /// The founding voters with their addresses. Empty when this member waits to be added to a
+    /// group that exists.
+    pub founders: Vec<(NodeId, String)>,
+    /// The way to the others.
+    pub peers: P,
+    /// Timings of elections.
+    pub timings: Timings,
+}
+
+impl Membership<NoPeers> {
+    /// A group of one.
+    fn alone(node: NodeId) -> Self {
+        let founders = vec![(node, String::new())];
+        Self { founders, peers: NoPeers, timings: Timings::ALONE }
+    }
+}
+
+impl<P> Membership<P> {
+    fn is_alone(&self, node: NodeId) -> bool {
+        matches!(&self.founders[..], [(founder, _)] if *founder == node)
+    }
+}
+
+/// A shard as a member of a group of several, with what is given to others on its thread.
+pub struct ShardMember<D: Disk> {
+    /// The shard.
+    pub shard: Shard<D>,
+    /// Its group: messages of the others go to it, and changes of who is in it.
+    pub group: Group<ShardMachine, D>,
+    /// Its log and state.
+    pub ground: Rc<Ground<D>>,
 }
 
 /// Why a shard did not start. Nothing of its folder was changed, but for what recovery cuts.
@@ -196,15 +234,32 @@ pub async fn start_on<D: Disk>(
     settings: ShardSettings,
 ) -> Result<Shard<D>, ShardStartError> {
     let core = places.core.clone();
-    core.run(move || async move { build(disk, &places, settings).await }).await?
+    let alone = Membership::alone(settings.broker.0);
+    let build = move || async move { build(disk, &places, settings, alone).await };
+    core.run(move || async move { build().await.map(|member| member.shard) }).await?
 }
 
-/// Builds everything on the shard's arbiter.
-async fn build<D: Disk>(
+/// Starts a member of a group on the current thread, which must be that of `places.core`. Returns
+/// as soon as it takes part, whoever leads.
+///
+/// # Errors
+/// See [`ShardStartError`].
+pub async fn start_member<D: Disk, P: Peers>(
     disk: D,
     places: &ShardPlaces,
     settings: ShardSettings,
-) -> Result<Shard<D>, ShardStartError> {
+    membership: Membership<P>,
+) -> Result<ShardMember<D>, ShardStartError> {
+    build(disk, places, settings, membership).await
+}
+
+/// Builds everything on the shard's arbiter.
+async fn build<D: Disk, P: Peers>(
+    disk: D,
+    places: &ShardPlaces,
+    settings: ShardSettings,
+    membership: Membership<P>,
+) -> Result<ShardMember<D>, ShardStartError> {
     let (log, recovered) = Log::open(&disk, &settings.folder, settings.log.clone())?;
     let changed = ChangedPorts::default();
     let machine = ShardMachine::new(settings.shard, Rc::clone(&changed));
@@ -224,16 +279,20 @@ async fn build<D: Disk>(
     }
     let links = StorageLinks::default();
     let workers = start_workers(&disk, places, &settings, &ground, &links);
-    match start_group(places, &settings, &ground, &recovered, &workers, &links).await {
+    let started =
+        start_group(places, &settings, membership, &ground, &recovered, &workers, &links).await;
+    match started {
         Err(error) => {
             workers.stop().await;
             let Some(index) = recovered.damaged_to_apply() else { return Err(error) };
             Err(damaged(index, settings.folder, &recovered))
         }
         Ok(group) => {
-            let (actor, handle) = open(places, &settings, group, &ground, &workers, changed);
+            let (actor, handle) =
+                open(places, &settings, group.clone(), &ground, &workers, changed);
             links.set_shard(actor.inbox::<RoomAgain>(1));
-            Ok(Shard { handle, report: recovered.report, actor, workers })
+            let shard = Shard { handle, report: recovered.report, actor, workers };
+            Ok(ShardMember { shard, group, ground })
         }
     }
 }
@@ -271,9 +330,10 @@ fn damaged(index: u64, folder: PathBuf, recovered: &Recovered) -> ShardStartErro
     ShardStartError::Damaged { index, folder, damage: ranges.collect::<Vec<_>>().join("; ") }
 }
 
-async fn start_group<D: Disk>(
+async fn start_group<D: Disk, P: Peers>(
     places: &ShardPlaces,
     settings: &ShardSettings,
+    membership: Membership<P>,
     ground: &Ground<D>,
     recovered: &Recovered,
     workers: &Workers<D>,
@@ -282,9 +342,10 @@ async fn start_group<D: Disk>(
     let process = places.core.process();
     let (clock, fatal) = (process.clock, process.fatal.clone());
     let actor = format!("Consensus shard-{}", settings.shard);
-    let config = GroupConfig::single(
+    let (node, is_alone) = (settings.broker.0, membership.is_alone(settings.broker.0));
+    let alone = GroupConfig::single(
         settings.shard,
-        settings.broker.0,
+        node,
         settings.log.durability,
         Rc::new(move || clock.now()),
         Rc::new(move |fault: &Fault| {
@@ -295,6 +356,8 @@ async fn start_group<D: Disk>(
             fatal.report(Fatal { actor: actor.clone(), reason, detail: fault.to_string() });
         }),
     );
+    let Membership { founders: members, peers, timings } = membership;
+    let config = GroupConfig { members, timings, ..alone };
     let jobs = FlushPort {
         flush: workers.flush.inbox(JOBS_MAX),
         storage: workers.storage.inbox(JOBS_MAX),
@@ -302,10 +365,13 @@ async fn start_group<D: Disk>(
     };
     let started = workers.storage.inbox::<ConsensusStarted>(1);
     let (log, machine) = (Rc::clone(&ground.log), Rc::clone(&ground.machine));
-    let group = Group::start(config, log, recovered, machine, jobs, NoPeers).await?;
+    let group = Group::start(config, log, recovered, machine, jobs, peers).await?;
     links.set_group(group.clone());
     let told = started.try_put(ConsensusStarted);
     assert!(told.is_ok(), "Storage has room for its first message");
+    if !is_alone {
+        return Ok(group); // who leads is found out later, and what is applied meanwhile as well
+    }
     // On a full disk there is no room for a leader's first entry: readers are served meanwhile.
     let is_ready = group.ready_or_full().await?;
     ground.complete.set(is_ready);

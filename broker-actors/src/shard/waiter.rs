@@ -57,7 +57,12 @@ pub(crate) enum Waiter {
         reply: Port<Result<Option<TimestampMs>, QueueError>>,
     },
     /// The shard itself waits for a step of a schedule.
-    ScheduleRun(ScheduleKey),
+    ScheduleRun {
+        /// Which.
+        key: ScheduleKey,
+        /// How late it was proposed, in milliseconds; none if it sends nothing.
+        late_ms: Option<u64>,
+    },
     /// Somebody waits for an item of a group.
     Group {
         /// Gets what it did.
@@ -116,7 +121,14 @@ pub(crate) enum Rest {
     /// Close the topic's queues, then answer.
     Close(TopicId, Port<Result<(), QueueError>>),
     /// A step of the schedule is applied, or was not.
-    ScheduleRan(ScheduleKey),
+    ScheduleRan {
+        /// Which.
+        key: ScheduleKey,
+        /// See [`Waiter::ScheduleRun`].
+        late_ms: Option<u64>,
+        /// Whether it is applied, and was the schedule's next one.
+        counts: bool,
+    },
     /// The retention item is applied, or was not.
     Retained {
         /// Whether the starts have moved.
@@ -178,7 +190,9 @@ impl Waiter {
                 reply.send(result.map(|()| next).map_err(QueueError::from));
                 Rest::Done
             }
-            (Self::ScheduleRun(key), Outcome::ScheduleRun(_)) => Rest::ScheduleRan(key),
+            (Self::ScheduleRun { key, late_ms }, Outcome::ScheduleRun(counts)) => {
+                Rest::ScheduleRan { key, late_ms, counts }
+            }
             (Self::Group { reply }, outcome) => {
                 reply.send(GroupDone::of(outcome));
                 Rest::Done
@@ -201,7 +215,9 @@ impl Waiter {
             Self::Timer { reply } => reply.send(Err(error)),
             Self::Schedule { reply, .. } => reply.send(Err(error)),
             Self::Group { reply } => reply.send(Err(error)),
-            Self::ScheduleRun(key) => return Rest::ScheduleRan(key),
+            Self::ScheduleRun { key, late_ms } => {
+                return Rest::ScheduleRan { key, late_ms, counts: false };
+            }
             Self::Retain => return Rest::Retained { applied: false },
         }
         Rest::Done

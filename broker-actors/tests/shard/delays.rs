@@ -134,6 +134,26 @@ async fn messages_come_when_they_are_due_earliest_first_and_ties_in_send_order()
 }
 
 #[actix::test]
+async fn a_large_batch_that_is_due_leaves_as_a_whole_and_a_backlog_of_them_in_few_entries() {
+    const BATCHES: u64 = 8;
+    const RECORDS: usize = 180;
+    let bench = sim_bench().await;
+    bench.open(topic(1, 1)).await.unwrap();
+    let queue = bench.queue(1, 0);
+    let due = now() + 1_000;
+    let body = [7; 1_000]; // a batch that is nearly all that an entry of these segments may hold
+    for _ in 0..BATCHES {
+        later(&queue, &[&body[..]; RECORDS], &[due]).await;
+    }
+    let before = bench.status().await.applied_index.unwrap();
+    let all = BATCHES * RECORDS as u64;
+    assert_eq!(seen(&queue, all).await.len() as u64, all);
+    let entries = bench.status().await.applied_index.unwrap() - before;
+    assert!(entries <= 4 * BATCHES, "{entries} entries to release {BATCHES} batches");
+    bench.stop().await;
+}
+
+#[actix::test]
 async fn what_is_recalled_never_comes_and_what_came_is_not_recalled() {
     let bench = sim_bench().await;
     bench.open(topic(1, 1)).await.unwrap();

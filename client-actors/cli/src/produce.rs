@@ -55,6 +55,9 @@ struct ReceiptJson<'a> {
     /// By which it is recalled while it waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     handle: Option<String>,
+    /// When it is due, unless that was said with an earlier receipt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    due: Option<String>,
     stored: String,
     durability: String,
     duplicate: bool,
@@ -127,6 +130,8 @@ struct Report {
     queues: Vec<u32>,
     /// The first and the last message that waits for its time.
     scheduled: Option<(RecallHandle, RecallHandle)>,
+    /// The earliest and the latest of their times.
+    due: Option<(TimestampMs, TimestampMs)>,
 }
 
 impl Report {
@@ -142,6 +147,7 @@ impl Report {
             span: None,
             queues: Vec::new(),
             scheduled: None,
+            due: None,
         }
     }
 
@@ -182,6 +188,10 @@ impl Report {
             let first = self.scheduled.take().map_or_else(|| handle.clone(), |(first, _)| first);
             self.scheduled = Some((first, handle.clone()));
         }
+        if let Some(due) = receipt.due {
+            let (first, last) = self.due.unwrap_or((due, due));
+            self.due = Some((first.min(due), last.max(due)));
+        }
         let first = self.span.map_or(offset, |(_, first, _)| first);
         self.span = Some((queue, first, offset));
         if !self.json || !self.heard {
@@ -194,6 +204,7 @@ impl Report {
             queue,
             offset: receipt.scheduled.is_none().then_some(offset),
             handle: receipt.scheduled.as_ref().map(ToString::to_string),
+            due: receipt.due.map(|due| units::rfc3339(due.0)),
             stored: units::rfc3339(receipt.stored.0),
             durability: receipt.durability.to_string(),
             duplicate: receipt.duplicate,
@@ -237,7 +248,12 @@ impl Report {
                     }
                 });
                 let span = span.unwrap_or_default();
-                format!("{messages} to {topic}: queue {queue}, scheduled {span}")
+                let due = self.due.map(|(first, last)| match units::rfc3339(first.0) {
+                    time if first == last => format!(", due at {time}"),
+                    time => format!(", due from {time} to {}", units::rfc3339(last.0)),
+                });
+                let due = due.unwrap_or_default();
+                format!("{messages} to {topic}: queue {queue}, scheduled {span}{due}")
             }
             (Some((queue, first, last)), 1) => {
                 format!("{messages} to {topic}: queue {queue}, offsets {first} to {last}")

@@ -45,7 +45,14 @@ fn refusal(code: ErrorCode) -> Refusal {
 
 fn receipt() -> Stored {
     let (at, durability) = (TimestampMs(0), Durability::Persisted);
-    Stored { base_offset: Offset(0), at, durability, duplicate: false, timer: None }
+    Stored {
+        base_offset: Offset(0),
+        at,
+        durability,
+        duplicate: false,
+        timer: None,
+        delays_from: None,
+    }
 }
 
 fn results(out: Vec<Outcome<u32>>) -> Vec<(u32, Result<(), SendError>)> {

@@ -105,6 +105,7 @@ impl Broker {
             durability: Durability::Persisted,
             duplicate: false,
             timer: None,
+            delays_from: None,
         };
         Reply::Stored(request.token, stored)
     }

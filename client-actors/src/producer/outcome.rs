@@ -18,6 +18,8 @@ pub(crate) struct Stored {
     pub(crate) duplicate: bool,
     /// The first of its records, when they wait for a time.
     pub(crate) timer: Option<Timer>,
+    /// From when their delays count, if that was said.
+    pub(crate) delays_from: Option<TimestampMs>,
 }
 
 impl Stored {

@@ -76,6 +76,7 @@ fn stored(state: &mut State, sending: &Sending) {
         durability: Durability::Persisted,
         duplicate: false,
         timer: None,
+        delays_from: None,
     };
     state.stored(sending.queue, sending.serial, stored);
 }

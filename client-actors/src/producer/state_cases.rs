@@ -69,7 +69,7 @@ fn first(state: &mut State, route: &Route, number: u64) -> Sending {
 fn receipt() -> Stored {
     let (base_offset, at) = (Offset(0), TimestampMs(0));
     let durability = Durability::Persisted;
-    Stored { base_offset, at, durability, duplicate: false, timer: None }
+    Stored { base_offset, at, durability, duplicate: false, timer: None, delays_from: None }
 }
 
 fn refusal(code: ErrorCode) -> Refusal {

@@ -142,6 +142,7 @@ impl World {
                         durability: Durability::Persisted,
                         duplicate: false,
                         timer: None,
+                        delays_from: None,
                     };
                     self.state.stored(queue, serial, stored);
                 }

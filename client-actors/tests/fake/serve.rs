@@ -160,7 +160,15 @@ fn store(state: &mut State, request: &Frame) -> Result<ProduceReply, ErrorReply>
     let durability = topic(state, &asked.topic, asked.topic_id)?.settings.durability;
     let stored = queue(state, &asked.topic, asked.topic_id, asked.queue)?;
     let (base_offset, duplicate) = stored.store(batch, now, term)?;
-    Ok(ProduceReply { base_offset, term, stored: now, durability, duplicate, timer: None })
+    Ok(ProduceReply {
+        base_offset,
+        term,
+        stored: now,
+        durability,
+        duplicate,
+        timer: None,
+        delays_from: None,
+    })
 }
 
 fn list_offsets(state: &mut State, asked: &ListOffsets) -> Result<ListOffsetsReply, ErrorReply> {

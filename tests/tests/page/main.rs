@@ -383,5 +383,16 @@ fn what_is_scheduled_is_shown_as_it_is_and_goes_when_it_is_recalled() {
     assert_eq!(shown[0][6], "first", "the earliest first");
     home.grus(&["delay", "recall", &shown[0][4]]).ok();
     browser.wait_for("two rows, by itself", &format!("{CELLS}.length === 2"), &json!("Scheduled"));
+
+    let night = ["schedule", "create", "later", "night", "--cron", "30 2 * * *", "--body", "x"];
+    home.grus(&night).ok();
+    browser.wait_for("a schedule", &format!("{CELLS}.length === 1"), &json!("Recurring"));
+    let shown = cells(&browser, "Recurring");
+    let (schedule, told) = (&json_of(&broker, "/schedules")["schedules"][0], &shown[0]);
+    assert_eq!((told[0].as_str(), told[3].as_str()), ("night", "30 2 * * * (UTC)"));
+    assert_eq!((schedule["name"].as_str(), told[6].as_str()), (Some("night"), "0"));
+    home.grus(&["schedule", "pause", "later", "night"]).ok();
+    let rests = format!("{CELLS}[0][4] === 'paused'");
+    browser.wait_for("that it rests, by itself", &rests, &json!("Recurring"));
     unharmed(&browser, &[]);
 }

@@ -3,8 +3,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use grus_tests::broker::Home;
+use grus_tests::http::post;
 use rustix::process::Signal;
 
 use crate::start::refusal;
@@ -60,4 +62,62 @@ fn find(folder: &Path, needle: &[u8]) -> (PathBuf, usize) {
         }
     }
     panic!("nothing below {} holds it", folder.display());
+}
+
+/// The log's error that names a scheduled message which cannot be read.
+fn names(handle: &str) -> impl Fn(&str) -> bool {
+    move |line| line.contains("cannot be read") && line.contains(handle)
+}
+
+#[test]
+fn a_damaged_message_that_waits_is_named_and_goes_when_it_is_recalled_or_given_up() {
+    const PATIENCE: Duration = Duration::from_mins(1);
+    let home = Home::new()
+        .with("GRUS__LOG__SEGMENT_BYTES", "1MiB")
+        .with("GRUS__LOG__FIRST_SEGMENT_BYTES", "1MiB");
+    let broker = home.start();
+    create(&home, "t", 1);
+    let mut handles = Vec::new();
+    for (body, delay) in [("needle one", "1h"), ("needle two", "8s"), ("needle three", "8s")] {
+        let sent = home.grus_fed(&["produce", "t", "--delay", delay, "--json"], body.as_bytes());
+        handles.push(sent.ok().json()[0]["handle"].as_str().expect("a handle").to_owned());
+    }
+    // A segment ends behind them, with a checkpoint: they need not be applied again.
+    home.grus_fed(&["produce", "t"], "noise ".repeat(400_000 / 6).as_bytes()).ok();
+    for _ in 0..5 {
+        home.grus_fed(&["produce", "t"], "noise ".repeat(400_000 / 6).as_bytes()).ok();
+    }
+    broker.end(Signal::TERM);
+    for needle in [&b"needle one"[..], b"needle two"] {
+        let (segment, at) = find(&home.data.join("shards"), needle);
+        let mut bytes = fs::read(&segment).expect("a segment");
+        bytes[at] ^= 1;
+        fs::write(&segment, &bytes).expect("a writable segment");
+    }
+
+    let mut broker = home.start();
+    broker.process.wait_for("the name of the damaged one", PATIENCE, names(&handles[1]));
+    let consume = ["consume", "t", "--from", "first", "--max", "7", "--idle-exit", "30s"];
+    let read = home.grus(&consume).ok().text();
+    assert!(read.ends_with("needle three"), "it holds up no other");
+    let listed = home.grus(&["delay", "list", "t", "--count"]).ok().text();
+    assert_eq!(listed.trim(), "2", "the operator decides");
+    let (_, metrics) = broker.get("/metrics");
+    let damaged = |line: &&str| line.starts_with("grus_delay_damaged_batches{");
+    let counts = metrics.lines().filter(damaged).filter_map(|line| line.rsplit(' ').next());
+    assert_eq!(counts.filter(|count| *count == "1").count(), 1, "{metrics}");
+    home.grus(&["delay", "recall", &handles[1]]).ok();
+    broker.end(Signal::TERM);
+
+    // The other one is given up by the flag: at its time the wheel takes it back.
+    let home = home.with("GRUS__LOG__ACCEPT_LOSS", "true").with("GRUS_FAULT_SWITCHES", "1");
+    let mut broker = home.start();
+    let (status, _) = post(home.http, "/fault/clock?ms=3600000").expect("an answer");
+    assert_eq!(status, 202);
+    let is_given_up = |line: &str| line.contains("were given up");
+    broker.process.wait_for("word of what was given up", PATIENCE, is_given_up);
+    let gone = || home.grus(&["delay", "show", &handles[0]]).err.contains("not scheduled");
+    while !gone() {
+        assert!(broker.process.ended().is_none(), "{}", broker.process.log());
+    }
 }

@@ -5,6 +5,7 @@ mod bench;
 mod client;
 mod client_panics;
 mod clients;
+mod clock;
 mod compression;
 mod damage;
 mod delay;

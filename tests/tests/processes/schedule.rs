@@ -5,8 +5,9 @@ use std::time::Duration;
 use grus_client::{
     Cadence, Message, NewSchedule, QueueId, Reader, ReaderConfig, ScheduleId, StartAt,
 };
-use grus_tests::broker::Home;
+use grus_tests::broker::{Broker, Home};
 use grus_tests::random::Random;
+use serde_json::Value;
 
 use crate::create;
 use crate::program::{block_on, connect};
@@ -105,6 +106,7 @@ fn the_tool_makes_lists_and_removes_schedules() {
     let expected = "t/0/leap  0 0 0 29 2 * UTC  0 sent  2028-02-29T00:00:00";
     assert!(leap.starts_with(expected) && leap.contains("2032-02-29T00:00:00"), "{leap}");
     assert!(night.starts_with("t/1/night  30 2 * * * Europe/Berlin  0 sent  "), "{night}");
+    shown_over_http(&broker);
 
     for (words, told) in [
         ("create t x --every 10ms --body x", "out of bounds"),
@@ -136,4 +138,41 @@ fn the_tool_makes_lists_and_removes_schedules() {
     grus("schedule delete t night --queue 1").ok();
     grus("topic delete t").ok();
     assert_eq!(grus("schedule list").ok().text(), "", "gone with their topic");
+}
+
+/// The three schedules of the tool's test, page by page.
+fn shown_over_http(broker: &Broker) {
+    let page = |query: &str| -> Value {
+        let (status, page) = broker.get(&format!("/schedules{query}"));
+        assert_eq!(status, 200, "{page}");
+        serde_json::from_str(&page).expect("JSON")
+    };
+    let all = page("?topic=t&runs=2");
+    let schedules = all["schedules"].as_array().expect("a list");
+    let names: Vec<&str> = schedules.iter().filter_map(|one| one["name"].as_str()).collect();
+    assert_eq!((names, &all["next"]), (vec!["hourly", "leap", "night"], &Value::Null));
+    let [hourly, leap, night] = &schedules[..] else { panic!("{all}") };
+    assert_eq!((&hourly["cron"], &hourly["everyMs"]), (&Value::Null, &3_600_000.into()));
+    assert_eq!((&leap["zone"], leap["next"].as_array().map(Vec::len)), (&"UTC".into(), Some(2)));
+    let told = (&night["queueId"], &night["zone"], &night["madeUpMax"], &night["paused"]);
+    assert_eq!(told, (&1.into(), &"Europe/Berlin".into(), &5.into(), &false.into()));
+    let first = page("?max=2");
+    let next = first["next"].as_str().expect("there is more");
+    let rest = page(&format!("?max=2&after={next}"));
+    assert_eq!(rest["schedules"][0]["name"], "night");
+    assert_eq!(
+        (rest["schedules"].as_array().map(Vec::len), &rest["next"]),
+        (Some(1), &Value::Null)
+    );
+    // A page that would have too many runs worked out is shorter.
+    assert_eq!(page("?runs=100")["schedules"].as_array().map(Vec::len), Some(3));
+    for (query, told) in [("?max=0", "max is"), ("?after=x", "after is"), ("?topic=x", "no topic")]
+    {
+        let (status, answer) = broker.get(&format!("/schedules{query}"));
+        assert!((400..500).contains(&status) && answer.contains(told), "{query}: {answer}");
+    }
+    let (_, metrics) = broker.get("/metrics");
+    assert!(metrics.contains("grus_schedules{") && metrics.contains("grus_schedule_runs_total{"));
+    let counted = |line: &str| line.starts_with("grus_schedules_waiting{") && line.ends_with(" 3");
+    assert_eq!(metrics.lines().filter(|line| counted(line)).count(), 1, "{metrics}");
 }

@@ -1,5 +1,6 @@
 //! The one place that reads clocks. Everybody else is told the time.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use grus_protocol::ids::TimestampMs;
@@ -10,6 +11,19 @@ use rustix::time::ClockId;
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     source: Source,
+    hand: Option<ClockHand>,
+}
+
+/// Moves the wall time of a [`Clock`], as an operator or a time server does. For tests of what
+/// happens then.
+#[derive(Debug, Clone, Copy)]
+pub struct ClockHand(&'static AtomicI64);
+
+impl ClockHand {
+    /// Moves the clock by so many milliseconds: ahead, or back.
+    pub fn move_by(&self, ms: i64) {
+        self.0.fetch_add(ms, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -24,18 +38,39 @@ impl Clock {
     pub fn system() -> Self {
         #[expect(clippy::disallowed_methods, reason = "the one place that reads clocks")]
         let origin = Instant::now();
-        Self { source: Source::System { origin, origin_ns: system_ns(ClockId::Monotonic) } }
+        let source = Source::System { origin, origin_ns: system_ns(ClockId::Monotonic) };
+        Self { source, hand: None }
     }
 
     /// The tokio clock of the current runtime, which tests pause and simulations drive; wall time
     /// begins at `start`.
     #[must_use]
     pub fn simulated(start: TimestampMs) -> Self {
-        Self { source: Source::Simulated { origin: tokio::time::Instant::now(), start } }
+        let source = Source::Simulated { origin: tokio::time::Instant::now(), start };
+        Self { source, hand: None }
+    }
+
+    /// The same clock, whose wall time can be moved. The few bytes that this takes are never given
+    /// back.
+    #[must_use]
+    pub fn with_hand(self) -> Self {
+        Self { hand: Some(ClockHand(Box::leak(Box::default()))), ..self }
+    }
+
+    /// What moves its wall time, if it was made so.
+    #[must_use]
+    pub const fn hand(&self) -> Option<ClockHand> {
+        self.hand
     }
 
     /// Wall time. It may jump, also backwards: never measure with it.
     pub fn now(&self) -> TimestampMs {
+        let now = self.unmoved();
+        let moved_ms = |hand: ClockHand| hand.0.load(Ordering::Relaxed);
+        self.hand.map_or(now, |hand| TimestampMs(now.0.saturating_add_signed(moved_ms(hand))))
+    }
+
+    fn unmoved(&self) -> TimestampMs {
         match self.source {
             Source::System { .. } => {
                 #[expect(clippy::disallowed_methods, reason = "the one place that reads clocks")]
@@ -101,6 +136,18 @@ mod tests {
         tokio::time::advance(Duration::from_millis(250)).await;
         assert_eq!((clock.now(), clock.monotonic_ms()), (TimestampMs(1_250), 250));
         assert_eq!(clock.coarse_ns(), 250_000_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hand_moves_wall_time_alone() {
+        let clock = Clock::simulated(TimestampMs(10_000)).with_hand();
+        let copy = clock;
+        let hand = clock.hand().expect("it has one");
+        hand.move_by(3_600_000);
+        assert_eq!((copy.now(), copy.monotonic_ms()), (TimestampMs(3_610_000), 0));
+        hand.move_by(-3_605_000);
+        assert_eq!((copy.now(), copy.monotonic_ms()), (TimestampMs(5_000), 0));
+        assert!(Clock::simulated(TimestampMs(0)).hand().is_none());
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub mod ticker;
 pub use actix::System;
 
 pub use census::{ActorReport, Census, InboxReport, KindReport};
-pub use clock::Clock;
+pub use clock::{Clock, ClockHand};
 pub use credit::{Credit, Weigh};
 pub use fatal::{FATAL_EXIT_CODE, Fatal, FatalPort, FatalReason};
 pub use host::{ActorSpec, Host, HostHandle, Stopped};

@@ -47,6 +47,7 @@ fn a_reply_is_the_message_or_the_error() {
     let request = FrameHead::request(Opcode::Produce, 77);
     let receipt = ProduceReply {
         timer: None,
+        delays_from: None,
         base_offset: Offset(5),
         term: Term(1),
         stored: TimestampMs(6),

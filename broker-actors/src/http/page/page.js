@@ -1,8 +1,9 @@
 // The page: which view is open, its refreshing, and what is said when the broker is away.
 
 import { Lost, ask, duration, el } from './parts.js';
-import { actors, clients, config, health, queues, scheduled, topics } from './views.js';
+import { actors, clients, config, health, queues, topics } from './views.js';
 import { messages } from './messages.js';
+import { scheduled } from './scheduled.js';
 
 const VIEWS = { queues, topics, messages, scheduled, clients, actors, health, config };
 const REFRESH_MS = 2000;

@@ -1,7 +1,7 @@
 // The views that are a picture of one moment: each has `open`, which builds it, and answers a
 // function that brings it up to date.
 
-import { Table, ago, ask, bytes, duration, el, filterBox, head, moment, number, preview } from './parts.js';
+import { Table, ago, ask, bytes, duration, el, filterBox, head, number } from './parts.js';
 
 /** Most rows that a listing is asked for. */
 const LISTED_MAX = 10_000;
@@ -66,45 +66,6 @@ export function topics(main) {
   const filter = filterBox('Filter by name', (text) => { only = text; show(); });
   main.replaceChildren(head('Topics', el('span', { class: 'note' }, 'with their settings'), filter), table.node);
   return async () => { rows = await ask('/topics'); show(); };
-}
-
-const SCHEDULED_SHOWN = 200;
-
-/** How long until then. */
-const until = (ms) => el('time', { datetime: new Date(ms).toISOString(), title: moment(ms) },
-  ms > Date.now() ? `in ${duration(ms - Date.now())}` : `since ${duration(Date.now() - ms)}`);
-
-export function scheduled(main) {
-  let only = '';
-  let rows = [];
-  const note = el('span', { class: 'note' });
-  const due = el('p', { class: 'note', id: 'due' });
-  const table = new Table({
-    name: 'Scheduled',
-    empty: 'Nothing waits for its time. A message does that is sent so: grus produce reminders --delay 10s',
-    key: (row) => row.handle,
-    columns: [
-      { title: 'Due', kind: '', cell: (row) => moment(row.due) },
-      { title: '', kind: 'minor', cell: (row) => until(row.due) },
-      { title: 'Topic', kind: 'wrap', cell: (row) => row.topic },
-      { title: 'Queue', kind: 'number', cell: (row) => row.queueId },
-      { title: 'Handle', kind: 'mono', cell: (row) => row.handle },
-      { title: 'Keys', kind: 'minor wrap', cell: (row) => (row.message?.keys ?? []).map((key) => key.value).join(', ') },
-      { title: 'Body', kind: 'wrap', cell: (row) => (row.message ? preview(row.message.body) : 'not readable now') },
-    ],
-  });
-  const show = () => table.show(rows.filter((row) => row.topic.toLowerCase().includes(only)));
-  const filter = filterBox('Filter by topic', (text) => { only = text; show(); });
-  main.replaceChildren(head('Scheduled', note, filter), due, table.node);
-  return async () => {
-    const page = await ask('/scheduled', { max: SCHEDULED_SHOWN, body: 200 });
-    rows = page.messages;
-    const rest = page.next ? `, the first ${number(rows.length)} of them here` : '';
-    note.textContent = `${number(page.pending)} wait for their time${rest}`;
-    due.textContent = page.due.filter((bucket) => bucket.messages)
-      .map((bucket) => `${bucket.withinMs === null ? 'later' : bucket.withinMs ? `within ${duration(bucket.withinMs)}` : 'overdue'}: ${number(bucket.messages)}`).join(', ');
-    show();
-  };
 }
 
 export function clients(main) {

@@ -12,18 +12,31 @@ impl RecordBatch {
     /// producer and with the record's own sequence. Copies the record.
     #[must_use]
     pub fn alone(&self, place: u32, record: &Record) -> Self {
-        let content = record.content();
-        let mut bytes = BytesMut::with_capacity(BATCH_HEADER_BYTES + 5 + content.len());
+        self.part(place, std::slice::from_ref(record))
+    }
+
+    /// The same for some records that follow one another, the first being number `place`: a batch
+    /// of them.
+    ///
+    /// # Panics
+    /// Without a record.
+    #[must_use]
+    pub fn part(&self, place: u32, records: &[Record]) -> Self {
+        let first = records.first().expect("a part has a record");
+        let room: usize = records.iter().map(|record| 5 + record.content().len()).sum();
+        let mut bytes = BytesMut::with_capacity(BATCH_HEADER_BYTES + room);
         bytes.put_bytes(0, BATCH_HEADER_BYTES);
-        put_varint(&mut bytes, content.len() as u64);
-        bytes.extend_from_slice(content);
+        for record in records {
+            put_varint(&mut bytes, record.content().len() as u64);
+            bytes.extend_from_slice(record.content());
+        }
         let mut header = BatchHeader {
             length: u32::try_from(bytes.len()).expect("shorter than its batch"),
-            count: 1,
-            born_max: record.born(),
+            count: u32::try_from(records.len()).expect("fewer than its batch has"),
+            born_max: records.iter().map(Record::born).max().expect("one of them"),
             attributes: BatchAttributes::new(self.is_gray(), Compression::None)
-                .with_ttl(record.ttl_ms().is_some()),
-            tag_bloom: record.tag_bloom(),
+                .with_ttl(first.ttl_ms().is_some()),
+            tag_bloom: records.iter().fold(0, |bloom, record| bloom | record.tag_bloom()),
             ..self.header
         };
         if header.producer_id != ProducerId::NONE {

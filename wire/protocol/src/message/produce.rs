@@ -57,5 +57,8 @@ wire_message! {
         /// The batch is scheduled: so its first message is named, the others follow. It has no
         /// offset yet: `base_offset` is 0. nil: it is in its queue.
         pub timer: Option<Timer> = None,
+        /// The batch is scheduled: delays of its records count from here, by the leader's clock.
+        /// nil: it is in its queue, or was there before, when it was counted from another time.
+        pub delays_from: Option<TimestampMs> = None,
     }
 }

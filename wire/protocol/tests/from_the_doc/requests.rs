@@ -32,10 +32,10 @@ fn produce_and_its_receipt() {
     assert_eq!(produce.body, golden("batch.common"));
     let receipt = frame("Produce.reply");
     let mut expected = n(&[1000, 5, BORN + 7, 0]);
-    expected.extend([Bool(true), Nil]);
+    expected.extend([Bool(true), Nil, Nil]);
     assert_eq!((receipt.header, receipt.body), (expected, Vec::new()));
     let mut scheduled = n(&[0, 5, BORN + 7, 0]);
-    scheduled.extend([Bool(false), Array(n(&[70_000, 3]))]);
+    scheduled.extend([Bool(false), Array(n(&[70_000, 3])), Number(BORN + 6)]);
     assert_eq!(frame("Produce.scheduled").header, scheduled);
     assert_eq!(frame("Produce.one_way").flags, 2);
 }

@@ -261,12 +261,14 @@ fn messages(out: &mut Vec<(String, Bytes)>) {
         durability: Durability::Persisted,
         duplicate: true,
         timer: None,
+        delays_from: None,
     };
     pair(out, &produce, &receipt, [&common_batch(), b""]);
     let later = ProduceReply {
         base_offset: Offset(0),
         duplicate: false,
         timer: Some(scheduled::timer()),
+        delays_from: Some(TimestampMs(BORN.0 + 6)),
         ..receipt
     };
     let head = FrameHead::request(Opcode::Produce, 98).reply();

@@ -1,0 +1,247 @@
+//! Members: their disks, which outlive them, and their processes, which may end at any moment.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+use grus_broker::shard::{
+    Ground, Membership, Shard, ShardHandle, ShardMachine, ShardMember, ShardPlaces, ShardRequest,
+    ShardSettings, TopicConfig, start_member,
+};
+use grus_consensus::{Group, NodeId, Timings};
+use grus_log::SimDisk;
+use grus_mailbox::reply::port;
+use grus_mailbox::{Clock, FatalPort, Place, Process};
+use grus_protocol::ids::{BrokerId, Durability, QueueId, ShardId, TimestampMs, TopicId};
+use grus_protocol::names::TopicName;
+use tokio::runtime::Builder;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::{JoinHandle, LocalSet};
+
+use crate::net::Net;
+
+/// Bytes of a segment.
+pub(crate) const SEGMENT_BYTES: u32 = 128 * 1024;
+/// When the world begins.
+const BEGIN: TimestampMs = TimestampMs(1_800_000_000_000);
+
+/// Runs a simulation on paused time.
+pub(crate) fn simulate<T>(simulation: impl Future<Output = T>) -> T {
+    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    LocalSet::new().block_on(&runtime, simulation)
+}
+
+/// A process that runs.
+pub(crate) struct Running {
+    pub(crate) handle: ShardHandle,
+    pub(crate) group: Group<ShardMachine, SimDisk>,
+    pub(crate) ground: Rc<Ground<SimDisk>>,
+    _shard: Shard<SimDisk>,
+}
+
+/// A member.
+pub(crate) struct Member {
+    pub(crate) disk: SimDisk,
+    pub(crate) running: Option<Running>,
+    /// All that the process does; it may be starting still.
+    task: Option<JoinHandle<()>>,
+}
+
+/// All members, and the time they share.
+pub(crate) struct World {
+    pub(crate) clock: Clock,
+    pub(crate) members: BTreeMap<NodeId, Member>,
+    founders: Vec<NodeId>,
+    net: Net,
+}
+
+impl World {
+    /// A world of these founders, none of which runs.
+    pub(crate) fn of(founders: &[NodeId], seed: u64) -> Self {
+        let member = |node: &NodeId| {
+            let disk = SimDisk::new(seed.wrapping_mul(1_000_003) ^ *node);
+            (*node, Member { disk, running: None, task: None })
+        };
+        let members = founders.iter().map(member).collect();
+        let (clock, founders) = (Clock::simulated(BEGIN), founders.to_vec());
+        Self { clock, members, founders, net: Net::default() }
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        self.clock.now().0
+    }
+
+    /// Starts a member on what its disk holds. One alone is ready then. Dropped, it goes on starting until
+    /// it is killed.
+    ///
+    /// # Errors
+    /// Why it does not start.
+    pub(crate) async fn start(&mut self, node: NodeId) -> Result<(), String> {
+        let process = Process::new(self.clock, FatalPort::new(|_| {})); // its power may be off
+        let place = Place::here("here", &process);
+        let places = ShardPlaces {
+            core: place.clone(),
+            flush: place.clone(),
+            reader: place.clone(),
+            finder: place,
+        };
+        let folder = PathBuf::from("/data/0");
+        let mut settings =
+            ShardSettings::new(ShardId(0), BrokerId(node), folder, Durability::Persisted);
+        settings.log.first_segment_bytes = SEGMENT_BYTES;
+        settings.log.segment_bytes = SEGMENT_BYTES;
+        settings.retention_check_ms = 50;
+        let is_founder = self.founders.contains(&node);
+        let founders = self.founders.iter().map(|id| (*id, format!("m{id}")));
+        let membership = Membership {
+            founders: founders.filter(|_| is_founder).collect(),
+            peers: self.net.clone(),
+            timings: if self.founders == [node] { Timings::ALONE } else { Timings::default() },
+        };
+        let (net, disk) = (self.net.clone(), self.members[&node].disk.clone());
+        let (started, outcome) = oneshot::channel();
+        let process = LocalSet::new();
+        process.spawn_local(async move {
+            let mut calls = net.open(node);
+            let member = start_member(disk, &places, settings, membership).await;
+            let group = member.as_ref().ok().map(|member| member.group.clone());
+            let _ = started.send(member.map_err(|error| error.to_string()));
+            let Some(group) = group else { return };
+            while let Some(call) = calls.recv().await {
+                let group = group.clone();
+                tokio::task::spawn_local(async move {
+                    let answer = group.handle(call.message).await;
+                    let _ = call.reply.send(answer); // who asked may be gone
+                });
+            }
+        });
+        let task = tokio::task::spawn_local(process);
+        self.members.get_mut(&node).unwrap().task = Some(task);
+        let outcome = outcome.await;
+        let ShardMember { shard, group, ground } = outcome.map_err(|_| "it panicked")??;
+        let handle = shard.handle().clone();
+        let running = Running { handle, group, ground, _shard: shard };
+        self.members.get_mut(&node).unwrap().running = Some(running);
+        Ok(())
+    }
+
+    /// Ends a process from one moment to the next, its disk keeping what was written.
+    pub(crate) async fn kill(&mut self, node: NodeId) {
+        self.members[&node].disk.kill_process();
+        self.end(node).await;
+    }
+
+    /// Cuts the power, unless it is off: what was not synced is lost, sector by sector. Then it is on
+    /// again.
+    pub(crate) async fn cut_power(&mut self, node: NodeId) {
+        let disk = self.members[&node].disk.clone();
+        disk.cut();
+        self.end(node).await;
+        disk.power_on();
+    }
+
+    async fn end(&mut self, node: NodeId) {
+        self.net.close(node);
+        let member = self.members.get_mut(&node).unwrap();
+        if let Some(task) = member.task.take() {
+            task.abort();
+            let _ = task.await; // it was aborted
+        }
+        member.running = None;
+    }
+
+    pub(crate) fn running(&self, node: NodeId) -> &Running {
+        self.members[&node].running.as_ref().expect("it runs")
+    }
+
+    /// Those that run.
+    pub(crate) fn alive(&self) -> impl Iterator<Item = (NodeId, &Running)> {
+        let running = |(node, member): (&NodeId, _)| {
+            let member: &Member = member;
+            member.running.as_ref().map(|running| (*node, running))
+        };
+        self.members.iter().filter_map(move |(node, member)| running((node, member)))
+    }
+
+    /// The member that leads and is ready.
+    pub(crate) fn leader(&self) -> Option<NodeId> {
+        let ready = self.alive().filter_map(|(node, running)| {
+            let status = running.group.status();
+            (status.ready && !status.lease_left.is_zero()).then_some((status.term, node))
+        });
+        ready.max().map(|(_, node)| node)
+    }
+
+    /// Waits until some member leads.
+    pub(crate) async fn wait_leader(&self) -> NodeId {
+        for _ in 0..6_000 {
+            if let Some(leader) = self.leader() {
+                return leader;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("nobody leads after a minute");
+    }
+
+    /// Adds a member that waits to be taken in.
+    pub(crate) fn add(&mut self, node: NodeId) {
+        let member = Member { disk: SimDisk::new(node), running: None, task: None };
+        assert!(self.members.insert(node, member).is_none());
+    }
+
+    /// Opens topics where `node` leads; those that are there are opened again. False if that could
+    /// not be done.
+    pub(crate) async fn open_topics(&self, node: NodeId, topics: &[TopicConfig]) -> bool {
+        for config in topics {
+            let (reply, answer) = port();
+            let config = config.clone();
+            let request = ShardRequest::OpenTopic { config, reply };
+            let _ = self.running(node).handle.inbox.put(request).await; // the answer says so
+            if !matches!(answer.await, Ok(Ok(_))) {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// Waits until the power of a disk is off. A thread looks for it: a process whose disk answers nothing but
+/// errors may keep this one busy, so that its time stands still.
+pub(crate) async fn power_off(disk: &SimDisk) {
+    struct Watching(Arc<AtomicBool>);
+    impl Drop for Watching {
+        fn drop(&mut self) {
+            self.0.store(true, Relaxed);
+        }
+    }
+    let (is_over, is_off) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()));
+    let watching = Watching(Arc::clone(&is_over));
+    let (disk, notify) = (disk.clone(), Arc::clone(&is_off));
+    thread::spawn(move || {
+        while !disk.is_off() && !is_over.load(Relaxed) {
+            thread::park_timeout(Duration::from_micros(200));
+        }
+        notify.notify_one();
+    });
+    is_off.notified().await;
+    drop(watching);
+}
+
+/// A topic of one queue that keeps so many bytes; 0: all.
+pub(crate) fn topic(topic: u64, retention_bytes: u64) -> TopicConfig {
+    TopicConfig {
+        topic: TopicId(topic),
+        name: TopicName::try_from(format!("topic-{topic}").as_str()).unwrap(),
+        queues: vec![QueueId(0)],
+        durability: Durability::Persisted,
+        retention_ms: 0,
+        retention_bytes,
+        kind: 0,
+        dedup_window_ms: 0,
+    }
+}
