@@ -49,6 +49,7 @@ mod error;
 mod faults;
 mod find;
 mod follow;
+mod groups;
 mod guard;
 mod hooks;
 mod interceptor;
@@ -86,6 +87,7 @@ pub use deliver::{DeliverTo, Delivery, DeliveryHandle, ReadFailed};
 pub use describe::{QueueContents, QueueState, TopicDescription};
 pub use error::{ClientError, ReadError, Refusal, SendError};
 pub use find::{FindError, FoundMessage, FoundMessages, SentBy};
+pub use groups::{DeadLetterMessage, DeadLettersPage};
 pub use grus_protocol as protocol;
 pub use grus_protocol::batch::Compression;
 pub use grus_protocol::message::{

@@ -9,7 +9,10 @@ use grus_client::{Compression, ReadMode};
 use grus_protocol::ids::MessageId;
 
 use crate::bench::BenchCommand;
+use crate::consume_group::{AckArg, ModelArg};
 use crate::delay::DelayCommand;
+use crate::dlq::DlqCommand;
+use crate::group::GroupCommand;
 use crate::schedule::ScheduleCommand;
 use crate::units;
 
@@ -68,6 +71,12 @@ pub enum Command {
     Produce(ProduceArgs),
     /// Print messages, one a line
     Consume(ConsumeArgs),
+    /// List, describe, reset or delete consumer groups
+    #[command(subcommand)]
+    Group(GroupCommand),
+    /// List, show, send back, export or remove a group's dead letters
+    #[command(subcommand)]
+    Dlq(DlqCommand),
     /// Find single messages by id, key, offset or time
     #[command(subcommand)]
     Message(MessageCommand),
@@ -224,11 +233,24 @@ pub struct ProduceArgs {
 /// `grus consume`
 #[derive(Debug, Args)]
 pub struct ConsumeArgs {
-    /// Topic
+    /// Topic; with --group also a pattern, as in `orders.*`
     pub topic: String,
-    /// Where to begin: first, last, offset:N or time:RFC3339
-    #[arg(long, value_parser = from, default_value = "last", value_name = "WHERE")]
-    pub from: From,
+    /// As a member of this group: its members share the messages, and each answers for its own
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["queue", "mode"])]
+    pub group: Option<String>,
+    /// Of the group's messages, only those with one of these tags: `a || b`
+    #[arg(long, value_name = "TAGS", requires = "group")]
+    pub tags: Option<String>,
+    /// When a group's message counts as handled
+    #[arg(long, value_enum, requires = "group", default_value_t = AckArg::After)]
+    pub ack: AckArg,
+    /// How a new group shares its messages [default: cluster]
+    #[arg(long, value_enum, requires = "group")]
+    pub model: Option<ModelArg>,
+    /// Where to begin: first, last, offset:N or time:RFC3339 [default: last]; a group goes on where
+    /// it was, and begins at the first message
+    #[arg(long, value_parser = from, value_name = "WHERE")]
+    pub from: Option<From>,
     /// This queue alone [default: all]
     #[arg(long, value_name = "N")]
     pub queue: Option<u32>,
@@ -341,7 +363,7 @@ pub enum From {
     Time(u64),
 }
 
-fn from(text: &str) -> Result<From, String> {
+pub(crate) fn from(text: &str) -> Result<From, String> {
     match text.split_once(':') {
         None if text == "first" => Ok(From::First),
         None if text == "last" => Ok(From::Last),
@@ -386,7 +408,7 @@ mod tests {
     #[test]
     fn a_reader_begins_where_it_is_told() {
         let begins = |text: &str| match parse(&format!("grus consume t --from {text}")) {
-            Ok(Cli { command: Command::Consume(args), .. }) => Ok(args.from),
+            Ok(Cli { command: Command::Consume(args), .. }) => Ok(args.from.expect("given")),
             Ok(_) => unreachable!("consume parses as consume"),
             Err(error) => Err(error.to_string()),
         };
@@ -453,5 +475,11 @@ mod tests {
         assert!(parse("grus schedule create t a --cron @daily --missed some --body x").is_err());
         assert!(parse("grus schedule pause t ../x").is_err());
         assert!(parse("grus bench produce t --rate 0").is_err());
+        assert!(parse("grus consume t --group g --ack manual --tags a").is_ok());
+        assert!(parse("grus consume t --tags a").is_err());
+        assert!(parse("grus consume t --group g --queue 1").is_err());
+        assert!(parse("grus group reset g --topic t --to first").is_ok());
+        assert!(parse("grus dlq purge g").is_err());
+        assert!(parse("grus dlq redrive g 0/1 2/3").is_ok());
     }
 }

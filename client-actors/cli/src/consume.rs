@@ -14,13 +14,16 @@ use crate::args::{Common, ConsumeArgs, From};
 use crate::failure::Failure;
 use crate::message::Read;
 use crate::output::Output;
-use crate::session;
+use crate::{consume_group, session};
 
 /// Runs the command.
 ///
 /// # Errors
 /// Told: no broker, no such topic or queue, an offset that is not there.
 pub async fn run(common: &Common, args: &ConsumeArgs) -> Result<(), Failure> {
+    if let Some(group) = &args.group {
+        return consume_group::run(common, args, group).await;
+    }
     session::show_warnings();
     let patient = args.idle_exit.is_none() && common.timeout.is_none();
     let wait_max = (!patient).then(|| common.timeout());
@@ -65,7 +68,7 @@ async fn print(
     Ok(())
 }
 
-async fn idle(limit: Option<Duration>) {
+pub(crate) async fn idle(limit: Option<Duration>) {
     match limit {
         Some(limit) => tokio::time::sleep(limit).await,
         None => pending().await,
@@ -73,7 +76,7 @@ async fn idle(limit: Option<Duration>) {
 }
 
 /// Returns when the reader of standard output has left; never, when it is a file.
-async fn output_closed() {
+pub(crate) async fn output_closed() {
     if watch_output().await.is_err() {
         pending::<()>().await; // a file is never closed from the other side
     }
@@ -92,10 +95,10 @@ async fn reader(client: &Client, args: &ConsumeArgs) -> Result<Reader, Failure> 
     // Created here too, where the broker allows it: a reader may come before the first sender.
     client.queue_count(&args.topic).await.map_err(|error| failed(&error))?;
     let start = match args.from {
-        From::First => StartAt::First,
-        From::Last => StartAt::Last,
-        From::Offset(offset) => StartAt::Offset(Offset(offset)),
-        From::Time(ms) => StartAt::Time(TimestampMs(ms)),
+        Some(From::First) => StartAt::First,
+        Some(From::Last) | None => StartAt::Last,
+        Some(From::Offset(offset)) => StartAt::Offset(Offset(offset)),
+        Some(From::Time(ms)) => StartAt::Time(TimestampMs(ms)),
     };
     let mut config = ReaderConfig::new(&args.topic, start).map_err(|error| failed(&error))?;
     config.mode = args.mode.mode();
@@ -106,7 +109,7 @@ async fn reader(client: &Client, args: &ConsumeArgs) -> Result<Reader, Failure> 
     client.reader(config).map_err(|error| failed(&error))
 }
 
-fn read(message: &Delivered) -> Read<'_> {
+pub(crate) fn read(message: &Delivered) -> Read<'_> {
     Read {
         topic: message.topic.as_str(),
         queue: message.queue.0,

@@ -2,15 +2,19 @@
 //!
 //! * [`args`] is what may be written on the command line; [`failure`] how a command fails.
 //! * [`lines`], [`message`], [`message_text`] and [`units`] are logic: plain values, no I/O.
-//! * [`daemon`], [`topic`], [`produce`], [`consume`], [`delay`], [`schedule`], [`message_show`], [`client_list`] and [`quickstart`] are the commands.
+//! * [`daemon`], [`topic`], [`produce`], [`consume`], [`consume_group`], [`group`],
+//!   [`dlq`], [`delay`], [`schedule`], [`message_show`], [`client_list`] and [`quickstart`] are the commands.
 
 pub mod args;
 pub mod bench;
 pub mod client_list;
 pub mod consume;
+pub mod consume_group;
 pub mod daemon;
 pub mod delay;
+pub mod dlq;
 pub mod failure;
+pub mod group;
 pub mod input;
 pub mod lines;
 pub mod message;
@@ -61,6 +65,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Topic(command) => session::block_on(topic::run(&common, &command)),
         Command::Produce(args) => session::block_on(produce::run(&common, &args)),
         Command::Consume(args) => session::block_on(consume::run(&common, &args)),
+        Command::Group(command) => session::block_on(group::run(&common, &command)),
+        Command::Dlq(command) => session::block_on(dlq::run(&common, &command)),
         Command::Delay(command) => session::block_on(delay::run(&common, &command)),
         Command::Schedule(command) => session::block_on(schedule::run(&common, &command)),
         Command::Message(MessageCommand::Show(args)) => {

@@ -1,0 +1,343 @@
+//! Looking after consumer groups: listing, describing, moving, removing them, and their dead letters.
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use grus_protocol::batch::Record;
+use grus_protocol::ids::BrokerAddress;
+use grus_protocol::message::{
+    DEAD_LETTERS_PAGE_DEFAULT, DEAD_LETTERS_PAGE_MAX, DeadLetter, DeadLetterPlace, DeleteGroup,
+    DescribeGroup, DescribeGroupReply, GroupProgress, GroupSummary, ListDeadLetters, ListGroups,
+    OffsetRange, PurgeDeadLetters, QueueProgress, RedriveDeadLetters, ResetGroup, ResetGroupReply,
+    SubscribeAt,
+};
+use grus_protocol::{GroupId, GroupName, QueueId, Term, TopicName};
+
+use crate::client::Client;
+use crate::config::StartAt;
+use crate::error::ClientError;
+use crate::find::{read, take};
+
+/// A dead letter of a group.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct DeadLetterMessage {
+    /// Where it is, where it came from, and why.
+    pub letter: DeadLetter,
+    /// The message itself; `None`: it was not asked for, or cannot be read now.
+    pub record: Option<Record>,
+}
+
+impl DeadLetterMessage {
+    fn place(&self) -> DeadLetterPlace {
+        DeadLetterPlace { queue: self.letter.queue, offset: self.letter.offset }
+    }
+}
+
+/// A page of dead letters.
+#[derive(Debug, Clone, Default)]
+pub struct DeadLettersPage {
+    /// By queue of the dead-letter topic, and offset.
+    pub letters: Vec<DeadLetterMessage>,
+    /// Behind which place the next page begins; `None`: this was the last one.
+    pub next: Option<DeadLetterPlace>,
+}
+
+impl DeadLettersPage {
+    /// Puts the pages of several brokers together: as far as all of them have told, and at most
+    /// `messages_max`.
+    fn of_all(pages: Vec<Self>, messages_max: usize) -> Self {
+        let told = pages.iter().filter_map(|page| page.next).min();
+        let mut letters: Vec<_> = pages.into_iter().flat_map(|page| page.letters).collect();
+        letters.sort_by_key(DeadLetterMessage::place);
+        if let Some(told) = told {
+            letters.retain(|one| one.place() <= told);
+        }
+        let is_cut = letters.len() > messages_max;
+        letters.truncate(messages_max);
+        let last = letters.last().map(DeadLetterMessage::place);
+        Self { next: if is_cut { last } else { told }, letters }
+    }
+}
+
+impl Client {
+    /// Lists the consumer groups of all brokers, by name.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`], [`ClientError::Timeout`], [`ClientError::Closed`].
+    pub async fn list_groups(&self) -> Result<Vec<GroupSummary>, ClientError> {
+        let brokers = self.brokers().await?;
+        let asked = join_all(brokers.iter().map(|broker| self.list_groups_of(broker))).await;
+        let mut groups = Vec::new();
+        for listed in asked {
+            groups.extend(listed?);
+        }
+        groups.sort_by(|one: &GroupSummary, other| one.group.cmp(&other.group));
+        Ok(groups)
+    }
+
+    async fn list_groups_of(
+        &self,
+        broker: &BrokerAddress,
+    ) -> Result<Vec<GroupSummary>, ClientError> {
+        let limit = self.core.config.request_timeout;
+        let mut groups: Vec<GroupSummary> = Vec::new();
+        loop {
+            let after = groups.last().map(|last| last.group.clone());
+            let page = self.ask_broker(broker, &ListGroups { after, groups_max: 0 }, limit).await?;
+            let is_last = !page.more || page.groups.is_empty();
+            groups.extend(page.groups);
+            if is_last {
+                return Ok(groups);
+            }
+        }
+    }
+
+    /// The members of a group, and whose which queue is.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with `UnknownGroup` or `UnknownTopic` when there is no such group;
+    /// [`ClientError::Timeout`], [`ClientError::Closed`].
+    pub async fn describe_group(
+        &self,
+        group: &GroupName,
+    ) -> Result<DescribeGroupReply, ClientError> {
+        let make = |_| DescribeGroup { group: group.clone() };
+        let coordinator = group.dead_letters();
+        Ok(self.ask_leader_with(&coordinator, QueueId(0), make, Bytes::new()).await?.0)
+    }
+
+    /// How far a group has come in each queue that it has ever had, by topic and queue.
+    ///
+    /// # Errors
+    /// As [`Client::describe_group`].
+    pub async fn group_progress(
+        &self,
+        group: &GroupName,
+    ) -> Result<Vec<QueueProgress>, ClientError> {
+        let ask = |broker| self.group_progress_of(broker, group);
+        let told = self.at_each_leader(None, None, ask).await?;
+        let mut queues: Vec<_> = told.into_iter().flatten().collect();
+        queues.sort_by(|one, other| (&one.topic, one.queue).cmp(&(&other.topic, other.queue)));
+        Ok(queues)
+    }
+
+    async fn group_progress_of(
+        &self,
+        broker: BrokerAddress,
+        group: &GroupName,
+    ) -> Result<Vec<QueueProgress>, ClientError> {
+        let limit = self.core.config.request_timeout;
+        let (mut queues, mut after) = (Vec::new(), None);
+        loop {
+            let (group, group_id) = (group.clone(), GroupId::UNKNOWN);
+            let ask = GroupProgress { group, group_id, after, queues_max: 0 };
+            let page = self.ask_broker(&broker, &ask, limit).await?;
+            queues.extend(page.queues);
+            match page.next {
+                None => return Ok(queues),
+                next if next <= after => {
+                    let text = "the next page does not come behind the one before".to_owned();
+                    return Err(ClientError::BadReply(text));
+                }
+                next => after = next,
+            }
+        }
+    }
+
+    /// Moves a group's progress in one queue, or in all queues of a topic, also while it runs; the
+    /// first offsets that are to be handled now.
+    ///
+    /// # Errors
+    /// As [`Client::describe_group`]; of several queues some may have been moved.
+    pub async fn reset_group(
+        &self,
+        group: &GroupName,
+        topic: &TopicName,
+        queue: Option<QueueId>,
+        start: StartAt,
+    ) -> Result<Vec<(QueueId, ResetGroupReply)>, ClientError> {
+        let queues = match queue {
+            Some(queue) => vec![queue],
+            None => self.queues_of(topic).await?,
+        };
+        let at = match start {
+            StartAt::First => SubscribeAt::First,
+            StartAt::Last => SubscribeAt::Last,
+            StartAt::Offset(offset) => SubscribeAt::Offset(offset, Term::UNKNOWN),
+            StartAt::Time(time) => SubscribeAt::Time(time),
+        };
+        let reset = queues.into_iter().map(async |queue| {
+            let make = |topic_id| {
+                let (group, group_id) = (group.clone(), GroupId::UNKNOWN);
+                ResetGroup { group, group_id, topic: topic.clone(), topic_id, queue, at }
+            };
+            let reply = self.ask_leader_with(topic, queue, make, Bytes::new()).await?.0;
+            Ok((queue, reply))
+        });
+        join_all(reset).await.into_iter().collect()
+    }
+
+    async fn queues_of(&self, topic: &TopicName) -> Result<Vec<QueueId>, ClientError> {
+        let found = self.routes_of(topic).await?.1.map_err(ClientError::Refused)?;
+        Ok(found.queues.iter().map(|route| route.queue).collect())
+    }
+
+    /// Removes a group that has no members: its progress, and its dead letters.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with `GroupNotEmpty`; as [`Client::describe_group`].
+    pub async fn delete_group(&self, group: &GroupName) -> Result<(), ClientError> {
+        // By its incarnation: a repetition must not remove one that was made since.
+        let make = |topic: grus_protocol::TopicId| DeleteGroup {
+            group: group.clone(),
+            group_id: GroupId::of(topic),
+        };
+        let coordinator = group.dead_letters();
+        self.ask_leader_with(&coordinator, QueueId(0), make, Bytes::new()).await.map(|_| ())
+    }
+
+    /// A page of a group's dead letters, without those that were sent back or removed: behind the
+    /// place `after`, `messages_max` at most (0: 100).
+    ///
+    /// # Errors
+    /// As [`Client::describe_group`].
+    pub async fn list_dead_letters(
+        &self,
+        group: &GroupName,
+        after: Option<DeadLetterPlace>,
+        messages_max: u32,
+        with_bodies: bool,
+    ) -> Result<DeadLettersPage, ClientError> {
+        let messages_max = match messages_max {
+            0 => DEAD_LETTERS_PAGE_DEFAULT,
+            some => some.min(DEAD_LETTERS_PAGE_MAX),
+        };
+        let (name, group_id) = (group.clone(), GroupId::UNKNOWN);
+        let request = ListDeadLetters { group: name, group_id, after, messages_max, with_bodies };
+        let list = async |broker: BrokerAddress| {
+            let (reply, mut body) = self.ask_with_body(Some(&broker), &request).await?;
+            let letters = reply.letters.into_iter().map(|letter| message(letter, &mut body));
+            let letters = letters.collect::<Result<_, _>>()?;
+            Ok(DeadLettersPage { letters, next: reply.next })
+        };
+        let brokers = self.brokers_that_lead(Some(&group.dead_letters()), None).await?;
+        let pages: Result<Vec<_>, ClientError> =
+            join_all(brokers.into_iter().map(list)).await.into_iter().collect();
+        Ok(DeadLettersPage::of_all(pages?, messages_max as usize))
+    }
+
+    /// Sends dead letters of one queue of the dead-letter topic (all of them, where no offsets are
+    /// named) back to the queues that they came from, each once; how many. An attempt that failed
+    /// may be repeated: what went back already does not go back again.
+    ///
+    /// # Errors
+    /// As [`Client::describe_group`]; some may have gone back.
+    pub async fn redrive_dead_letters(
+        &self,
+        group: &GroupName,
+        queue: QueueId,
+        offsets: &[OffsetRange],
+    ) -> Result<u64, ClientError> {
+        let (mut wanted, mut redriven) = (offsets.to_vec(), 0);
+        loop {
+            let make = |topic| RedriveDeadLetters {
+                group: group.clone(),
+                group_id: GroupId::of(topic),
+                queue,
+                offsets: wanted.clone(),
+                messages_max: 0,
+            };
+            let letters = group.dead_letters();
+            let reply = self.ask_leader_with(&letters, queue, make, Bytes::new()).await?.0;
+            redriven += reply.redriven;
+            let Some(next) = reply.next else { return Ok(redriven) };
+            if !offsets.is_empty() {
+                wanted.retain(|range| range.to > next);
+                for range in &mut wanted {
+                    range.from = range.from.max(next);
+                }
+            }
+        }
+    }
+
+    /// Removes dead letters of one queue of the dead-letter topic (all of them, where no offsets
+    /// are named); how many.
+    ///
+    /// # Errors
+    /// As [`Client::describe_group`].
+    pub async fn purge_dead_letters(
+        &self,
+        group: &GroupName,
+        queue: QueueId,
+        offsets: &[OffsetRange],
+    ) -> Result<u64, ClientError> {
+        let make = |topic| PurgeDeadLetters {
+            group: group.clone(),
+            group_id: GroupId::of(topic),
+            queue,
+            offsets: offsets.to_vec(),
+        };
+        let letters = group.dead_letters();
+        Ok(self.ask_leader_with(&letters, queue, make, Bytes::new()).await?.0.purged)
+    }
+
+    /// The queues of a group's dead-letter topic.
+    ///
+    /// # Errors
+    /// As [`Client::describe_group`].
+    pub async fn dead_letter_queues(&self, group: &GroupName) -> Result<Vec<QueueId>, ClientError> {
+        self.queues_of(&group.dead_letters()).await
+    }
+}
+
+fn message(letter: DeadLetter, body: &mut Bytes) -> Result<DeadLetterMessage, ClientError> {
+    let record = match letter.length {
+        0 => None,
+        some => Some(read(take(body, some)?)?.1),
+    };
+    Ok(DeadLetterMessage { letter, record })
+}
+
+#[cfg(test)]
+mod tests {
+    use grus_protocol::{Offset, TimestampMs};
+
+    use super::*;
+
+    fn place(queue: u32, offset: u64) -> DeadLetterPlace {
+        DeadLetterPlace { queue: QueueId(queue), offset: Offset(offset) }
+    }
+
+    fn page(places: &[(u32, u64)], next: Option<DeadLetterPlace>) -> DeadLettersPage {
+        let one = |(queue, offset): &(u32, u64)| DeadLetterMessage {
+            letter: DeadLetter {
+                queue: QueueId(*queue),
+                offset: Offset(*offset),
+                stored: TimestampMs(1),
+                origin_topic: TopicName::try_from("t").unwrap(),
+                origin_queue: QueueId(0),
+                origin_offset: Offset(0),
+                reason: String::new(),
+                deliveries: 1,
+                length: 0,
+            },
+            record: None,
+        };
+        DeadLettersPage { letters: places.iter().map(one).collect(), next }
+    }
+
+    #[test]
+    fn pages_of_several_brokers_are_one_and_nothing_is_passed_over() {
+        let of = |pages: &[DeadLettersPage], max| {
+            let all = DeadLettersPage::of_all(pages.to_vec(), max);
+            (all.letters.iter().map(DeadLetterMessage::place).collect::<Vec<_>>(), all.next)
+        };
+        let (one, other) = (page(&[(0, 5), (2, 1)], None), page(&[(1, 3)], None));
+        let all = vec![place(0, 5), place(1, 3), place(2, 1)];
+        assert_eq!(of(&[one.clone(), other.clone()], 9), (all.clone(), None));
+        assert_eq!(of(&[one.clone(), other], 2), (all[..2].to_vec(), Some(place(1, 3))));
+        // The second has told up to 1/3 only: 2/1 is left for the next page.
+        let partly = page(&[(1, 3)], Some(place(1, 3)));
+        assert_eq!(of(&[one, partly], 9), (all[..2].to_vec(), Some(place(1, 3))));
+    }
+}
