@@ -51,8 +51,8 @@ pub use group_messages::{
 };
 pub use messages::{
     ASKS_MAX, At, FETCH_BYTES_MAX, FETCH_WAIT_MS_MAX, FETCHES_MAX, Fetch, Fetched, FetchedBatch,
-    ListedOffset, OVERLOADED_RETRY_MS, PRODUCE_BYTES_MAX, Produce, QueueAsk, QueueHandle,
-    QueueStatus, Receipt, SUBSCRIPTION_ASKS_MAX, SubscriptionAsk,
+    ListedOffset, OVERLOADED_RETRY_MS, PARKED_MAX, PRODUCE_BYTES_MAX, Produce, QueueAsk,
+    QueueHandle, QueueStatus, Receipt, SUBSCRIPTION_ASKS_MAX, SubscriptionAsk,
 };
 pub use subscriber::{PushTurn, Subscriber};
 pub use subscription::{Account, SUBSCRIPTIONS_MAX, SubscriptionKey};
@@ -178,7 +178,7 @@ const GROUP_PROPOSED_MAX: u32 = 1 << 20;
 impl<D: Disk> TopicQueue<D> {
     pub(crate) fn new(parts: Rc<TopicQueueParts<D>>) -> Self {
         parts.waiting.borrow_mut().remove(&parts.key);
-        let parking = Parking::new(FETCHES_MAX as usize);
+        let parking = Parking::new(PARKED_MAX as usize);
         let subscriptions = Subscriptions::new(SUBSCRIPTIONS_MAX);
         let (groups, wakes_at) = (BTreeMap::new(), None);
         Self { parts, parking, subscriptions, groups, wakes_at, own: None }
@@ -212,12 +212,16 @@ impl<D: Disk> TopicQueue<D> {
             Ok(Look::AtEnd(bounds)) if deadline_ms <= now_ms => {
                 asked.fetch.reply.send(Ok(fetched(bounds, Vec::new())));
             }
-            Ok(Look::AtEnd(_)) => {
-                if let Err(asked) = self.parking.park(deadline_ms, asked) {
+            Ok(Look::AtEnd(bounds)) => match self.parking.park(now_ms, deadline_ms, asked) {
+                Ok(None) => {}
+                Ok(Some(longest)) => {
+                    longest.fetch.reply.send(Ok(fetched(bounds, Vec::new())));
+                }
+                Err(asked) => {
                     let error = QueueError::Overloaded { retry_after_ms: OVERLOADED_RETRY_MS };
                     asked.fetch.reply.send(Err(error));
                 }
-            }
+            },
         }
     }
 

@@ -67,14 +67,16 @@ pub use flushes::{Flushed, UNSENT_MAX, Unsent};
 pub(crate) use lane::IN_FLIGHT_BATCHES_MAX;
 pub(crate) use parts::{Ids, Load};
 
+use identities::Source;
 use lane::Identity;
 use outcome::Stored;
 use parts::{Ended, Member, Need, Sending};
 use state::ProducerState;
 
 const TICK: Duration = Duration::from_millis(20);
-/// Capacity of inboxes that take the answer to one question at a time.
-const ANSWERS_FEW: u32 = 16;
+/// Capacity of inboxes that take the answer to one question at a time, of the router or of each
+/// broker.
+const ANSWERS_FEW: u32 = 1 << 16;
 
 /// Where the outcome of what was sent goes, once.
 #[derive(Debug)]
@@ -132,7 +134,7 @@ impl Weigh for Answered {}
 /// The answer to a request for an identity.
 #[derive(Debug)]
 pub(crate) struct IdentityAnswered {
-    source: Option<LinkId>,
+    source: Source,
     /// Of the question: an earlier one's answer is shut out by the one asked for after it.
     number: u64,
     answer: Result<Frame, Dropped>,
@@ -149,7 +151,7 @@ pub(crate) struct ProducerActor {
     own: Option<OwnInboxes>,
     /// The number of the last question for an identity, of whichever life, and that of each source.
     identity_asks: u64,
-    identity_asked: HashMap<Option<LinkId>, u64>,
+    identity_asked: HashMap<Source, u64>,
     is_stopping: bool,
 }
 
@@ -270,7 +272,7 @@ impl ProducerActor {
                     self.state.route(Err(unavailable("client is busy or closed")), now_ms);
                 }
             }
-            Need::Identity(source) => {
+            Need::Identity { source, over } => {
                 let to = own.identities.clone();
                 self.identity_asks += 1;
                 let number = self.identity_asks;
@@ -280,7 +282,7 @@ impl ProducerActor {
                 });
                 let frame = encode(&InitProducer { name: self.config.name.clone() }, 0);
                 // A port that is dropped answers, too.
-                match source.map(|link| self.links.get(&link)) {
+                match over.map(|link| self.links.get(&link)) {
                     None => {
                         let ask = Ask { to: None, frame, deadline_ms, answer };
                         drop(self.router.ask.try_put(ask));
@@ -461,6 +463,7 @@ impl Receive<LinkChanged> for ProducerActor {
             LinkState::Up { session, hello } => {
                 link.session = Some(session);
                 self.state.set_limits(change.link, hello.batch_limits());
+                self.state.leads_to(change.link, hello.broker_id);
                 self.state.link_up(change.link);
             }
             LinkState::Down { .. } => {

@@ -16,8 +16,9 @@
 //!   hears that they are gone and asks for the way again.
 //!
 //! A broker that the bootstrap link has reached is used through that link, whatever address it
-//! announces; others get a link of their own when a route first leads to them, or when nobody else
-//! can be reached. The bootstrap link may lead to a registry, which serves all that is about topics.
+//! announces, until it announces another one while that link is lost; others get a link of their
+//! own when a route first leads to them, or when nobody else can be reached. The bootstrap link may
+//! lead to a registry, which serves all that is about topics.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -93,6 +94,8 @@ pub(crate) struct Router {
     awaiting: Vec<(Await, Credit)>,
     /// The link that was opened to a broker's address.
     addresses: HashMap<BrokerId, (LinkId, String)>,
+    /// What the broker at the bootstrap link announced, as was told first since that was opened.
+    announced: Option<String>,
     watching: Watching,
     /// All brokers, as they were last told.
     brokers: Vec<BrokerAddress>,
@@ -118,6 +121,7 @@ impl Router {
             waiting: VecDeque::new(),
             awaiting: Vec::new(),
             addresses: HashMap::new(),
+            announced: None,
             watching: Watching::default(),
             brokers: Vec::new(),
             own: None,
@@ -206,21 +210,23 @@ impl Router {
         brokers: &[BrokerAddress],
         room: &Room<'_, Self>,
     ) -> Option<LinkId> {
-        // What the bootstrap link has reached is used through it, also while it connects again.
-        let leads = |link: &&OwnLink| {
-            let is_kept = link.session.is_some() || link.door.id == self.bootstrap;
-            link.broker == Some(broker) && is_kept
-        };
-        if let Some(link) = self.links.iter().find(leads) {
-            return Some(link.door.id);
+        let address = brokers.iter().find(|address| address.id == broker).map(text_of);
+        let leads = |link: &&OwnLink| link.broker == Some(broker);
+        if let Some(link) = self.links.iter().filter(leads).find(|link| link.session.is_some()) {
+            let id = link.door.id;
+            if id == self.bootstrap {
+                self.announced = self.announced.take().or(address);
+            }
+            return Some(id);
         }
-        let address = brokers.iter().find(|address| address.id == broker)?;
-        let host = if address.host.contains(':') {
-            format!("[{}]", address.host)
-        } else {
-            address.host.clone()
-        };
-        let address = format!("{host}:{}", address.port);
+        // What the bootstrap link has reached is used through it, also while it connects again; but
+        // not once the broker has come back elsewhere.
+        let has_moved = self.announced.is_some() && address.is_some() && self.announced != address;
+        let bootstrap = self.links.first().filter(leads).filter(|_| !has_moved);
+        if let Some(bootstrap) = bootstrap {
+            return Some(bootstrap.door.id);
+        }
+        let address = address?;
         if let Some((link, known)) = self.addresses.get(&broker) {
             if *known == address {
                 return Some(*link);
@@ -274,6 +280,12 @@ impl Router {
         let doors = doors.filter(|door| used.contains(&door.id)).cloned().collect();
         Ok((Route { topic_id: found.id, links }, doors))
     }
+}
+
+/// Where a broker says it is, as it is connected to.
+fn text_of(address: &BrokerAddress) -> String {
+    let BrokerAddress { host, port, .. } = address;
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// Whether a request is served by brokers alone, not by a registry.
@@ -418,6 +430,7 @@ impl Receive<MetadataAnswered> for Router {
 
 impl Receive<LinkChanged> for Router {
     fn receive(&mut self, change: LinkChanged, _: Credit, room: &mut Room<'_, Self>) {
+        let is_bootstrap = change.link == self.bootstrap;
         // One of a router before this one may still speak.
         let Some(link) = self.link(change.link) else { return };
         match change.state {
@@ -426,6 +439,7 @@ impl Receive<LinkChanged> for Router {
                 link.broker = Some(hello.broker_id);
                 link.tells_routes = hello.features & features::WATCH_ROUTES != 0;
                 self.hello = Some(Arc::clone(&hello));
+                self.announced = self.announced.take().filter(|_| !is_bootstrap);
                 for (wait, _) in self.awaiting.drain(..) {
                     wait.answer.send(Ok(Arc::clone(&hello)));
                 }

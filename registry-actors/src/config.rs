@@ -38,6 +38,8 @@ pub struct RegistryConfig {
     pub idle_timeout: Duration,
     /// Closed when the first request is not there after this long.
     pub hello_timeout: Duration,
+    /// Closed when a frame has begun, and neither ends nor comes on by 64 KiB for this long.
+    pub frame_timeout: Duration,
     /// Closed when the peer takes no byte of what waits for it for this long.
     pub write_timeout: Duration,
     /// A broker that is not heard of for so long leaves the routes.
@@ -73,6 +75,7 @@ impl Default for RegistryConfig {
             connections_max: 10_000,
             idle_timeout: Duration::from_mins(2),
             hello_timeout: Duration::from_secs(10),
+            frame_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(10),
             lease: Duration::from_secs(10),
             heartbeat: Duration::from_secs(1),
@@ -115,6 +118,9 @@ static KEYS: &[Key<RegistryConfig>] = &[
         "A connection without a whole request for this long is closed.", idle_timeout),
     key!("connection.hello_timeout", duration(ms(100)..=minutes(60)),
         "A connection whose first request is not there after this long is closed.", hello_timeout),
+    key!("connection.frame_timeout", duration(ms(100)..=minutes(60)),
+        "A connection on which a frame has begun, and neither ends nor comes on by 64 KiB for this long, is\nclosed.",
+        frame_timeout),
     key!("connection.write_timeout", duration(ms(100)..=minutes(60)),
         "A connection whose peer takes no byte of what waits for it for this long is closed.", write_timeout),
 
@@ -196,6 +202,7 @@ impl RegistryConfig {
         SessionLimits {
             idle: self.idle_timeout,
             hello: self.hello_timeout,
+            frame: self.frame_timeout,
             write: self.write_timeout,
             frames: FrameLimits::REQUESTS,
         }

@@ -16,6 +16,7 @@ pub mod complaints;
 pub mod limits;
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ use limits::{connections_within, is_of_one_connection};
 const ACCEPTED_MAX: u32 = 64;
 /// How long nothing is accepted after the system has run out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// When one that was refused may come again, in milliseconds.
+const REFUSED_RETRY_MS: u32 = 1_000;
 
 /// A socket was accepted.
 #[derive(Debug)]
@@ -148,10 +151,15 @@ async fn accept_loop(
 }
 
 /// Says that there is no room, as far as the peer takes it at once.
-fn refuse(stream: &TcpStream) {
-    let error = ErrorReply::new(ErrorCode::TooManyConnections, "too many connections");
-    let _ = stream
-        .try_write(&frames::encode(FrameHead::request(Opcode::Hello, 0).error_reply(), &error));
+fn refuse(stream: TcpStream, connections_max: u32) {
+    let text = format!("the registry has its {connections_max} connections");
+    let error =
+        ErrorReply::new(ErrorCode::TooManyConnections, text).with_retry_after_ms(REFUSED_RETRY_MS);
+    let frame = frames::encode(FrameHead::request(Opcode::Hello, 0).error_reply(), &error);
+    // By the system itself: the runtime does not know yet that the socket can be written to.
+    if let Ok(mut stream) = stream.into_std() {
+        let _ = stream.write(&frame); // it may have left
+    }
 }
 
 impl Resident for Door {
@@ -185,7 +193,7 @@ impl Receive<Accepted> for Door {
             if let Some(left_out) = self.complaints.line(room.clock().monotonic_ms()) {
                 tracing::warn!(%peer, left_out, "connection refused: too many are open");
             }
-            return refuse(&stream);
+            return refuse(stream, self.connections_max);
         }
         let number = self.next_number;
         self.next_number += 1;

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -25,6 +26,10 @@ use tokio::sync::{Notify, mpsc};
 const READ_BYTES: usize = 8 * 1024;
 /// Bytes that wait for one peer from which on nothing more is read from it.
 const BACKLOG_BYTES_MAX: usize = 4 << 20;
+/// Bytes by which a frame that has begun must come on.
+const FRAME_STEP_BYTES: usize = 64 << 10;
+/// Why a connection ended on which a frame did not come on.
+const HALF_A_FRAME: &str = "half a frame, and no more of it in time";
 
 /// A frame to be written.
 #[derive(Debug)]
@@ -126,15 +131,20 @@ pub(crate) async fn open(address: &str, hello: &Hello) -> Result<(TcpStream, Byt
     }
 }
 
-/// Reads frames, one after the other, until the connection ends, breaks, or nobody takes them; the
-/// result says why.
+/// Reads frames, one after the other, until the connection ends, breaks, or nobody takes them, or
+/// until one has begun and neither ends nor comes on by [`FRAME_STEP_BYTES`] for `stall`; the result
+/// says why.
 pub(crate) async fn read<T: Future<Output = bool>>(
     mut half: OwnedReadHalf,
     mut buffer: BytesMut,
-    limits: FrameLimits,
+    (limits, stall): (FrameLimits, Duration),
     mut take: impl FnMut(Result<Frame, FrameError>) -> T,
 ) -> String {
+    // Bytes of a frame that has begun, at its last step, and when that is too long ago.
+    let mut begun: Option<usize> = None;
+    let mut stuck = pin!(tokio::time::sleep(stall));
     loop {
+        let before = buffer.len();
         loop {
             match frame::decode(&mut buffer, &limits) {
                 Ok(None) => break,
@@ -151,8 +161,21 @@ pub(crate) async fn read<T: Future<Output = bool>>(
                 }
             }
         }
+        let is_another = buffer.len() != before;
+        match begun {
+            _ if buffer.is_empty() => begun = None,
+            Some(bytes) if !is_another && buffer.len() < bytes + FRAME_STEP_BYTES => {}
+            _ => {
+                begun = Some(buffer.len());
+                stuck.set(tokio::time::sleep(stall));
+            }
+        }
         buffer.reserve(READ_BYTES); // as it comes: a length alone reserves nothing
-        match half.read_buf(&mut buffer).await {
+        let read = tokio::select! {
+            read = half.read_buf(&mut buffer) => read,
+            () = &mut stuck, if begun.is_some() => return HALF_A_FRAME.to_owned(),
+        };
+        match read {
             Ok(0) => return "closed by the peer".to_owned(),
             Ok(_) => {}
             Err(error) => return error.to_string(),
@@ -200,5 +223,68 @@ mod tests {
         assert!(!waits.is_finished(), "too much waits");
         drop(held);
         waits.await.unwrap();
+    }
+
+    /// Both ends of a connection, the first one read with this patience; what came of it.
+    async fn reading(
+        stall: Duration,
+        tell: impl AsyncFnOnce(tokio::net::TcpStream),
+    ) -> (usize, String) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (half, _writing) = listener.accept().await.unwrap().0.into_split();
+        let mut frames = 0;
+        let limits = (FrameLimits::REQUESTS, stall);
+        let reader = read(half, BytesMut::new(), limits, |_| {
+            frames += 1;
+            async { true }
+        });
+        let told = async {
+            tell(peer).await;
+            std::future::pending().await
+        };
+        let reason = tokio::select! {
+            reason = reader => reason,
+            never = told => never,
+        };
+        (frames, reason)
+    }
+
+    fn request(bytes: usize) -> Bytes {
+        let hello = Hello::new("x".repeat(bytes), "test");
+        encode(FrameHead::request(Opcode::Hello, 1), &hello)
+    }
+
+    #[tokio::test]
+    async fn a_frame_that_does_not_come_on_ends_the_connection_and_a_quiet_peer_does_not() {
+        let frame = request(100);
+        let stall = Duration::from_millis(300);
+        let (frames, reason) = reading(stall, async |mut peer| {
+            peer.write_all(&frame).await.unwrap();
+            // Quiet between two frames, for longer than one may take.
+            tokio::time::sleep(stall * 2).await;
+            peer.write_all(&frame).await.unwrap();
+            // Whatever comes of the next one comes byte by byte, and never the whole of it.
+            for byte in &frame[..frame.len() - 1] {
+                peer.write_all(&[*byte]).await.unwrap();
+                tokio::time::sleep(stall / 30).await;
+            }
+        })
+        .await;
+        assert_eq!((frames, reason.as_str()), (2, HALF_A_FRAME));
+    }
+
+    #[tokio::test]
+    async fn a_large_frame_may_take_its_time_as_long_as_it_comes_on() {
+        let frame = request(FRAME_STEP_BYTES * 4);
+        let stall = Duration::from_millis(400);
+        let (frames, reason) = reading(stall, async |mut peer| {
+            for part in frame.chunks(FRAME_STEP_BYTES + 1) {
+                peer.write_all(part).await.unwrap();
+                tokio::time::sleep(stall / 2).await;
+            }
+        })
+        .await;
+        assert_eq!((frames, reason.as_str()), (1, "closed by the peer"));
     }
 }

@@ -39,7 +39,7 @@ use crate::frames::{self, Outgoing};
 use crate::request::{REQUESTS_MAX, RegistryHandle, RegistryRequest};
 use crate::routing::RoutingTable;
 use crate::routing::change::Follower;
-use crate::watch::{WATCHERS_MAX, Watch, feed};
+use crate::watch::{WATCH_ASKS_MAX, Watch, feed};
 use calls::{Calls, Wanted};
 
 const TICK: Duration = Duration::from_millis(100);
@@ -53,6 +53,8 @@ const REFUSED_REST_MS: u64 = 1_000;
 const FAREWELL_MS_MAX: u64 = 1_000;
 /// A registry that takes no byte for so long is left.
 const WRITE_STALL: Duration = Duration::from_secs(10);
+/// A registry whose frame does not come on for so long is left.
+const FRAME_STALL: Duration = Duration::from_secs(10);
 /// Frames read and not yet dealt with.
 const CAME_MAX: u32 = 16;
 
@@ -126,7 +128,7 @@ impl RemoteService {
         });
         let handle = RegistryHandle {
             ask: remote.inbox(REQUESTS_MAX),
-            watch: remote.inbox(u32::try_from(WATCHERS_MAX).unwrap_or(u32::MAX)),
+            watch: remote.inbox(WATCH_ASKS_MAX),
             copy: Arc::default(),
             routes,
         };
@@ -265,7 +267,8 @@ impl RemoteRegistry {
         let (close_writer, mut writer_closed) = oneshot::channel();
         let attempt = self.attempt;
         let came = self.came.clone().unwrap_or_else(|| room.inbox(CAME_MAX));
-        let reader = frames::read(read_half, unread, FrameLimits::REPLIES, move |frame| {
+        let limits = (FrameLimits::REPLIES, FRAME_STALL);
+        let reader = frames::read(read_half, unread, limits, move |frame| {
             let came = came.clone();
             async move { came.put(Came { attempt, frame }).await.is_ok() }
         });
@@ -371,10 +374,6 @@ impl Receive<RegistryRequest> for RemoteRegistry {
 
 impl Receive<Watch> for RemoteRegistry {
     fn receive(&mut self, Watch { to }: Watch, _: Credit, room: &mut Room<'_, Self>) {
-        if self.newest.receiver_count() > WATCHERS_MAX {
-            tracing::warn!(watchers_max = WATCHERS_MAX, "too many watchers of the routes");
-            return;
-        }
         room.spawn(feed(self.newest.subscribe(), to));
     }
 }

@@ -21,7 +21,7 @@ use crate::materialiser::{CopyStats, Materialiser, WRITE_BYTES_MAX, WholeWanted}
 use crate::rebalance::{Loads, Rebalance};
 use crate::registry::{Core, Ear, GroupStopped, Heard, Links, Registry};
 use crate::request::{REQUESTS_MAX, RegistryHandle};
-use crate::watch::{Published, WATCHERS_MAX, WatchActor};
+use crate::watch::{Published, WATCH_ASKS_MAX, WatchActor};
 
 /// The registry's own shard: no queue is on it.
 pub const REGISTRY_SHARD: ShardId = ShardId(u32::MAX);
@@ -249,8 +249,7 @@ fn wire<D: Disk>(
         writes: materialiser.inbox(WRITE_BYTES_MAX),
         changed: registry.inbox(1),
     });
-    let watchers = u32::try_from(WATCHERS_MAX).unwrap_or(u32::MAX);
-    let watch_door = watch.inbox(watchers);
+    let watch_door = watch.inbox(WATCH_ASKS_MAX);
     let rebalance = Rebalance::start(&places.core, watch_door.clone());
     let plan = rebalance.inbox(REQUESTS_MAX);
     let links = Links { publish: watch.inbox(1), reconcile: materialiser.inbox(1), plan };

@@ -40,7 +40,7 @@ use grus_protocol::names::{GroupName, TopicName};
 use grus_protocol::opcode::Opcode;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::broker_table::BrokerAsk;
 use crate::error::RegistryError;
@@ -74,6 +74,8 @@ pub struct SessionLimits {
     pub idle: Duration,
     /// Closed when the first request is not there after this long.
     pub hello: Duration,
+    /// Closed when a frame has begun, and neither ends nor comes on by 64 KiB for this long.
+    pub frame: Duration,
     /// Closed when the peer takes no byte of what waits for it for this long.
     pub write: Duration,
     /// What a frame may be.
@@ -109,6 +111,8 @@ pub(crate) struct Session {
     service: Service,
     out: Option<mpsc::UnboundedSender<Outgoing>>,
     backlog: Backlog,
+    /// Told of each frame that was dealt with.
+    served: Arc<Notify>,
     greeted: bool,
     heard_ms: u64,
     /// The broker that registered here, and its session.
@@ -143,6 +147,7 @@ impl Session {
                 service: service.clone(),
                 out: None,
                 backlog: Backlog::default(),
+                served: Arc::default(),
                 greeted: false,
                 heard_ms: clock.monotonic_ms(),
                 broker: None,
@@ -345,11 +350,12 @@ impl Session {
         if self.is_fed {
             return self.tell(&table, None);
         }
-        // It is told today's routes at once.
+        self.be_fed(room);
+    }
+
+    /// Asks to hear of the routes, today's at once; again with the next tick when there is no room.
+    fn be_fed(&mut self, room: &Room<'_, Self>) {
         self.is_fed = self.service.registry.watch.try_put(Watch { to: room.inbox(1) }).is_ok();
-        if !self.is_fed {
-            tracing::warn!(peer = %self.peer, "the registry takes no watch");
-        }
     }
 
     /// Tells the watcher what it does not know yet; `credit` comes back once that is written.
@@ -401,13 +407,18 @@ impl Resident for Session {
         let (out, outgoing) = mpsc::unbounded_channel(); // bounded by credits
         self.out = Some(out);
         let came = room.inbox::<Came>(REQUESTS_MAX);
-        let SessionLimits { write, frames, .. } = self.service.limits;
-        let backlog = self.backlog.clone();
-        let reader = frames::read(read_half, BytesMut::new(), frames, move |frame| {
-            let (came, backlog) = (came.clone(), backlog.clone());
+        let SessionLimits { write, frame, frames, .. } = self.service.limits;
+        let (backlog, served) = (self.backlog.clone(), Arc::clone(&self.served));
+        let reader = frames::read(read_half, BytesMut::new(), (frames, frame), move |frame| {
+            let (came, backlog, served) = (came.clone(), backlog.clone(), Arc::clone(&served));
             async move {
                 backlog.room().await;
-                came.put(Came(frame)).await.is_ok()
+                if came.put(Came(frame)).await.is_err() {
+                    return false;
+                }
+                // What it is answered with at once counts before another one is taken.
+                served.notified().await;
+                true
             }
         });
         room.spawn_into(async move { Ended::Reader(reader.await) });
@@ -430,6 +441,7 @@ impl Drop for Session {
 impl Receive<Came> for Session {
     fn receive(&mut self, Came(came): Came, credit: Credit, room: &mut Room<'_, Self>) {
         self.heard_ms = room.clock().monotonic_ms();
+        self.served.notify_one(); // it goes on once this is over: on the same thread
         match came {
             Ok(frame) if frame.head.kind == FrameKind::Request => {
                 if let Some(reply) = self.reply_to(frame.head, credit) {
@@ -473,6 +485,9 @@ impl Receive<Ended> for Session {
 
 impl Receive<Tick> for Session {
     fn receive(&mut self, tick: Tick, _: Credit, room: &mut Room<'_, Self>) {
+        if self.watching.is_some() && !self.is_fed {
+            self.be_fed(room);
+        }
         let silent_ms = u128::from(tick.monotonic_ms.saturating_sub(self.heard_ms));
         let SessionLimits { idle, hello, .. } = self.service.limits;
         let limit = if self.greeted { idle } else { hello };

@@ -4,7 +4,8 @@
 //! * Lives on: the registry's core arbiter.
 //! * Inbox: [`Watch`] and `Published`, counted in messages.
 //! * Talks to: the inboxes it was given. A slow watcher gets the newest table only, never a queue
-//!   of old ones, and holds up nobody.
+//!   of old ones, and holds up nobody. There are as many as connections that watch: their number is
+//!   bounded there, and nobody is ever left without a word, least of all a broker.
 //! * Stops: at once; its watchers keep their last table.
 //! * If it panics: the process ends, as watchers would be forgotten silently.
 
@@ -17,8 +18,8 @@ use tokio::sync::watch;
 
 use crate::routing::RoutingTable;
 
-/// Most watchers; one more is not told anything, and its inbox is dropped.
-pub const WATCHERS_MAX: usize = 1_024;
+/// Most questions to be told that wait.
+pub const WATCH_ASKS_MAX: u32 = 1_024;
 
 /// Asks to be told the routes: today's at once, and every change, the newest only.
 #[derive(Debug)]
@@ -78,10 +79,6 @@ impl Receive<Published> for WatchActor {
 
 impl Receive<Watch> for WatchActor {
     fn receive(&mut self, Watch { to }: Watch, _: Credit, room: &mut Room<'_, Self>) {
-        if self.newest.receiver_count() > WATCHERS_MAX {
-            tracing::warn!(watchers_max = WATCHERS_MAX, "too many watchers of the routes");
-            return;
-        }
         room.spawn(feed(self.newest.subscribe(), to));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::thread;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -160,6 +161,20 @@ impl Peer {
     pub fn rest(&mut self) -> Vec<u8> {
         while self.read() > 0 {}
         self.buffer.split().to_vec()
+    }
+
+    /// Lets a byte go every tenth of a second until the broker closes the connection; how long it
+    /// lasted.
+    #[must_use]
+    pub fn drip(mut self, bytes: &[u8]) -> Duration {
+        let watch = Watch::start();
+        for byte in bytes {
+            if self.try_send(&[*byte]).is_err() {
+                break;
+            }
+            thread::park_timeout(Duration::from_millis(100)); // what is tested: its slowness
+        }
+        watch.elapsed() + self.closed_after()
     }
 
     /// How long it takes until the broker closes the connection.

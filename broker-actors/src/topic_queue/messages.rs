@@ -16,8 +16,10 @@ use crate::timers::TimerId;
 
 /// Bytes of batches that one queue may have accepted and not yet answered.
 pub const PRODUCE_BYTES_MAX: u32 = 16 * 1024 * 1024;
-/// Fetches that one queue may have parked or on their way.
-pub const FETCHES_MAX: u32 = 4096;
+/// Fetches that one queue may have parked: more, and those that have waited longest are answered.
+pub const PARKED_MAX: u32 = 4096;
+/// Fetches that it may have in all, those on their way included.
+pub const FETCHES_MAX: u32 = 2 * PARKED_MAX;
 /// Questions that one queue may have on their way.
 pub const ASKS_MAX: u32 = 256;
 /// Requests about subscriptions that one queue may have on their way.

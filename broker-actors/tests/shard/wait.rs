@@ -1,6 +1,7 @@
 //! Long polls.
 
 use grus_broker::error::QueueError;
+use grus_broker::topic_queue::PARKED_MAX;
 
 use crate::bench::{Queue, batch, sim_bench, topic};
 
@@ -38,4 +39,32 @@ async fn parked_fetches_are_answered_when_the_shard_stops() {
     let parked = bench.queue(1, 0).fetch(0, 0, 60_000).await;
     bench.stop().await;
     assert_eq!(parked.await.unwrap(), Err(QueueError::Stopping));
+}
+
+#[actix::test]
+async fn whoever_waits_in_great_numbers_keeps_nobody_else_out() {
+    let bench = sim_bench().await;
+    bench.open(topic(1, 1)).await.unwrap();
+    let queue = bench.queue(1, 0);
+    let mut crowd = Vec::new();
+    for _ in 0..2 * PARKED_MAX {
+        crowd.push(queue.fetch(0, 0, 60_000).await);
+    }
+    queue.status().await; // behind all of them
+    // Those that found no room were told so; once the others have waited, they make place.
+    let answered = crowd.iter_mut().filter_map(|one| one.try_take().unwrap()).count();
+    assert_eq!(answered, PARKED_MAX as usize);
+    let newcomer = loop {
+        let mut newcomer = queue.fetch(0, 0, 60_000).await;
+        queue.status().await;
+        match newcomer.try_take() {
+            Ok(None) => break newcomer,
+            told => {
+                assert!(matches!(told, Ok(Some(Err(QueueError::Overloaded { .. })))), "{told:?}");
+            }
+        }
+    };
+    queue.produce(batch(&[b"news"])).await.unwrap();
+    assert_eq!(newcomer.await.unwrap().unwrap().batches.len(), 1);
+    bench.stop().await;
 }

@@ -1,18 +1,21 @@
 //! The identities a producer stamps its batches with, and asks for.
 //!
 //! A producer without a name has one identity for all brokers, and any broker gives it. A name is
-//! known to each broker by itself, so a named producer has an identity at each broker it sends to.
-//! Asking again raises the epoch there, which shuts out whatever is under way with the one before:
+//! known to each broker by itself, so a named producer has an identity at each broker it sends to,
+//! over whichever connection: connections come and go, and one may lead elsewhere when it is opened
+//! again. Asking again raises the epoch there, which shuts out whatever is under way with the one before:
 //! so a named producer asks again only when nothing of it is under way at that broker, and sends
 //! nothing there meanwhile.
+
+use grus_protocol::BrokerId;
 
 use super::lane::Identity;
 use crate::backoff::Backoff;
 use crate::error::Refusal;
 use crate::route::{Ask, LinkId};
 
-/// Whom an identity is from: the broker of a connection, or any.
-pub(super) type Source = Option<LinkId>;
+/// Whom an identity is from: a broker, or any.
+pub(crate) type Source = Option<BrokerId>;
 
 #[derive(Debug)]
 struct Given {
@@ -41,9 +44,9 @@ impl Identities {
         self.is_named
     }
 
-    /// Where the identity for a queue behind this connection comes from.
-    pub(super) fn source(&self, link: LinkId) -> Source {
-        self.is_named.then_some(link)
+    /// Where the identity for a queue of this broker comes from.
+    pub(super) fn source(&self, broker: BrokerId) -> Source {
+        self.is_named.then_some(broker)
     }
 
     fn at(&mut self, source: Source) -> &mut Given {
@@ -74,11 +77,19 @@ impl Identities {
         }
     }
 
-    /// Whom to ask now.
-    pub(super) fn poll(&mut self, now_ms: u64, up: &[LinkId]) -> Option<Source> {
-        let reachable = |source: Source| source.is_none_or(|link| up.contains(&link));
-        let mut given = self.given.iter_mut().filter(|given| reachable(given.source));
-        given.find_map(|given| given.ask.poll(now_ms).then_some(given.source))
+    /// Whom to ask now, and over which connection, if that matters. `way` leads to a broker.
+    pub(super) fn poll(
+        &mut self,
+        now_ms: u64,
+        way: impl Fn(BrokerId) -> Option<LinkId>,
+    ) -> Option<(Source, Option<LinkId>)> {
+        self.given.iter_mut().find_map(|given| {
+            let over = match given.source {
+                None => None,
+                Some(broker) => Some(way(broker)?),
+            };
+            given.ask.poll(now_ms).then_some((given.source, over))
+        })
     }
 
     /// An answer came. The refusal is given back when it is final.
@@ -142,31 +153,33 @@ mod tests {
     #[test]
     fn a_named_producer_asks_each_broker_and_only_where_it_is_connected() {
         let mut named = identities(true);
-        let (one, two) = (Some(LinkId(1)), Some(LinkId(2)));
+        let (one, two) = (Some(BrokerId(1)), Some(BrokerId(2)));
+        let way = |broker: BrokerId| (broker == BrokerId(2)).then_some(LinkId(7));
         named.want_first(one);
         named.want_first(two);
-        assert_eq!(named.poll(0, &[LinkId(2)]), Some(two));
-        assert_eq!(named.poll(0, &[LinkId(2)]), None);
+        assert_eq!(named.poll(0, way), Some((two, Some(LinkId(7)))));
+        assert_eq!(named.poll(0, way), None);
         named.answered(two, Ok(identity(4)), 0).unwrap();
         assert_eq!(named.newest(two), Some((1, identity(4))));
         assert_eq!(named.newest(one), None);
         named.want(two);
         assert_eq!(named.newest(two), None, "the old one is given to nobody any more");
         named.want_first(two);
-        assert_eq!(named.poll(0, &[LinkId(1), LinkId(2)]), Some(one));
-        assert_eq!(named.poll(0, &[LinkId(1), LinkId(2)]), Some(two));
+        let all = |broker: BrokerId| Some(LinkId(u32::try_from(broker.0).unwrap()));
+        assert_eq!(named.poll(0, all), Some((one, Some(LinkId(1)))));
+        assert_eq!(named.poll(0, all), Some((two, Some(LinkId(2)))));
     }
 
     #[test]
     fn a_refusal_is_waited_out_and_kept_for_those_who_time_out() {
         let mut any = identities(false);
         any.want(None);
-        assert_eq!(any.poll(0, &[]), Some(None));
+        assert_eq!(any.poll(0, |_| None), Some((None, None)));
         let full = Refusal::from(ErrorReply::new(ErrorCode::StorageFull, "disk is full"));
         any.answered(None, Err(full.clone()), 0).unwrap();
         assert_eq!(any.last_refusal(), Some(&full));
-        assert_eq!(any.poll(1, &[]), None);
-        assert_eq!(any.poll(1_000, &[]), Some(None));
+        assert_eq!(any.poll(1, |_| None), None);
+        assert_eq!(any.poll(1_000, |_| None), Some((None, None)));
         let fatal = Refusal::from(ErrorReply::new(ErrorCode::Unauthorized, ""));
         assert!(any.answered(None, Err(fatal), 0).is_err());
     }

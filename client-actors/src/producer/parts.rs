@@ -4,6 +4,7 @@ use bytes::Bytes;
 use grus_protocol::{BatchBuilder, MessageId, NewRecord, QueueId, RecordError};
 
 use super::choice::Pick;
+use super::identities::Source;
 use super::outcome::Stored;
 use crate::error::SendError;
 use crate::message::Message;
@@ -110,6 +111,10 @@ pub(crate) struct Sending {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
     Route,
-    /// From the broker of this connection; `None`: from any.
-    Identity(Option<LinkId>),
+    Identity {
+        /// From whom.
+        source: Source,
+        /// Over which connection; `None`: over any, to whoever gives them.
+        over: Option<LinkId>,
+    },
 }

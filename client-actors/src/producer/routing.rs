@@ -55,6 +55,7 @@ impl<P, F> ProducerState<P, F> {
                 open: None,
                 link: None,
                 identity_number: 0,
+                identity_of: None,
                 is_listed: false,
             });
         }
@@ -72,9 +73,7 @@ impl<P, F> ProducerState<P, F> {
             self.list(queue);
         }
         self.route = Some(route);
-        if self.identities.is_named() {
-            self.want_names();
-        }
+        self.want_names();
         for (load, member, at_ms) in to_place {
             self.place(load, member, at_ms);
         }

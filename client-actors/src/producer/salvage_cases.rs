@@ -2,8 +2,8 @@
 //! how a named producer changes its identity.
 
 use grus_protocol::{
-    BatchLimits, Durability, ErrorCode, ErrorDetail, ErrorReply, MessageId, NewRecord, Offset,
-    ProducerEpoch, ProducerId, QueueId, RecordBatch, TimestampMs, TopicId,
+    BatchLimits, BrokerId, Durability, ErrorCode, ErrorDetail, ErrorReply, MessageId, NewRecord,
+    Offset, ProducerEpoch, ProducerId, QueueId, RecordBatch, TimestampMs, TopicId,
 };
 
 use super::choice::Pick;
@@ -17,6 +17,7 @@ use crate::guard::Guard;
 use crate::route::{LinkId, Route};
 
 const LINK: LinkId = LinkId(0);
+const BROKER: BrokerId = BrokerId(5);
 
 type State = ProducerState<u128, ()>;
 
@@ -56,7 +57,7 @@ fn answer_needs(state: &mut State, route: &Route, number: u64) {
         while state.poll_send(0).is_some_and(|_| panic!("nothing may leave yet")) {}
         match state.poll_need(0) {
             Some(Need::Route) => state.route(Ok(route.clone()), 0),
-            Some(Need::Identity(source)) => {
+            Some(Need::Identity { source, .. }) => {
                 return state.identity(source, Ok(identity(number, 0)), 0);
             }
             None => panic!("it asks for an identity"),
@@ -105,7 +106,9 @@ fn the_rest(state: &mut State) -> Vec<Vec<u128>> {
             stored(state, &sending);
         }
         match state.poll_need(0) {
-            Some(Need::Identity(source)) => state.identity(source, Ok(identity(number, 0)), 0),
+            Some(Need::Identity { source, .. }) => {
+                state.identity(source, Ok(identity(number, 0)), 0);
+            }
             Some(Need::Route) => {}
             None => break,
         }
@@ -143,7 +146,7 @@ fn when_nobody_says_which_one_is_refused_it_is_found_by_halves() {
                 stored(&mut state, &sending);
             }
         }
-        if let Some(Need::Identity(source)) = state.poll_need(0) {
+        if let Some(Need::Identity { source, .. }) = state.poll_need(0) {
             state.identity(source, Ok(identity(number, 0)), 0);
         }
     }
@@ -193,20 +196,24 @@ fn a_named_producer_asks_before_it_has_anything_to_send() {
     assert_eq!(state.poll_need(0), Some(Need::Route));
     state.route(Ok(route(1, 1)), 0);
     assert_eq!(state.poll_need(0), None, "not before it is connected");
+    state.leads_to(LINK, BROKER);
     state.link_up(LINK);
-    assert_eq!(state.poll_need(0), Some(Need::Identity(Some(LINK))));
+    let need = Need::Identity { source: Some(BROKER), over: Some(LINK) };
+    assert_eq!(state.poll_need(0), Some(need));
 }
 
 #[test]
 fn a_named_producer_takes_another_epoch_only_when_nothing_of_it_is_under_way() {
     let mut state = state(&ProducerConfig::named("t", "billing").unwrap());
+    state.leads_to(LINK, BROKER);
     state.link_up(LINK);
     state.route(Ok(route(1, 2)), 0);
     take(&mut state, Pick::Given(QueueId(0)), [1]);
     take(&mut state, Pick::Given(QueueId(1)), [2]);
-    let source = Some(LINK);
+    let source = Some(BROKER);
+    let need = Need::Identity { source, over: Some(LINK) };
     while state.poll_send(0).is_some() {}
-    assert_eq!(state.poll_need(0), Some(Need::Identity(source)));
+    assert_eq!(state.poll_need(0), Some(need));
     state.identity(source, Ok(identity(7, 1)), 0);
     let (one, two) = (state.poll_send(0).unwrap(), state.poll_send(0).unwrap());
     take(&mut state, Pick::Given(QueueId(0)), [3]);
@@ -218,7 +225,7 @@ fn a_named_producer_takes_another_epoch_only_when_nothing_of_it_is_under_way() {
     stored(&mut state, &two);
     state.tick(0);
     assert!(state.poll_send(0).is_none());
-    assert_eq!(state.poll_need(0), Some(Need::Identity(source)));
+    assert_eq!(state.poll_need(0), Some(need));
     assert!(state.poll_send(0).is_none());
     state.identity(source, Ok(identity(7, 2)), 0);
     let epochs: Vec<_> = std::iter::from_fn(|| state.poll_send(0))
@@ -228,4 +235,47 @@ fn a_named_producer_takes_another_epoch_only_when_nothing_of_it_is_under_way() {
         })
         .collect();
     assert_eq!(epochs, [(0, 2, 0), (1, 2, 0)]);
+}
+
+#[test]
+fn a_named_producer_is_the_same_to_a_broker_over_whichever_connection() {
+    let mut state = state(&ProducerConfig::named("t", "billing").unwrap());
+    state.leads_to(LINK, BROKER);
+    state.link_up(LINK);
+    state.route(Ok(route(1, 1)), 0);
+    let source = Some(BROKER);
+    assert_eq!(state.poll_need(0), Some(Need::Identity { source, over: Some(LINK) }));
+    state.identity(source, Ok(identity(7, 1)), 0);
+    take(&mut state, Pick::Any, [1]);
+    let first = state.poll_send(0).unwrap();
+
+    // That connection leads elsewhere from now on, and another one to this broker.
+    let (other, another) = (LinkId(1), BrokerId(6));
+    state.link_down(LINK);
+    state.leads_to(LINK, another);
+    state.link_up(LINK);
+    state.leads_to(other, BROKER);
+    state.link_up(other);
+    while state.poll_send(0).is_some() {}
+    assert_eq!(state.poll_need(0), Some(Need::Route), "and no epoch, which would shut it out");
+    state.route(Ok(Route { topic_id: TopicId(1), links: vec![Some(other)] }), 0);
+    assert_eq!(state.poll_need(0), None);
+    let again = state.poll_send(0).unwrap();
+    assert_eq!((again.link, &again.bytes), (other, &first.bytes), "under the sequence it had");
+    stored(&mut state, &again);
+    take(&mut state, Pick::Any, [2]);
+    let next = RecordBatch::from_log(state.poll_send(0).unwrap().bytes).unwrap();
+    assert_eq!((next.producer_epoch(), next.first_sequence().0), (ProducerEpoch(1), 1));
+    assert_eq!(ended(&mut state), [(1, true)]);
+
+    // A queue that moves to another broker is sent to under the name it has there.
+    let both = Route { topic_id: TopicId(1), links: vec![Some(other), Some(LINK)] };
+    state.route(Ok(both), 0);
+    let need = Need::Identity { source: Some(another), over: Some(LINK) };
+    assert_eq!(state.poll_need(0), Some(need));
+    state.identity(Some(another), Ok(identity(9, 1)), 0);
+    take(&mut state, Pick::Given(QueueId(1)), [3]);
+    let there = state.poll_send(0).unwrap();
+    let batch = RecordBatch::from_log(there.bytes.clone()).unwrap();
+    assert_eq!((there.link, batch.producer_id()), (LINK, ProducerId(9)));
 }

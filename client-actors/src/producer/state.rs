@@ -2,10 +2,10 @@
 //! [lane](super::lane) of its queue. No clock, no I/O: it is told what happens, and polled for
 //! what to do.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use grus_protocol::batch::Compression;
-use grus_protocol::{BatchBuilder, BatchLimits, ErrorCode, QueueId};
+use grus_protocol::{BatchBuilder, BatchLimits, BrokerId, ErrorCode, QueueId};
 
 use super::choice::{Chooser, Queues};
 use super::flushes::{Flushed, Flushes};
@@ -46,8 +46,9 @@ pub(super) struct QueueLane<P> {
     pub(super) lane: Lane<Payload, Members<P>>,
     pub(super) open: Option<Open<P>>,
     pub(super) link: Option<LinkId>,
-    /// Which of the producer's identities it had last, counted from 1.
+    /// Which of the producer's identities it had last, counted from 1, and whom that is from.
     pub(super) identity_number: u64,
+    pub(super) identity_of: Source,
     pub(super) is_listed: bool,
 }
 
@@ -81,6 +82,8 @@ pub(crate) struct ProducerState<P, F> {
     /// Lanes that may have something to send.
     pub(super) listed: VecDeque<u32>,
     pub(super) up: Vec<LinkId>,
+    /// Where each connection leads, or led when it was last open.
+    brokers: HashMap<LinkId, BrokerId>,
     /// What each connection's broker reads: bit n for compression n.
     agreed: HashMap<LinkId, u32>,
     pub(super) unrouted: VecDeque<Unrouted<P>>,
@@ -130,6 +133,7 @@ impl<P, F> ProducerState<P, F> {
             serials: u64::from(lives).wrapping_mul(SETS_EACH_LIFE * SERIALS_EACH),
             listed: VecDeque::new(),
             up: Vec::new(),
+            brokers: HashMap::new(),
             agreed: HashMap::new(),
             unrouted: VecDeque::new(),
             flushes: Flushes::new(),
@@ -174,23 +178,36 @@ impl<P, F> ProducerState<P, F> {
     /// Gives a lane the identity it needs, or has one asked for.
     fn care_for_identity(&mut self, queue: u32) {
         let entry = &mut self.lanes[queue as usize];
-        let Some(link) = entry.link.filter(|_| entry.lane.wants_identity()) else { return };
-        let source = self.identities.source(link);
+        let broker = entry.link.and_then(|link| self.brokers.get(&link));
+        let Some(source) = (match broker {
+            Some(broker) => Some(self.identities.source(*broker)),
+            None => (!self.identities.is_named()).then_some(None), // anybody's will do
+        }) else {
+            return; // not connected to it yet
+        };
+        if entry.identity_of != source {
+            entry.lane.renew(); // another broker does not know it by that one
+        }
+        if !entry.lane.wants_identity() {
+            return;
+        }
         // One that it had before would begin again at a sequence that is taken.
         let newest = self.identities.newest(source);
         if let Some((number, identity)) =
             newest.filter(|(number, _)| *number > entry.identity_number)
         {
-            entry.identity_number = number;
+            (entry.identity_number, entry.identity_of) = (number, source);
             return entry.lane.give_identity(identity);
         }
         if !self.identities.is_named() {
             return self.identities.want(source);
         }
         // Another one shuts this one out, for all queues of the broker: not while it is at work.
-        let same = |entry: &&mut QueueLane<P>| entry.link == Some(link);
-        self.lanes.iter_mut().filter(same).for_each(|entry| entry.lane.renew());
-        let mut others = self.lanes.iter().filter(|entry| entry.link == Some(link));
+        let brokers = &self.brokers;
+        let of = |entry: &QueueLane<P>| entry.link.and_then(|link| brokers.get(&link)).copied();
+        let same = self.lanes.iter_mut().filter(|entry| of(entry) == source);
+        same.for_each(|entry| entry.lane.renew());
+        let mut others = self.lanes.iter().filter(|entry| of(entry) == source);
         if others.all(|entry| entry.lane.is_drained()) {
             self.identities.want(source);
         }
@@ -198,9 +215,13 @@ impl<P, F> ProducerState<P, F> {
 
     /// A named producer needs its name at every broker it is connected to.
     pub(super) fn want_names(&mut self) {
-        let links: Vec<_> = self.lanes.iter().filter_map(|entry| entry.link).collect();
-        for link in links {
-            self.identities.want_first(Some(link));
+        if !self.identities.is_named() {
+            return;
+        }
+        let links = self.lanes.iter().filter_map(|entry| entry.link);
+        let brokers: BTreeSet<_> = links.filter_map(|link| self.brokers.get(&link)).collect();
+        for broker in brokers {
+            self.identities.want_first(Some(*broker));
         }
     }
 
@@ -263,6 +284,21 @@ impl<P, F> ProducerState<P, F> {
         refusal.retriable |= before & !plain != 0;
     }
 
+    /// A connection that is being opened leads to this broker. If that is another one than before,
+    /// the way to its queues is asked for anew.
+    pub(crate) fn leads_to(&mut self, link: LinkId, broker: BrokerId) {
+        if self.brokers.insert(link, broker).is_some_and(|before| before != broker) {
+            self.no_way_over(link);
+        }
+        self.want_names();
+    }
+
+    fn no_way_over(&mut self, link: LinkId) {
+        let led = self.lanes.iter_mut().filter(|entry| entry.link == Some(link));
+        led.for_each(|entry| entry.link = None);
+        self.ask_route.want();
+    }
+
     /// A connection was opened.
     pub(crate) fn link_up(&mut self, link: LinkId) {
         if !self.up.contains(&link) {
@@ -291,9 +327,8 @@ impl<P, F> ProducerState<P, F> {
     pub(crate) fn link_gone(&mut self, link: LinkId) {
         self.link_down(link);
         self.agreed.remove(&link);
-        let led = self.lanes.iter_mut().filter(|entry| entry.link == Some(link));
-        led.for_each(|entry| entry.link = None);
-        self.ask_route.want();
+        self.brokers.remove(&link);
+        self.no_way_over(link);
     }
 
     /// What must be asked for now.
@@ -301,7 +336,11 @@ impl<P, F> ProducerState<P, F> {
         if self.ask_route.poll(now_ms) {
             return Some(Need::Route);
         }
-        self.identities.poll(now_ms, &self.up).map(Need::Identity)
+        let (up, brokers) = (&self.up, &self.brokers);
+        let leads = |link: &&LinkId, broker| brokers.get(*link) == Some(&broker);
+        let way = |broker| up.iter().find(|link| leads(link, broker)).copied();
+        let (source, over) = self.identities.poll(now_ms, way)?;
+        Some(Need::Identity { source, over })
     }
 
     /// The answer to [`Need::Identity`].
@@ -319,7 +358,8 @@ impl<P, F> ProducerState<P, F> {
 
     /// By which identities the broker of a connection knows this producer.
     pub(crate) fn identities_at(&self, link: LinkId) -> Vec<Identity> {
-        let newest = self.identities.newest(self.identities.source(link));
+        let of = self.brokers.get(&link).map(|broker| self.identities.source(*broker));
+        let newest = of.and_then(|source| self.identities.newest(source));
         let lanes = self.lanes.iter().filter(|entry| entry.link == Some(link));
         let mut all: Vec<_> = lanes.filter_map(|entry| entry.lane.identity()).collect();
         all.extend(newest.map(|(_, identity)| identity));

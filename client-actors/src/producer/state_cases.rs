@@ -42,7 +42,7 @@ fn answer_needs(state: &mut State, route: &Route, number: u64) {
     for _ in 0..10 {
         match state.poll_need(0) {
             Some(Need::Route) => state.route(Ok(route.clone()), 0),
-            Some(Need::Identity(source)) => {
+            Some(Need::Identity { source, .. }) => {
                 let (producer, epoch) = (ProducerId(number), ProducerEpoch(0));
                 state.identity(source, Ok(Identity { producer, epoch }), 0);
             }

@@ -167,7 +167,7 @@ impl World {
                     let links = (0..QUEUES).map(|queue| Some(LINKS[queue as usize % 2])).collect();
                     self.state.route(Ok(Route { topic_id: TopicId(1), links }), self.now_ms);
                 }
-                Need::Identity(source) if identity == Some(true) => {
+                Need::Identity { source, .. } if identity == Some(true) => {
                     self.identities += 1;
                     let producer = ProducerId(self.identities);
                     let identity = Identity { producer, epoch: ProducerEpoch(0) };
@@ -177,7 +177,7 @@ impl World {
                     let refusal = Refusal::from(ErrorReply::new(ErrorCode::Unavailable, ""));
                     match need {
                         Need::Route => self.state.route(Err(refusal), self.now_ms),
-                        Need::Identity(source) => {
+                        Need::Identity { source, .. } => {
                             self.state.identity(source, Err(refusal), self.now_ms);
                         }
                     }

@@ -144,6 +144,8 @@ pub(super) enum Answered {
     Register(Frame),
     /// The heartbeat.
     Beat(Frame),
+    /// The request to be told the routes.
+    Watch(Frame),
     /// Nothing.
     Dealt,
 }
@@ -208,7 +210,7 @@ impl Calls {
         let waiter = match call {
             Call::Register => return Answered::Register(frame),
             Call::Beat => return Answered::Beat(frame),
-            Call::Watch => return Answered::Dealt,
+            Call::Watch => return Answered::Watch(frame),
             Call::Request(waiter) => waiter,
         };
         match waiter {

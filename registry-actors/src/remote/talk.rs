@@ -6,7 +6,7 @@ use grus_protocol::frame::{Frame, FrameHead, FrameKind, ReplyError};
 use grus_protocol::ids::BrokerId;
 use grus_protocol::message::{
     BrokerHeartbeat, BrokerHeartbeatReply, Hello, OfferTopics, RegisterBroker, RegisterBrokerReply,
-    Request, RoutesChanged, ShardClaim, WatchRoutes, features,
+    Request, RoutesChanged, ShardClaim, WatchRoutes, WatchRoutesReply, features,
 };
 use grus_protocol::opcode::Opcode;
 
@@ -129,6 +129,12 @@ impl RemoteRegistry {
                 match self.calls.answered(frame.clone(), &table, now_ms) {
                     Answered::Register(answer) => self.registered(&answer, now_ms),
                     Answered::Beat(answer) => self.beaten(&answer, now_ms),
+                    // Without routes the broker would serve nothing new, and not know it.
+                    Answered::Watch(answer) => {
+                        if let Err(error) = answer.reply::<WatchRoutesReply>() {
+                            self.lost(&format!("it does not tell its routes: {error}"), now_ms);
+                        }
+                    }
                     Answered::Dealt => {}
                 }
             }

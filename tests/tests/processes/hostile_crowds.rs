@@ -36,13 +36,17 @@ fn crowd() -> u64 {
 #[test]
 fn ten_thousand_idle_connections_cost_little_and_leave_nothing_behind() {
     let count = crowd();
-    let home = Home::new().with("GRUS__LISTEN__CONNECTIONS_MAX", "10100");
+    // On a machine that is busy the crowd takes minutes to come.
+    let home = Home::new()
+        .with("GRUS__LISTEN__CONNECTIONS_MAX", "10100")
+        .with("GRUS__CONNECTION__IDLE_TIMEOUT", "1h");
     let mut siege = Siege::begin(home);
     siege.goes_on();
     let before_kib = siege.memory_kib();
+    // The newcomer of `goes_on` may still be among them: gone when the crowd is counted.
     let others = siege.connections();
     let mut crowd: Vec<_> = (0..count).map(|_| Peer::greeted(siege.home.listen)).collect();
-    siege.until("all are there", |siege| siege.connections() >= others + count);
+    siege.until("all are there", |siege| siege.connections() >= count);
     siege.goes_on();
     let each = siege.memory_kib().saturating_sub(before_kib) * 1024 / count;
     println!("{count} idle connections: {each} bytes each");
@@ -54,7 +58,7 @@ fn ten_thousand_idle_connections_cost_little_and_leave_nothing_behind() {
     siege.until("all are gone", |siege| siege.connections() <= others);
     // A second crowd finds the memory of the first.
     let mut crowd: Vec<_> = (0..count).map(|_| Peer::greeted(siege.home.listen)).collect();
-    siege.until("all are there", |siege| siege.connections() >= others + count);
+    siege.until("all are there", |siege| siege.connections() >= count);
     let again = siege.memory_kib().saturating_sub(before_kib) * 1024 / count;
     println!("and again: {again} bytes each");
     assert!(again < EACH_BYTES_MAX * 5 / 4, "{again} bytes each");

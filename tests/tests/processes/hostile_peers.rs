@@ -8,7 +8,6 @@ use grus_protocol::ids::{Offset, QueueId, TopicId};
 use grus_protocol::message::{Fetch, Ping, Produce};
 use grus_tests::broker::Home;
 use grus_tests::hostile::{Peer, batch, framed};
-use grus_tests::watch::Watch;
 
 use crate::create;
 use crate::hostile::Siege;
@@ -37,19 +36,6 @@ fn fetch(name: &str, bytes_max: u32, wait_ms: u32, offset: u64) -> Fetch {
     Fetch { wait_ms, ..Fetch::new(topic(name), QueueId(0), Offset(offset), bytes_max) }
 }
 
-/// Lets a byte go every tenth of a second until the broker closes the connection; how long it
-/// lasted.
-fn drip(mut peer: Peer, bytes: &[u8]) -> Duration {
-    let watch = Watch::start();
-    for byte in bytes {
-        if peer.try_send(&[*byte]).is_err() {
-            break;
-        }
-        thread::park_timeout(Duration::from_millis(100)); // what is tested: its slowness
-    }
-    watch.elapsed() + peer.closed_after()
-}
-
 #[test]
 fn half_open_and_dripping_peers_are_given_up_in_time() {
     let mut siege = Siege::begin(impatient());
@@ -71,7 +57,7 @@ fn half_open_and_dripping_peers_are_given_up_in_time() {
             thread::spawn(move || {
                 let drips = [Peer::greeted(listen), Peer::stranger(listen)]
                     .map(|peer| (peer, half.clone()))
-                    .map(|(peer, half)| thread::spawn(move || drip(peer, &half)));
+                    .map(|(peer, half)| thread::spawn(move || peer.drip(&half)));
                 let mut waited: Vec<_> =
                     [silent, half_hello, stuck].map(|mut peer| peer.closed_after()).into();
                 waited.extend(drips.map(|drip| drip.join().expect("a drip ends")));

@@ -16,6 +16,7 @@ mod hostile_crowds;
 mod hostile_frames;
 mod hostile_peers;
 mod idle;
+mod intercepting;
 mod kill;
 mod odd_bytes;
 mod producing;

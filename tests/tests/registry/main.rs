@@ -4,8 +4,10 @@ mod alone;
 mod away;
 mod described;
 mod find;
+mod hostile;
 mod http;
 mod lost;
+mod moved;
 mod two_brokers;
 
 use std::net::SocketAddr;
