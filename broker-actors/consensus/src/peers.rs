@@ -278,3 +278,38 @@ impl<R: 'static, RT: AsyncRuntime> RaftNetworkV2<Types<R, RT>> for Link {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use openraft_rt_tokio::TokioRuntime;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// A member that takes every message and says nothing.
+    struct Silent;
+
+    impl Peers for Silent {
+        fn call(
+            &self,
+            _: NodeId,
+            _: &str,
+            _: Vec<Bytes>,
+        ) -> LocalBoxFuture<'static, Result<Bytes, PeerError>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[test]
+    fn a_call_to_a_member_that_says_nothing_ends_within_its_limit() {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let peers: Rc<dyn Peers> = Rc::new(Silent);
+            let (limit, begun) = (Duration::from_millis(150), Instant::now());
+            let asked = ask::<TokioRuntime>(&peers, (2, "there"), &Request::Standing, limit).await;
+            assert!(matches!(asked, Err(CallError::Timeout(at)) if at == limit), "{asked:?}");
+            assert_eq!(begun.elapsed(), limit, "or one stopped member pins the leader's purge");
+        });
+    }
+}
