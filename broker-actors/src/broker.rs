@@ -45,6 +45,7 @@ use crate::data_folder::{DataFolder, FolderError};
 use crate::disk_turns::DiskTurns;
 use crate::dispatch::{Service, fault_switches};
 use crate::find::Find;
+use crate::groups::Groups;
 use crate::http::{self, HttpParts, HttpServer};
 use crate::listener::{ListConnections, Listener, ListenerParts, StopAccepting};
 use crate::metrics::EdgeMetrics;
@@ -53,7 +54,7 @@ use crate::registry_link::ledger::Home;
 use crate::registry_link::routes::Routes;
 use crate::registry_link::{LinkParts, LinkRequest, REQUESTS_MAX, RegistryLink};
 use crate::scheduled::Schedules;
-use crate::shard::{self, Shard, ShardHandle, ShardPlaces, ShardStartError};
+use crate::shard::{self, GroupTies, Shard, ShardHandle, ShardPlaces, ShardStartError};
 use enrolment::Enrolment;
 pub use parts::ShardPlan;
 use sockets::{Sockets, advertised};
@@ -214,12 +215,20 @@ impl Running {
         let log_metrics = LogMetrics::new(&mut metrics_registry);
         let enrolled = self.enrol(config, &address, &metrics).await?;
         let Enrolment { registry, plan, home } = enrolled;
-        let handles = self.start_shards(config, &plan, &log_metrics).await?;
+        let (published, routes) = watch::channel(Arc::new(Routes::default()));
+        let (settled, is_settled) = watch::channel(false);
+        let ties = GroupTies {
+            registry: registry.ask.clone(),
+            routes: routes.clone(),
+            settled: is_settled,
+        };
+        let handles = self.start_shards(config, &plan, &log_metrics, &ties).await?;
         if let Some(remote) = &self.remote {
             remote.claims_are(Claims { shards: plan.shards().to_vec(), wanted: 0 });
         }
 
-        let (ask, routes) = self.start_link(config, registry.clone(), handles.clone(), home).await;
+        let told = (published, settled);
+        let ask = self.start_link(config, registry.clone(), handles.clone(), home, told).await;
         let http_address = sockets.addresses.http.map_or("no port".into(), |at| at.to_string());
         let faults = fault_switches();
         if faults {
@@ -238,6 +247,11 @@ impl Running {
             routes: routes.clone(),
             follows_registry: self.remote.is_some(),
             table: registry.subscribe(),
+            groups: Groups {
+                routes: routes.clone(),
+                shards: handles.clone().into(),
+                link: ask.clone(),
+            },
             link: ask,
             clock: process.clock,
             metrics: metrics.clone(),
@@ -274,9 +288,9 @@ impl Running {
         registry: RegistryHandle,
         shards: Vec<ShardHandle>,
         home: Home,
-    ) -> (Inbox<LinkRequest>, watch::Receiver<Arc<Routes>>) {
-        let (published, routes) = watch::channel(Arc::new(Routes::default()));
-        let (settled, mut is_settled) = watch::channel(false);
+        (published, settled): (watch::Sender<Arc<Routes>>, watch::Sender<bool>),
+    ) -> Inbox<LinkRequest> {
+        let mut is_settled = settled.subscribe();
         let parts = LinkParts {
             registry,
             shards,
@@ -294,7 +308,7 @@ impl Running {
         if tokio::time::timeout(SETTLE_MAX, settling).await.is_err() {
             tracing::warn!("not all topics are open yet");
         }
-        (ask, routes)
+        ask
     }
 
     /// Starts all shards side by side.
@@ -303,6 +317,7 @@ impl Running {
         config: &BrokerConfig,
         plan: &ShardPlan,
         metrics: &LogMetrics,
+        ties: &GroupTies,
     ) -> Result<Vec<ShardHandle>, StartError> {
         let (reader, finder) = (self.places.open("reader"), self.places.open("finder"));
         let disk_turns = DiskTurns::default();
@@ -317,6 +332,7 @@ impl Running {
             let folder = self.folder.shard(id);
             let mut settings = config.shard_settings(id, self.folder.broker(), folder, durability);
             settings.metrics = metrics.shard(id, durability);
+            settings.groups = Some(ties.clone());
             settings.disk_turns = disk_turns.clone();
             starting.push(async move {
                 let started = shard::start(places, settings).await;

@@ -289,7 +289,7 @@ impl Resident for Connection {
         let (replies, outlet) = outlet(config.inflight_requests_max.max(1) + 2 + pushes_max);
         let mut writer = Writer::new(write_half, outlet, Rc::clone(&self.gate), metrics.clone());
         let dispatcher =
-            Dispatcher::new(Arc::clone(service), Rc::clone(&self.gate), replies.clone());
+            Dispatcher::new(Arc::clone(service), Rc::clone(&self.gate), replies.clone(), self.peer);
         let (limits, gate) = (service.frame_limits, Rc::clone(&self.gate));
         let allowance = allowance.clone();
         let reader = Reader::new(read_half, limits, gate, replies, dispatcher, metrics, allowance);

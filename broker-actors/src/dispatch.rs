@@ -5,6 +5,7 @@
 mod alike;
 mod dead_letters;
 mod group_queues;
+mod groups;
 mod listings;
 mod readership;
 mod schedules;
@@ -12,6 +13,7 @@ mod subscriptions;
 
 pub use readership::Readership;
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +36,7 @@ use crate::connection::replies::{Outgoing, ReplyTo};
 use crate::connection::requests::Request;
 use crate::connection::timeouts::Timed;
 use crate::find::Find;
+use crate::groups::Groups;
 use crate::metrics::EdgeMetrics;
 use crate::registry_link::LinkRequest;
 use crate::registry_link::routes::{Routes, TopicRoute, unknown_topic};
@@ -43,6 +46,7 @@ use crate::socket::Gate;
 use crate::socket::alarm::Alarm;
 use crate::topic_queue::{self, At, ListedOffset, QueueAsk, QueueHandle};
 use alike::Alike;
+use groups::ConnectionMembers;
 use listings::Asides;
 use subscriptions::ConnectionSubscriptions;
 
@@ -90,6 +94,8 @@ pub struct Service {
     pub clients: Clients,
     /// Who knows what is scheduled.
     pub schedules: Schedules,
+    /// Who knows the groups.
+    pub groups: Groups,
     /// Whether faults may be injected, for tests of supervision.
     pub fault_switches: bool,
 }
@@ -103,6 +109,7 @@ pub struct Dispatcher {
     /// What this connection's batches may be: the broker's limits, and what Hello agreed on.
     batch_limits: BatchLimits,
     subscriptions: ConnectionSubscriptions,
+    members: ConnectionMembers,
     writer: Inbox<Outgoing>,
     /// What the client watches.
     watching: Option<RouteFeed>,
@@ -111,9 +118,14 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Serves the connection of `gate`, which is written to by `writer`, from `service`.
+    /// Serves the connection of `gate` with `peer`, which is written to by `writer`, from `service`.
     #[must_use]
-    pub fn new(service: Arc<Service>, gate: Rc<Gate>, writer: Inbox<Outgoing>) -> Self {
+    pub fn new(
+        service: Arc<Service>,
+        gate: Rc<Gate>,
+        writer: Inbox<Outgoing>,
+        peer: SocketAddr,
+    ) -> Self {
         let mut seen = service.routes.clone();
         let routes = Arc::clone(&seen.borrow_and_update());
         let compressions = Compression::None.bit();
@@ -128,6 +140,7 @@ impl Dispatcher {
             routes,
             batch_limits,
             subscriptions,
+            members: ConnectionMembers::new(peer),
             writer,
             watching: None,
             asides: Asides::default(),
@@ -176,6 +189,12 @@ impl Dispatcher {
             Request::ListSchedules(ask) => self.list_schedules(ask, reply),
             Request::AlterSchedule(ask) => self.alter_schedule(ask, reply),
             Request::DeleteSchedule(ask) => self.delete_schedule(ask, reply),
+            Request::JoinGroup(ask) => self.join_group(ask, reply),
+            Request::GroupHeartbeat(ask) => self.group_heartbeat(ask, reply),
+            Request::LeaveGroup(ask) => self.leave_group(&ask, reply),
+            Request::ListGroups(ask) => self.list_groups(ask, reply),
+            Request::DescribeGroup(ask) => self.describe_group(ask, reply),
+            Request::DeleteGroup(ask) => self.delete_group(ask, reply),
             Request::WatchRoutes(ask) => self.watch_routes(ask, reply),
             Request::GroupQueue(ask) => Box::pin(self.group_queue(ask, reply)).await,
             Request::ListClients(ask) => Box::pin(self.list_clients(ask, reply)).await,

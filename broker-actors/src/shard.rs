@@ -18,9 +18,11 @@ pub(crate) mod finding;
 pub mod gather;
 pub(crate) mod ground;
 mod group_progress;
+mod groups;
 pub mod messages;
 mod queues;
 mod recurring;
+mod requests;
 mod start;
 mod upkeep;
 mod waiter;
@@ -32,12 +34,13 @@ use std::time::Duration;
 use grus_consensus::{AppliedReply, Group, NewItem, ProposeError};
 use grus_log::Disk;
 use grus_mailbox::{Credit, Drained, HostHandle, Inbox, Receive, Resident, Room, Tick, Weigh};
-use grus_protocol::ids::{Durability, Term};
 use tokio::sync::watch;
 
 pub use crate::commands::TopicConfig;
 pub use crate::machine::InitializedProducer;
 pub use ground::{Ground, ShardMachine};
+pub use groups::GroupTies;
+use messages::RoutesAre;
 pub use messages::{
     GroupQueuesPage, QueueTable, ScheduleAsk, ShardHandle, ShardRequest, ShardStatus, TopicOpened,
 };
@@ -57,6 +60,7 @@ use crate::metrics::shards::ShardMetrics;
 use crate::topic_queue::OVERLOADED_RETRY_MS;
 use finding::Finding;
 use gather::{Gather, Pending};
+use groups::{Groups, RouteWatch};
 use queues::Queues;
 use upkeep::{Cleared, TrimDone, Upkeep};
 use waiter::Rest;
@@ -148,6 +152,9 @@ pub(crate) struct ShardActor<D: Disk> {
     ground: Rc<Ground<D>>,
     group: Group<ShardMachine, D>,
     queues: Queues<D>,
+    groups: Groups<D>,
+    /// Where the routes are told, for its groups.
+    routes: Option<RouteWatch>,
     gather: Gather<NewItem, (Waiter, Credit)>,
     /// The largest item that fits an entry.
     item_bytes_max: usize,
@@ -242,9 +249,12 @@ impl<D: Disk> ShardActor<D> {
                 reply.send(Err(QueueError::Stopping));
             }
             Rest::Open(topic, reply) => {
-                reply.send(Ok(TopicOpened { queues: self.queues.open(topic) }));
+                let queues = self.queues.open(topic);
+                self.groups.follow(topic);
+                reply.send(Ok(TopicOpened { queues }));
             }
             Rest::Close(topic, reply) => {
+                self.groups.follow(topic);
                 self.queues.close(topic);
                 reply.send(Ok(()));
             }
@@ -272,97 +282,13 @@ impl<D: Disk> ShardActor<D> {
         }
     }
 
-    fn request(&mut self, request: ShardRequest, credit: Credit, room: &mut Room<'_, Self>) {
-        let (command, waiter) = match request {
-            ShardRequest::OpenTopic { config, reply } => {
-                let topic = config.topic;
-                if config.durability != self.ground.durability {
-                    return reply.send(Err(QueueError::WrongShard));
-                }
-                if self.is_open(&config) {
-                    return self.finish(Rest::Open(topic, reply));
-                }
-                (Command::TopicConfig(config), Waiter::OpenTopic { topic, reply })
-            }
-            ShardRequest::DropTopic { reply, .. } if !self.ground.complete.get() => {
-                return reply.send(Err(QueueError::StorageFull));
-            }
-            ShardRequest::DropTopic { topic, reply } => {
-                if self.ground.machine.borrow().state.topic(topic).is_none() {
-                    return reply.send(Ok(()));
-                }
-                (Command::TopicDrop { topic }, Waiter::DropTopic { topic, reply })
-            }
-            ShardRequest::InitProducer { reply, .. }
-                if self.ground.durability != Durability::Persisted =>
-            {
-                return reply.send(Err(QueueError::WrongShard));
-            }
-            ShardRequest::InitProducer { name, reply } => {
-                (Command::InitProducer { name }, Waiter::InitProducer { reply })
-            }
-            ShardRequest::Fence { producer: InitializedProducer { producer, epoch }, reply } => {
-                (Command::Fence { producer, epoch }, Waiter::Fence { reply })
-            }
-            ShardRequest::Schedule(ask) => return self.schedule(ask, credit, room),
-            ShardRequest::GroupProgress { group, after, most, reply } => {
-                return reply.send(self.group_progress(group, after, most));
-            }
-            ShardRequest::ListTopics { reply } => {
-                let topics = self.ground.machine.borrow().state.topics().cloned().collect();
-                return reply.send(topics);
-            }
-            ShardRequest::Find { by, messages_max, reply } => {
-                return self.find(by, messages_max, reply);
-            }
-            ShardRequest::Status { reply } => return reply.send(self.status()),
-        };
-        if self.stage == Stage::Serving {
-            self.propose(Propose::new(&command, waiter), credit, room);
-        } else {
-            waiter.fail(QueueError::Stopping);
-        }
-    }
-
-    /// Whether the topic is there with these settings and at least these queues.
-    fn is_open(&self, config: &TopicConfig) -> bool {
-        let machine = self.ground.machine.borrow();
-        machine.state.topic(config.topic).is_some_and(|known| {
-            let queues = known.queues.clone();
-            config.queues.iter().all(|queue| queues.contains(queue))
-                && *known == TopicConfig { queues, ..config.clone() }
-        })
-    }
-
     /// After a start on a full disk: once there was room, the state holds all that was acknowledged.
     fn complete_state(&mut self) {
         if !self.ground.complete.get() && self.group.status().ready {
             self.ground.complete.set(true);
             self.queues.follow_state();
+            self.groups.follow_state();
             tracing::info!(shard = self.ground.shard.0, "the disk has room again");
-        }
-    }
-
-    fn status(&self) -> ShardStatus {
-        let group = self.group.status();
-        let log = self.ground.log.borrow();
-        let stats = log.stats();
-        ShardStatus {
-            shard: self.ground.shard,
-            durability: self.ground.durability,
-            is_ready: group.ready,
-            leader: group.leader,
-            term: Term(group.term),
-            applied_index: group.applied,
-            synced_index: log.synced_index(),
-            purged_index: group.purged,
-            disk_full: log.is_disk_full(),
-            queues: self.queues.len(),
-            waiting_bytes: self.gather.waiting_bytes(),
-            segments: stats.segments,
-            log_bytes: stats.bytes,
-            damaged_entries: stats.damaged_entries,
-            unchecked_segments: stats.unchecked_segments,
         }
     }
 
@@ -382,6 +308,10 @@ impl<D: Disk> ShardActor<D> {
 impl<D: Disk> Resident for ShardActor<D> {
     fn started(&mut self, room: &mut Room<'_, Self>) {
         self.queues.follow_state();
+        self.groups.follow_state();
+        if let Some(routes) = self.routes.take() {
+            room.spawn(routes.feed(room.inbox(1)));
+        }
         room.tick_every(Duration::from_millis(TICK_MS));
     }
 
@@ -389,6 +319,7 @@ impl<D: Disk> Resident for ShardActor<D> {
         room.linger();
         self.stage = Stage::StoppingQueues;
         let mut stops = self.queues.stop();
+        stops.extend(self.groups.stop());
         stops.push(self.wheel_host.stop());
         room.spawn_into(async move {
             for stopped in stops {
@@ -414,6 +345,12 @@ impl<D: Disk> Receive<ShardRequest> for ShardActor<D> {
 impl<D: Disk> Receive<Drained> for ShardActor<D> {
     fn receive(&mut self, _: Drained, _credit: Credit, room: &mut Room<'_, Self>) {
         self.depart(room);
+    }
+}
+
+impl<D: Disk> Receive<RoutesAre> for ShardActor<D> {
+    fn receive(&mut self, msg: RoutesAre, _credit: Credit, _room: &mut Room<'_, Self>) {
+        self.groups.routes_are(msg.routes);
     }
 }
 
@@ -454,6 +391,7 @@ impl<D: Disk> Receive<Proposed> for ShardActor<D> {
 impl<D: Disk> Receive<Tick> for ShardActor<D> {
     fn receive(&mut self, msg: Tick, _credit: Credit, room: &mut Room<'_, Self>) {
         self.queues.expire(msg.now, msg.monotonic_ms);
+        self.groups.tick(msg.monotonic_ms);
         if self.ground.starved.get() {
             self.group.request_room();
             self.depart(room);

@@ -7,9 +7,10 @@ use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::frame::{Frame, FrameKind, HeaderError};
 use grus_protocol::message::{
     AlterSchedule, AlterTopic, CloseProducer, CountScheduled, CreateSchedule, CreateTopic, Credit,
-    DeleteSchedule, DeleteTopic, DescribeTopic, Fetch, FindMessages, Hello, InitProducer,
-    ListClients, ListOffsets, ListScheduled, ListSchedules, ListTopics, Metadata, Ping, Produce,
-    RecallMessage, Seek, ShowScheduled, Subscribe, Unsubscribe, WatchRoutes,
+    DeleteGroup, DeleteSchedule, DeleteTopic, DescribeGroup, DescribeTopic, Fetch, FindMessages,
+    GroupHeartbeat, Hello, InitProducer, JoinGroup, LeaveGroup, ListClients, ListGroups,
+    ListOffsets, ListScheduled, ListSchedules, ListTopics, Metadata, Ping, Produce, RecallMessage,
+    Seek, ShowScheduled, Subscribe, Unsubscribe, WatchRoutes,
 };
 use grus_protocol::opcode::Opcode;
 
@@ -70,6 +71,18 @@ pub enum Request {
     DescribeTopic(DescribeTopic),
     /// Lists topics.
     ListTopics(ListTopics),
+    /// Makes a member of a group.
+    JoinGroup(JoinGroup),
+    /// A member is there, and asks for its queues.
+    GroupHeartbeat(GroupHeartbeat),
+    /// A member goes.
+    LeaveGroup(LeaveGroup),
+    /// Lists groups.
+    ListGroups(ListGroups),
+    /// Describes a group.
+    DescribeGroup(DescribeGroup),
+    /// Removes a group.
+    DeleteGroup(DeleteGroup),
     /// Asks to be told the routes.
     WatchRoutes(WatchRoutes),
     /// Lists who is connected.
@@ -142,6 +155,12 @@ fn decode(frame: Frame) -> Result<Option<Request>, HeaderError> {
         Opcode::DeleteTopic => Request::DeleteTopic(frame.header()?),
         Opcode::DescribeTopic => Request::DescribeTopic(frame.header()?),
         Opcode::ListTopics => Request::ListTopics(frame.header()?),
+        Opcode::JoinGroup => Request::JoinGroup(frame.header()?),
+        Opcode::GroupHeartbeat => Request::GroupHeartbeat(frame.header()?),
+        Opcode::LeaveGroup => Request::LeaveGroup(frame.header()?),
+        Opcode::ListGroups => Request::ListGroups(frame.header()?),
+        Opcode::DescribeGroup => Request::DescribeGroup(frame.header()?),
+        Opcode::DeleteGroup => Request::DeleteGroup(frame.header()?),
         Opcode::WatchRoutes => Request::WatchRoutes(frame.header()?),
         Opcode::ListClients => Request::ListClients(frame.header()?),
         Opcode::ClaimQueue
@@ -160,13 +179,7 @@ fn decode(frame: Frame) -> Result<Option<Request>, HeaderError> {
         | Opcode::BrokerHeartbeat
         | Opcode::OfferTopics
         | Opcode::PlaceDeadLetters
-        | Opcode::JoinGroup
-        | Opcode::GroupHeartbeat
-        | Opcode::LeaveGroup
-        | Opcode::GroupDeliver
-        | Opcode::ListGroups
-        | Opcode::DescribeGroup
-        | Opcode::DeleteGroup => return Ok(None),
+        | Opcode::GroupDeliver => return Ok(None),
     }))
 }
 
@@ -187,6 +200,9 @@ pub const fn has_large_reply(opcode: Opcode) -> bool {
             | Opcode::ListTopics
             | Opcode::ListClients
             | Opcode::DescribeTopic
+            | Opcode::ListGroups
+            | Opcode::DescribeGroup
+            | Opcode::GroupHeartbeat
     )
 }
 

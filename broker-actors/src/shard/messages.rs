@@ -6,15 +6,19 @@ use std::sync::Arc;
 use grus_log::{FindBy, FindOutcome};
 use grus_mailbox::{Inbox, Port, Weigh};
 use grus_protocol::ids::{Durability, GroupId, QueueKey, ShardId, Term, TimestampMs, TopicId};
+use grus_protocol::message::GroupSummary;
 use grus_protocol::names::{ProducerName, TopicName};
+use tokio::sync::watch;
 
 use super::QueueTableWatch;
 use crate::commands::TopicConfig;
 use crate::commands::recurring::{ScheduleKey, ScheduleTerms};
+use crate::consumer_group::{GroupHandle, GroupTable};
 use crate::delay_wheel::messages::DelayAsk;
 use crate::error::QueueError;
 use crate::machine::InitializedProducer;
 use crate::machine::schedules::Schedule;
+use crate::registry_link::routes::Routes;
 use crate::topic_queue::{ProgressStatus, QueueHandle};
 
 /// The queues of a shard by their keys.
@@ -80,6 +84,11 @@ pub enum ShardRequest {
         /// Gets them.
         reply: Port<Vec<TopicConfig>>,
     },
+    /// Lists the groups that the shard coordinates, in short.
+    ListGroups {
+        /// Gets them, in no order.
+        reply: Port<Vec<GroupSummary>>,
+    },
     /// Asks how the shard is.
     Status {
         /// Gets it.
@@ -88,6 +97,14 @@ pub enum ShardRequest {
 }
 
 impl Weigh for ShardRequest {}
+
+/// The routes are these now. At most one waits.
+#[derive(Debug, Clone)]
+pub(crate) struct RoutesAre {
+    pub(crate) routes: Arc<Routes>,
+}
+
+impl Weigh for RoutesAre {}
 
 /// Asks a shard something about schedules of recurring messages.
 #[derive(Debug)]
@@ -194,11 +211,18 @@ pub struct ShardHandle {
     pub queues: QueueTableWatch,
     /// Takes questions about scheduled messages.
     pub delays: Inbox<DelayAsk>,
+    /// The groups that it coordinates.
+    pub groups: watch::Receiver<GroupTable>,
 }
 
 impl ShardHandle {
     /// A queue, if it lives here.
     pub fn queue(&self, key: QueueKey) -> Option<Arc<QueueHandle>> {
         self.queues.borrow().get(&key).cloned()
+    }
+
+    /// A group, if it is coordinated here.
+    pub fn group(&self, group: GroupId) -> Option<Arc<GroupHandle>> {
+        self.groups.borrow().get(&group).cloned()
     }
 }

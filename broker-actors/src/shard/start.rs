@@ -12,16 +12,19 @@ use grus_mailbox::{ActorSpec, Dropped, Fatal, FatalReason, Host, HostHandle, Pla
 use grus_protocol::ids::{BrokerId, Durability, ShardId};
 use grus_protocol::limits::BATCH_BYTES_MAX;
 use thiserror::Error;
+use tokio::sync::watch;
 
 use super::finding::{Finding, OwnInboxes};
 use super::gather::{Gather, GatherLimits};
 use super::ground::{ChangedPorts, Ground, ShardMachine};
+use super::groups::{GroupMaker, Groups, RouteWatch};
 use super::queues::{QueueMaker, Queues};
 use super::upkeep::{Checking, Upkeep};
 use super::{
-    PROPOSED_BYTES_MAX, Propose, REQUESTS_MAX, RoomAgain, ShardActor, ShardHandle, Stage,
-    WHEEL_BYTES_MAX, queue_table,
+    GroupTies, PROPOSED_BYTES_MAX, Propose, REQUESTS_MAX, RoomAgain, ShardActor, ShardHandle,
+    Stage, WHEEL_BYTES_MAX, queue_table,
 };
+use crate::consumer_group::GroupTable;
 use crate::delay_wheel::messages::DELAY_ASKS_MAX;
 use crate::delay_wheel::{DelayWheel, WheelParts};
 use crate::disk_turns::DiskTurns;
@@ -70,6 +73,8 @@ pub struct ShardSettings {
     pub metrics: ShardMetrics,
     /// Who has the disk: one for all shards whose folders lie on the same.
     pub disk_turns: DiskTurns,
+    /// What its groups need; none: they are told no routes, so that no queue is divided.
+    pub groups: Option<GroupTies>,
 }
 
 impl ShardSettings {
@@ -84,7 +89,17 @@ impl ShardSettings {
         let metrics = ShardMetrics::default();
         let retention_check_ms = RETENTION_CHECK_MS;
         let disk_turns = DiskTurns::default();
-        Self { shard, broker, folder, log, gather, retention_check_ms, metrics, disk_turns }
+        Self {
+            shard,
+            broker,
+            folder,
+            log,
+            gather,
+            retention_check_ms,
+            metrics,
+            disk_turns,
+            groups: None,
+        }
     }
 }
 
@@ -414,10 +429,20 @@ fn open<D: Disk>(
     let checking = Checking { reader: workers.reader.inbox(1), storage: workers.storage.inbox(1) };
     let mut living = Queues::new(maker, table);
     living.follow_state();
+    let (group_table, group_tables) = watch::channel(GroupTable::default());
+    let groups = GroupMaker {
+        place: places.core.clone(),
+        ground: Rc::clone(ground),
+        consensus: group.clone(),
+        shard: host.inbox::<Propose>(PROPOSED_BYTES_MAX),
+        registry: settings.groups.as_ref().map(|ties| ties.registry.clone()),
+    };
     *built.borrow_mut() = Some(ShardActor {
         ground: Rc::clone(ground),
         group,
         queues: living,
+        groups: Groups::new(groups, group_table),
+        routes: settings.groups.as_ref().map(RouteWatch::of),
         gather: Gather::new(fitting(settings.gather, item_bytes_max)),
         item_bytes_max,
         reserve_bytes: u64::from(settings.log.first_segment_bytes) / RESERVE_PART,
@@ -435,6 +460,7 @@ fn open<D: Disk>(
         inbox: host.inbox(REQUESTS_MAX),
         queues,
         delays: wheel.inbox(DELAY_ASKS_MAX),
+        groups: group_tables,
     };
     (host, handle)
 }

@@ -13,6 +13,7 @@ use grus_broker::config::ConnectionConfig;
 use grus_broker::connection::{Describe, Description};
 use grus_broker::dispatch::Service;
 use grus_broker::find::Find;
+use grus_broker::groups::Groups;
 use grus_broker::listener::{ListConnections, Listener, ListenerParts};
 use grus_broker::metrics::EdgeMetrics;
 use grus_broker::registry_link::LinkRequest;
@@ -118,6 +119,11 @@ impl Door {
             routes: routes_seen,
             follows_registry: false,
             table: watch::channel(Arc::default()).1,
+            groups: Groups {
+                routes: routes.subscribe(),
+                shards: Arc::new([]),
+                link: to_link.clone(),
+            },
             link: to_link,
             clock: config.clock,
             metrics: metrics.clone(),

@@ -1,0 +1,105 @@
+//! What a shard is asked from outside, and what of it becomes an item.
+
+use grus_log::Disk;
+use grus_mailbox::{Credit, Room};
+use grus_protocol::ids::{Durability, Term};
+
+use super::waiter::Rest;
+use super::{
+    InitializedProducer, Propose, ShardActor, ShardRequest, ShardStatus, Stage, TopicConfig, Waiter,
+};
+use crate::commands::Command;
+use crate::error::QueueError;
+
+impl<D: Disk> ShardActor<D> {
+    pub(super) fn request(
+        &mut self,
+        request: ShardRequest,
+        credit: Credit,
+        room: &mut Room<'_, Self>,
+    ) {
+        let (command, waiter) = match request {
+            ShardRequest::OpenTopic { config, reply } => {
+                let topic = config.topic;
+                if config.durability != self.ground.durability {
+                    return reply.send(Err(QueueError::WrongShard));
+                }
+                if self.is_open(&config) {
+                    return self.finish(Rest::Open(topic, reply));
+                }
+                (Command::TopicConfig(config), Waiter::OpenTopic { topic, reply })
+            }
+            ShardRequest::DropTopic { reply, .. } if !self.ground.complete.get() => {
+                return reply.send(Err(QueueError::StorageFull));
+            }
+            ShardRequest::DropTopic { topic, reply } => {
+                if self.ground.machine.borrow().state.topic(topic).is_none() {
+                    return reply.send(Ok(()));
+                }
+                (Command::TopicDrop { topic }, Waiter::DropTopic { topic, reply })
+            }
+            ShardRequest::InitProducer { reply, .. }
+                if self.ground.durability != Durability::Persisted =>
+            {
+                return reply.send(Err(QueueError::WrongShard));
+            }
+            ShardRequest::InitProducer { name, reply } => {
+                (Command::InitProducer { name }, Waiter::InitProducer { reply })
+            }
+            ShardRequest::Fence { producer: InitializedProducer { producer, epoch }, reply } => {
+                (Command::Fence { producer, epoch }, Waiter::Fence { reply })
+            }
+            ShardRequest::Schedule(ask) => return self.schedule(ask, credit, room),
+            ShardRequest::GroupProgress { group, after, most, reply } => {
+                return reply.send(self.group_progress(group, after, most));
+            }
+            ShardRequest::ListTopics { reply } => {
+                let topics = self.ground.machine.borrow().state.topics().cloned().collect();
+                return reply.send(topics);
+            }
+            ShardRequest::Find { by, messages_max, reply } => {
+                return self.find(by, messages_max, reply);
+            }
+            ShardRequest::ListGroups { reply } => return reply.send(self.groups.summaries()),
+            ShardRequest::Status { reply } => return reply.send(self.status()),
+        };
+        if self.stage == Stage::Serving {
+            self.propose(Propose::new(&command, waiter), credit, room);
+        } else {
+            waiter.fail(QueueError::Stopping);
+        }
+    }
+
+    /// Whether the topic is there with these settings and at least these queues.
+    fn is_open(&self, config: &TopicConfig) -> bool {
+        let machine = self.ground.machine.borrow();
+        machine.state.topic(config.topic).is_some_and(|known| {
+            let queues = known.queues.clone();
+            config.queues.iter().all(|queue| queues.contains(queue))
+                && *known == TopicConfig { queues, ..config.clone() }
+        })
+    }
+
+    fn status(&self) -> ShardStatus {
+        let group = self.group.status();
+        let log = self.ground.log.borrow();
+        let stats = log.stats();
+        ShardStatus {
+            shard: self.ground.shard,
+            durability: self.ground.durability,
+            is_ready: group.ready,
+            leader: group.leader,
+            term: Term(group.term),
+            applied_index: group.applied,
+            synced_index: log.synced_index(),
+            purged_index: group.purged,
+            disk_full: log.is_disk_full(),
+            queues: self.queues.len(),
+            waiting_bytes: self.gather.waiting_bytes(),
+            segments: stats.segments,
+            log_bytes: stats.bytes,
+            damaged_entries: stats.damaged_entries,
+            unchecked_segments: stats.unchecked_segments,
+        }
+    }
+}
