@@ -421,7 +421,7 @@ impl<D: Disk> Receive<Warmed> for TopicQueue<D> {
         let now = room.clock().now();
         match msg.cold {
             Cold::Turn(turn) => self.warmed_turn(turn, msg.batches_max, now),
-            Cold::Letter(answers) => self.warmed_letter(answers, now),
+            Cold::Letter(answers) => self.warmed_letter(answers, msg.batches_max, now),
             Cold::Fetch(Asked { fetch, credit }) => {
                 let result = self.serve_warmed(&fetch, msg.batches_max);
                 fetch.reply.send(result);

@@ -146,7 +146,9 @@ impl<D: Disk> Queues<D> {
     /// Tells the time to queues on which someone waits, or a retry is due.
     pub(super) fn expire(&self, now: TimestampMs, monotonic_ms: u64) {
         while let Some((_, key)) = self.alarms.borrow_mut().take(now.0) {
-            self.waiting.borrow_mut().insert(key); // it takes itself out again
+            if self.living.contains_key(&key) {
+                self.waiting.borrow_mut().insert(key); // it takes itself out again
+            }
         }
         let waiting = self.waiting.borrow();
         for living in waiting.iter().filter_map(|key| self.living.get(key)) {

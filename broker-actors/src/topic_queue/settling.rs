@@ -76,6 +76,11 @@ fn deliveries(held: &HeldProgress, offset: Offset, was_sent: bool) -> u32 {
     numbers.deliveries(offset).max(numbers.attempts.at(offset).saturating_add(1))
 }
 
+/// A message that cannot be read now waits for better times.
+fn unreadable(offset: Offset, now: TimestampMs) -> Nack {
+    Nack { offset, due: TimestampMs(now.0.saturating_add(UNREADABLE_RETRY_MS)) }
+}
+
 impl<D: Disk> TopicQueue<D> {
     /// A member has answered.
     pub(super) fn answered(
@@ -163,8 +168,7 @@ impl<D: Disk> TopicQueue<D> {
     ) {
         let queue = self.parts.key;
         tracing::error!(%queue, first = ?offsets.first(), count = offsets.len(), "due and damaged");
-        let due = TimestampMs(now.0.saturating_add(UNREADABLE_RETRY_MS));
-        let nacks = offsets.iter().map(|offset| Nack { offset: *offset, due }).collect();
+        let nacks = offsets.iter().map(|offset| unreadable(*offset, now)).collect();
         let (acks, dying) = (Vec::new(), VecDeque::new());
         let answers = Answers { holding, acks, nacks, dying, reply: None, _credit: None };
         self.settle(Box::new(answers), None, now);
@@ -195,10 +199,7 @@ impl<D: Disk> TopicQueue<D> {
                     bytes += letter.batch.len();
                     letters.push(letter);
                 }
-                Read::Unreadable => {
-                    let due = TimestampMs(now.0.saturating_add(UNREADABLE_RETRY_MS));
-                    answers.nacks.push(Nack { offset: next.offset, due });
-                }
+                Read::Unreadable => answers.nacks.push(unreadable(next.offset, now)),
                 Read::Cold(fault_in) => {
                     let is_first = letters.is_empty();
                     if is_first && answers.acks.is_empty() && answers.nacks.is_empty() {
@@ -334,8 +335,18 @@ impl<D: Disk> TopicQueue<D> {
     }
 
     /// The message that is given up next was brought into memory.
-    pub(super) fn warmed_letter(&mut self, answers: Box<Answers>, now: TimestampMs) {
-        let warmed = answers.dying.front().map(|dying| dying.offset);
+    pub(super) fn warmed_letter(
+        &mut self,
+        mut answers: Box<Answers>,
+        batches_max: usize,
+        now: TimestampMs,
+    ) {
+        if batches_max == 0
+            && let Some(dying) = answers.dying.pop_front()
+        {
+            answers.nacks.push(unreadable(dying.offset, now));
+        }
+        let warmed = answers.dying.front().filter(|_| batches_max > 0).map(|dying| dying.offset);
         self.settle(answers, warmed, now);
     }
 }
