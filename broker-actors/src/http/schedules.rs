@@ -71,7 +71,7 @@ async fn look(parts: &HttpParts, query: &SchedulesQuery) -> Result<Page, ErrorRe
     let schedules = Schedules { routes: parts.routes.clone(), shards: parts.shards.clone().into() };
     let listed = schedules.list_schedules(ask).await?;
     let schedules = listed.schedules.into_iter().map(item).collect();
-    Ok(Page { schedules, next: listed.next.map(place_text) })
+    Ok(Page { schedules, next: listed.next.as_ref().map(place_text) })
 }
 
 fn item(state: ScheduleState) -> Item {
@@ -113,7 +113,7 @@ fn wanted(query: &SchedulesQuery) -> Result<ListSchedules, ErrorReply> {
     })
 }
 
-fn place_text(place: SchedulePlace) -> String {
+fn place_text(place: &SchedulePlace) -> String {
     format!("{}.{}.{}", place.topic_id, place.queue, place.name)
 }
 
@@ -132,7 +132,7 @@ mod tests {
     fn a_place_reads_back_from_its_text() {
         let name = ScheduleName::try_from("every.night-1").unwrap();
         let place = SchedulePlace { topic_id: TopicId(u64::MAX), queue: QueueId(7), name };
-        assert_eq!(place_of(&place_text(place.clone())), Some(place));
+        assert_eq!(place_of(&place_text(&place)), Some(place));
         for wrong in ["", "1", "1.2", "1.2.", "x.2.a", "1.-2.a"] {
             assert_eq!(place_of(wrong), None, "{wrong}");
         }
