@@ -231,9 +231,6 @@ impl Running {
         let ask = self.start_link(config, registry.clone(), handles.clone(), home, told).await;
         let http_address = sockets.addresses.http.map_or("no port".into(), |at| at.to_string());
         let faults = fault_switches();
-        if faults {
-            tracing::warn!("GRUS_FAULT_SWITCHES=1: faults can be injected by anybody");
-        }
         let session_ms_max = u64::from(whole_ms(config.connection.session_timeout));
         let clients = Clients::new(session_ms_max);
         let service = Service {

@@ -160,7 +160,7 @@ fn each_replica_has_the_right_body_however_long_it_waits_also_one_that_joins_mid
         }
         // Nothing is sent any more: what waits comes in at most twenty seconds.
         for _ in 0..30 {
-            tokio::time::sleep(Duration::from_millis(1_000)).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
             story.look(&world);
         }
         assert!(waiting(world.running(4)).0.is_empty(), "all had their time");

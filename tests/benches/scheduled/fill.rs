@@ -74,9 +74,8 @@ impl Lane {
         let frame = self.peer.frame().expect("a broker that goes on");
         self.answered += 1;
         assert_eq!(frame.head.correlation, self.answered, "answers come in order");
-        if frame.head.is_error() {
-            panic!("batch {}: {:?}", self.answered, frame.header::<ErrorReply>());
-        }
+        let refused = frame.head.is_error().then(|| frame.header::<ErrorReply>());
+        assert!(refused.is_none(), "batch {}: {refused:?}", self.answered);
     }
 }
 
