@@ -339,7 +339,7 @@ impl Resident for ConsumerActor {
         let now_ms = room.clock().monotonic_ms();
         for ask in self.state.abandon_acks(now_ms) {
             if let Some(frame) = self.frame_of(&ask) {
-                self.call(ask.link, frame, None);
+                self.call(ask.link, frame, Some(Port::call(|_| ()))); // nobody is left to hear it
             }
         }
         if let Some(ask) = self.state.abandon_membership(now_ms) {

@@ -12,7 +12,8 @@ use crate::{create, kept};
 
 /// Examples that read: they get a topic with messages in it, and end after as many as they are
 /// told.
-const READERS: [&str; 7] = ["read", "pull", "long_poll", "push", "stream", "receiver", "seek"];
+const READERS: [&str; 8] =
+    ["consumer", "read", "pull", "long_poll", "push", "stream", "receiver", "seek"];
 /// Examples that measure, or want standard input.
 const OTHERS: [&str; 2] = ["find_speed", "produce"];
 /// Messages each one sends or reads.
