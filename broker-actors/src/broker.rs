@@ -45,6 +45,7 @@ use crate::data_folder::{DataFolder, FolderError};
 use crate::disk_turns::DiskTurns;
 use crate::dispatch::{Service, fault_switches};
 use crate::find::Find;
+use crate::group_ties::GroupTies;
 use crate::groups::Groups;
 use crate::http::{self, HttpParts, HttpServer};
 use crate::listener::{ListConnections, Listener, ListenerParts, StopAccepting};
@@ -54,7 +55,7 @@ use crate::registry_link::ledger::Home;
 use crate::registry_link::routes::Routes;
 use crate::registry_link::{LinkParts, LinkRequest, REQUESTS_MAX, RegistryLink};
 use crate::scheduled::Schedules;
-use crate::shard::{self, GroupTies, Shard, ShardHandle, ShardPlaces, ShardStartError};
+use crate::shard::{self, Shard, ShardHandle, ShardPlaces, ShardStartError};
 use enrolment::Enrolment;
 pub use parts::ShardPlan;
 use sockets::{Sockets, advertised};
@@ -244,11 +245,7 @@ impl Running {
             routes: routes.clone(),
             follows_registry: self.remote.is_some(),
             table: registry.subscribe(),
-            groups: Groups {
-                routes: routes.clone(),
-                shards: handles.clone().into(),
-                link: ask.clone(),
-            },
+            groups: Groups::new(routes.clone(), &handles, ask.clone()),
             link: ask,
             clock: process.clock,
             metrics: metrics.clone(),

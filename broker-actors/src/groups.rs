@@ -27,15 +27,22 @@ const RETRY_AFTER_MS: u32 = 50;
 /// Who knows the groups of this broker. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Groups {
-    /// The topics.
-    pub routes: watch::Receiver<Arc<Routes>>,
-    /// The shards of this broker.
-    pub shards: Arc<[ShardHandle]>,
-    /// Whoever changes the routes.
-    pub link: Inbox<LinkRequest>,
+    routes: watch::Receiver<Arc<Routes>>,
+    shards: Arc<[ShardHandle]>,
+    link: Inbox<LinkRequest>,
 }
 
 impl Groups {
+    /// Of a broker with these topics and shards, and who changes the routes.
+    #[must_use]
+    pub fn new(
+        routes: watch::Receiver<Arc<Routes>>,
+        shards: &[ShardHandle],
+        link: Inbox<LinkRequest>,
+    ) -> Self {
+        Self { routes, shards: shards.into(), link }
+    }
+
     fn dead_letters(&self, group: &GroupName) -> Option<Arc<TopicRoute>> {
         self.routes.borrow().get(&group.dead_letters()).cloned()
     }

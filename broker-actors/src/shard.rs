@@ -23,6 +23,7 @@ pub mod messages;
 mod queues;
 mod recurring;
 mod requests;
+mod settings;
 mod start;
 mod upkeep;
 mod waiter;
@@ -39,15 +40,12 @@ use tokio::sync::watch;
 pub use crate::commands::TopicConfig;
 pub use crate::machine::InitializedProducer;
 pub use ground::{Ground, ShardMachine};
-pub use groups::GroupTies;
-use messages::RoutesAre;
+pub(crate) use messages::RoutesAre;
 pub use messages::{
     GroupQueuesPage, QueueTable, ScheduleAsk, ShardHandle, ShardRequest, ShardStatus, TopicOpened,
 };
-pub use start::{
-    Membership, Shard, ShardMember, ShardPlaces, ShardSettings, ShardStartError, start,
-    start_member, start_on,
-};
+pub use settings::{ShardPlaces, ShardSettings};
+pub use start::{Membership, Shard, ShardMember, ShardStartError, start, start_member, start_on};
 pub(crate) use waiter::{GroupDone, Waiter};
 
 use crate::commands::Command;
@@ -55,12 +53,13 @@ use crate::commands::recurring::ScheduleKey;
 use crate::delay_wheel::DelayWheel;
 use crate::delay_wheel::messages::ClearBelow;
 use crate::error::QueueError;
+use crate::group_ties::RouteWatch;
 use crate::machine::Outcome;
 use crate::metrics::shards::ShardMetrics;
 use crate::topic_queue::OVERLOADED_RETRY_MS;
 use finding::Finding;
 use gather::{Gather, Pending};
-use groups::{Groups, RouteWatch};
+use groups::Groups;
 use queues::Queues;
 use upkeep::{Cleared, TrimDone, Upkeep};
 use waiter::Rest;

@@ -12,53 +12,15 @@ use grus_protocol::ids::{GroupId, QueueId, TopicId};
 use grus_protocol::message::{GroupSettings, GroupSummary};
 use grus_protocol::names::GroupName;
 use grus_registry::RegistryRequest;
-use tokio::sync::watch;
 
 use super::Propose;
 use super::ground::{Ground, ShardMachine};
-use super::messages::RoutesAre;
 use crate::consumer_group::records::{Head, decode};
 use crate::consumer_group::{
     ASKS_MAX, Alarms, Awaken, ConsumerGroup, GroupHandle, GroupParts, GroupTable, KnownRoutes, Pace,
 };
+use crate::group_ties::GroupTableSender;
 use crate::registry_link::routes::Routes;
-
-/// What groups need of the rest of the broker.
-#[derive(Debug, Clone)]
-pub struct GroupTies {
-    /// Where dead letters are placed.
-    pub registry: Inbox<RegistryRequest>,
-    /// The topics.
-    pub routes: watch::Receiver<Arc<Routes>>,
-    /// Whether all topics that were there at the start are in them.
-    pub settled: watch::Receiver<bool>,
-}
-
-/// Where the routes are told.
-pub(super) struct RouteWatch {
-    routes: watch::Receiver<Arc<Routes>>,
-    settled: watch::Receiver<bool>,
-}
-
-impl RouteWatch {
-    pub(super) fn of(ties: &GroupTies) -> Self {
-        Self { routes: ties.routes.clone(), settled: ties.settled.clone() }
-    }
-
-    /// Tells the routes, once they are whole: a topic that is only not open yet is not gone.
-    pub(super) async fn feed(mut self, to: Inbox<RoutesAre>) {
-        if self.settled.wait_for(|settled| *settled).await.is_err() {
-            return;
-        }
-        self.routes.mark_changed();
-        while self.routes.changed().await.is_ok() {
-            let routes = Arc::clone(&self.routes.borrow_and_update());
-            if to.put(RoutesAre { routes }).await.is_err() {
-                return;
-            }
-        }
-    }
-}
 
 /// What a group's actor is made of.
 pub(super) struct GroupMaker<D: Disk> {
@@ -78,14 +40,14 @@ struct Living<D: Disk> {
 pub(super) struct Groups<D: Disk> {
     maker: GroupMaker<D>,
     living: BTreeMap<GroupId, Living<D>>,
-    table: watch::Sender<GroupTable>,
+    table: GroupTableSender,
     routes: KnownRoutes,
     alarms: Alarms,
     pace: Rc<Pace>,
 }
 
 impl<D: Disk> Groups<D> {
-    pub(super) fn new(maker: GroupMaker<D>, table: watch::Sender<GroupTable>) -> Self {
+    pub(super) fn new(maker: GroupMaker<D>, table: GroupTableSender) -> Self {
         Self {
             maker,
             living: BTreeMap::new(),

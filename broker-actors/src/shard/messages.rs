@@ -8,14 +8,14 @@ use grus_mailbox::{Inbox, Port, Weigh};
 use grus_protocol::ids::{Durability, GroupId, QueueKey, ShardId, Term, TimestampMs, TopicId};
 use grus_protocol::message::GroupSummary;
 use grus_protocol::names::{ProducerName, TopicName};
-use tokio::sync::watch;
 
 use super::QueueTableWatch;
 use crate::commands::TopicConfig;
 use crate::commands::recurring::{ScheduleKey, ScheduleTerms};
-use crate::consumer_group::{GroupHandle, GroupTable};
+use crate::consumer_group::GroupHandle;
 use crate::delay_wheel::messages::DelayAsk;
 use crate::error::QueueError;
+use crate::group_ties::GroupTableWatch;
 use crate::machine::InitializedProducer;
 use crate::machine::schedules::Schedule;
 use crate::registry_link::routes::Routes;
@@ -212,7 +212,7 @@ pub struct ShardHandle {
     /// Takes questions about scheduled messages.
     pub delays: Inbox<DelayAsk>,
     /// The groups that it coordinates.
-    pub groups: watch::Receiver<GroupTable>,
+    pub groups: GroupTableWatch,
 }
 
 impl ShardHandle {

@@ -7,101 +7,32 @@ use std::rc::Rc;
 use grus_consensus::{
     Fault, Group, GroupConfig, NoPeers, NodeId, Peers, ProposeError, StartError, Timings,
 };
-use grus_log::{Disk, Log, LogConfig, OpenError, RealDisk, Recovered, Report};
-use grus_mailbox::{ActorSpec, Dropped, Fatal, FatalReason, Host, HostHandle, Place};
-use grus_protocol::ids::{BrokerId, Durability, ShardId};
-use grus_protocol::limits::BATCH_BYTES_MAX;
+use grus_log::{Disk, Log, OpenError, RealDisk, Recovered, Report};
+use grus_mailbox::{ActorSpec, Dropped, Fatal, FatalReason, Host, HostHandle};
 use thiserror::Error;
-use tokio::sync::watch;
 
 use super::finding::{Finding, OwnInboxes};
 use super::gather::{Gather, GatherLimits};
 use super::ground::{ChangedPorts, Ground, ShardMachine};
-use super::groups::{GroupMaker, Groups, RouteWatch};
+use super::groups::{GroupMaker, Groups};
 use super::queues::{QueueMaker, Queues};
+use super::settings::{ShardPlaces, ShardSettings};
 use super::upkeep::{Checking, Upkeep};
 use super::{
-    GroupTies, PROPOSED_BYTES_MAX, Propose, REQUESTS_MAX, RoomAgain, ShardActor, ShardHandle,
-    Stage, WHEEL_BYTES_MAX, queue_table,
+    PROPOSED_BYTES_MAX, Propose, REQUESTS_MAX, RoomAgain, ShardActor, ShardHandle, Stage,
+    WHEEL_BYTES_MAX, queue_table,
 };
-use crate::consumer_group::GroupTable;
 use crate::delay_wheel::messages::DELAY_ASKS_MAX;
 use crate::delay_wheel::{DelayWheel, WheelParts};
-use crate::disk_turns::DiskTurns;
 use crate::finder::{Finder, SEARCHES_MAX};
 use crate::flush::{Flush, FlushPort, JOBS_MAX};
-use crate::metrics::shards::ShardMetrics;
+use crate::group_ties::{RouteWatch, group_table};
 use crate::reader::{BODY_READS_MAX, COLD_READS_MAX, CONSENSUS_READS_MAX, Reader};
 use crate::storage::{ConsensusStarted, Storage, StorageLinks};
-
-/// How often retention looks for what is due, in milliseconds.
-pub const RETENTION_CHECK_MS: u64 = 10_000;
 
 /// This part of a first segment is what a full disk keeps for retention: 256 KiB by default, room
 /// for the starts of nine thousand queues.
 const RESERVE_PART: u64 = 64;
-
-/// Where a shard's actors live.
-#[derive(Debug, Clone)]
-pub struct ShardPlaces {
-    /// Shard, Storage and queues, with log and consensus.
-    pub core: Place,
-    /// Flush, which blocks.
-    pub flush: Place,
-    /// Reader, which the disk may hold up. May be shared by shards.
-    pub reader: Place,
-    /// Finder, which the disk may hold up and which computes. May be shared by shards.
-    pub finder: Place,
-}
-
-/// What a shard is started with.
-#[derive(Debug, Clone)]
-pub struct ShardSettings {
-    /// The shard.
-    pub shard: ShardId,
-    /// This broker; the only member of the shard's group.
-    pub broker: BrokerId,
-    /// The shard's folder.
-    pub folder: PathBuf,
-    /// Its log. The durability in it is the shard's.
-    pub log: LogConfig,
-    /// How proposals are gathered.
-    pub gather: GatherLimits,
-    /// How often retention looks for what is due, in milliseconds.
-    pub retention_check_ms: u64,
-    /// How long its log takes.
-    pub metrics: ShardMetrics,
-    /// Who has the disk: one for all shards whose folders lie on the same.
-    pub disk_turns: DiskTurns,
-    /// What its groups need; none: they are told no routes, so that no queue is divided.
-    pub groups: Option<GroupTies>,
-}
-
-impl ShardSettings {
-    /// A shard with default settings.
-    pub fn new(shard: ShardId, broker: BrokerId, folder: PathBuf, durability: Durability) -> Self {
-        let log = LogConfig {
-            durability,
-            entry_bytes_max: BATCH_BYTES_MAX as usize + 64 * 1024,
-            ..LogConfig::default()
-        };
-        let gather = GatherLimits::default();
-        let metrics = ShardMetrics::default();
-        let retention_check_ms = RETENTION_CHECK_MS;
-        let disk_turns = DiskTurns::default();
-        Self {
-            shard,
-            broker,
-            folder,
-            log,
-            gather,
-            retention_check_ms,
-            metrics,
-            disk_turns,
-            groups: None,
-        }
-    }
-}
 
 /// Who else is in a shard's group, and the way to them.
 #[derive(Debug)]
@@ -429,7 +360,7 @@ fn open<D: Disk>(
     let checking = Checking { reader: workers.reader.inbox(1), storage: workers.storage.inbox(1) };
     let mut living = Queues::new(maker, table);
     living.follow_state();
-    let (group_table, group_tables) = watch::channel(GroupTable::default());
+    let (group_table, group_tables) = group_table();
     let groups = GroupMaker {
         place: places.core.clone(),
         ground: Rc::clone(ground),

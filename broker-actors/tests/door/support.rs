@@ -119,11 +119,7 @@ impl Door {
             routes: routes_seen,
             follows_registry: false,
             table: watch::channel(Arc::default()).1,
-            groups: Groups {
-                routes: routes.subscribe(),
-                shards: Arc::new([]),
-                link: to_link.clone(),
-            },
+            groups: Groups::new(routes.subscribe(), &[], to_link.clone()),
             link: to_link,
             clock: config.clock,
             metrics: metrics.clone(),
