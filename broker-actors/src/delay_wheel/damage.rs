@@ -1,8 +1,8 @@
 //! Scheduled messages whose bytes are damaged.
 //!
 //! One is named once, counted, and stays pending: nobody but the operator may decide that it is lost. It is
-//! recalled by its handle like any other, or given up with all damaged entries by `log.accept_loss`; then
-//! the wheel takes it back. Until then the log keeps what it lies in, and nothing else.
+//! recalled by its handle like any other one. Where its entry was given up by `log.accept_loss` (of those that a
+//! start names), the wheel takes it back. Until then the log keeps what it lies in, and nothing else.
 
 use grus_log::Disk;
 
