@@ -140,6 +140,10 @@ impl<D: Disk> DelayWheel<D> {
         if !self.leads() {
             self.near = None;
             self.rolling = None;
+            // Its numbers are told wherever the messages may be released.
+            if self.list_on() {
+                room.notify_drained();
+            }
             return;
         }
         let mut more = self.look(tick.now);

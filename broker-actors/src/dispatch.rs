@@ -109,7 +109,7 @@ pub struct Dispatcher {
     /// What this connection's batches may be: the broker's limits, and what Hello agreed on.
     batch_limits: BatchLimits,
     subscriptions: ConnectionSubscriptions,
-    members: ConnectionMembers,
+    members: Box<ConnectionMembers>,
     writer: Inbox<Outgoing>,
     /// What the client watches.
     watching: Option<RouteFeed>,
@@ -189,14 +189,14 @@ impl Dispatcher {
             Request::ListSchedules(ask) => self.list_schedules(ask, reply),
             Request::AlterSchedule(ask) => self.alter_schedule(ask, reply),
             Request::DeleteSchedule(ask) => self.delete_schedule(ask, reply),
-            Request::JoinGroup(ask) => self.join_group(ask, reply),
-            Request::GroupHeartbeat(ask) => self.group_heartbeat(ask, reply),
+            Request::JoinGroup(ask) => self.join_group(*ask, reply),
+            Request::GroupHeartbeat(ask) => self.group_heartbeat(*ask, reply),
             Request::LeaveGroup(ask) => self.leave_group(&ask, reply),
             Request::ListGroups(ask) => self.list_groups(ask, reply),
             Request::DescribeGroup(ask) => self.describe_group(ask, reply),
             Request::DeleteGroup(ask) => self.delete_group(ask, reply),
             Request::WatchRoutes(ask) => self.watch_routes(ask, reply),
-            Request::GroupQueue(ask) => Box::pin(self.group_queue(ask, reply)).await,
+            Request::GroupQueue(ask) => Box::pin(self.group_queue(*ask, reply)).await,
             Request::ListClients(ask) => Box::pin(self.list_clients(ask, reply)).await,
             Request::CloseProducer(ask) => {
                 let (id, epoch) = (ask.producer_id, ask.producer_epoch);

@@ -72,9 +72,9 @@ pub enum Request {
     /// Lists topics.
     ListTopics(ListTopics),
     /// Makes a member of a group.
-    JoinGroup(JoinGroup),
+    JoinGroup(Box<JoinGroup>),
     /// A member is there, and asks for its queues.
-    GroupHeartbeat(GroupHeartbeat),
+    GroupHeartbeat(Box<GroupHeartbeat>),
     /// A member goes.
     LeaveGroup(LeaveGroup),
     /// Lists groups.
@@ -88,7 +88,7 @@ pub enum Request {
     /// Lists who is connected.
     ListClients(ListClients),
     /// A member of a group about a queue.
-    GroupQueue(GroupQueueRequest),
+    GroupQueue(Box<GroupQueueRequest>),
 }
 
 /// Reads the header of a request. `greeted` says whether Hello was accepted on this connection.
@@ -155,8 +155,8 @@ fn decode(frame: Frame) -> Result<Option<Request>, HeaderError> {
         Opcode::DeleteTopic => Request::DeleteTopic(frame.header()?),
         Opcode::DescribeTopic => Request::DescribeTopic(frame.header()?),
         Opcode::ListTopics => Request::ListTopics(frame.header()?),
-        Opcode::JoinGroup => Request::JoinGroup(frame.header()?),
-        Opcode::GroupHeartbeat => Request::GroupHeartbeat(frame.header()?),
+        Opcode::JoinGroup => Request::JoinGroup(Box::new(frame.header()?)),
+        Opcode::GroupHeartbeat => Request::GroupHeartbeat(Box::new(frame.header()?)),
         Opcode::LeaveGroup => Request::LeaveGroup(frame.header()?),
         Opcode::ListGroups => Request::ListGroups(frame.header()?),
         Opcode::DescribeGroup => Request::DescribeGroup(frame.header()?),
@@ -171,7 +171,9 @@ fn decode(frame: Frame) -> Result<Option<Request>, HeaderError> {
         | Opcode::RedriveDeadLetters
         | Opcode::PurgeDeadLetters
         | Opcode::ListDeadLetters => {
-            return Ok(GroupQueueRequest::decode(&frame)?.map(Request::GroupQueue));
+            return Ok(
+                GroupQueueRequest::decode(&frame)?.map(|ask| Request::GroupQueue(Box::new(ask)))
+            );
         }
         Opcode::Deliver
         | Opcode::RoutesChanged

@@ -1,0 +1,264 @@
+//! Consumer groups on real processes: shared, killed, joined, retried, given up, sent back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use grus_client::{
+    Client, Consumer, ConsumerConfig, ConsumerEvent, Handed, Message, Outcome, OwnQueue,
+    ProducerConfig, QueueId,
+};
+use grus_tests::broker::Home;
+use rustix::process::Signal;
+use tokio::sync::Notify;
+
+use crate::create;
+use crate::program::{block_on, connect};
+
+/// Longest that anything here may keep one waiting, on a machine that is busy with other tests.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+async fn within<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, work).await.expect("it comes in time")
+}
+
+/// The queues that a consumer has, as its events say.
+#[derive(Clone, Default)]
+struct Own {
+    queues: Arc<Mutex<BTreeSet<u32>>>,
+    changed: Arc<Notify>,
+}
+
+impl Own {
+    fn hear(&self, event: &ConsumerEvent) {
+        let numbers =
+            |queues: &[OwnQueue]| -> Vec<_> { queues.iter().map(|own| own.queue.0).collect() };
+        let mut queues = self.queues.lock().expect("nobody panics");
+        match event {
+            ConsumerEvent::Assigned(new) => queues.extend(numbers(new)),
+            ConsumerEvent::Revoked(gone) | ConsumerEvent::Lost(gone) => {
+                let gone = numbers(gone);
+                queues.retain(|queue| !gone.contains(queue));
+            }
+            _ => {}
+        }
+        self.changed.notify_one();
+    }
+
+    fn now(&self) -> BTreeSet<u32> {
+        self.queues.lock().expect("nobody panics").clone()
+    }
+
+    async fn until(&self, is_so: impl Fn(&BTreeSet<u32>) -> bool) {
+        while !is_so(&self.now()) {
+            self.changed.notified().await;
+        }
+    }
+}
+
+fn config() -> ConsumerConfig {
+    ConsumerConfig::new("g").expect("a name").subscribe("t", "*").expect("a topic")
+}
+
+fn consumer(client: &Client, config: ConsumerConfig) -> (Consumer, Own) {
+    let own = Own::default();
+    let hearer = own.clone();
+    let config = config.on_event(move |event| hearer.hear(event));
+    (client.consumer(config).expect("a consumer"), own)
+}
+
+async fn send(client: &Client, queues: u32, numbers: std::ops::Range<u32>) {
+    let producer = client.producer(ProducerConfig::new("t").expect("a name")).expect("a producer");
+    let queue = |number: u32| QueueId(number % queues);
+    let messages: Vec<_> =
+        numbers.map(|number| Message::new(number.to_string()).queue(queue(number))).collect();
+    let mut receipts = Vec::new();
+    for message in messages {
+        receipts.push(producer.enqueue(message).await.expect("it is taken"));
+    }
+    producer.flush().await.expect("all are stored");
+    for receipt in receipts {
+        receipt.await.expect("it is stored");
+    }
+    producer.close().await.expect("nothing is left");
+}
+
+fn number(handed: &Handed) -> u32 {
+    std::str::from_utf8(handed.body()).expect("text").parse().expect("a number")
+}
+
+async fn lag(client: &Client) -> u64 {
+    let progress = client.group_progress(&"g".try_into().expect("a name")).await.expect("told");
+    progress.iter().map(|queue| queue.lag).sum()
+}
+
+#[test]
+fn two_members_share_a_topic_and_each_message_comes_once() {
+    let home = Home::new();
+    let _broker = home.start();
+    create(&home, "t", 4);
+    block_on(async {
+        let (one, other) = (connect(&home).await, connect(&home).await);
+        let ((mut first, its), (mut second, others)) =
+            (consumer(&one, config()), consumer(&other, config()));
+        within(async {
+            its.until(|queues| queues.len() == 2).await;
+            others.until(|queues| queues.len() == 2).await;
+        })
+        .await;
+        assert!(its.now().is_disjoint(&others.now()));
+        send(&one, 4, 0..1_000).await;
+        let mut seen: BTreeMap<u32, u32> = BTreeMap::new();
+        let (mut of_first, mut of_second) = (0, 0);
+        while of_first + of_second < 1_000 {
+            let handed = within(async {
+                tokio::select! {
+                    handed = first.next() => { of_first += 1; handed }
+                    handed = second.next() => { of_second += 1; handed }
+                }
+            });
+            let handed = handed.await.expect("a message");
+            *seen.entry(number(&handed)).or_default() += 1;
+            handed.answer(Outcome::Ack);
+        }
+        assert_eq!(seen.len(), 1_000, "each one");
+        assert_eq!((of_first, of_second), (500, 500), "two queues each");
+        first.stop().await;
+        second.stop().await;
+        assert_eq!(lag(&one).await, 0);
+        one.close().await;
+        other.close().await;
+    });
+}
+
+#[test]
+fn a_member_that_is_killed_loses_nothing_and_is_replaced() {
+    let home = Home::new();
+    let _broker = home.start();
+    create(&home, "t", 4);
+    block_on(async {
+        let client = connect(&home).await;
+        send(&client, 4, 0..2_000).await;
+        let words = ["consume", "t", "--group", "g", "--json", "--max", "1000000"];
+        let mut killed = home.grus_running(&words);
+        let mut printed = Vec::new();
+        while printed.len() < 700 {
+            let line = killed.next_line(PATIENCE).expect("a message");
+            let object: serde_json::Value = serde_json::from_slice(&line).expect("an object");
+            printed.push(object["body"].as_str().expect("text").parse::<u32>().expect("a number"));
+        }
+        let (mut consumer, own) = consumer(&client, config());
+        within(own.until(|queues| queues.len() == 2)).await;
+        killed.signal(Signal::KILL);
+        let replaced = own.until(|queues| queues.len() == 4);
+        let limit = Duration::from_secs(8); // less than its session
+        tokio::time::timeout(limit, replaced).await.expect("its queues are ours");
+        let mut seen: BTreeSet<u32> = printed.into_iter().collect();
+        while lag(&client).await > 0 {
+            let some = consumer.next_batch(256, Duration::from_millis(100)).await;
+            for handed in some.expect("it goes on") {
+                seen.insert(number(&handed));
+                handed.answer(Outcome::Ack);
+            }
+        }
+        consumer.stop().await;
+        // What it had printed before it died, and what it had acknowledged was printed before.
+        while let Some(line) = killed.next_line(PATIENCE) {
+            let object: serde_json::Value = serde_json::from_slice(&line).unwrap_or_default();
+            let body = object["body"].as_str().and_then(|text| text.parse::<u32>().ok());
+            seen.extend(body);
+        }
+        assert_eq!(seen.len(), 2_000, "what it had and not answered for came to the other one");
+        client.close().await;
+    });
+}
+
+#[test]
+fn what_always_fails_is_tried_sixteen_times_and_then_lies_where_one_sees_why() {
+    let home = Home::new();
+    let _broker = home.start();
+    create(&home, "t", 2);
+    block_on(async {
+        let client = connect(&home).await;
+        send(&client, 2, 0..10).await;
+        let mut config = config();
+        config.options.ladder_ms = Some(vec![1, 2, 3]);
+        let (mut consumer, _) = consumer(&client, config);
+        let mut tries: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        while tries.values().map(Vec::len).sum::<usize>() < 9 + 16 {
+            let handed = within(consumer.next()).await.expect("a message");
+            tries.entry(number(&handed)).or_default().push(handed.deliveries);
+            if number(&handed) == 3 {
+                handed.answer(Outcome::Nack("no stock".to_owned()));
+            } else {
+                handed.answer(Outcome::Ack);
+            }
+        }
+        assert_eq!(tries[&3], (0..16).collect::<Vec<_>>());
+        assert!((0..10).filter(|n| *n != 3).all(|number| tries[&number] == [0]), "{tries:?}");
+        let group = "g".try_into().expect("a name");
+        let letters = within(async {
+            loop {
+                let page = client.list_dead_letters(&group, None, 0, true).await.expect("a list");
+                if !page.letters.is_empty() {
+                    break page.letters;
+                }
+            }
+        });
+        let letters = letters.await;
+        let [letter] = &letters[..] else { panic!("{letters:?}") };
+        let (topic, queue) = (letter.letter.origin_topic.as_str(), letter.letter.origin_queue.0);
+        assert_eq!((topic, queue, letter.letter.origin_offset.0), ("t", 1, 1));
+        assert_eq!((&*letter.letter.reason, letter.letter.deliveries), ("no stock", 16));
+        assert_eq!(letter.record.as_ref().expect("its body").body(), b"3");
+        assert_eq!(lag(&client).await, 0, "a failed message holds nothing up");
+
+        let grus = |words: &str| home.grus(&words.split(' ').collect::<Vec<_>>());
+        let listed = grus("dlq list g").ok().text();
+        assert!(listed.contains("from t/1/1  delivered 16 times  no stock"), "{listed}");
+        assert_eq!(grus("dlq redrive g --all").ok().text(), "1 sent back\n");
+        let again = within(consumer.next()).await.expect("it comes again");
+        assert_eq!((number(&again), again.queue, again.deliveries), (3, QueueId(1), 0));
+        again.ack().await.expect("it is done");
+        assert_eq!(grus("dlq redrive g --all").ok().text(), "0 sent back\n");
+        assert_eq!(grus("dlq list g").ok().text(), "");
+        let described = grus("group describe g").ok().text();
+        assert!(described.contains("lag          0"), "{described}");
+        assert!(grus("group members g").ok().text().contains("has t/0 t/1"));
+        assert!(grus("group delete g").refused().contains("GroupNotEmpty"));
+        consumer.stop().await;
+        grus("group reset g --topic t --to last").ok();
+        grus("group delete g").ok();
+        assert_eq!(grus("group list").ok().text(), "");
+        client.close().await;
+    });
+}
+
+#[test]
+fn members_have_only_what_their_tags_say() {
+    let home = Home::new();
+    let _broker = home.start();
+    create(&home, "t", 1);
+    block_on(async {
+        let client = connect(&home).await;
+        let config = ProducerConfig::new("t").expect("a name");
+        let producer = client.producer(config).expect("a producer");
+        for (number, tag) in ["a", "b", "c", "a", "d"].iter().enumerate() {
+            let message = Message::new(number.to_string()).tag(*tag);
+            producer.send(message).await.expect("it is stored");
+        }
+        let config = ConsumerConfig::new("g").expect("a name");
+        let config = config.subscribe("t", "a || c").expect("tags");
+        let (mut consumer, _) = consumer(&client, config);
+        let mut seen = Vec::new();
+        while seen.len() < 3 {
+            let handed = within(consumer.next()).await.expect("a message");
+            seen.push(number(&handed));
+            within(handed.ack()).await.expect("it is done");
+        }
+        assert_eq!(seen, [0, 2, 3]);
+        within(async { while lag(&client).await > 0 {} }).await;
+        consumer.stop().await;
+        client.close().await;
+    });
+}
