@@ -140,7 +140,7 @@ impl Dispatcher {
             routes,
             batch_limits,
             subscriptions,
-            members: ConnectionMembers::new(peer),
+            members: Box::new(ConnectionMembers::new(peer)),
             writer,
             watching: None,
             asides: Asides::default(),

@@ -26,12 +26,12 @@ pub(super) struct ConnectionMembers {
 }
 
 impl ConnectionMembers {
-    /// In a box, whose address is the connection's number: most connections have no members, and
-    /// those that are idle are to cost little.
-    pub(super) fn new(peer: SocketAddr) -> Box<Self> {
-        Box::new(Self { peer, heard: BTreeMap::new() })
+    /// Lives in a box: most connections have no members, and those that are idle are to cost little.
+    pub(super) fn new(peer: SocketAddr) -> Self {
+        Self { peer, heard: BTreeMap::new() }
     }
 
+    /// The address of its box: the connection's number while it lives.
     fn number(&self) -> u64 {
         std::ptr::from_ref(self).addr() as u64
     }
