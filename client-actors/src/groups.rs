@@ -10,7 +10,7 @@ use grus_protocol::message::{
     OffsetRange, PurgeDeadLetters, QueueProgress, RedriveDeadLetters, ResetGroup, ResetGroupReply,
     SubscribeAt,
 };
-use grus_protocol::{GroupId, GroupName, QueueId, Term, TopicName};
+use grus_protocol::{ErrorCode, ErrorReply, GroupId, GroupName, QueueId, Term, TopicName};
 
 use crate::client::Client;
 use crate::config::StartAt;
@@ -95,7 +95,7 @@ impl Client {
     /// The members of a group, and whose which queue is.
     ///
     /// # Errors
-    /// [`ClientError::Refused`] with `UnknownGroup` or `UnknownTopic` when there is no such group;
+    /// [`ClientError::Refused`] with `UnknownGroup` when there is no such group;
     /// [`ClientError::Timeout`], [`ClientError::Closed`].
     pub async fn describe_group(
         &self,
@@ -103,7 +103,8 @@ impl Client {
     ) -> Result<DescribeGroupReply, ClientError> {
         let make = |_| DescribeGroup { group: group.clone() };
         let coordinator = group.dead_letters();
-        Ok(self.ask_leader_with(&coordinator, QueueId(0), make, Bytes::new()).await?.0)
+        let told = self.ask_leader_with(&coordinator, QueueId(0), make, Bytes::new()).await;
+        Ok(of_group(group, told)?.0)
     }
 
     /// How far a group has come in each queue that it has ever had, by topic and queue.
@@ -193,7 +194,8 @@ impl Client {
             group_id: GroupId::of(topic),
         };
         let coordinator = group.dead_letters();
-        self.ask_leader_with(&coordinator, QueueId(0), make, Bytes::new()).await.map(|_| ())
+        let told = self.ask_leader_with(&coordinator, QueueId(0), make, Bytes::new()).await;
+        of_group(group, told).map(|_| ())
     }
 
     /// A page of a group's dead letters, without those that were sent back or removed: behind the
@@ -220,7 +222,8 @@ impl Client {
             let letters = letters.collect::<Result<_, _>>()?;
             Ok(DeadLettersPage { letters, next: reply.next })
         };
-        let brokers = self.brokers_that_lead(Some(&group.dead_letters()), None).await?;
+        let brokers = self.brokers_that_lead(Some(&group.dead_letters()), None).await;
+        let brokers = of_group(group, brokers)?;
         let pages: Result<Vec<_>, ClientError> =
             join_all(brokers.into_iter().map(list)).await.into_iter().collect();
         Ok(DeadLettersPage::of_all(pages?, messages_max as usize))
@@ -278,7 +281,8 @@ impl Client {
             offsets: offsets.to_vec(),
         };
         let letters = group.dead_letters();
-        Ok(self.ask_leader_with(&letters, queue, make, Bytes::new()).await?.0.purged)
+        let told = self.ask_leader_with(&letters, queue, make, Bytes::new()).await;
+        Ok(of_group(group, told)?.0.purged)
     }
 
     /// The queues of a group's dead-letter topic.
@@ -286,8 +290,20 @@ impl Client {
     /// # Errors
     /// As [`Client::describe_group`].
     pub async fn dead_letter_queues(&self, group: &GroupName) -> Result<Vec<QueueId>, ClientError> {
-        self.queues_of(&group.dead_letters()).await
+        of_group(group, self.queues_of(&group.dead_letters()).await)
     }
+}
+
+/// A group that has no topic of dead letters is not there: that is what a caller is told, and not of
+/// a topic that it never named.
+fn of_group<T>(group: &GroupName, told: Result<T, ClientError>) -> Result<T, ClientError> {
+    told.map_err(|error| match error {
+        ClientError::Refused(refusal) if refusal.code == ErrorCode::UnknownTopic => {
+            let text = format!("there is no group {group}");
+            ClientError::Refused(ErrorReply::new(ErrorCode::UnknownGroup, text).into())
+        }
+        other => other,
+    })
 }
 
 fn message(letter: DeadLetter, body: &mut Bytes) -> Result<DeadLetterMessage, ClientError> {

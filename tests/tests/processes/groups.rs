@@ -126,6 +126,8 @@ fn two_members_share_a_topic_and_each_message_comes_once() {
         first.stop().await;
         second.stop().await;
         assert_eq!(lag(&one).await, 0);
+        let nobody = home.grus(&["group", "describe", "nobody"]).refused();
+        assert!(nobody.contains("there is no group nobody (UnknownGroup)"), "{nobody}");
         one.close().await;
         other.close().await;
     });
