@@ -177,6 +177,16 @@ fn shares(wanted: &[usize]) -> impl Fn(&[&mut Member]) -> bool {
     move |members| members.iter().map(|member| member.has.len()).eq(wanted.iter().copied())
 }
 
+/// A topic of four queues, and two members that have two of them each.
+async fn two_members(broker: &Broker) -> (Member, Member) {
+    let mut tool = Client::greeted(broker.addresses().listen).await;
+    create(&mut tool, "orders", 4, Durability::Persisted).await;
+    let mut first = Member::join(broker, 1, &["orders"]).await;
+    let mut second = Member::join(broker, 2, &["orders"]).await;
+    until(&mut [&mut first, &mut second], shares(&[2, 2])).await;
+    (first, second)
+}
+
 #[actix::test]
 async fn queues_are_shared_by_those_that_join_and_come_back_from_those_that_leave() {
     let folder = tempfile::tempdir().unwrap();
@@ -223,11 +233,7 @@ async fn queues_are_shared_by_those_that_join_and_come_back_from_those_that_leav
 async fn a_member_whose_connection_is_cut_is_replaced_long_before_its_session_ends() {
     let folder = tempfile::tempdir().unwrap();
     let broker = start(folder.path()).await;
-    let mut tool = Client::greeted(broker.addresses().listen).await;
-    create(&mut tool, "orders", 4, Durability::Persisted).await;
-    let mut first = Member::join(&broker, 1, &["orders"]).await;
-    let mut second = Member::join(&broker, 2, &["orders"]).await;
-    until(&mut [&mut first, &mut second], shares(&[2, 2])).await;
+    let (mut first, second) = two_members(&broker).await;
     let (id, cut) = (second.id, Stopwatch::begun());
     drop(second);
     until(&mut [&mut first], shares(&[4])).await;
@@ -298,11 +304,7 @@ async fn more_queues_and_topics_that_fit_a_pattern_are_taken_and_deleted_ones_ar
 async fn a_group_outlives_its_broker() {
     let folder = tempfile::tempdir().unwrap();
     let broker = start(folder.path()).await;
-    let mut tool = Client::greeted(broker.addresses().listen).await;
-    create(&mut tool, "orders", 4, Durability::Persisted).await;
-    let mut first = Member::join(&broker, 1, &["orders"]).await;
-    let mut second = Member::join(&broker, 2, &["orders"]).await;
-    until(&mut [&mut first, &mut second], shares(&[2, 2])).await;
+    let (mut first, mut second) = two_members(&broker).await;
     let before = (first.has.clone(), second.has.clone());
     let generation = first.known.max(second.known);
     broker.stop().await;
