@@ -13,9 +13,11 @@ mod subscriptions;
 
 pub use readership::Readership;
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use grus_mailbox::{Clock, Inbox, reply};
@@ -346,7 +348,15 @@ impl Dispatcher {
         timed: &Timed,
     ) {
         let mut put = std::pin::pin!(queue.put(message));
-        if tokio::time::timeout(wait, &mut put).await.is_err() {
+        // Who was told that it took too long is believed: nothing is put in after that.
+        let put_if_wanted = poll_fn(|context| {
+            if timed.claim.is_taken() {
+                Poll::Ready(())
+            } else {
+                put.as_mut().poll(context).map(drop)
+            }
+        });
+        if tokio::time::timeout(wait, put_if_wanted).await.is_err() {
             self.alarm.expire(timed, "not stored: the queue had no room in time");
         }
     }
