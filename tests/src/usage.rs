@@ -22,6 +22,17 @@ pub fn writes(pid: u32) -> (u64, u64) {
     (field(&text, "write_bytes:"), field(&text, "syscw:"))
 }
 
+/// Bytes that were written so far, by whomever, to the device on which `path` lies; nothing where
+/// that is no block device. (What [`writes`] says of a file that is mapped is far more: a page of a
+/// large folio that is dirtied counts as all of it.)
+pub fn device_writes(path: &Path) -> Option<u64> {
+    let device = fs::metadata(path).ok()?.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let text = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat")).ok()?;
+    let sectors: u64 = text.split_whitespace().nth(6)?.parse().ok()?;
+    Some(sectors * 512)
+}
+
 /// Greatest resident memory so far, in KiB (proc(5), status).
 pub fn peak_memory_kib(pid: u32) -> u64 {
     field(&read(pid, "status"), "VmHWM:")

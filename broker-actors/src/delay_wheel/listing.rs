@@ -10,7 +10,7 @@ use crate::timers::TimerId;
 use crate::timers::run::RUN_TIMERS_MAX;
 
 /// Timers looked at in one step: some 300 us.
-const TIMERS_PER_STEP_MAX: usize = 32 * RUN_TIMERS_MAX;
+const TIMERS_PER_STEP_MAX: usize = 8 * RUN_TIMERS_MAX;
 
 /// What is looked for.
 #[derive(Debug)]
@@ -65,6 +65,10 @@ impl Listing {
                 continue;
             }
             looked_at += timers.len_of(run);
+            if let Wanted::Histogram { now } = self.wanted {
+                timers.dues_of(run).for_each(|due| self.count_due(due, now));
+                continue;
+            }
             for timer in timers.due_in(run, self.filter.from..self.filter.until) {
                 if self.filter.takes(&timer) {
                     self.found((timer.due, timer.id));
@@ -96,13 +100,14 @@ impl Listing {
                 }
             }
             Wanted::Count => self.count += 1,
-            Wanted::Histogram { now } => {
-                let oldest = self.oldest.unwrap_or(timer.0);
-                self.oldest = Some(oldest.min(timer.0));
-                let ahead_ms = timer.0.0.saturating_sub(now.0);
-                self.histogram[DUE_BUCKETS_MS.partition_point(|bound| *bound < ahead_ms)] += 1;
-            }
+            Wanted::Histogram { now } => self.count_due(timer.0, now),
         }
+    }
+
+    fn count_due(&mut self, due: TimestampMs, now: TimestampMs) {
+        self.oldest = Some(self.oldest.map_or(due, |oldest| oldest.min(due)));
+        let ahead_ms = due.0.saturating_sub(now.0);
+        self.histogram[DUE_BUCKETS_MS.partition_point(|bound| *bound < ahead_ms)] += 1;
     }
 
     /// The page, earliest first, and whether there may be more behind it.

@@ -55,8 +55,7 @@ impl Held {
 
     fn timers(&self) -> impl Iterator<Item = Timer> + '_ {
         let (content, done) = (self.content.get(), self.done.get());
-        let pending = (0..content.len()).filter(|position| !done.contains(*position));
-        pending.map(|position| content.timer(position))
+        content.timers_at((0..content.len()).filter(|position| !done.contains(*position)))
     }
 }
 
@@ -130,8 +129,16 @@ impl Timers {
             let (content, done) = (held.content.get(), held.done.get());
             let range = range.clone();
             let due = (0..content.len()).filter(move |at| range.contains(&content.due(*at)));
-            let pending = due.filter(|position| !done.contains(*position));
-            pending.map(|position| content.timer(position))
+            content.timers_at(due.filter(|position| !done.contains(*position)))
+        })
+    }
+
+    /// When the pending timers of a run are due, in the order they were stored.
+    pub fn dues_of(&self, run: TimerId) -> impl Iterator<Item = TimestampMs> + '_ {
+        self.runs.get(&run).into_iter().flat_map(|held| {
+            let (content, done) = (held.content.get(), held.done.get());
+            let pending = (0..content.len()).filter(|position| !done.contains(*position));
+            pending.map(|position| content.due(position))
         })
     }
 

@@ -10,7 +10,8 @@ pub(crate) fn run(options: &Options) {
     let size = options.text("size", "1KiB");
     let batch = options.number("batch", 1_000).to_string();
     let time = format!("{}s", options.number("seconds", 3));
-    let load = ["bench", "produce", TOPIC, "--size", &size, "--batch", &batch, "--time", &time];
+    let load =
+        ["bench", "produce", TOPIC, "--json", "--size", &size, "--batch", &batch, "--time", &time];
     let (mut plain, mut delayed) = (Vec::new(), Vec::new());
     for round in 1..=rounds {
         let rate = |more: &[&str]| {

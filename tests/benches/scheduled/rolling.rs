@@ -21,8 +21,8 @@ pub(crate) fn run(options: &Options) {
     let rate = options.bytes("rate", "100MB") as u64;
     println!("{load:?}, {retention} bytes of another topic are kept, {periods} times");
     let home = Home::new();
-    let broker = home.start();
-    let pid = broker.process.pid();
+    let _broker = home.start();
+
     create(&home, options, TOPIC, &[]);
     create(&home, options, LIVE, &["--retention-bytes", &retention.to_string()]);
     let due_ms = wall_ms() + DUE_AFTER_MS;
@@ -32,13 +32,14 @@ pub(crate) fn run(options: &Options) {
     let live = Load { topic: LIVE, messages, bytes_per_s: Some(rate), ..load };
     #[expect(clippy::cast_precision_loss, reason = "ratios for a person")]
     let ratio = |bytes: u64, of: u64| bytes as f64 / of.max(1) as f64;
-    let (rolled_0, written_0) = (rolled(&home), usage::writes(pid).0);
+    let device_writes = || usage::device_writes(&home.data).unwrap_or(0);
+    let (rolled_0, written_0) = (rolled(&home), device_writes());
     let (mut produced, mut before) = (0, (rolled_0, written_0));
     for period in 1..=periods {
         produced += fill(home.listen, &live, |_| None).bytes;
-        let now = (rolled(&home), usage::writes(pid).0);
+        let now = (rolled(&home), device_writes());
         println!(
-            "period {period}: carried on {:.3} of what waits, {} MB written, log of {} MB",
+            "period {period}: carried on {:.3} of what waits, {} MB written to the device, log of {} MB",
             ratio(now.0 - before.0, waiting.bytes),
             (now.1 - before.1) / 1_000_000,
             metric(home.http, "grus_shard_log_bytes") / 1_000_000
@@ -46,7 +47,7 @@ pub(crate) fn run(options: &Options) {
         before = now;
     }
     println!(
-        "per period: carried on {:.3} of what waits; in all {:.3} bytes carried on for each byte produced, {:.3} written",
+        "per period: carried on {:.3} of what waits; in all {:.3} bytes carried on for each byte produced, {:.3} written to the device",
         ratio(before.0 - rolled_0, waiting.bytes * periods),
         ratio(before.0 - rolled_0, produced),
         ratio(before.1 - written_0, produced)

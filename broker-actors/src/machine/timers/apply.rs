@@ -260,10 +260,8 @@ impl Machine {
         if done.count() >= content.len() {
             return false;
         }
-        let over: Vec<TopicId> = (0..content.len())
-            .filter(|position| done.contains(*position))
-            .map(|position| content.timer(position).queue.topic)
-            .collect();
+        let over = (0..content.len()).filter(|position| done.contains(*position));
+        let over: Vec<TopicId> = content.timers_at(over).map(|timer| timer.queue.topic).collect();
         held.done = Tracked::saved(done, hash);
         for topic in over {
             self.timers.gone(topic, 1);
