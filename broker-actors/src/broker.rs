@@ -234,6 +234,7 @@ impl Running {
         let faults = fault_switches();
         let session_ms_max = u64::from(whole_ms(config.connection.session_timeout));
         let clients = Clients::new(session_ms_max);
+        let groups = Groups::new(routes.clone(), &handles, ask.clone());
         let service = Service {
             address,
             http_address: http_address.into(),
@@ -245,7 +246,7 @@ impl Running {
             routes: routes.clone(),
             follows_registry: self.remote.is_some(),
             table: registry.subscribe(),
-            groups: Groups::new(routes.clone(), &handles, ask.clone()),
+            groups: groups.clone(),
             link: ask,
             clock: process.clock,
             metrics: metrics.clone(),
@@ -266,6 +267,7 @@ impl Running {
                 data: self.folder.path().to_owned(),
                 registry: Arc::new(metrics_registry),
                 clients,
+                groups,
                 settings: Arc::clone(settings),
                 hosts: AllowedHosts::new(&config.http_address, &config.http_hosts),
                 fault_switches: faults,

@@ -1,12 +1,15 @@
 //! Consumer groups, for whoever asks: connections and HTTP. Not an actor: it knows the way to a
 //! group's coordinator, and asks the shards for all of those that they have.
 
+pub mod queues;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 use grus_mailbox::{Inbox, Port, reply};
 use grus_protocol::error::{ErrorCode, ErrorReply};
-use grus_protocol::ids::{GroupId, QueueId};
+use grus_protocol::ids::{GroupId, QueueId, TimestampMs};
 use grus_protocol::message::{
     DeleteGroup, DeleteGroupReply, DescribeGroup, DescribeGroupReply, GROUPS_PAGE_MAX,
     GroupSummary, ListGroups, ListGroupsReply,
@@ -16,9 +19,10 @@ use tokio::sync::watch;
 
 use crate::consumer_group::error::CoordinatorError;
 use crate::consumer_group::{CoordinatorAsk, GroupHandle};
+use crate::metrics::groups::{GroupMoment, GroupMoments};
 use crate::registry_link::LinkRequest;
 use crate::registry_link::routes::{Routes, TopicRoute};
-use crate::shard::{ShardHandle, ShardRequest};
+use crate::shard::{GroupSums, GroupSumsPage, ShardHandle, ShardRequest, SumsPlace};
 
 /// How long a client waits before it asks again for a coordinator that begins just now, in
 /// milliseconds.
@@ -130,6 +134,63 @@ impl Groups {
         Ok(lists.into_iter().flatten().collect())
     }
 
+    /// What all groups have done in the queues that this broker leads; shards that cannot tell now
+    /// are left out.
+    pub async fn sums(&self) -> BTreeMap<GroupId, GroupSums> {
+        let all = self.shards.iter().map(|shard| async move {
+            let (mut sums, mut from) = (Vec::new(), Some(SumsPlace::default()));
+            while let Some(place) = from {
+                let Ok(page) = sums_page(shard, place, false).await else { break };
+                sums.extend(page.sums);
+                from = page.next;
+            }
+            sums
+        });
+        let mut sums: BTreeMap<GroupId, GroupSums> = BTreeMap::new();
+        for (group, some) in join_all(all).await.concat() {
+            sums.entry(group).or_default().add(&some);
+        }
+        sums
+    }
+
+    /// All groups that are known here, as `/metrics` shows them.
+    pub async fn moments(&self, now: TimestampMs) -> GroupMoments {
+        let mut sums = self.sums().await;
+        let summaries = self.summaries().await.unwrap_or_default();
+        let coordinated: BTreeMap<GroupId, GroupSummary> =
+            summaries.into_iter().map(|one| (one.group_id, one)).collect();
+        let routes = Arc::clone(&self.routes.borrow());
+        let groups = routes.groups(None).map(|(name, topic)| {
+            let id = GroupId::of(topic.id);
+            let summary = coordinated.get(&id);
+            GroupMoment {
+                name: name.to_string(),
+                coordinated: summary.map(|one| (one.members, one.generation)),
+                sums: sums.remove(&id).unwrap_or_default(),
+            }
+        });
+        GroupMoments { groups: groups.collect(), now }
+    }
+
+    /// The same of one group; none when a shard cannot tell now, or all of it takes more than
+    /// `looks_max` looks at shards. And how many there were.
+    pub async fn sums_of(&self, group: GroupId, looks_max: usize) -> (Option<GroupSums>, usize) {
+        let (mut sums, mut looks) = (GroupSums::default(), 0);
+        for shard in self.shards.iter() {
+            let mut from = Some(SumsPlace { group, behind: None });
+            while let Some(place) = from {
+                if looks >= looks_max {
+                    return (None, looks);
+                }
+                looks += 1;
+                let Ok(page) = sums_page(shard, place, true).await else { return (None, looks) };
+                page.sums.iter().for_each(|(_, some)| sums.add(some));
+                from = page.next;
+            }
+        }
+        (Some(sums), looks)
+    }
+
     /// Removes a group that has no members.
     ///
     /// # Errors
@@ -144,6 +205,18 @@ impl Groups {
         answer.await.unwrap_or_else(|_dropped| Err(unavailable()))?;
         Ok(DeleteGroupReply { group_id: id })
     }
+}
+
+async fn sums_page(
+    shard: &ShardHandle,
+    from: SumsPlace,
+    is_one: bool,
+) -> Result<GroupSumsPage, ErrorReply> {
+    let (port, answer) = reply::port();
+    let ask = ShardRequest::GroupSums { from, is_one, reply: port };
+    let _ = shard.inbox.try_put(ask); // refused: its port is dropped
+    let page = answer.await.map_err(|_dropped| unavailable())?;
+    page.map_err(|error| error.to_reply())
 }
 
 /// Asks a coordinator.

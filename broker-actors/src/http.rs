@@ -4,8 +4,13 @@
 //! may ask, are those of [`grus_registry::http`].
 
 pub mod browse;
+pub mod changes;
 pub mod clients;
+pub mod dead_letters;
 pub mod find;
+pub mod group_changes;
+pub mod group_shapes;
+pub mod groups;
 pub mod messages;
 pub mod page;
 pub mod scheduled;
@@ -19,7 +24,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use actix_web::http::StatusCode;
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use grus_mailbox::Process;
 use grus_protocol::error::ErrorReply;
 use grus_protocol::ids::{BrokerId, QueueId};
@@ -35,6 +40,7 @@ use serde::Deserialize;
 use tokio::sync::watch;
 
 use crate::clients::Clients;
+use crate::groups::Groups;
 use crate::metrics::EdgeMetrics;
 use crate::registry_link::routes::Routes;
 use crate::shard::ShardHandle;
@@ -42,7 +48,7 @@ use crate::topic_queue::QueueAsk;
 use messages::status_of;
 
 /// What can be read.
-const KNOWN_PATHS: [&str; 12] = [
+const KNOWN_PATHS: [&str; 13] = [
     "/",
     "/health",
     "/topics",
@@ -51,6 +57,7 @@ const KNOWN_PATHS: [&str; 12] = [
     "/message/find",
     "/scheduled",
     "/schedules",
+    "/groups",
     "/clients",
     "/actors",
     "/config",
@@ -77,6 +84,8 @@ pub struct HttpParts {
     pub registry: Arc<Registry>,
     /// Who is connected.
     pub clients: Clients,
+    /// The consumer groups.
+    pub groups: Groups,
     /// Every setting in force.
     pub settings: Arc<Vec<Setting>>,
     /// Who may ask.
@@ -102,6 +111,7 @@ pub fn start(socket: TcpListener, parts: HttpParts) -> io::Result<HttpServer> {
             .route("/message/find", web::get().to(find::find))
             .route("/scheduled", web::get().to(scheduled::scheduled))
             .route("/schedules", web::get().to(schedules::schedules))
+            .configure(group_routes)
             .route("/clients", web::get().to(clients::clients))
             .route("/actors", web::get().to(actors))
             .route("/config", web::get().to(state::config))
@@ -109,6 +119,41 @@ pub fn start(socket: TcpListener, parts: HttpParts) -> io::Result<HttpServer> {
             .route("/fault/panic", web::post().to(fault_panic))
             .route("/fault/clock", web::post().to(fault_clock));
     })
+}
+
+/// What is read of groups, and what changes them.
+fn group_routes(config: &mut web::ServiceConfig) {
+    let read = |path: &str| web::resource(path.to_owned()).default_service(web::to(read_only));
+    let changed = |path: &str| web::resource(path.to_owned()).default_service(web::to(change_only));
+    let letters = "/groups/{group}/dead-letters";
+    config
+        .route("/groups", web::get().to(groups::groups))
+        .service(read("/groups/{group}").route(web::get().to(groups::group)))
+        .service(read(letters).route(web::get().to(dead_letters::letters)))
+        .service(
+            read("/groups/{group}/dead-letters/{queue}/{offset}")
+                .route(web::get().to(dead_letters::letter)),
+        )
+        .service(changed("/groups/{group}/reset").route(web::post().to(group_changes::reset)))
+        .service(changed("/groups/{group}/delete").route(web::post().to(group_changes::delete)))
+        .service(
+            changed("/groups/{group}/dead-letters/redrive")
+                .route(web::post().to(group_changes::redrive)),
+        )
+        .service(
+            changed("/groups/{group}/dead-letters/purge")
+                .route(web::post().to(group_changes::purge)),
+        );
+}
+
+async fn read_only(request: HttpRequest) -> HttpResponse {
+    let text = format!("{} is read with GET", request.path());
+    error(StatusCode::METHOD_NOT_ALLOWED, text)
+}
+
+async fn change_only(request: HttpRequest) -> HttpResponse {
+    let text = format!("{} is asked for with POST", request.path());
+    error(StatusCode::METHOD_NOT_ALLOWED, text)
 }
 
 /// What the protocol would answer, as HTTP says it.

@@ -29,6 +29,7 @@ pub mod error;
 pub mod find;
 pub mod finder;
 pub mod flush;
+pub mod group_tallies;
 pub mod group_ties;
 pub mod groups;
 pub mod http;

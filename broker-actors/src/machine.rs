@@ -210,7 +210,12 @@ impl Machine {
 
     /// All topics, in order of their incarnation.
     pub fn topics(&self) -> impl Iterator<Item = &TopicConfig> {
-        self.topics.values().map(Tracked::get)
+        self.topics_from(TopicId::UNKNOWN)
+    }
+
+    /// Topics of this shard from an incarnation on, in order of incarnations.
+    pub fn topics_from(&self, from: TopicId) -> impl Iterator<Item = &TopicConfig> {
+        self.topics.range(from..).map(|(_, topic)| topic.get())
     }
 
     /// All queues behind `from`, in order.

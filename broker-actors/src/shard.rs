@@ -42,7 +42,8 @@ pub use crate::machine::InitializedProducer;
 pub use ground::{Ground, ShardMachine};
 pub(crate) use messages::RoutesAre;
 pub use messages::{
-    GroupQueuesPage, QueueTable, ScheduleAsk, ShardHandle, ShardRequest, ShardStatus, TopicOpened,
+    GroupQueuesPage, GroupSums, GroupSumsPage, QueueTable, ScheduleAsk, ShardHandle, ShardRequest,
+    ShardStatus, SumsPlace, TopicOpened,
 };
 pub use settings::{ShardPlaces, ShardSettings};
 pub use start::{Membership, Shard, ShardMember, ShardStartError, start, start_member, start_on};

@@ -21,6 +21,7 @@
 //!   which the connection answers with a code that clients retry; subscribers are told to come
 //!   again.
 
+mod counting;
 pub mod fetch_plan;
 pub mod group_messages;
 mod group_subscription;

@@ -12,9 +12,9 @@ use client::{Client, batch};
 use grus_broker::Broker;
 use grus_broker::config::BrokerConfig;
 use grus_mailbox::{Clock, FatalPort, Process};
-use grus_protocol::TopicName;
 use grus_protocol::ids::{Offset, QueueId, TopicId};
-use grus_protocol::message::{Fetch, Produce, ProduceReply};
+use grus_protocol::message::{Fetch, GroupOptions, JoinGroup, Produce, ProduceReply};
+use grus_protocol::{GroupName, TopicName};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -133,6 +133,16 @@ async fn the_live_metrics_and_the_documented_ones_are_the_same() {
     let (broker, http) = start(&folder).await;
     let mut client = Client::greeted(broker.addresses().listen).await;
     send(&mut client, "t", &[b"a"]).await;
+    let join = JoinGroup {
+        group: GroupName::try_from("g").unwrap(),
+        session: 1,
+        client_id: "c".into(),
+        subscriptions: Vec::new(),
+        options: GroupOptions::default(),
+        instance: None,
+        lane: None,
+    };
+    client.call(&join).await.unwrap(); // what there is nothing of is not shown
     let unknown = TopicName::try_from("unknown").unwrap();
     let unknown = Fetch::new(unknown, QueueId(0), Offset(0), 1);
     client.call(&unknown).await.unwrap_err();
@@ -291,7 +301,7 @@ async fn the_page_is_whole_and_may_do_nothing_but_read_its_own_server() {
             }
         }
     }
-    assert_eq!(seen.len(), 7, "{seen:?}");
+    assert_eq!(seen.len(), 8, "{seen:?}");
     broker.stop().await;
 }
 

@@ -166,6 +166,12 @@ impl Broker {
         self.process.end(signal);
     }
 
+    /// POSTs to a path of its HTTP side, as one who means to change something: status and body.
+    pub fn change(&self, path: &str) -> (u16, String) {
+        let meant = "Grus-Change: yes\r\n";
+        http::post_with(self.http, path, meant).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
     /// GETs a path from its HTTP side: status and body.
     pub fn get(&self, path: &str) -> (u16, String) {
         http::get(self.http, path).unwrap_or_else(|error| panic!("GET {path}: {error}"))

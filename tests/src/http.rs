@@ -9,7 +9,7 @@ use std::time::Duration;
 /// # Errors
 /// What the socket said, or that the answer is none.
 pub fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
-    ask("GET", address, &address.to_string(), path)
+    ask("GET", address, &address.to_string(), path, "")
 }
 
 /// POSTs nothing to `path`: status and body.
@@ -17,7 +17,15 @@ pub fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
 /// # Errors
 /// As [`get`].
 pub fn post(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
-    ask("POST", address, &address.to_string(), path)
+    ask("POST", address, &address.to_string(), path, "")
+}
+
+/// POSTs nothing to `path`, with these lines of headers (each ended by CR and LF): status and body.
+///
+/// # Errors
+/// As [`get`].
+pub fn post_with(address: SocketAddr, path: &str, headers: &str) -> io::Result<(u16, String)> {
+    ask("POST", address, &address.to_string(), path, headers)
 }
 
 /// GETs `path` with a Host header of the caller's choice.
@@ -25,15 +33,21 @@ pub fn post(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
 /// # Errors
 /// As [`get`].
 pub fn get_as(address: SocketAddr, host: &str, path: &str) -> io::Result<(u16, String)> {
-    ask("GET", address, host, path)
+    ask("GET", address, host, path, "")
 }
 
-fn ask(method: &str, address: SocketAddr, host: &str, path: &str) -> io::Result<(u16, String)> {
+fn ask(
+    method: &str,
+    address: SocketAddr,
+    host: &str,
+    path: &str,
+    headers: &str,
+) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     write!(
         stream,
-        "{method} {path} HTTP/1.0\r\nHost: {host}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.0\r\nHost: {host}\r\nContent-Length: 0\r\n{headers}Connection: close\r\n\r\n"
     )?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;

@@ -2,17 +2,17 @@
 //! then.
 
 use grus_protocol::error::{ErrorCode, ErrorReply};
-use grus_protocol::ids::{GroupId, Offset, QueueId};
+use grus_protocol::ids::{GroupId, QueueId};
 use grus_protocol::message::{
-    ACK_RANGES_MAX, DEAD_LETTERS_PAGE_DEFAULT, DEAD_LETTERS_PAGE_MAX, DeadLetterPlace,
-    ListDeadLetters, ListDeadLettersReply, OffsetRange, PurgeDeadLetters, PurgeDeadLettersReply,
-    RedriveDeadLetters,
+    ACK_RANGES_MAX, ListDeadLetters, ListDeadLettersReply, OffsetRange, PurgeDeadLetters,
+    PurgeDeadLettersReply, RedriveDeadLetters,
 };
 use grus_protocol::names::GroupName;
 
 use super::Dispatcher;
 use crate::connection::replies::ReplyTo;
-use crate::dead_letters::{DeadLetters, LettersPage, REDRIVEN_MAX};
+use crate::dead_letters::{DeadLetters, REDRIVEN_MAX};
+use crate::groups::queues::{letters_here, letters_page};
 
 /// Most bytes of messages in one answer.
 const BODIES_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -63,24 +63,19 @@ impl Dispatcher {
         });
     }
 
-    pub(super) fn list_letters(&mut self, ask: ListDeadLetters, reply: ReplyTo) {
-        let group = match self.group_id(&ask.group, ask.group_id) {
-            Ok(group) => group,
-            Err(error) => return reply.error(error),
-        };
+    pub(super) fn list_letters(&mut self, ask: &ListDeadLetters, reply: ReplyTo) {
+        if let Err(error) = self.group_id(&ask.group, ask.group_id) {
+            return reply.error(error);
+        }
         let Some(topic) = self.known(&ask.group.dead_letters()) else {
             return reply.header(&ListDeadLettersReply { letters: Vec::new(), next: None });
         };
-        let first = ask.after.map_or(0, |after| after.queue.0);
-        let last = u32::try_from(topic.queues.len()).unwrap_or(u32::MAX);
-        // Those that other brokers lead are theirs to tell of.
-        let queues = (first..last).filter_map(|number| {
-            let queue = topic.queue(topic.id, QueueId(number)).ok()?;
-            Some(DeadLetters { group, queue: queue.clone() })
-        });
-        let queues: Vec<DeadLetters> = queues.collect();
+        let (after, most) = (ask.after, ask.messages_max);
+        let from = after.map_or(QueueId(0), |after| after.queue);
+        let queues = letters_here(&topic, from);
+        let body_bytes_max = ask.with_bodies.then_some(BODIES_BYTES_MAX);
         tokio::task::spawn_local(async move {
-            match listed(&queues, &ask).await {
+            match letters_page(&queues, after, most, body_bytes_max).await {
                 Ok((page, next)) => {
                     let header = ListDeadLettersReply { letters: page.letters, next };
                     reply.with_body(&header, &page.bodies);
@@ -89,29 +84,4 @@ impl Dispatcher {
             }
         });
     }
-}
-
-async fn listed(
-    queues: &[DeadLetters],
-    ask: &ListDeadLetters,
-) -> Result<(LettersPage, Option<DeadLetterPlace>), ErrorReply> {
-    let most = match ask.messages_max {
-        0 => DEAD_LETTERS_PAGE_DEFAULT,
-        some => some.min(DEAD_LETTERS_PAGE_MAX),
-    };
-    let most = most as usize;
-    let body_bytes_max = ask.with_bodies.then_some(BODIES_BYTES_MAX);
-    let mut page = LettersPage::default();
-    for letters in queues {
-        let queue = letters.queue.key.queue;
-        let after = ask.after.filter(|after| after.queue == queue);
-        let after: Option<Offset> = after.map(|after| after.offset);
-        letters.list(after, most, body_bytes_max, &mut page).await?;
-        if page.letters.len() >= most {
-            break;
-        }
-    }
-    let last = page.letters.last().filter(|_| page.letters.len() >= most);
-    let next = last.map(|last| DeadLetterPlace { queue: last.queue, offset: last.offset });
-    Ok((page, next))
 }

@@ -2,17 +2,15 @@
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use grus_mailbox::{Inbox, reply};
+use grus_mailbox::Inbox;
 use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::ids::{GroupId, QueueKey};
 use grus_protocol::message::{
     ACK_MARKS_MAX, ACK_RANGES_MAX, AckMessages, AckMessagesReply, ClaimQueue, ClaimQueueReply,
-    FilterError, GroupProgress, GroupProgressReply, ListAt, PROGRESS_PAGE_DEFAULT,
-    PROGRESS_PAGE_MAX, QueueProgress, RETRY_AFTER_MS_MAX, ResetGroup, ResetGroupReply, SubscribeAt,
-    SubscribeGroup,
+    FilterError, GroupProgress, ListAt, PROGRESS_PAGE_DEFAULT, PROGRESS_PAGE_MAX,
+    RETRY_AFTER_MS_MAX, ResetGroup, ResetGroupReply, SubscribeAt, SubscribeGroup,
 };
-use grus_protocol::names::{GroupName, TopicName};
+use grus_protocol::names::GroupName;
 
 use super::Dispatcher;
 use crate::commands::groups::{Holding, ProgressKey, RetryTerms, Span};
@@ -20,10 +18,7 @@ use crate::connection::replies::ReplyTo;
 use crate::connection::requests::GroupQueueRequest;
 use crate::error::QueueError;
 use crate::machine::groups::{Moved, Settled};
-use crate::shard::{GroupQueuesPage, ShardHandle, ShardRequest};
-use crate::topic_queue::{
-    Answered, At, ClaimTaken, Failed, GivenUp, GroupAsk, ProgressStatus, ResetTo,
-};
+use crate::topic_queue::{Answered, At, ClaimTaken, Failed, GivenUp, GroupAsk, ResetTo};
 
 /// The longest a request of a group waits for room in its queue.
 const PUT_WAIT: Duration = Duration::from_secs(30);
@@ -41,7 +36,7 @@ impl Dispatcher {
             GroupQueueRequest::Reset(ask) => self.reset_group(ask, reply).await,
             GroupQueueRequest::Redrive(ask) => self.redrive_letters(ask, reply),
             GroupQueueRequest::Purge(ask) => self.purge_letters(ask, reply),
-            GroupQueueRequest::List(ask) => self.list_letters(ask, reply),
+            GroupQueueRequest::List(ask) => self.list_letters(&ask, reply),
         }
     }
 
@@ -185,67 +180,15 @@ impl Dispatcher {
             Ok(group) => group,
             Err(error) => return reply.error(error),
         };
-        let shards = self.service.schedules.shards.clone();
+        let groups = self.service.groups.clone();
         let most = match ask.queues_max {
             0 => PROGRESS_PAGE_DEFAULT,
             some => some.min(PROGRESS_PAGE_MAX),
         };
         let after = ask.after.map(QueueKey::from);
         tokio::task::spawn_local(async move {
-            reply.result(progress_page(&shards, group, after, most as usize).await);
+            reply.result(groups.progress(group, after, most as usize).await);
         });
-    }
-}
-
-/// How far a group has come in the queues of these shards, in order, behind `after`.
-async fn progress_page(
-    shards: &[ShardHandle],
-    group: GroupId,
-    after: Option<QueueKey>,
-    most: usize,
-) -> Result<GroupProgressReply, ErrorReply> {
-    let pages = shards.iter().map(|shard| async move {
-        let (port, answer) = reply::port();
-        let ask = ShardRequest::GroupProgress { group, after, most, reply: port };
-        let _ = shard.inbox.try_put(ask); // refused: its port is dropped
-        let unavailable = |_dropped| Err(QueueError::Unavailable);
-        answer.await.unwrap_or_else(unavailable).map_err(|error| error.to_reply())
-    });
-    let pages = join_all(pages).await.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let has_more = pages.iter().any(|page: &GroupQueuesPage| page.has_more);
-    // A page that was cut short tells nothing of what is behind its last queue.
-    let cut = pages.iter().filter(|page| page.has_more).filter_map(|page| page.queues.last());
-    let cut = cut.map(|(_, status)| status.queue).min();
-    let mut queues: Vec<(TopicName, ProgressStatus)> =
-        pages.into_iter().flat_map(|page| page.queues).collect();
-    queues.sort_unstable_by_key(|(_, status)| status.queue);
-    queues.retain(|(_, status)| cut.is_none_or(|last| status.queue <= last));
-    let has_more = has_more || queues.len() > most;
-    queues.truncate(most);
-    let next = queues.last().filter(|_| has_more).map(|(_, status)| status.queue.into());
-    let queues = queues.into_iter().map(|(topic, status)| told(topic, &status)).collect();
-    Ok(GroupProgressReply { queues, next })
-}
-
-fn told(topic: TopicName, status: &ProgressStatus) -> QueueProgress {
-    QueueProgress {
-        topic,
-        topic_id: status.queue.topic,
-        queue: status.queue.queue,
-        floor: status.floor,
-        log_start: status.log_start,
-        end_offset: status.end_offset,
-        delivered_to: status.delivered_to,
-        lag: status.lag,
-        retries: status.retries,
-        next_retry: status.next_retry,
-        oldest: status.oldest,
-        member: status.member,
-        generation: status.generation,
-        round: status.round,
-        settled: status.counts.settled,
-        dead: status.counts.dead,
-        lost: status.counts.lost,
     }
 }
 

@@ -159,7 +159,10 @@ fn damaged(text: &str) -> ErrorReply {
 #[must_use]
 pub fn status_of(code: ErrorCode) -> StatusCode {
     match code {
-        ErrorCode::UnknownTopic | ErrorCode::UnknownQueue => StatusCode::NOT_FOUND,
+        ErrorCode::UnknownTopic | ErrorCode::UnknownQueue | ErrorCode::UnknownGroup => {
+            StatusCode::NOT_FOUND
+        }
+        ErrorCode::GroupNotEmpty => StatusCode::CONFLICT,
         ErrorCode::InvalidRequest | ErrorCode::InvalidName => StatusCode::BAD_REQUEST,
         ErrorCode::OffsetOutOfRange => StatusCode::RANGE_NOT_SATISFIABLE,
         ErrorCode::UnsupportedFeature => StatusCode::NOT_IMPLEMENTED,

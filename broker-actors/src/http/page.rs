@@ -12,7 +12,7 @@ pub const POLICY: HeaderValue = HeaderValue::from_static(
 );
 
 /// Path, kind and content of each file.
-const FILES: [(&str, &str, &str); 8] = [
+const FILES: [(&str, &str, &str); 9] = [
     ("/", "text/html; charset=utf-8", include_str!("page/index.html")),
     ("/page/page.css", "text/css; charset=utf-8", include_str!("page/page.css")),
     ("/page/page.js", JAVASCRIPT, include_str!("page/page.js")),
@@ -20,6 +20,7 @@ const FILES: [(&str, &str, &str); 8] = [
     ("/page/views.js", JAVASCRIPT, include_str!("page/views.js")),
     ("/page/messages.js", JAVASCRIPT, include_str!("page/messages.js")),
     ("/page/scheduled.js", JAVASCRIPT, include_str!("page/scheduled.js")),
+    ("/page/groups.js", JAVASCRIPT, include_str!("page/groups.js")),
     ("/page/icon.svg", "image/svg+xml", include_str!("page/icon.svg")),
 ];
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";

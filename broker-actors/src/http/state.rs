@@ -175,6 +175,7 @@ pub async fn metrics(parts: web::Data<HttpParts>, query: web::Query<MetricsQuery
         queues_wanted: query.queues || query.topic.is_some(),
         shards: shard_statuses(&parts.shards).await,
         delays: schedules.statuses().await,
+        groups: parts.groups.moments(parts.process.clock.now()).await,
     };
     let mut asked = Registry::default();
     moment.register(&mut asked);

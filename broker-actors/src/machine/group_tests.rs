@@ -197,7 +197,7 @@ impl Pair {
             Step::DropTopic => {
                 self.apply(Command::TopicDrop { topic: TopicId(1) });
                 self.model = Model { letters: self.model.letters, ..Model::default() };
-                assert_eq!(self.machine.progress_behind(None).count(), 0);
+                assert_eq!(self.machine.progress_count(), 0);
                 self.apply(Command::TopicConfig(config(1, 1)));
             }
             Step::DropGroup => {
@@ -388,6 +388,8 @@ impl Pair {
         let model = &self.model;
         let letters = self.machine.queue(LETTERS).unwrap().next_offset.0;
         assert_eq!(letters, model.letters, "one letter for each that died");
+        let listed = self.machine.progress_in(GROUP, None).map(|(queue, _)| queue);
+        assert_eq!(listed.count(), self.machine.progress_count(), "by group there are as many");
         let Some(held) = self.machine.progress(place()) else {
             return assert!(!model.has_progress);
         };

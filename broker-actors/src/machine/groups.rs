@@ -9,7 +9,7 @@
 //! A group is known in a shard while its dead-letter topic has a queue there: its id is that
 //! topic's. A topic or group that goes takes its progress along.
 //!
-//! Memory: a progress is some 300 bytes, a range above its floor 40, and a retry 60 (90 where no
+//! Memory: a progress is some 340 bytes, a range above its floor 40, and a retry 60 (90 where no
 //! other is within 256 offsets of it).
 
 pub mod attempts;
@@ -23,7 +23,7 @@ mod keep;
 mod letters;
 mod save;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use grus_protocol::ids::{GroupId, Offset, QueueId, QueueKey, TopicId};
@@ -88,6 +88,8 @@ pub struct Moved {
 #[derive(Debug, Default)]
 pub(super) struct Groups {
     pub(super) progress: BTreeMap<ProgressKey, HeldProgress>,
+    /// The keys of `progress` by group; derived.
+    by_group: BTreeSet<(GroupId, QueueKey)>,
     /// Those whose coordinator is here.
     pub(super) coordinated: BTreeMap<GroupId, GroupState>,
     /// Retries of all; derived.
@@ -114,14 +116,34 @@ impl Machine {
         all.map(|(place, held)| (place.group, held))
     }
 
-    /// What groups have done in queues behind `after`, in order.
-    pub fn progress_behind(
+    /// What a group has done in the queues behind `after`, in order.
+    pub fn progress_in(
         &self,
-        after: Option<ProgressKey>,
-    ) -> impl Iterator<Item = (ProgressKey, &HeldProgress)> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let all = self.groups.progress.range((from, Bound::Unbounded));
-        all.map(|(place, held)| (*place, held))
+        group: GroupId,
+        after: Option<QueueKey>,
+    ) -> impl Iterator<Item = (QueueKey, &HeldProgress)> {
+        const LAST: QueueKey = QueueKey { topic: TopicId(u64::MAX), queue: QueueId(u32::MAX) };
+        let first = after.map_or(Bound::Included((group, QueueKey::default())), |after| {
+            Bound::Excluded((group, after))
+        });
+        // A place that says "behind the last" has nothing behind it.
+        let is_last = after == Some(LAST);
+        let range =
+            (!is_last).then(|| self.groups.by_group.range((first, Bound::Included((group, LAST)))));
+        let queues = range.into_iter().flatten().map(|(_, queue)| *queue);
+        queues.filter_map(move |queue| {
+            let held = self.groups.progress.get(&ProgressKey { queue, group })?;
+            Some((queue, held))
+        })
+    }
+
+    /// How many pairs of a group and a queue there are.
+    ///
+    /// # Panics
+    /// When the index by group tells of others: that cannot be.
+    pub fn progress_count(&self) -> usize {
+        assert_eq!(self.groups.progress.len(), self.groups.by_group.len(), "one each");
+        self.groups.progress.len()
     }
 
     /// A group's queue of dead letters in this shard; none if the group is not known here.

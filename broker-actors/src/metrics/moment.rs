@@ -11,6 +11,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
+use super::groups::GroupMoments;
 use super::shards::ShardLabels;
 use crate::delay_wheel::messages::{DUE_BUCKETS_MS, DelayStatus};
 use crate::shard::ShardStatus;
@@ -34,6 +35,8 @@ pub struct Moment {
     pub shards: Vec<ShardStatus>,
     /// What is scheduled on them.
     pub delays: Vec<(ShardId, DelayStatus)>,
+    /// The groups.
+    pub groups: GroupMoments,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -67,6 +70,7 @@ impl Moment {
         }
         self.register_shards(registry);
         self.register_delays(registry);
+        self.groups.register(registry);
     }
 
     fn register_topics(&self, registry: &mut Registry) {

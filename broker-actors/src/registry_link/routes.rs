@@ -7,7 +7,7 @@ use std::sync::Arc;
 use grus_protocol::error::{ErrorCode, ErrorDetail, ErrorReply};
 use grus_protocol::ids::{BrokerAddress, BrokerId, QueueId, ShardId, TimestampMs, TopicId};
 use grus_protocol::message::{QueueRoute, TopicMetadata, TopicSettings, TopicSummary};
-use grus_protocol::names::TopicName;
+use grus_protocol::names::{GroupName, TopicName};
 
 use crate::topic_queue::QueueHandle;
 use shelves::Shelves;
@@ -89,6 +89,19 @@ impl Routes {
     /// All topics, in order of their names.
     pub fn topics(&self) -> impl Iterator<Item = &Arc<TopicRoute>> {
         self.topics.iter()
+    }
+
+    /// The groups behind `after`, each with its topic of dead letters, in order of their names.
+    pub fn groups<'a>(
+        &'a self,
+        after: Option<&GroupName>,
+    ) -> impl Iterator<Item = (GroupName, &'a Arc<TopicRoute>)> + use<'a> {
+        let after = after.map(GroupName::dead_letters);
+        // A `%` comes before all that a user's name begins with.
+        let system = self.topics.iter().take_while(|topic| topic.name.is_system());
+        let behind =
+            system.filter(move |topic| after.as_ref().is_none_or(|after| topic.name > *after));
+        behind.filter_map(|topic| Some((GroupName::of_dead_letters(&topic.name)?, topic)))
     }
 
     /// How many topics there are.
@@ -253,6 +266,13 @@ mod tests {
         assert_eq!((names(&page), more), (vec!["c".into()], false));
         let (page, more) = routes.page(None, 0, true);
         assert_eq!((page.len(), more), (4, false));
+        routes.put(topic(TopicName::system("DLQ", "h").unwrap(), 2));
+        routes.put(topic(TopicName::system("RETRY", "x").unwrap(), 3));
+        let groups = |after: Option<&GroupName>| -> Vec<String> {
+            routes.groups(after).map(|(name, _)| name.to_string()).collect()
+        };
+        assert_eq!(groups(None), ["g", "h"]);
+        assert_eq!(groups(Some(&GroupName::try_from("g").unwrap())), ["h"]);
     }
 
     #[test]

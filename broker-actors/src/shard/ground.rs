@@ -16,6 +16,7 @@ use crate::commands::{
     APPEND_HEADER_BYTES, APPEND_ONCE_HEADER_BYTES, Command, KIND_APPEND_ONCE, is_known,
 };
 use crate::delay_wheel::messages::TimersStored;
+use crate::group_tallies::GroupTallies;
 use crate::machine::{Appended, IndexChange, Machine, Moment, Outcome, ReleasedRun};
 use crate::topic_queue::Applied;
 
@@ -35,6 +36,8 @@ pub struct Ground<D: Disk> {
     /// False after a start on a full disk, until there is room for the leader's first entry: what
     /// is applied may end before what was acknowledged.
     pub complete: Cell<bool>,
+    /// What was done for groups in its queues.
+    pub tallies: RefCell<GroupTallies>,
 }
 
 /// Where queues are told that they have changed.

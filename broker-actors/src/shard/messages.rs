@@ -15,8 +15,10 @@ use crate::commands::recurring::{ScheduleKey, ScheduleTerms};
 use crate::consumer_group::GroupHandle;
 use crate::delay_wheel::messages::DelayAsk;
 use crate::error::QueueError;
+use crate::group_tallies::Tally;
 use crate::group_ties::GroupTableWatch;
 use crate::machine::InitializedProducer;
+use crate::machine::groups::progress::Counts;
 use crate::machine::schedules::Schedule;
 use crate::registry_link::routes::Routes;
 use crate::topic_queue::{ProgressStatus, QueueHandle};
@@ -78,6 +80,15 @@ pub enum ShardRequest {
         most: usize,
         /// Gets them.
         reply: Port<Result<GroupQueuesPage, QueueError>>,
+    },
+    /// Sums up what groups have done in the queues that the shard leads.
+    GroupSums {
+        /// From here on.
+        from: SumsPlace,
+        /// Of that group alone.
+        is_one: bool,
+        /// Gets a part of them, and where to go on.
+        reply: Port<Result<GroupSumsPage, QueueError>>,
     },
     /// Lists the topics that the shard's own log knows.
     ListTopics {
@@ -154,6 +165,65 @@ pub struct GroupQueuesPage {
     pub queues: Vec<(TopicName, ProgressStatus)>,
     /// Whether there are more behind them.
     pub has_more: bool,
+}
+
+/// Where a sum over groups goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SumsPlace {
+    /// At this group.
+    pub group: GroupId,
+    /// Behind this queue of it; none: at its first one.
+    pub behind: Option<QueueKey>,
+}
+
+/// What a group has done in some queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GroupSums {
+    /// Queues that it has claimed once.
+    pub queues: u64,
+    /// Messages that are not settled.
+    pub lag: u64,
+    /// Those of them that wait for their retry, or are in hands again.
+    pub retries: u64,
+    /// When the oldest of them was stored.
+    pub oldest: Option<TimestampMs>,
+    /// Its dead letters, neither sent back nor removed.
+    pub dead_letters: u64,
+    /// What has become of messages.
+    pub counts: Counts,
+    /// What was done for it since the process started.
+    pub tally: Tally,
+}
+
+impl GroupSums {
+    /// Adds a queue.
+    pub fn add_queue(&mut self, status: &ProgressStatus) {
+        self.queues += 1;
+        self.lag += status.lag;
+        self.retries += status.retries;
+        self.oldest = self.oldest.into_iter().chain(status.oldest).min();
+        self.counts.add(status.counts);
+    }
+
+    /// Adds what was summed elsewhere.
+    pub fn add(&mut self, other: &Self) {
+        self.queues += other.queues;
+        self.lag += other.lag;
+        self.retries += other.retries;
+        self.oldest = self.oldest.into_iter().chain(other.oldest).min();
+        self.dead_letters += other.dead_letters;
+        self.counts.add(other.counts);
+        self.tally.add(other.tally);
+    }
+}
+
+/// A part of the sums over groups: a group whose queues are not all in it comes again.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GroupSumsPage {
+    /// By group.
+    pub sums: Vec<(GroupId, GroupSums)>,
+    /// Where to go on; none: these were the last.
+    pub next: Option<SumsPlace>,
 }
 
 /// The queues of a topic are there.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use grus_log::Disk;
 use grus_mailbox::{ActorSpec, Host, HostHandle, Inbox, Place, Stopped};
-use grus_protocol::ids::{QueueId, QueueKey, TimestampMs, TopicId};
+use grus_protocol::ids::{GroupId, QueueId, QueueKey, TimestampMs, TopicId};
 use grus_protocol::names::TopicName;
 
 use super::ground::{ChangedPorts, Ground};
@@ -72,6 +72,7 @@ impl<D: Disk> Queues<D> {
 
     /// Stops the queues of a topic that is gone.
     pub(super) fn close(&mut self, topic: TopicId) {
+        self.maker.ground.tallies.borrow_mut().forget(GroupId::of(topic));
         self.follow_topic(topic);
     }
 

@@ -53,6 +53,9 @@ impl<D: Disk> ShardActor<D> {
             ShardRequest::GroupProgress { group, after, most, reply } => {
                 return reply.send(self.group_progress(group, after, most));
             }
+            ShardRequest::GroupSums { from, is_one, reply } => {
+                return reply.send(self.group_sums(from, is_one));
+            }
             ShardRequest::ListTopics { reply } => {
                 let topics = self.ground.machine.borrow().state.topics().cloned().collect();
                 return reply.send(topics);

@@ -216,6 +216,7 @@ async fn build<D: Disk, P: Peers>(
         machine: Rc::new(RefCell::new(machine)),
         starved: Cell::new(false),
         complete: Cell::new(true),
+        tallies: RefCell::default(),
     });
     // Asked before consensus starts: what it meets while it applies, it can only end the process for.
     if let Some(index) = recovered.damaged_to_apply()

@@ -113,6 +113,7 @@ impl<D: Disk> TopicQueue<D> {
             Ok(Found::Ahead { fetched, marks, next, passed }) => {
                 let (messages, bytes) = cost(&fetched);
                 let Some(subscriber) = self.subscriptions.sink(key) else { return };
+                self.count_sent(key, &fetched, &marks);
                 subscriber.deliver_group(fetched, marks, pass);
                 let standing = Standing { next, last_term: Term::UNKNOWN };
                 self.subscriptions.sent(key, Spent { standing, messages, bytes });
@@ -121,6 +122,7 @@ impl<D: Disk> TopicQueue<D> {
             Ok(Found::Again { fetched, marks, offsets }) => {
                 let (messages, bytes) = cost(&fetched);
                 let Some(subscriber) = self.subscriptions.sink(key) else { return };
+                self.count_sent(key, &fetched, &marks);
                 subscriber.deliver_group(fetched, marks, pass);
                 self.subscriptions.sent_again(key, messages, bytes);
                 if let Some(one) = self.groups.get_mut(&key) {

@@ -102,6 +102,7 @@ impl<D: Disk> TopicQueue<D> {
             Ok(listed) => listed,
             Err(error) => return reply.send(Err(error)),
         };
+        self.count_claim(&holding);
         // What an earlier holder has in its hands counts as delivered to it.
         self.propose_noted(Some(holding.place.group));
         let ListedOffset { offset: start, log_start, end_offset } = listed;
@@ -155,6 +156,7 @@ impl<D: Disk> TopicQueue<D> {
         let bounds = match found {
             Ok(bounds) => bounds,
             Err(error) => {
+                self.count_refused(holding.place.group, &error);
                 subscriber.dismiss();
                 return reply.send(Err(error));
             }

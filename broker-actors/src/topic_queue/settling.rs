@@ -91,10 +91,12 @@ impl<D: Disk> TopicQueue<D> {
         now: TimestampMs,
     ) {
         let holding = answered.holding;
+        let group = holding.place.group;
         if let Err(error) = self.judge(&holding) {
+            self.count_refused(group, &error);
             return reply.send(Err(error));
         }
-        let group = holding.place.group;
+        self.count_nacks(group, answered.failed.len());
         self.propose_noted(Some(group)); // it counts before what is said of it
         let given_up = answered.given_up.into_iter();
         let given_up = given_up.map(|one| Dying {
@@ -256,6 +258,9 @@ impl<D: Disk> TopicQueue<D> {
         }
         let group = answers.holding.place.group;
         if let Some(reply) = answers.reply {
+            if let Err(error) = &result {
+                self.count_refused(group, error);
+            }
             return reply.send(result);
         }
         if let Err(error) = result {

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod groups;
+
 use std::path::PathBuf;
 
 use grus_tests::broker::{Broker, Home};
@@ -335,6 +337,7 @@ fn every_view_fits_wide_and_narrow_windows_light_and_dark() {
         "queues",
         "topics",
         "messages?topic=orders&queue=0&from=first",
+        "groups",
         "clients",
         "actors",
         "health",

@@ -11,6 +11,7 @@ mod damage;
 mod delay;
 mod disk_full;
 mod find;
+mod group_http;
 mod groups;
 mod hostile;
 mod hostile_crowds;

@@ -4,8 +4,9 @@ import { Lost, ask, duration, el } from './parts.js';
 import { actors, clients, config, health, queues, topics } from './views.js';
 import { messages } from './messages.js';
 import { scheduled } from './scheduled.js';
+import { groups } from './groups.js';
 
-const VIEWS = { queues, topics, messages, scheduled, clients, actors, health, config };
+const VIEWS = { queues, topics, messages, scheduled, groups, clients, actors, health, config };
 const REFRESH_MS = 2000;
 
 const main = document.getElementById('main');

@@ -28,13 +28,19 @@ export class Lost extends Error {}
 const ANSWER_MS_MAX = 10_000;
 
 /** Asks the API. Statuses in `accepted` are answers as well. */
-export async function ask(path, parameters = {}, accepted = []) {
+export const ask = (path, parameters = {}, accepted = []) => call(path, parameters, accepted, {});
+
+/** Changes something. The header says that it is meant: a page of another site cannot send it. */
+export const change = (path, parameters = {}) =>
+  call(path, parameters, [], { method: 'POST', headers: { 'Grus-Change': 'yes' } });
+
+async function call(path, parameters, accepted, how) {
   const given = Object.entries(parameters).filter(([, value]) => value != null && value !== '');
   const query = new URLSearchParams(given).toString();
   let answer;
   let body;
   try {
-    answer = await fetch(query ? `${path}?${query}` : path, { signal: AbortSignal.timeout(ANSWER_MS_MAX) });
+    answer = await fetch(query ? `${path}?${query}` : path, { ...how, signal: AbortSignal.timeout(ANSWER_MS_MAX) });
     body = await answer.text();
   } catch (failure) {
     throw new Lost(failure.message);

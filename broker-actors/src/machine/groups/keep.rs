@@ -35,8 +35,13 @@ impl Machine {
         self.touch(&PartKey::Progress(place));
         self.dirty.insert(PartKey::Progress(place));
         let held = HeldProgress::new(Tracked::unsaved(Progress::at(at)));
-        self.groups.progress.insert(place, held);
+        self.hold(place, held);
         Ok(())
+    }
+
+    fn hold(&mut self, place: ProgressKey, held: HeldProgress) {
+        self.groups.progress.insert(place, held);
+        self.groups.by_group.insert((place.group, place.queue));
     }
 
     /// Whether one more retry finds room.
@@ -136,8 +141,8 @@ impl Machine {
 
     /// A group goes, with all that it has done here. Whether there was anything of it.
     pub(super) fn drop_group(&mut self, group: GroupId) -> bool {
-        let places = self.groups.progress.keys();
-        let places: Vec<_> = places.filter(|place| place.group == group).copied().collect();
+        let queues = self.progress_in(group, None).map(|(queue, _)| queue);
+        let places: Vec<_> = queues.map(|queue| ProgressKey { queue, group }).collect();
         for place in &places {
             self.forget_progress(*place);
             self.mark_changed(place.queue);
@@ -156,6 +161,7 @@ impl Machine {
             }
         }
         let Some(held) = self.groups.progress.remove(&place) else { return };
+        self.groups.by_group.remove(&(place.group, place.queue));
         self.groups.retries -= held.retries();
         self.forget_part(PartKey::Progress(place), held.numbers.clean_hash());
         for (number, bucket) in &held.buckets {
@@ -176,8 +182,7 @@ impl Machine {
         if last > queue.next_offset.0 || !is_known {
             return false;
         }
-        let held = HeldProgress::new(Tracked::saved(progress, hash));
-        self.groups.progress.insert(place, held);
+        self.hold(place, HeldProgress::new(Tracked::saved(progress, hash)));
         true
     }
 

@@ -34,6 +34,17 @@ pub struct Counts {
     pub lost: u64,
 }
 
+impl Counts {
+    /// Adds those of elsewhere.
+    pub const fn add(&mut self, other: Self) {
+        self.settled += other.settled;
+        self.passed += other.passed;
+        self.redelivered += other.redelivered;
+        self.dead += other.dead;
+        self.lost += other.lost;
+    }
+}
+
 /// Numbers of a group in a queue that are saved as one part.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Progress {
