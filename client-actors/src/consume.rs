@@ -23,6 +23,7 @@ use crate::consumer::{
 use crate::error::{ClientError, Refusal};
 use crate::guard::Guard;
 use crate::hooks::ReceiveHooks;
+use crate::progress_store::ProgressStore;
 
 mod config;
 mod deliver;
@@ -180,6 +181,12 @@ impl Client {
     /// [`ClientError::Config`] when the configuration makes no sense, [`ClientError::Closed`].
     pub fn consumer(&self, config: ConsumerConfig) -> Result<Consumer, ClientError> {
         config.check()?;
+        let own = config.progress_file.as_deref().map(|file| {
+            let drawn = || config::drawn_member(random());
+            ProgressStore::open(file, &config.group, config.instance.as_ref(), drawn)
+        });
+        let own = own.transpose()?.map(|(store, progress)| (Arc::new(store), progress));
+        let member = own.as_ref().map(|(_, progress)| progress.member.clone());
         let place = self.core.place()?;
         let (gate, owner) = (Gate::default(), self.core.next_owner());
         let parts = ConsumerParts {
@@ -188,7 +195,7 @@ impl Client {
                 session: random().max(1),
                 client_id: self.core.config.client_id.clone(),
                 options: config.options.clone(),
-                instance: config.instance.clone(),
+                instance: member.or_else(|| config.instance.clone()),
             },
             settings: ConsumerSettings {
                 acks_before: config.ack_mode == AckMode::Before,
@@ -202,6 +209,7 @@ impl Client {
             on_change: teller(self.core.guard.clone(), config.on_event.clone()),
             owner,
             seed: random(),
+            own,
         };
         let spec = ActorSpec::new("Consumer", config.group.as_str());
         let mut lives = 0;

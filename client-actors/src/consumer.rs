@@ -7,11 +7,14 @@
 //!                                 '----- QueueAnswered; Pushed -----------------------'
 //! ```
 //!
+//! As a member of a broadcast group it claims and acks nothing at the brokers: it reads its queues by
+//! ordinary subscriptions, and what is settled goes into a file of its own ([`keeping`](self::keeping)).
+//!
 //! * Owns: which queues are its own, what of them is in work, what is to be told
 //!   ([`state`](self::state)).
 //! * Lives on: the client's arbiter.
 //! * Inbox: [`Take`], [`Settle`], [`Resubscribe`], [`StopConsumer`], [`MemberAnswered`],
-//!   [`QueueAnswered`], [`Pushed`], [`Routed`], [`LinkChanged`], [`Tick`]. What is pushed is bounded by
+//!   [`QueueAnswered`], [`Pushed`], [`Routed`], [`LinkChanged`], [`Kept`], [`Tick`]. What is pushed is bounded by
 //!   the credit that was given for it, and so are the answers of the program.
 //! * Talks to: links, Router; the program by reply port.
 //! * Stops: once what is in work is settled and it has left, when it is told so by [`StopConsumer`];
@@ -33,15 +36,21 @@ use grus_protocol::{Frame, TopicName};
 
 use crate::link::{ANSWERS_MAX, Call, LinkChanged, LinkState, Pushed, PushesTo, Subscribe};
 use crate::producer::RouterDoors;
+use crate::progress_store::ProgressStore;
 use crate::reader::requests::{credit_frame, number_of, split, unsubscribe_frame};
 use crate::route::{ASK_MS_MAX, LinkId};
 use crate::router::{Ask, FindRoute, LinkHandle, Routed, reply_of, unavailable};
 
+pub(crate) mod broadcast;
+mod ending;
+mod keeping;
+pub(crate) mod local;
 pub(crate) mod membership;
 mod messages;
 #[cfg(test)]
 mod model;
 pub(crate) mod offsets;
+pub(crate) mod progress_file;
 pub(crate) mod queue;
 pub(crate) mod requests;
 mod routing;
@@ -53,8 +62,10 @@ pub(crate) use messages::{Gate, Resubscribe, Settle, StopConsumer, Take};
 pub(crate) use queue::HandItem;
 pub(crate) use settling::Verdict;
 
+use keeping::Kept;
 use membership::{MemberAsk, MemberWord};
-use requests::{Identity, member_frame, queue_frame};
+use progress_file::OwnProgress;
+use requests::{Identity, member_frame, queue_frame, reading_frame};
 use state::{Changed, ConsumerSettings, ConsumerState, QueueAsk, QueueWord, Telling};
 
 const TICK: Duration = Duration::from_millis(25);
@@ -106,6 +117,8 @@ pub(crate) struct ConsumerParts {
     pub(crate) on_change: Arc<dyn Fn(&Changed) + Send + Sync>,
     pub(crate) owner: u32,
     pub(crate) seed: u64,
+    /// As a member of a broadcast group: its file, and what was in it.
+    pub(crate) own: Option<(Arc<ProgressStore>, OwnProgress)>,
 }
 
 /// See the module documentation.
@@ -126,6 +139,7 @@ struct OwnInboxes {
     routes: Inbox<Routed>,
     changes: Inbox<LinkChanged>,
     pushes: Inbox<Pushed>,
+    kept: Inbox<Kept>,
 }
 
 struct OpenLink {
@@ -137,7 +151,8 @@ impl ConsumerActor {
     /// A consumer that joins at once, if this is the first of its `lives`.
     pub(crate) fn new(parts: ConsumerParts, lives: u32) -> Self {
         let (settings, subscriptions) = (parts.settings.clone(), parts.subscriptions.clone());
-        let state = ConsumerState::new(settings, subscriptions, parts.seed);
+        let progress = parts.own.as_ref().map(|(_, progress)| progress.clone());
+        let state = ConsumerState::new(settings, subscriptions, parts.seed).with_progress(progress);
         Self {
             parts,
             state,
@@ -169,6 +184,8 @@ impl ConsumerActor {
                 break;
             }
         }
+        self.keep(now_ms);
+        self.state.take_heard().into_iter().for_each(|done| done.send(()));
         self.parts.gate.open_until(self.state.safe_until_ms());
         while let Some(change) = self.state.poll_change() {
             (self.parts.on_change)(&change);
@@ -236,6 +253,10 @@ impl ConsumerActor {
     fn frame_of(&self, ask: &QueueAsk) -> Option<BytesMut> {
         let (queue, joined) = (self.state.queue(ask.slot)?, self.state.member()?);
         let word = (ask.number, &ask.what);
+        if let (Some(_), QueueWord::Subscribe { credit }) = (&self.parts.own, &ask.what) {
+            let at = self.state.start_of(ask.slot);
+            return Some(reading_frame(queue, (ask.number, *credit), at, self.parts.owner));
+        }
         Some(queue_frame(&self.parts.identity, joined, queue, word, self.parts.owner))
     }
 
@@ -288,7 +309,7 @@ impl ConsumerActor {
                 Err(refusal) => refusal,
             },
             QueueKind::Subscribe => match reply_of::<SubscribeGroupReply>(frame) {
-                Ok(_) => return self.state.subscribed(at),
+                Ok(reply) => return self.state.subscribed(at, reply.offset),
                 Err(refusal) => refusal,
             },
             QueueKind::Ack => match reply_of::<AckMessagesReply>(frame) {
@@ -304,6 +325,9 @@ impl ConsumerActor {
 
     fn pushed(&mut self, frame: &Frame, now_ms: u64) {
         let number = number_of(frame);
+        if self.parts.own.is_some() {
+            return self.pushed_here(number, frame, now_ms);
+        }
         match reply_of::<GroupDeliver>(frame) {
             Ok(push) => match split(&push.batches, frame) {
                 Ok(batches) => self.state.delivered(number, &push, batches, now_ms),
@@ -327,6 +351,7 @@ impl Resident for ConsumerActor {
             routes: room.inbox(ANSWERS_MAX),
             changes: room.inbox(ANSWERS_MAX),
             pushes: room.inbox(ANSWERS_MAX),
+            kept: room.inbox(1),
         });
         self.pump(room);
     }

@@ -59,6 +59,7 @@ mod link_silence;
 mod message;
 mod message_id;
 mod producer;
+mod progress_store;
 mod pull;
 mod read;
 mod reader;

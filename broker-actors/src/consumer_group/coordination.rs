@@ -32,7 +32,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use grus_protocol::ids::{Generation, GroupId, MemberId, QueueKey, ShardId, TimestampMs};
-use grus_protocol::message::{AssignedQueue, GroupSettings};
+use grus_protocol::message::{AssignedQueue, GroupModel, GroupSettings};
 use grus_protocol::names::GroupName;
 
 use super::book::{Book, Change};
@@ -299,7 +299,30 @@ impl Coordination {
         Some(Told { generation, assigned, settings: is_new.then_some(settings) })
     }
 
+    /// Whether each member has all that it subscribes to, and keeps its progress itself.
+    fn is_broadcast(&self) -> bool {
+        self.settings().model == GroupModel::Broadcast
+    }
+
+    /// All queues that a member of a broadcast group subscribes to. Nobody claims them.
+    fn subscribed(&self, member: MemberId) -> Vec<AssignedQueue> {
+        let topics = self.field.topics();
+        let own = topics.filter(|topic| topic.members.binary_search(&member).is_ok());
+        let queues = own.flat_map(|topic| {
+            topic.queues.iter().map(|queue| AssignedQueue {
+                topic: topic.name.clone(),
+                topic_id: topic.id,
+                queue: *queue,
+                generation: Generation::NONE,
+            })
+        });
+        queues.collect()
+    }
+
     fn assigned(&self, member: MemberId, presence: &Presence) -> Vec<AssignedQueue> {
+        if self.is_broadcast() {
+            return self.subscribed(member);
+        }
         let queue = |key: QueueKey| {
             let topic = self.field.topic(key.topic)?;
             Some(AssignedQueue {

@@ -7,6 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use grus_client::{Compression, ReadMode};
 
 use grus_protocol::ids::MessageId;
+use grus_protocol::names::InstanceName;
 
 use crate::bench::BenchCommand;
 use crate::consume_group::{AckArg, ModelArg};
@@ -247,6 +248,13 @@ pub struct ConsumeArgs {
     /// How a new group shares its messages [default: cluster]
     #[arg(long, value_enum, requires = "group")]
     pub model: Option<ModelArg>,
+    /// The file in which a member of a broadcast group keeps how far it has come [default:
+    /// grus-GROUP.progress, or grus-GROUP-MEMBER.progress, in this folder]
+    #[arg(long, value_name = "FILE", requires = "model")]
+    pub progress: Option<PathBuf>,
+    /// Stable name of this member in the group
+    #[arg(long, value_name = "NAME", requires = "group")]
+    pub member: Option<InstanceName>,
     /// Where to begin: first, last, offset:N or time:RFC3339 [default: last]; a group goes on where
     /// it was, and begins at the first message
     #[arg(long, value_parser = from, value_name = "WHERE")]
@@ -478,6 +486,10 @@ mod tests {
         assert!(parse("grus consume t --group g --ack manual --tags a").is_ok());
         assert!(parse("grus consume t --tags a").is_err());
         assert!(parse("grus consume t --group g --queue 1").is_err());
+        assert!(
+            parse("grus consume t --group g --model broadcast --progress f --member m").is_ok()
+        );
+        assert!(parse("grus consume t --group g --progress f").is_err());
         assert!(parse("grus group reset g --topic t --to first").is_ok());
         assert!(parse("grus dlq purge g").is_err());
         assert!(parse("grus dlq redrive g 0/1 2/3").is_ok());

@@ -35,7 +35,7 @@ pub enum AckArg {
 pub enum ModelArg {
     /// Each queue belongs to one member at a time
     Cluster,
-    /// Each member has all messages; not served yet
+    /// Each member has all messages, and keeps how far it has come in a file of its own
     Broadcast,
 }
 
@@ -75,6 +75,20 @@ fn consumer(client: &Client, args: &ConsumeArgs, group: &str) -> Result<Consumer
         ModelArg::Cluster => GroupModel::Cluster,
         ModelArg::Broadcast => GroupModel::Broadcast,
     });
+    config.instance.clone_from(&args.member);
+    match args.model {
+        Some(ModelArg::Broadcast) => {
+            config.progress_file = Some(args.progress.clone().unwrap_or_else(|| {
+                let member = args.member.as_ref().map(|member| format!("-{member}"));
+                format!("grus-{group}{}.progress", member.unwrap_or_default()).into()
+            }));
+        }
+        _ if args.progress.is_some() => {
+            let text = "--progress is for members of broadcast groups alone";
+            return Err(Failure::because(group, text));
+        }
+        _ => {}
+    }
     config.options.start = match args.from {
         None => None,
         Some(From::First) => Some(ListAt::First),

@@ -1,11 +1,12 @@
 //! How a consumer is set up.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use grus_protocol::message::{
-    GROUP_SUBSCRIPTIONS_MAX, GroupOptions, GroupSubscription, MessageFilter,
+    GROUP_SUBSCRIPTIONS_MAX, GroupModel, GroupOptions, GroupSubscription, MessageFilter,
 };
 use grus_protocol::names::NameError;
 use grus_protocol::{GroupName, InstanceName};
@@ -74,6 +75,9 @@ pub struct ConsumerConfig {
     /// A stable name in the group: a program that comes back under it takes the place of its
     /// earlier life at once. Default: none.
     pub instance: Option<InstanceName>,
+    /// The file in which a member of a broadcast group keeps what it has settled. Default: none,
+    /// which is right for all other groups. See [`ConsumerConfig::broadcast`].
+    pub progress_file: Option<PathBuf>,
     /// Hears of queues that come and go; called on the client's thread, and must return at once.
     /// Default: nobody.
     pub on_event: Option<EventHandler>,
@@ -97,6 +101,7 @@ impl ConsumerConfig {
             stop_wait_max: Duration::from_secs(30),
             options: GroupOptions::default(),
             instance: None,
+            progress_file: None,
             on_event: None,
         })
     }
@@ -113,6 +118,23 @@ impl ConsumerConfig {
             MessageFilter::parse_tags(tags).map_err(|error| invalid("tags", &error.to_string()))?;
         self.subscriptions.push(GroupSubscription { topics, filter });
         Ok(self)
+    }
+
+    /// Is a member of a broadcast group: it has all messages, as every other member has, and keeps
+    /// what it has settled in this file, by which it goes on when it starts again. The file is made
+    /// when it is not there; one that is of another group or member, damaged, or in use is refused
+    /// by [`Client::consumer`](crate::Client::consumer). One that begins does so where
+    /// `options.start` says.
+    ///
+    /// A message that failed is handed out again by the client itself, by the group's ladder; it
+    /// waits in memory, and counts against `queue_messages_max` and `buffer_bytes_max`. After its
+    /// last delivery, or as a dead letter, it is given up: it is logged, and counts as settled. Other
+    /// members notice nothing of it. Tags are looked at by the client, so all messages travel.
+    #[must_use]
+    pub fn broadcast(mut self, file: impl Into<PathBuf>) -> Self {
+        self.options.model = Some(GroupModel::Broadcast);
+        self.progress_file = Some(file.into());
+        self
     }
 
     /// Has a function hear of events.
@@ -132,6 +154,23 @@ impl ConsumerConfig {
         if self.queue_messages_max == 0 || self.buffer_bytes_max == 0 {
             return Err(invalid("queue_messages_max or buffer_bytes_max", "is zero"));
         }
+        let is_broadcast = self.options.model == Some(GroupModel::Broadcast);
+        match &self.progress_file {
+            None if is_broadcast => {
+                let text = "is needed: a member of a broadcast group keeps its progress itself";
+                return Err(invalid("progress_file", text));
+            }
+            Some(_) if !is_broadcast => {
+                return Err(invalid("progress_file", "is for members of broadcast groups alone"));
+            }
+            _ => {}
+        }
         positive("handler_timeout", self.handler_timeout)
     }
+}
+
+/// A name for a member that was given none: it is kept in its file.
+pub(super) fn drawn_member(random: u64) -> InstanceName {
+    let name = format!("{random:016x}");
+    InstanceName::try_from(name.as_str()).expect("digits and letters are a name")
 }

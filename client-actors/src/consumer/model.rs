@@ -350,7 +350,7 @@ impl World {
                 let reply = ClaimQueueReply { floor, log_start, end_offset, round, retries: 0 };
                 self.state.claimed(at, &reply);
             }
-            QueueWord::Subscribe { .. } => self.state.subscribed(at),
+            QueueWord::Subscribe { .. } => self.state.subscribed(at, Offset(0)),
             QueueWord::Ack(_) => {
                 for port in self.state.acked(at, self.now_ms) {
                     let (queue, round, offset) = self.waiting.remove(&port).expect("it waits");

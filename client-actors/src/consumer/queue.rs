@@ -10,6 +10,7 @@ use grus_protocol::message::{
 };
 use grus_protocol::{Generation, Offset, QueueId, RecordBatch, TimestampMs, TopicName};
 
+use super::local::{Failure, LocalRetries, alone};
 use super::offsets::OffsetSet;
 use super::settling::{Settling, Verdict};
 use super::state::QueueWord;
@@ -99,6 +100,8 @@ struct Share {
     left: u64,
     messages: u32,
     bytes: u32,
+    /// It, where failed messages wait at the client.
+    item: Option<HandItem>,
 }
 
 /// See the module documentation.
@@ -119,6 +122,8 @@ pub(crate) struct OwnedQueue<P> {
     pub(crate) revoked_by_ms: Option<u64>,
     /// It was granted anew meanwhile, by this generation.
     pub(crate) comes_back: Option<Generation>,
+    /// What failed, where that waits at the client: the group is a broadcast.
+    pub(crate) local: Option<LocalRetries>,
     /// Messages are acked before they are handed out: those that are ready come to nobody else.
     acks_before: bool,
     claim: ClaimFlag,
@@ -153,6 +158,7 @@ impl<P> OwnedQueue<P> {
             window: Window::default(),
             revoked_by_ms: None,
             comes_back: None,
+            local: None,
             acks_before,
             claim: ClaimFlag::default(),
             taken: OffsetSet::default(),
@@ -183,13 +189,17 @@ impl<P> OwnedQueue<P> {
         window: (u32, u32),
         now_ms: u64,
     ) -> Option<QueueWord> {
-        if self.is_claimed()
+        if self.local.is_none()
+            && self.is_claimed()
             && let Some(told) = self.settling.poll(number, now_ms)
         {
             return Some(QueueWord::Ack(told));
         }
         if now_ms < self.not_before_ms {
             return None;
+        }
+        if self.local.is_some() && self.phase == Phase::Unclaimed {
+            self.phase = Phase::Claimed; // nobody else wants it alone
         }
         match self.phase {
             Phase::Unclaimed if self.revoked_by_ms.is_none() => {
@@ -317,12 +327,76 @@ impl<P> OwnedQueue<P> {
                 redelivered: push.redelivered.iter().filter(within).copied().collect(),
                 batch,
             };
-            let (messages, bytes) = (item.batch.count(), item.batch.len_bytes());
-            self.window.hold(messages, u64::from(bytes));
-            self.shares.insert(number, Share { left: item.len(), messages, bytes });
+            self.hold(&item);
             items.push(item);
         }
         Ok(items)
+    }
+
+    /// An item counts as in hand, until its messages are answered for.
+    fn hold(&mut self, item: &HandItem) {
+        let (messages, bytes) = (item.batch.count(), item.batch.len_bytes());
+        self.window.hold(messages, u64::from(bytes));
+        let kept = self.local.is_some().then(|| item.clone());
+        let share = Share { left: item.len(), messages, bytes, item: kept };
+        self.shares.insert(item.number, share);
+    }
+
+    /// A message failed, and is handed out again after a while, by the client itself; `wait` says
+    /// when, by how often it was handed out.
+    pub(crate) fn fail_here(
+        &mut self,
+        (number, offset): (u64, Offset),
+        wait: impl FnOnce(u32) -> Option<u64>,
+    ) -> Failure {
+        let item = self.shares.get(&number).and_then(|share| share.item.as_ref());
+        let (Some(item), Some(local)) = (item, self.local.as_mut()) else {
+            return Failure::Unknown;
+        };
+        if !self.taken.contains(offset) {
+            return Failure::Unknown;
+        }
+        let deliveries = local.failed(offset);
+        let alone = alone(item, offset);
+        let (Some(due_ms), Some(batch)) = (wait(deliveries), alone) else {
+            return Failure::GivenUp { deliveries };
+        };
+        let to = Offset(offset.0 + 1);
+        let again = HandItem {
+            number: self.next_item,
+            claim: self.claim.clone(),
+            base_offset: offset,
+            batch,
+            wanted: vec![OffsetRange { from: offset, to }],
+            redelivered: vec![Redelivered { from: offset, to, deliveries }],
+            ..item.clone()
+        };
+        self.next_item += 1;
+        self.release_one(number, offset);
+        self.hold(&again);
+        if let Some(local) = self.local.as_mut() {
+            local.put(due_ms, again);
+        }
+        Failure::Waits
+    }
+
+    /// A message is not in the program's hands any more. False if it was not.
+    fn release_one(&mut self, number: u64, offset: Offset) -> bool {
+        let Some(share) = self.shares.get_mut(&number) else { return false };
+        if !self.taken.remove(offset) {
+            return false;
+        }
+        share.left = share.left.saturating_sub(1);
+        if share.left == 0 {
+            self.window.release(share.messages, share.bytes);
+            self.shares.remove(&number);
+        }
+        true
+    }
+
+    /// What the program has.
+    pub(crate) const fn taken(&self) -> &OffsetSet {
+        &self.taken
     }
 
     /// An item may be taken.
@@ -352,14 +426,13 @@ impl<P> OwnedQueue<P> {
         now_ms: u64,
     ) {
         // An item of before the queue was lost is not known any more.
-        let Some(share) = self.shares.get_mut(&item) else { return };
-        if !self.taken.remove(offset) {
+        if !self.release_one(item, offset) {
             return;
         }
-        share.left = share.left.saturating_sub(1);
-        if share.left == 0 {
-            self.window.release(share.messages, share.bytes);
-            self.shares.remove(&item);
+        if let Some(local) = &mut self.local
+            && verdict != Verdict::Unhandled
+        {
+            local.settled(offset);
         }
         if !self.acks_before {
             self.settling.settle(offset, verdict, waiter, now_ms);
@@ -372,8 +445,18 @@ impl<P> OwnedQueue<P> {
             self.claim.end();
         }
         self.drop_ready();
+        self.drop_retries();
         self.settling.hurry();
         self.revoked_by_ms = Some(by_ms);
+    }
+
+    /// What waits to be handed out again is not: it is not settled, and comes to who reads next.
+    fn drop_retries(&mut self) {
+        for item in self.local.as_mut().map(LocalRetries::drop_waiting).unwrap_or_default() {
+            if let Some(share) = self.shares.remove(&item.number) {
+                self.window.release(share.messages, share.bytes);
+            }
+        }
     }
 
     /// Whether nothing of it is in work any more.
@@ -393,6 +476,7 @@ impl<P> OwnedQueue<P> {
             self.claim.end();
         }
         self.claim = ClaimFlag::default();
+        self.drop_retries();
         self.taken = OffsetSet::default();
         self.ready.clear();
         self.shares.clear();

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use grus_protocol::message::{
     AckMessages, ClaimQueue, GroupHeartbeat, GroupOptions, GroupSettings, GroupSubscription,
-    JoinGroup, LeaveGroup, SubscribeGroup,
+    JoinGroup, LeaveGroup, Subscribe, SubscribeAt, SubscribeGroup,
 };
 use grus_protocol::{GroupName, InstanceName};
 
@@ -97,6 +97,25 @@ pub(crate) fn queue_frame<P>(
         ),
         QueueWord::Ack(told) => encode(&ack(joined, queue, told), 0),
     }
+}
+
+/// The frame by which a member of a broadcast group reads a queue, as any reader does.
+pub(crate) fn reading_frame<P>(
+    queue: &OwnedQueue<P>,
+    (number, (credit_messages, credit_bytes)): (u64, (u32, u32)),
+    at: SubscribeAt,
+    owner: u32,
+) -> BytesMut {
+    let subscribe = Subscribe {
+        subscription: subscription_id(owner, number),
+        topic: queue.topic.clone(),
+        topic_id: queue.place.topic_id,
+        queue: queue.place.queue,
+        at,
+        credit_messages,
+        credit_bytes,
+    };
+    encode(&subscribe, 0)
 }
 
 /// The word about messages of a queue.

@@ -1,8 +1,8 @@
 //! What a member asks and tells the brokers that lead its queues, and what they say. No clock, no
 //! I/O.
 
-use grus_protocol::ErrorCode;
 use grus_protocol::message::{ClaimQueueReply, GroupDeliver};
+use grus_protocol::{ErrorCode, Offset};
 
 use super::queue::{Phase, Waiter};
 use super::state::{Change, ConsumerState, QueueAsk, QueueWord, Telling};
@@ -103,11 +103,12 @@ impl<P> ConsumerState<P> {
         }
     }
 
-    /// A subscription stands.
-    pub(crate) fn subscribed(&mut self, (slot, number): (u64, u64)) {
+    /// A subscription stands, from this offset on.
+    pub(crate) fn subscribed(&mut self, (slot, number): (u64, u64), offset: Offset) {
         let Some(queue) = self.queues.get_mut(&slot) else { return };
         if matches!(queue.phase, Phase::Subscribing { number: asked, .. } if asked == number) {
             queue.subscribed(number);
+            self.begun_at(slot, offset);
             self.live.insert(number, slot);
             self.look.insert(slot);
         }
@@ -149,6 +150,10 @@ impl<P> ConsumerState<P> {
     }
 
     fn not_served(&mut self, slot: u64, refusal: &Refusal, is_ack: bool, now_ms: u64) {
+        let is_outside = refusal.code == ErrorCode::OffsetOutOfRange;
+        if is_outside && self.go_to_nearest(slot, refusal) {
+            return;
+        }
         let Some(queue) = self.queues.get_mut(&slot) else { return };
         self.look.insert(slot);
         match refusal.code {

@@ -147,6 +147,17 @@ impl<W> Settling<W> {
         self.wait_for(Offset(last), Some(waiter));
     }
 
+    /// All these are done: they are not for the program.
+    pub(crate) fn pass(&mut self, ranges: &[OffsetRange], now_ms: u64) {
+        let count: u64 = ranges.iter().map(OffsetRange::len).sum();
+        if count > 0 {
+            for range in ranges {
+                self.pending.acks.insert(*range);
+            }
+            self.added(count, now_ms);
+        }
+    }
+
     fn added(&mut self, count: u64, now_ms: u64) {
         self.pending_count += count;
         self.pending_since_ms.get_or_insert(now_ms);

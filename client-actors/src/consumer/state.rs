@@ -9,7 +9,10 @@ use grus_protocol::message::{
 };
 use grus_protocol::{Offset, TopicName};
 
+use super::broadcast::Broadcast;
+use super::local::LocalRetries;
 use super::membership::{Joined, MemberAsk, Membership, News};
+use super::progress_file::OwnProgress;
 use super::queue::{HandItem, OwnedQueue, Phase, Waiter};
 use super::routing::link_of;
 use super::settling::{Told, Verdict};
@@ -102,7 +105,11 @@ pub(crate) struct ConsumerState<P> {
     changes: VecDeque<Changed>,
     refused: Option<Refusal>,
     /// It is to leave: by when at the latest.
-    stopping_by_ms: Option<u64>,
+    pub(super) stopping_by_ms: Option<u64>,
+    /// What it keeps itself, as a member of a broadcast group.
+    pub(super) broadcast: Option<Broadcast>,
+    /// Who waited for an answer to be known, and hears now.
+    heard: Vec<P>,
 }
 
 impl<P> ConsumerState<P> {
@@ -133,7 +140,20 @@ impl<P> ConsumerState<P> {
             changes: VecDeque::new(),
             refused: None,
             stopping_by_ms: None,
+            broadcast: None,
+            heard: Vec::new(),
         }
+    }
+
+    /// The same as a member of a broadcast group, which goes on where its file says.
+    pub(crate) fn with_progress(mut self, progress: Option<OwnProgress>) -> Self {
+        self.broadcast = progress.map(Broadcast::new);
+        self
+    }
+
+    /// Who waited for an answer to be known.
+    pub(crate) fn take_heard(&mut self) -> Vec<P> {
+        std::mem::take(&mut self.heard)
     }
 
     /// What it wants.
@@ -153,6 +173,9 @@ impl<P> ConsumerState<P> {
 
     /// Until when messages may be handed out; after it, the queues may be another's.
     pub(crate) fn safe_until_ms(&self) -> u64 {
+        if self.broadcast.is_some() {
+            return u64::MAX; // nobody else's they are
+        }
         self.membership.safe_until_ms()
     }
 
@@ -199,6 +222,10 @@ impl<P> ConsumerState<P> {
     pub(crate) fn joined(&mut self, number: u64, reply: JoinGroupReply, now_ms: u64) {
         let news = self.membership.is_member(number, reply);
         self.hear(news, now_ms);
+        if let Some(refusal) = self.of_other_model() {
+            self.refused = Some(refusal);
+            self.membership.leave();
+        }
     }
 
     /// A heartbeat was answered.
@@ -228,6 +255,7 @@ impl<P> ConsumerState<P> {
     fn hear(&mut self, news: News, now_ms: u64) {
         match news {
             News::None => {}
+            News::Lost if self.broadcast.is_some() => {} // it reads on, and joins again
             News::Lost | News::Left => self.lose_all(),
             News::Refused(refusal) => {
                 self.refused = Some(refusal);
@@ -304,7 +332,7 @@ impl<P> ConsumerState<P> {
     }
 
     /// Nothing more of a queue is handed out.
-    fn revoke(&mut self, slot: u64, by_ms: u64) {
+    pub(super) fn revoke(&mut self, slot: u64, by_ms: u64) {
         let Some(queue) = self.queues.get_mut(&slot) else { return };
         self.leaving.extend(queue.link.zip(queue.subscription()));
         if let Some(number) = queue.subscription() {
@@ -328,6 +356,7 @@ impl<P> ConsumerState<P> {
         let link = way.route.as_ref().and_then(|route| link_of(route, place));
         let acks_before = self.settings.acks_before;
         let mut owned = OwnedQueue::new(slot, queue, filter, (acks_before, self.jitter.next()));
+        owned.local = self.broadcast.as_ref().map(|_| LocalRetries::default());
         owned.link = link;
         if owned.link.is_none() {
             way.ask.want();
@@ -403,6 +432,15 @@ impl<P> ConsumerState<P> {
         port: Option<P>,
         now_ms: u64,
     ) {
+        let verdict = if self.broadcast.is_none() {
+            verdict
+        } else if let Some(verdict) = self.failed_here(slot, at, verdict, now_ms) {
+            verdict
+        } else {
+            self.heard.extend(port); // nobody else has to know
+            self.look.insert(slot);
+            return self.release(now_ms);
+        };
         let Some(queue) = self.queues.get_mut(&slot) else { return };
         queue.settle(at, verdict, port.map(Waiter::Program), now_ms);
         if queue.revoked_by_ms.is_some() {
@@ -412,63 +450,11 @@ impl<P> ConsumerState<P> {
         self.look.insert(slot);
     }
 
-    /// It stops: nothing more is handed out, what is in work is waited for, so long at most.
-    pub(crate) fn stop(&mut self, wait_ms_max: u64, now_ms: u64) {
-        let by_ms = now_ms.saturating_add(wait_ms_max);
-        self.stopping_by_ms = Some(by_ms);
-        let mut revoked = Vec::new();
-        for slot in self.queues.keys().copied().collect::<Vec<_>>() {
-            let Some(queue) = self.queues.get_mut(&slot) else { continue };
-            queue.comes_back = None;
-            if queue.revoked_by_ms.is_none() {
-                revoked.push((queue.topic.clone(), queue.place));
-            }
-            self.revoke(slot, by_ms);
-        }
-        self.tell(Change::Revoked, revoked);
-        self.tick(now_ms);
-    }
-
-    /// Whether it has stopped, or cannot go on.
-    pub(crate) fn is_over(&self) -> bool {
-        self.membership.is_over() && self.leftovers.is_empty()
-    }
-
-    /// Its subscriptions that are to end, as it is dropped.
-    pub(crate) fn abandon(&mut self) -> Vec<(LinkId, u64)> {
-        let subscribed = |queue: &OwnedQueue<P>| queue.link.zip(queue.subscription());
-        let mut left = std::mem::take(&mut self.leaving);
-        left.extend(self.queues.values().filter_map(subscribed));
-        left
-    }
-
-    /// What is not told yet, as it is dropped.
-    pub(crate) fn abandon_acks(&mut self, now_ms: u64) -> Vec<QueueAsk> {
-        let mut asks = Vec::new();
-        for queue in self.queues.values_mut().filter(|queue| queue.is_claimed()) {
-            queue.settling.hurry();
-            let number = self.next_number + 1;
-            if let (Some(link), Some(told)) = (queue.link, queue.settling.poll(number, now_ms)) {
-                self.next_number = number;
-                asks.push(QueueAsk { link, slot: queue.slot, number, what: QueueWord::Ack(told) });
-            }
-        }
-        asks
-    }
-
-    /// Its word that it leaves, as it is dropped.
-    pub(crate) fn abandon_membership(&mut self, now_ms: u64) -> Option<MemberAsk> {
-        if self.membership.is_over() {
-            return None;
-        }
-        self.membership.leave();
-        self.poll_member(now_ms)
-    }
-
     /// Time has passed.
     pub(crate) fn tick(&mut self, now_ms: u64) {
         let news = self.membership.tick(now_ms);
         self.hear(news, now_ms);
+        self.retry_here(now_ms);
         self.release(now_ms);
         for queue in self.queues.values_mut() {
             self.leaving.extend(queue.expire(now_ms, ANSWER_MS_MAX));

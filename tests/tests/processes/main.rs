@@ -2,6 +2,7 @@
 
 mod actors;
 mod bench;
+mod broadcast;
 mod client;
 mod client_panics;
 mod clients;

@@ -167,8 +167,8 @@ impl Coordination {
         own: Option<MemberId>,
     ) -> Result<(), JoinRefusal> {
         settings.check().map_err(|reason| JoinRefusal::Settings(reason.to_owned()))?;
-        if settings.model != GroupModel::Cluster {
-            return Err(JoinRefusal::Unserved("groups of other models than cluster"));
+        if !matches!(settings.model, GroupModel::Cluster | GroupModel::Broadcast) {
+            return Err(JoinRefusal::Unserved("groups of other models than cluster and broadcast"));
         }
         if settings.strategy == GroupStrategy::Own {
             return Err(JoinRefusal::Unserved("strategies of the program's own"));

@@ -29,7 +29,9 @@ impl Coordination {
             self.rebalance_at_ms = None;
             let (field, target) = self.division(&routes);
             under_way.change.grants = self.grants(&routes, &target);
-            if under_way.change.grants.is_empty() && !self.revokes(&target) {
+            // Who has no queues to let go of is told all the same of what else there is.
+            let is_told = self.is_broadcast() && field != self.field;
+            if under_way.change.grants.is_empty() && !self.revokes(&target) && !is_told {
                 self.divided_alike(field, target);
                 return None;
             }
@@ -47,7 +49,11 @@ impl Coordination {
         let members = members.map(|(id, record)| (*id, &*record.subscriptions));
         let field = Field::of((&self.name, self.group), members, routes);
         let owner = |queue| self.book.grants().get(&queue).map(|grant| grant.member);
-        let target = divide(self.settings().strategy, &field, owner);
+        let target = if self.is_broadcast() {
+            Target::new()
+        } else {
+            divide(self.settings().strategy, &field, owner)
+        };
         (field, target)
     }
 
@@ -102,6 +108,9 @@ impl Coordination {
         generation: Generation,
         changed: &mut BTreeSet<MemberId>,
     ) {
+        if self.is_broadcast() && field != self.field {
+            changed.extend(self.book.members().keys());
+        }
         self.divided_alike(field, target);
         for (queue, grant) in self.book.grants() {
             let Some(presence) = self.presences.get_mut(&grant.member) else { continue };

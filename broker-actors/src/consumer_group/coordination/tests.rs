@@ -348,3 +348,35 @@ fn what_is_refused_by_the_log_is_tried_again() {
     assert!(desk.write().contains(&News::Gone(first)));
     assert!(desk.coordination.is_empty());
 }
+
+#[test]
+fn each_member_of_a_broadcast_group_is_told_all_that_it_subscribes_to() {
+    let mut desk = Desk::new(2);
+    let broadcast = |session| {
+        let mut joining = Desk::joining(session);
+        joining.options.model = Some(GroupModel::Broadcast);
+        joining
+    };
+    let first = desk.try_join(broadcast(1)).unwrap();
+    let second = desk.try_join(broadcast(2)).unwrap();
+    let all = [key(1, 0), key(1, 1)];
+    let (known, queues) = desk.ask(first, 0, &[]);
+    assert_eq!((&queues[..], &desk.ask(second, 0, &[]).1[..]), (&all[..], &all[..]));
+    assert!(desk.coordination.book().grants().is_empty(), "nobody has any of them alone");
+    assert_eq!(desk.beat(first, known, &[]), Ok(Beat::Park), "it knows that");
+    // A third queue comes: all are told.
+    put(&mut desk.routes, "t", 1, &[0; 3]);
+    desk.tell_routes();
+    let news = desk.write();
+    assert!(news.contains(&News::Changed(first)) && news.contains(&News::Changed(second)));
+    let (known, queues) = desk.ask(first, known, &[]);
+    assert_eq!(queues.len(), 3);
+    // The other one goes: nothing changes for those that stay.
+    desk.coordination.leave(second, 9).unwrap();
+    desk.write();
+    desk.beat(first, known, &[]).unwrap();
+    // One of another model is refused while somebody is in it.
+    let mut cluster = Desk::joining(3);
+    cluster.options.model = Some(GroupModel::Cluster);
+    assert!(matches!(desk.try_join(cluster), Err(JoinRefusal::Settings(_))));
+}
