@@ -161,6 +161,16 @@ impl Message {
     /// About how many bytes it takes, encoded and while it waits.
     pub(crate) fn weight(&self) -> usize {
         const FIXED: usize = 96; // the record's own fields, its id, its place in a batch
+        FIXED + self.content_bytes()
+    }
+
+    /// About how many bytes it takes in a batch.
+    pub(crate) fn encoded_bytes(&self) -> usize {
+        const FIXED: usize = 26; // lengths, attributes, id, birth
+        FIXED + self.content_bytes()
+    }
+
+    fn content_bytes(&self) -> usize {
         let record = &self.record;
         let keys: usize = record.keys.iter().map(|key| key.len() + 4).sum();
         let headers: usize =
@@ -168,7 +178,7 @@ impl Message {
         let tag = record.tag.as_ref().map_or(0, String::len);
         let order_key = record.order_key.as_ref().map_or(0, Bytes::len);
         let dedup_key = record.dedup_key.as_ref().map_or(0, Bytes::len);
-        FIXED + record.body.len() + keys + headers + tag + order_key + dedup_key
+        record.body.len() + keys + headers + tag + order_key + dedup_key
     }
 }
 

@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::bloom::bloom_of_tag;
 use super::compress::compress;
-use super::cursor::{fold_zigzag, put_varint, varint_bytes};
+use super::cursor::{fold_zigzag, put_varint, varint_bytes, write_varint};
 use super::header::BATCH_HEADER_BYTES;
 use super::{
     BatchAttributes, BatchHeader, Compression, MESSAGE_BYTES_LIMIT, Record, RecordAttributes,
@@ -13,6 +13,9 @@ use super::{
 use crate::ids::{MessageId, Offset, ProducerEpoch, ProducerId, QueueId, Sequence, TimestampMs};
 use crate::limits::{BatchLimits, PRIORITY_MAX};
 use crate::names::TopicName;
+
+/// Most bytes of a record before its fields: length, attributes, id, birth.
+const RECORD_HEAD_BYTES_MAX: usize = 10 + 2 + 16 + 10;
 
 /// Where a message was before it became a retry or a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,13 +128,18 @@ impl NewRecord {
 
     /// Most bytes by which the record makes a batch longer.
     pub fn encoded_bytes_max(&self) -> usize {
-        sized_bytes(self.content_bytes(self.born) - varint_bytes(0) + varint_bytes(u64::MAX))
+        let content_bytes = self.content_bytes(self.attributes(), self.born);
+        sized_bytes(content_bytes - varint_bytes(0) + varint_bytes(u64::MAX))
     }
 
     /// Bytes of the encoded record without its length, in a batch whose birth times count from
     /// `born_base`.
-    fn content_bytes(&self, born_base: TimestampMs) -> usize {
-        let mut bytes = 2 + 16 + varint_bytes(fold_zigzag(born_delta(self.born, born_base)));
+    fn content_bytes(&self, attributes: RecordAttributes, born_base: TimestampMs) -> usize {
+        let delta = fold_zigzag(born_delta(self.born, born_base));
+        let mut bytes = 2 + 16 + varint_bytes(delta) + self.body.len();
+        if attributes == RecordAttributes::NONE {
+            return bytes;
+        }
         bytes += usize::from(self.priority.is_some()) + 8 * usize::from(self.deliver_at.is_some());
         if !self.keys.is_empty() {
             bytes += varint_bytes(self.keys.len() as u64);
@@ -155,8 +163,7 @@ impl NewRecord {
             bytes += varint_bytes(origin.queue.0.into()) + varint_bytes(origin.offset.0);
         }
         bytes += self.extension.as_ref().map_or(0, |piece| sized_bytes(piece.len()));
-        bytes += self.delay_ms.map_or(0, varint_bytes);
-        bytes + self.body.len()
+        bytes + self.delay_ms.map_or(0, varint_bytes)
     }
 
     /// Holds the record against the limits, by the same rules as the check of a batch.
@@ -164,10 +171,31 @@ impl NewRecord {
     /// # Errors
     /// What is wrong first.
     pub fn check(&self, limits: &BatchLimits) -> Result<(), RecordError> {
+        self.check_with(self.attributes(), limits)
+    }
+
+    /// The same for a record that has these attributes. Most have none, and nothing but a body to be
+    /// looked at and put: that way a message of 100 B costs 25 ns and not 51 (`check_speed`).
+    fn check_with(
+        &self,
+        attributes: RecordAttributes,
+        limits: &BatchLimits,
+    ) -> Result<(), RecordError> {
         if self.id.is_nil() {
             return Err(RecordError::NilId);
         }
-        let refused = self.attributes().without(limits.attributes_allowed);
+        if attributes != RecordAttributes::NONE {
+            self.check_fields(attributes, limits)?;
+        }
+        within(MESSAGE_BYTES_LIMIT, limits.message_bytes_max, self.body.len())
+    }
+
+    fn check_fields(
+        &self,
+        attributes: RecordAttributes,
+        limits: &BatchLimits,
+    ) -> Result<(), RecordError> {
+        let refused = attributes.without(limits.attributes_allowed);
         if refused != RecordAttributes::NONE {
             return Err(RecordError::AttributesNotAllowed(refused.0));
         }
@@ -191,7 +219,7 @@ impl NewRecord {
             let bytes = u32::try_from(self.body.len()).unwrap_or(u32::MAX);
             return Err(RecordError::BodyNotAllowed(bytes));
         }
-        within(MESSAGE_BYTES_LIMIT, limits.message_bytes_max, self.body.len())
+        Ok(())
     }
 
     fn check_headers(&self, limits: &BatchLimits) -> Result<(), RecordError> {
@@ -205,11 +233,27 @@ impl NewRecord {
         within("headers_bytes_max", limits.headers_bytes_max, bytes_sum)
     }
 
-    fn put(&self, content_bytes: usize, born_base: TimestampMs, out: &mut BytesMut) {
-        put_varint(out, content_bytes as u64);
-        out.put_u16_le(self.attributes().0);
-        out.put_slice(self.id.as_bytes());
-        put_varint(out, fold_zigzag(born_delta(self.born, born_base)));
+    fn put(
+        &self,
+        attributes: RecordAttributes,
+        content_bytes: usize,
+        born_base: TimestampMs,
+        out: &mut BytesMut,
+    ) {
+        let mut head = [0; RECORD_HEAD_BYTES_MAX]; // put at once
+        let mut at = write_varint(&mut head, content_bytes as u64);
+        head[at..at + 2].copy_from_slice(&attributes.0.to_le_bytes());
+        head[at + 2..at + 18].copy_from_slice(self.id.as_bytes());
+        at += 18;
+        at += write_varint(&mut head[at..], fold_zigzag(born_delta(self.born, born_base)));
+        out.put_slice(&head[..at]);
+        if attributes != RecordAttributes::NONE {
+            self.put_fields(out);
+        }
+        out.put_slice(&self.body);
+    }
+
+    fn put_fields(&self, out: &mut BytesMut) {
         if let Some(priority) = self.priority {
             out.put_u8(priority);
         }
@@ -246,7 +290,6 @@ impl NewRecord {
         if let Some(delay_ms) = self.delay_ms {
             put_varint(out, delay_ms);
         }
-        out.put_slice(&self.body);
     }
 }
 
@@ -293,6 +336,13 @@ impl BatchBuilder {
         self.first_sequence = first;
     }
 
+    /// Makes room for records of so many bytes in all, at most for a whole batch, so that its bytes
+    /// are not moved while it grows.
+    pub fn reserve(&mut self, bytes: usize) {
+        let batch_bytes_max = usize::try_from(self.limits.batch_bytes_max).unwrap_or(usize::MAX);
+        self.out.reserve((BATCH_HEADER_BYTES + bytes).min(batch_bytes_max));
+    }
+
     /// Marks the batch's messages as being for the gray lane. Must be told for each batch.
     pub fn set_gray(&mut self, is_gray: bool) {
         self.is_gray = is_gray;
@@ -304,7 +354,8 @@ impl BatchBuilder {
     /// [`RecordError::BatchFull`] when the next batch would take it, anything else when none
     /// would. The batch is as it was then.
     pub fn push(&mut self, record: &NewRecord) -> Result<(), RecordError> {
-        record.check(&self.limits)?;
+        let attributes = record.attributes();
+        record.check_with(attributes, &self.limits)?;
         if self.compression != Compression::None {
             return Err(RecordError::BatchFull); // it is closed
         }
@@ -312,7 +363,7 @@ impl BatchBuilder {
         if !born_delta_fits(record.born, born_base) {
             return Err(RecordError::BatchFull); // 292 million years apart
         }
-        let content_bytes = record.content_bytes(born_base);
+        let content_bytes = record.content_bytes(attributes, born_base);
         let alone = BATCH_HEADER_BYTES + varint_bytes(content_bytes as u64) + content_bytes;
         let limit = self.limits.batch_bytes_max;
         if alone as u64 > u64::from(limit) {
@@ -328,7 +379,7 @@ impl BatchBuilder {
             self.born_base = record.born;
         }
         let start = self.out.len();
-        record.put(content_bytes, born_base, &mut self.out);
+        record.put(attributes, content_bytes, born_base, &mut self.out);
         assert_eq!(self.out.len() - start, sized_bytes(content_bytes), "a record's own sum");
         self.count += 1;
         self.born_max = self.born_max.max(record.born);

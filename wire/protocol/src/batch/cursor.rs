@@ -100,14 +100,20 @@ pub(super) const fn fold_zigzag(value: i64) -> u64 {
 
 pub(super) fn put_varint(out: &mut bytes::BytesMut, value: u64) {
     let mut encoded = [0; 10];
+    let count = write_varint(&mut encoded, value);
+    out.extend_from_slice(&encoded[..count]);
+}
+
+/// Writes a number at the start of `into`, which has room for it; answers its bytes.
+pub(super) fn write_varint(into: &mut [u8], value: u64) -> usize {
     let mut rest = value;
     let count = varint_bytes(value);
-    for byte in &mut encoded[..count] {
+    for byte in &mut into[..count] {
         *byte = rest.to_le_bytes()[0] | 0x80;
         rest >>= 7;
     }
-    encoded[count - 1] &= 0x7f;
-    out.extend_from_slice(&encoded[..count]);
+    into[count - 1] &= 0x7f;
+    count
 }
 
 #[cfg(test)]

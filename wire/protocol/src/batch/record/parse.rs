@@ -2,7 +2,7 @@
 
 use std::str;
 
-use super::{PRIORITY_DEFAULT, Parts, Span};
+use super::{Fields, PRIORITY_DEFAULT, Parts, Span};
 use crate::batch::cursor::Cursor;
 use crate::batch::{MESSAGE_BYTES_LIMIT, RecordAttributes, RecordError};
 use crate::ids::{MessageId, TimestampMs};
@@ -25,60 +25,70 @@ impl Parts {
         }
         let born = born_base.0.checked_add_signed(cursor.zigzag("born")?);
         let born = TimestampMs(born.ok_or(RecordError::Time { field: "born" })?);
-        let mut parts = Self::bare(attributes, id, born);
+        let fields_at = place(cursor.at());
+        let mut tag = Span::default();
         if attributes != RecordAttributes::NONE {
-            parts.read_common(&mut cursor, limits)?;
-            parts.read_rare(&mut cursor, limits)?;
+            tag = Fields::read(&mut cursor, attributes, limits)?.tag;
         }
-        parts.body = span(cursor.at(), content.len());
-        let body_bytes = parts.body.end - parts.body.start;
+        let body_at = place(cursor.at());
+        let body_bytes = place(cursor.remaining());
         if attributes.contains(RecordAttributes::TOMBSTONE) && body_bytes > 0 {
             return Err(RecordError::BodyNotAllowed(body_bytes));
         }
         within(MESSAGE_BYTES_LIMIT, limits.message_bytes_max, body_bytes)?;
-        Ok(parts)
+        Ok(Self { attributes, id, born, fields_at, tag, body_at })
     }
+}
 
-    pub(super) fn bare(attributes: RecordAttributes, id: MessageId, born: TimestampMs) -> Self {
-        Self {
-            attributes,
-            priority: PRIORITY_DEFAULT,
-            id,
-            born,
-            deliver_at: 0,
-            ttl_ms: 0,
-            retry_count: 0,
-            keys_count: 0,
-            headers_count: 0,
-            origin_queue: 0,
-            origin_offset: 0,
-            delay_ms: 0,
-            keys: Span::default(),
-            tag: Span::default(),
-            headers: Span::default(),
-            order_key: Span::default(),
-            dedup_key: Span::default(),
-            lane: Span::default(),
-            origin_topic: Span::default(),
-            extension: Span::default(),
-            body: Span::default(),
-        }
+impl Fields {
+    /// Of a record that has none of them.
+    pub(super) const NONE: Self = Self {
+        priority: PRIORITY_DEFAULT,
+        deliver_at: 0,
+        ttl_ms: 0,
+        delay_ms: 0,
+        retry_count: 0,
+        keys_count: 0,
+        headers_count: 0,
+        origin_queue: 0,
+        origin_offset: 0,
+        keys: Span::NONE,
+        tag: Span::NONE,
+        headers: Span::NONE,
+        order_key: Span::NONE,
+        dedup_key: Span::NONE,
+        lane: Span::NONE,
+        origin_topic: Span::NONE,
+        extension: Span::NONE,
+    };
+
+    /// Reads the fields of these attributes, and holds them against the limits.
+    pub(super) fn read(
+        cursor: &mut Cursor<'_>,
+        attributes: RecordAttributes,
+        limits: &BatchLimits,
+    ) -> Result<Self, RecordError> {
+        let mut fields = Self::NONE;
+        fields.read_common(cursor, attributes, limits)?;
+        fields.read_rare(cursor, attributes, limits)?;
+        Ok(fields)
     }
 
     /// Reads the fields of bits 0 to 5.
     pub(super) fn read_common(
         &mut self,
         cursor: &mut Cursor<'_>,
+        attributes: RecordAttributes,
         limits: &BatchLimits,
     ) -> Result<(), RecordError> {
-        if self.attributes.contains(RecordAttributes::PRIORITY) {
+        if attributes.contains(RecordAttributes::PRIORITY) {
             self.priority = cursor.u8("priority")?;
             within("priority_max", PRIORITY_MAX.into(), self.priority.into())?;
         }
-        if self.attributes.contains(RecordAttributes::DELIVER_AT) {
+        if attributes.contains(RecordAttributes::DELIVER_AT) {
             self.deliver_at = cursor.u64("deliver_at")?;
         }
-        if self.attributes.contains(RecordAttributes::KEYS) {
+        if attributes.contains(RecordAttributes::KEYS) {
             self.keys_count = read_count(cursor, "keys", "keys_max", limits.keys_max)?;
             let start = cursor.at();
             for _ in 0..self.keys_count {
@@ -86,13 +96,13 @@ impl Parts {
             }
             self.keys = span(start, cursor.at());
         }
-        if self.attributes.contains(RecordAttributes::TAG) {
+        if attributes.contains(RecordAttributes::TAG) {
             self.tag = read_text(cursor, "tag", "tag_bytes_max", limits.tag_bytes_max)?;
         }
-        if self.attributes.contains(RecordAttributes::HEADERS) {
+        if attributes.contains(RecordAttributes::HEADERS) {
             self.read_headers(cursor, limits)?;
         }
-        if self.attributes.contains(RecordAttributes::ORDER_KEY) {
+        if attributes.contains(RecordAttributes::ORDER_KEY) {
             self.order_key =
                 read_sized(cursor, "order key", "key_bytes_max", limits.key_bytes_max)?;
         }
@@ -123,22 +133,23 @@ impl Parts {
     fn read_rare(
         &mut self,
         cursor: &mut Cursor<'_>,
+        attributes: RecordAttributes,
         limits: &BatchLimits,
     ) -> Result<(), RecordError> {
-        if self.attributes.contains(RecordAttributes::TTL) {
+        if attributes.contains(RecordAttributes::TTL) {
             self.ttl_ms = cursor.varint("ttl")?;
         }
-        if self.attributes.contains(RecordAttributes::DEDUP_KEY) {
+        if attributes.contains(RecordAttributes::DEDUP_KEY) {
             self.dedup_key =
                 read_sized(cursor, "dedup key", "key_bytes_max", limits.key_bytes_max)?;
         }
-        if self.attributes.contains(RecordAttributes::LANE) {
+        if attributes.contains(RecordAttributes::LANE) {
             self.lane = read_text(cursor, "lane", "tag_bytes_max", limits.tag_bytes_max)?;
         }
-        if self.attributes.contains(RecordAttributes::RETRY_COUNT) {
+        if attributes.contains(RecordAttributes::RETRY_COUNT) {
             self.retry_count = cursor.varint_u32("retry count")?;
         }
-        if self.attributes.contains(RecordAttributes::ORIGIN) {
+        if attributes.contains(RecordAttributes::ORIGIN) {
             let length = cursor.varint_u32("origin topic")?;
             let start = cursor.at();
             let topic = cursor.take(length as usize, "origin topic")?;
@@ -148,11 +159,11 @@ impl Parts {
             self.origin_queue = cursor.varint_u32("origin queue")?;
             self.origin_offset = cursor.varint("origin offset")?;
         }
-        if self.attributes.contains(RecordAttributes::EXTENSION) {
+        if attributes.contains(RecordAttributes::EXTENSION) {
             let limit = limits.headers_bytes_max;
             self.extension = read_sized(cursor, "extension", "headers_bytes_max", limit)?;
         }
-        if self.attributes.contains(RecordAttributes::DELAY) {
+        if attributes.contains(RecordAttributes::DELAY) {
             self.delay_ms = cursor.varint("delay")?;
         }
         Ok(())
@@ -174,8 +185,12 @@ fn check_attributes(attributes: RecordAttributes, limits: &BatchLimits) -> Resul
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "a record's length is 32 bits")]
+const fn place(at: usize) -> u32 {
+    at as u32
+}
+
 const fn span(start: usize, end: usize) -> Span {
-    Span { start: start as u32, end: end as u32 }
+    Span { start: place(start), end: place(end) }
 }
 
 fn within(name: &'static str, limit: u32, actual: u32) -> Result<(), RecordError> {

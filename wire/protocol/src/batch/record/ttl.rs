@@ -4,11 +4,10 @@ use std::io::Read;
 
 use lz4_flex::frame::FrameDecoder;
 
-use super::{Parts, RecordAttributes};
+use super::{Fields, RecordAttributes};
 use crate::batch::cursor::Cursor;
 use crate::batch::header::BATCH_HEADER_BYTES;
 use crate::batch::{BatchHeader, Compression};
-use crate::ids::{MessageId, TimestampMs};
 use crate::limits::BatchLimits;
 
 /// What stands before a record's time to live is shorter, under the limits that brokers take
@@ -51,10 +50,10 @@ fn first_ttl_ms(records: &[u8]) -> Option<u64> {
     let content = &records[cursor.at()..];
     let mut cursor = Cursor::new(content, 0);
     let attributes = RecordAttributes(cursor.u16("attributes").ok()?);
-    let id = MessageId::from_bytes(cursor.id().ok()?);
+    cursor.id().ok()?;
     cursor.zigzag("born").ok()?;
-    let mut parts = Parts::bare(attributes, id, TimestampMs(0));
-    parts.read_common(&mut cursor, &BatchLimits::FORMAT).ok()?;
+    let mut fields = Fields::NONE;
+    fields.read_common(&mut cursor, attributes, &BatchLimits::FORMAT).ok()?;
     let has_ttl = attributes.contains(RecordAttributes::TTL);
     has_ttl.then(|| cursor.varint("ttl").ok()).flatten()
 }
