@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use grus_protocol::checksum::crc32c;
+
 use crate::entry::{
     ENTRY_ALIGNMENT_BYTES, ENTRY_HEADER_BYTES, EntryHeader, Place, stride_of, u32_at, u64_at,
 };
@@ -127,7 +129,7 @@ impl Scanner<'_> {
             let payload = at + ENTRY_HEADER_BYTES..at + ENTRY_HEADER_BYTES + header.length as usize;
             self.read_ahead(payload.end);
             let payload_whole = self.is_readable(&payload)
-                && crc32c::crc32c(self.region.bytes(payload.clone())) == header.payload_crc;
+                && crc32c(self.region.bytes(payload.clone())) == header.payload_crc;
             let looks_unwritten = !payload_whole && self.payload_looks_unwritten(&payload);
             found.push(Found::Entry { offset: to_u32(at), header, payload_whole, looks_unwritten });
             at += header.stride();

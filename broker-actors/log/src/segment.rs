@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use bytes::Bytes;
+use grus_protocol::checksum::crc32c_append;
 
 use crate::config::LogConfig;
 use crate::disk::DiskFile;
@@ -264,8 +265,7 @@ impl<F: DiskFile> Segment<F> {
         let length = entry.payload_bytes();
         let stride = stride_of(length);
         assert!(stride <= self.room(), "no room for {stride} bytes in segment {}", self.sequence);
-        let payload_crc =
-            { entry.payload.iter() }.fold(0, |crc, piece| crc32c::crc32c_append(crc, piece));
+        let payload_crc = { entry.payload.iter() }.fold(0, |crc, piece| crc32c_append(crc, piece));
         let header = EntryHeader {
             kind: entry.kind as u8,
             previous_kind: previous.kind,

@@ -4,6 +4,7 @@
 //! * [`opcode`] and [`message`] say what each frame asks or answers; [`error`] how one fails.
 //! * [`batch`] is the record batch: encoded once by the producer, checked at the edge, stored and
 //!   sent as is.
+//! * [`checksum`] is CRC32C, which guards all of it.
 //! * [`names`], [`ids`] and [`limits`] are the values they are all made of.
 //!
 //! Every decoder takes bytes from a stranger: a length is compared with its limit and with the
@@ -13,6 +14,7 @@
 mod wire;
 
 pub mod batch;
+pub mod checksum;
 pub mod error;
 pub mod frame;
 pub mod ids;

@@ -3,6 +3,7 @@
 use std::ops::{Range, RangeInclusive};
 
 use bytes::Bytes;
+use grus_protocol::checksum::crc32c;
 use grus_protocol::ids::{Offset, QueueKey, TimestampMs, TopicId};
 
 use super::Log;
@@ -81,7 +82,7 @@ impl<D: Disk> Log<D> {
             return None;
         }
         if !segment.is_checked(id.index) && self.last_checked.get() != Some(id.index) {
-            if crc32c::crc32c(&payload) != header.payload_crc {
+            if crc32c(&payload) != header.payload_crc {
                 return None;
             }
             self.last_checked.set(Some(id.index));

@@ -1,6 +1,7 @@
 //! Checking old segments in the background: a start reads only what has no footer.
 
 use bytes::Bytes;
+use grus_protocol::checksum::crc32c;
 
 use super::Log;
 use crate::disk::Disk;
@@ -53,7 +54,7 @@ impl Scrub {
         header.id.index == index
             && payload.end <= self.whole.len()
             && self.can_read(payload.clone())
-            && crc32c::crc32c(&self.whole[payload]) == header.payload_crc
+            && crc32c(&self.whole[payload]) == header.payload_crc
     }
 
     fn can_read(&self, range: std::ops::Range<usize>) -> bool {

@@ -141,7 +141,7 @@ async fn lane_of(
     let told = |error: &dyn std::fmt::Display| Failure::because("a message was not stored", error);
     let config = ProducerConfig::new(&load.topic).map_err(|error| told(&error))?;
     let producer = client.producer(config).map_err(|error| told(&error))?;
-    let bodies = Bodies::new(load.body_bytes);
+    let mut bodies = Bodies::new(load.body_bytes);
     let (mut sent, mut stored, mut times) = ((lane as u64) << 40, 0, histogram());
     let pace = Pace::new(load.rate, load.batch, load.connections, lane);
     let (mut out, mut batches) = (VecDeque::new(), 0);
@@ -239,7 +239,7 @@ pub async fn one_by_one(load: &Load) -> Result<(u64, Percentiles), Failure> {
     let client = connect(load).await?;
     let config = ProducerConfig::new(&load.topic).map_err(|error| told(&error))?;
     let producer = client.producer(config).map_err(|error| told(&error))?;
-    let bodies = Bodies::new(load.body_bytes);
+    let mut bodies = Bodies::new(load.body_bytes);
     let (mut sent, mut times) = (0, histogram());
     let watch = Stopwatch::start();
     while watch.elapsed() < load.time {

@@ -3,6 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::{BatchAttributes, BatchError};
+use crate::checksum::crc32c;
 use crate::ids::{ProducerEpoch, ProducerId, Sequence, TimestampMs};
 
 /// Bytes of the fixed header.
@@ -118,7 +119,7 @@ pub fn compression_number_of(batch: &[u8]) -> u8 {
 
 /// The checksum that the batch of these bytes should have.
 pub(super) fn checksum_of(batch: &[u8]) -> u32 {
-    crc32c::crc32c(&batch[CHECKED_FROM..])
+    crc32c(&batch[CHECKED_FROM..])
 }
 
 fn u32_at(head: &[u8; BATCH_HEADER_BYTES], at: usize) -> u32 {
