@@ -13,7 +13,6 @@
 //!   and writes the replies that are under way.
 //! * If it panics: the socket is closed; no other connection notices.
 
-pub mod blocks;
 pub mod budget;
 pub mod facts;
 pub mod foreign;
@@ -34,6 +33,7 @@ use grus_mailbox::{
     ActorSpec, Credit, Host, HostHandle, Place, Port, Receive, Resident, RestartPolicy, Room, Tick,
     Weigh, outlet,
 };
+use grus_protocol::frame::Allowance;
 use grus_protocol::ids::TimestampMs;
 use grus_registry::door::complaints::Complaints;
 use tokio::net::TcpStream;
@@ -45,7 +45,6 @@ use crate::metrics::EdgeMetrics;
 use crate::socket::Gate;
 use crate::socket::reader::{ReadEnd, Reader};
 use crate::socket::writer::Writer;
-use blocks::Allowance;
 use budget::{BudgetLimits, Load};
 use facts::Facts;
 use liveness::{Deadlines, Liveness, Overdue};

@@ -27,7 +27,7 @@ use grus_mailbox::{
     ActorSpec, Credit, Host, HostHandle, Inbox, Place, Port, Receive, Resident, Room, Weigh,
 };
 use grus_protocol::error::{ErrorCode, ErrorDetail, ErrorReply};
-use grus_protocol::frame::{FrameHead, encode};
+use grus_protocol::frame::{Allowance, FrameHead, encode};
 use grus_protocol::opcode::Opcode;
 use grus_registry::door::complaints::Complaints;
 use grus_registry::door::connections_allowed;
@@ -36,7 +36,6 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::config::ConnectionConfig;
-use crate::connection::blocks::Allowance;
 use crate::connection::{Connection, ConnectionParts, Describe, StopReading};
 use crate::dispatch::Service;
 

@@ -19,7 +19,7 @@
 //! Requests leave in the order in which they were put. A call names the session it was meant for:
 //! one that comes after that session is over is dropped, since its caller is told of the loss.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::backoff::Backoff;
 use crate::route::LinkId;
-use crate::socket::{self, Outgoing};
+use crate::socket::{self, Intake, Outgoing};
 
 mod listeners;
 mod liveness;
@@ -179,7 +179,7 @@ enum Phase {
 struct Session {
     hello: Arc<HelloReply>,
     out: mpsc::UnboundedSender<Outgoing>,
-    bytes_read: Rc<Cell<u64>>,
+    intake: Rc<Intake>,
     liveness: Liveness,
     _close: (oneshot::Sender<()>, oneshot::Sender<()>),
 }
@@ -261,10 +261,9 @@ impl Link {
         let (out, outgoing) = mpsc::unbounded_channel();
         let (close_reader, reader_closed) = oneshot::channel();
         let (close_writer, writer_closed) = oneshot::channel();
-        let bytes_read = Rc::new(Cell::new(0));
-        let counter = Rc::clone(&bytes_read);
+        let intake = Rc::new(Intake::new(&unread));
         let frames_to = self.frames.clone();
-        let reader = socket::read(read_half, unread, counter, move |frames| {
+        let reader = socket::read(read_half, Rc::clone(&intake), move |frames| {
             let frames_to = frames_to.clone();
             async move {
                 let Some(to) = frames_to else { return false };
@@ -284,7 +283,7 @@ impl Link {
         self.phase = Phase::Open(Session {
             hello: Arc::clone(&hello),
             out,
-            bytes_read,
+            intake,
             liveness: Liveness::new(self.settings.silence_ms_max, now_ms),
             _close: (close_reader, close_writer),
         });
@@ -419,10 +418,13 @@ impl Receive<Tick> for Link {
                 self.lost("no answer to the attempt to connect", room);
             }
             Phase::Open(session) => {
-                let pulse = session.liveness.tick(session.bytes_read.get(), now_ms);
+                let pulse = session.liveness.tick(session.intake.bytes_read(), now_ms);
                 match pulse {
                     Pulse::Fine => {}
-                    Pulse::Ping => self.ping(),
+                    Pulse::Ping => {
+                        session.intake.give_back();
+                        self.ping();
+                    }
                     Pulse::Dead => self.lost("no sign of life", room),
                 }
             }

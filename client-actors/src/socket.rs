@@ -1,14 +1,16 @@
 //! The edge: reading and writing a socket. Tasks without state of their own beside a
 //! [`Link`](crate::link::Link), which starts and ends them.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::rc::Rc;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use grus_mailbox::Credit;
-use grus_protocol::frame::{self, FrameError, FrameHead, ReplyError, bytes_missing};
+use grus_protocol::frame::{
+    self, Allowance, Blocks, FrameError, FrameHead, ReplyError, bytes_missing,
+};
 use grus_protocol::message::{Hello, HelloReply};
 use grus_protocol::{Frame, FrameLimits, Opcode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,6 +20,13 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Room made for the next read at least.
 const READ_BYTES: usize = 64 * 1024;
+/// Room below which a read is not worth its system call.
+const SPARE_BYTES_MIN: usize = 8 * 1024;
+/// Bytes from which on a frame is read into a block of its own.
+const LARGE_BYTES: usize = 128 * 1024;
+/// Most bytes of blocks that a connection keeps for use again: as much as a reader with its
+/// defaults has read ahead and in hand.
+const KEPT_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Most buffers given to one write.
 const WRITE_SLICES_MAX: usize = 64;
 
@@ -71,19 +80,83 @@ async fn say_hello(
     }
 }
 
+/// What a connection reads into, shared by its reader and its [`Link`](crate::link::Link).
+#[derive(Debug)]
+pub(crate) struct Intake {
+    blocks: RefCell<Blocks>,
+    bytes_read: Cell<u64>,
+    last_frame_bytes: Cell<usize>,
+}
+
+impl Intake {
+    /// Of a connection of which `unread` was read already.
+    pub(crate) fn new(unread: &[u8]) -> Self {
+        let mut blocks = Blocks::new(Allowance::new(KEPT_BYTES_MAX));
+        blocks.append(unread);
+        Self {
+            blocks: RefCell::new(blocks),
+            bytes_read: Cell::new(0),
+            last_frame_bytes: Cell::new(0),
+        }
+    }
+
+    /// Bytes that arrived in all.
+    pub(crate) fn bytes_read(&self) -> u64 {
+        self.bytes_read.get()
+    }
+
+    /// Nothing comes: gives the memory back.
+    pub(crate) fn give_back(&self) {
+        self.blocks.borrow_mut().give_back();
+        self.last_frame_bytes.set(0);
+    }
+
+    fn decode(&self, limits: FrameLimits) -> Result<Option<Frame>, FrameError> {
+        let bytes = &mut self.blocks.borrow_mut().bytes;
+        let before = bytes.len();
+        let decoded = frame::decode(bytes, &limits);
+        if matches!(decoded, Ok(Some(_))) {
+            self.last_frame_bytes.set(before - bytes.len());
+        }
+        decoded
+    }
+
+    /// Reads what is there. A large frame is read up to its end and no further, so that the next one
+    /// begins a block of its own, and each block is free as soon as its frame is.
+    fn read_from(&self, half: &OwnedReadHalf, limits: FrameLimits) -> io::Result<usize> {
+        let blocks = &mut *self.blocks.borrow_mut();
+        let missing = bytes_missing(&blocks.bytes, &limits);
+        let another = self.last_frame_bytes.get(); // most likely of this size, too
+        let room = if blocks.bytes.is_empty() && another > LARGE_BYTES {
+            blocks.make_room(another);
+            another
+        } else if blocks.bytes.len() + missing > LARGE_BYTES {
+            blocks.make_room(missing);
+            missing
+        } else {
+            if blocks.room() < missing.max(SPARE_BYTES_MIN) {
+                blocks.make_room(missing.max(READ_BYTES));
+            }
+            blocks.room()
+        };
+        let read = half.try_read_buf(&mut (&mut blocks.bytes).limit(room))?;
+        self.bytes_read.set(self.bytes_read.get() + read as u64);
+        Ok(read)
+    }
+}
+
 /// Reads frames and hands over all that came at once, until the connection ends or nobody takes
 /// them; the result says why it ended.
 pub(crate) async fn read<T: Future<Output = bool>>(
-    mut half: OwnedReadHalf,
-    mut buffer: BytesMut,
-    bytes_read: Rc<Cell<u64>>,
+    half: OwnedReadHalf,
+    intake: Rc<Intake>,
     mut take: impl FnMut(Vec<Frame>) -> T,
 ) -> String {
     let limits = FrameLimits::REPLIES;
     loop {
         let mut frames = Vec::new();
         loop {
-            match frame::decode(&mut buffer, &limits) {
+            match intake.decode(limits) {
                 Ok(Some(frame)) => frames.push(frame),
                 Ok(None) => break,
                 Err(FrameError::Refused { head, reason }) => {
@@ -96,13 +169,20 @@ pub(crate) async fn read<T: Future<Output = bool>>(
         if !frames.is_empty() && !take(frames).await {
             return "nobody reads".to_owned();
         }
-        buffer.reserve(bytes_missing(&buffer, &limits).max(READ_BYTES));
-        match half.read_buf(&mut buffer).await {
+        if let Err(error) = half.readable().await {
+            return error.to_string();
+        }
+        match intake.read_from(&half, limits) {
             Ok(0) => return "closed by the broker".to_owned(),
-            Ok(bytes) => bytes_read.set(bytes_read.get() + bytes as u64),
+            Ok(_) => {}
+            Err(error) if is_transient(&error) => {}
             Err(error) => return error.to_string(),
         }
     }
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 /// Writes what comes, many frames at a time, until the connection ends; the result says why.

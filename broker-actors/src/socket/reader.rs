@@ -8,11 +8,10 @@ use std::rc::Rc;
 
 use bytes::{BufMut, BytesMut};
 use grus_mailbox::Inbox;
-use grus_protocol::frame::{FrameError, bytes_missing, decode};
+use grus_protocol::frame::{Allowance, Blocks, FrameError, bytes_missing, decode};
 use grus_protocol::limits::FrameLimits;
 use tokio::net::tcp::OwnedReadHalf;
 
-use crate::connection::blocks::{Allowance, Blocks};
 use crate::connection::foreign::Foreign;
 use crate::connection::replies::{Content, Outgoing, ReplyTo};
 use crate::connection::requests::{has_large_reply, is_request, read_request};
@@ -156,7 +155,7 @@ impl Reader {
         let (room, spare_min) =
             if self.buffer.bytes.is_empty() && self.last_frame_bytes > LARGE_BYTES {
                 (self.last_frame_bytes, self.last_frame_bytes) // most likely another such one
-            } else if missing > LARGE_BYTES {
+            } else if self.buffer.bytes.len() + missing > LARGE_BYTES {
                 // Its length is a stranger's claim: room is made as its bytes come in.
                 let room = missing.min(READ_BYTES_MAX.max(self.buffer.bytes.len()));
                 (room, room)

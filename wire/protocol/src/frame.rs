@@ -14,10 +14,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+mod blocks;
 mod head;
 mod header;
 mod refusal;
 
+pub use blocks::{Allowance, Blocks, KEPT_BYTES_MAX};
 pub use head::{FrameFlags, FrameHead, FrameKind, RawHead};
 pub use header::{HEADER_DEPTH_MAX, HeaderError, ReplyError, decode_header};
 pub use refusal::{BrokenFrame, FrameError, RefusedFrame};

@@ -3,7 +3,8 @@
 //! Frames are slices of the block they were read into, so a block is free when the last of its
 //! frames is dropped. Given back to the allocator, large blocks would return to the system and
 //! cost a page fault for every 4 KiB when they are asked for again; so a connection keeps some, as
-//! far as the [`Allowance`] goes that all connections share. A quiet connection keeps nothing.
+//! far as the [`Allowance`] goes that all connections of a process share. A quiet connection keeps
+//! nothing.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::BytesMut;
 
-/// Most bytes of blocks kept for use again, by all connections of a broker together.
+/// Most bytes of blocks kept for use again, by all connections of a process together.
 pub const KEPT_BYTES_MAX: usize = 16 << 20;
 /// Blocks are multiples of this, so that frames of about one size fit each other's blocks.
 const BLOCK_STEP_BYTES: usize = 64 << 10;
