@@ -24,6 +24,7 @@
 
 pub mod coordination;
 pub mod delay;
+mod group_parts;
 pub mod groups;
 pub mod recurring;
 
@@ -37,7 +38,7 @@ use grus_protocol::names::{ProducerName, TopicName};
 use crate::codec::{CodecError, Decoder, put_text};
 use crate::timers::TimerId;
 use delay::{KIND_RECALL, KIND_RELEASE, KIND_ROLL, KIND_SCHEDULE, ReleasedBatch, Scheduling};
-use groups::{GroupItem, KIND_CLAIM, KIND_PURGE};
+use groups::{GroupItem, KIND_CLAIM, KIND_HAND_BACK};
 use recurring::{KIND_SCHEDULE_CREATE, KIND_SCHEDULE_RUN, Recurring};
 
 /// Item kind of [`Command::Append`].
@@ -60,7 +61,7 @@ pub const KIND_FENCE: u16 = 70;
 pub const fn is_known(kind: u16) -> bool {
     matches!(
         kind,
-        KIND_APPEND..=KIND_FENCE | KIND_SCHEDULE..=KIND_SCHEDULE_RUN | KIND_CLAIM..=KIND_PURGE
+        KIND_APPEND..=KIND_FENCE | KIND_SCHEDULE..=KIND_SCHEDULE_RUN | KIND_CLAIM..=KIND_HAND_BACK
     )
 }
 
@@ -293,7 +294,7 @@ impl Command {
             KIND_SCHEDULE_CREATE..=KIND_SCHEDULE_RUN => {
                 Recurring::decode(kind, decoder).map(Self::Recurring)
             }
-            KIND_CLAIM..=KIND_PURGE => GroupItem::decode(kind, decoder).map(Self::Group),
+            KIND_CLAIM..=KIND_HAND_BACK => GroupItem::decode(kind, decoder).map(Self::Group),
             _ => decode_retain(decoder).map(Self::Retain),
         }
     }

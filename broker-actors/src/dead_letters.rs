@@ -193,7 +193,7 @@ impl DeadLetters {
                 redriven += self.propose(item).await?;
             }
             if !is_cut || seen >= most {
-                if let Some(topic) = homeless.filter(|_| redriven == 0) {
+                if let Some(topic) = homeless.filter(|_| redriven == 0 && !is_cut) {
                     let text = format!("the topic {topic}, where dead letters came from, is gone");
                     return Err(ErrorReply::new(ErrorCode::UnknownTopic, text));
                 }

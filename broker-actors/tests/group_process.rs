@@ -188,6 +188,8 @@ impl Member {
             acks: acks.iter().map(range).collect(),
             nacks: nacks.iter().map(nack).collect(),
             dead: dead.iter().map(dead_mark).collect(),
+            unseen_from: None,
+            in_work: Vec::new(),
         }
     }
 

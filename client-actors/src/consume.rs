@@ -39,6 +39,8 @@ use hands::Hands;
 
 /// Answers of the program that wait to be looked at: more than can be under way.
 const SETTLES_MAX: u32 = 1 << 28;
+/// Messages acked at once before they are handed out one by one.
+const ACKED_AHEAD: u64 = 256;
 
 /// Why nothing more is consumed, or not what was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -266,7 +268,7 @@ impl Consumer {
     /// # Errors
     /// See [`ConsumeError`].
     pub async fn next(&mut self) -> Result<Handed, ConsumeError> {
-        poll_fn(|context| self.poll_message(context)).await
+        poll_fn(|context| self.poll_message(ACKED_AHEAD, context)).await
     }
 
     /// The next messages: as many as there are, `messages_max` at most, none after waiting for the
@@ -279,7 +281,9 @@ impl Consumer {
         messages_max: usize,
         wait_max: Duration,
     ) -> Result<Vec<Handed>, ConsumeError> {
-        let first = match tokio::time::timeout(wait_max, self.next()).await {
+        let most = messages_max.max(1) as u64;
+        let first = poll_fn(|context| self.poll_message(most, context));
+        let first = match tokio::time::timeout(wait_max, first).await {
             Ok(first) => first?,
             Err(_elapsed) => return Ok(Vec::new()),
         };
@@ -320,7 +324,7 @@ impl Consumer {
         let give_back = async {
             loop {
                 self.hands.give_back(&self.settles);
-                match poll_fn(|context| self.poll_items(context)).await {
+                match poll_fn(|context| self.poll_items(ACKED_AHEAD, context)).await {
                     Ok(items) => self.hands.add(items),
                     Err(ConsumeError::Closed) => return,
                     Err(ConsumeError::Refused(_)) => {}
@@ -343,25 +347,30 @@ impl Consumer {
         self.config.ack_mode == AckMode::Before
     }
 
-    fn poll_message(&mut self, context: &mut Context<'_>) -> Poll<Result<Handed, ConsumeError>> {
+    fn poll_message(
+        &mut self,
+        messages_max: u64,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Handed, ConsumeError>> {
         loop {
             if let Some(handed) = self.pop() {
                 return Poll::Ready(Ok(handed));
             }
-            let items = ready!(self.poll_items(context))?;
+            let items = ready!(self.poll_items(messages_max, context))?;
             self.hands.add(items);
         }
     }
 
     fn poll_items(
         &mut self,
+        messages_max: u64,
         context: &mut Context<'_>,
     ) -> Poll<Result<Vec<HandItem>, ConsumeError>> {
         let mut answer = if let Some(answer) = self.pending.take() {
             answer
         } else {
             let (reply, answer) = reply::port();
-            let take = Take { only_open: !self.hands.is_empty(), reply };
+            let take = Take { only_open: !self.hands.is_empty(), messages_max, reply };
             if self.takes.try_put(take).is_err() {
                 return Poll::Ready(Err(ConsumeError::Closed));
             }
@@ -384,7 +393,7 @@ impl Stream for Consumer {
     type Item = Result<Handed, ConsumeError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        match ready!(self.poll_message(context)) {
+        match ready!(self.poll_message(ACKED_AHEAD, context)) {
             Err(ConsumeError::Closed) => Poll::Ready(None),
             other => Poll::Ready(Some(other)),
         }

@@ -41,8 +41,10 @@ use crate::reader::requests::{credit_frame, number_of, split, unsubscribe_frame}
 use crate::route::{ASK_MS_MAX, LinkId};
 use crate::router::{Ask, FindRoute, LinkHandle, Routed, reply_of, unavailable};
 
+mod assigning;
 pub(crate) mod broadcast;
 mod ending;
+mod item;
 mod keeping;
 pub(crate) mod local;
 pub(crate) mod membership;
@@ -172,6 +174,9 @@ impl ConsumerActor {
         while let Some(topic) = self.state.poll_route(now_ms) {
             self.find_route(topic, now_ms);
         }
+        if let Some(taker) = &self.taker {
+            self.state.ack_ahead(taker.messages_max, now_ms);
+        }
         while let Some(ask) = self.state.poll_ask(now_ms) {
             if !self.ask_leader(&ask) {
                 self.state.not_asked(&ask, now_ms);
@@ -191,7 +196,7 @@ impl ConsumerActor {
             (self.parts.on_change)(&change);
         }
         self.hand_out(now_ms);
-        if self.state.is_over() {
+        if self.state.is_over(now_ms) {
             self.stoppers.drain(..).for_each(|done| done.send(()));
             room.stop();
         }

@@ -10,7 +10,7 @@ use grus_protocol::message::{
     OffsetRange, PurgeDeadLetters, QueueProgress, RedriveDeadLetters, ResetGroup, ResetGroupReply,
     SubscribeAt,
 };
-use grus_protocol::{ErrorCode, ErrorReply, GroupId, GroupName, QueueId, Term, TopicName};
+use grus_protocol::{ErrorCode, ErrorReply, GroupId, GroupName, Offset, QueueId, Term, TopicName};
 
 use crate::client::Client;
 use crate::config::StartAt;
@@ -231,7 +231,8 @@ impl Client {
 
     /// Sends dead letters of one queue of the dead-letter topic (all of them, where no offsets are
     /// named) back to the queues that they came from, each once; how many. An attempt that failed
-    /// may be repeated: what went back already does not go back again.
+    /// may be repeated: what went back already does not go back again. Those whose topic is gone
+    /// stay; where there are no others, it is refused with `UnknownTopic`.
     ///
     /// # Errors
     /// As [`Client::describe_group`]; some may have gone back.
@@ -251,14 +252,28 @@ impl Client {
                 messages_max: 0,
             };
             let letters = group.dead_letters();
-            let reply = self.ask_leader_with(&letters, queue, make, Bytes::new()).await?.0;
+            let reply = match self.ask_leader_with(&letters, queue, make, Bytes::new()).await {
+                Ok((reply, _)) => reply,
+                // The last ones have nowhere to go: they stay.
+                Err(ClientError::Refused(refusal))
+                    if redriven > 0 && refusal.code == ErrorCode::UnknownTopic =>
+                {
+                    return Ok(redriven);
+                }
+                Err(error) => return Err(error),
+            };
             redriven += reply.redriven;
             let Some(next) = reply.next else { return Ok(redriven) };
-            if !offsets.is_empty() {
-                wanted.retain(|range| range.to > next);
-                for range in &mut wanted {
-                    range.from = range.from.max(next);
-                }
+            // Behind what this one looked at: some of it may have nowhere to go.
+            if wanted.is_empty() {
+                wanted = vec![OffsetRange { from: next, to: Offset(u64::MAX) }];
+            }
+            wanted.retain(|range| range.to > next);
+            for range in &mut wanted {
+                range.from = range.from.max(next);
+            }
+            if wanted.is_empty() {
+                return Ok(redriven);
             }
         }
     }
@@ -316,7 +331,7 @@ fn message(letter: DeadLetter, body: &mut Bytes) -> Result<DeadLetterMessage, Cl
 
 #[cfg(test)]
 mod tests {
-    use grus_protocol::{Offset, TimestampMs};
+    use grus_protocol::TimestampMs;
 
     use super::*;
 

@@ -141,6 +141,67 @@ async fn before_mode_hands_out_what_the_broker_has_taken_as_done() {
 }
 
 #[tokio::test]
+async fn before_mode_acks_no_more_than_is_asked_for() {
+    let (broker, client) = start().await;
+    broker.state().assign(&[0]); // of several queues, some acks may arrive before others
+    send(&client, 0..60).await;
+    let mut config = config();
+    config.ack_mode = AckMode::Before;
+    let mut consumer = client.consumer(config).unwrap();
+    let mut had = 0;
+    for _ in 0..5 {
+        had += within(consumer.next_batch(4, Duration::MAX)).await.unwrap().len();
+        assert_eq!(settled(&broker), had, "nothing is acked that is not handed out");
+    }
+    assert!((5..=20).contains(&had));
+    within(consumer.stop()).await;
+    assert_eq!(settled(&broker), had, "nor by stopping");
+}
+
+#[tokio::test]
+async fn what_nobody_saw_is_handed_back_as_such_when_a_consumer_stops() {
+    let (broker, client) = start().await;
+    send(&client, 0..60).await;
+    let mut consumer = client.consumer(config()).unwrap();
+    let mut seen = BTreeSet::new();
+    while seen.len() < 2 {
+        let handed = within(consumer.next()).await.unwrap();
+        seen.insert((handed.queue.0, handed.offset.0));
+        handed.ack().await.unwrap();
+    }
+    // It is behind these in their queues, if it is not of another one.
+    let given_back = within(consumer.next()).await.unwrap();
+    given_back.give_back();
+    within(consumer.stop()).await;
+    let state = broker.state();
+    for queue in 0..2 {
+        let own = seen.iter().filter(|(number, _)| *number == queue);
+        let behind = own.map(|(_, offset)| offset + 1).max().unwrap_or(0);
+        let told = state.group.queues.get(&queue).and_then(|queue| queue.unseen_from);
+        // One of which nothing has come yet has nothing to say.
+        assert!(told == Some(behind) || (told.is_none() && behind == 0), "{queue}: {told:?}");
+    }
+    assert!(state.group.has_left);
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_however_late_the_program_asks() {
+    let (broker, client) = start().await;
+    broker.state().group.refuses_joins = Some(ErrorCode::InvalidSettings);
+    let mut consumer = client.consumer(config()).unwrap();
+    broker.until("it was refused", |state| state.group.refused_joins > 0).await;
+    // The answer is on its way, or was dealt with: either way it is told, once.
+    match within(consumer.next()).await {
+        Err(ConsumeError::Refused(refusal)) => assert_eq!(refusal.code, ErrorCode::InvalidSettings),
+        other => panic!("{other:?}"),
+    }
+    assert!(within(consumer.next()).await.is_err_and(|error| error == ConsumeError::Closed));
+    let consumer = client.consumer(config()).unwrap();
+    broker.until("it was refused, too", |state| state.group.refused_joins > 1).await;
+    within(consumer.stop()).await; // though nobody took its refusal
+}
+
+#[tokio::test]
 async fn a_queue_that_is_taken_away_is_drained_first_and_then_let_go_of() {
     let (broker, client) = start().await;
     send(&client, 0..12).await;

@@ -10,7 +10,8 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use grus_protocol::ids::{Generation, GroupId, MemberId, QueueId, QueueKey, TopicId};
 
-use super::groups::{ELEMENTS_MAX, list};
+use super::group_parts::list;
+use super::groups::ELEMENTS_MAX;
 use crate::codec::{CodecError, Decoder};
 
 /// Most bytes of a head, and of a member.

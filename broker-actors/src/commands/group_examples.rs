@@ -4,7 +4,7 @@ use grus_protocol::ids::{Generation, GroupId, MemberId, TimestampMs};
 
 use super::coordination::{Grant, GroupChange};
 use super::groups::{
-    Delivered, GroupItem, Holding, Letter, Nack, ProgressKey, RetryTerms, Settle, Span,
+    Delivered, GroupItem, HandBack, Holding, Letter, Nack, ProgressKey, RetryTerms, Settle, Span,
     redriven_places,
 };
 use super::*;
@@ -86,6 +86,11 @@ pub(crate) fn examples() -> Vec<Command> {
         group(GroupItem::Purge { place: letters, spans: vec![span(1, 2)] }),
         group(GroupItem::Reset { place: place(), to: Offset(1) }),
         group(GroupItem::Drop { group: GroupId(77) }),
+        group(GroupItem::HandBack(HandBack {
+            holding: holding(2),
+            unseen_from: Offset(8),
+            in_work: vec![span(1, 2)],
+        })),
     ]
 }
 
@@ -128,6 +133,8 @@ fn golden_bytes_of_items_about_groups() {
     check(7, format!("01000000 {letters_place} 01000000 00000000 {spans}"));
     check(8, format!("01000000 {place} {}", number(1)));
     check(9, format!("01000000 00000000 {}", number(77)));
+    let holding = format!("{place} 0200000000000000 0400000000000000 00000000 00000000");
+    check(10, format!("01000000 {holding} {} 01000000 00000000 {spans}", number(8)));
 }
 
 #[test]

@@ -13,6 +13,7 @@
 //! | 94 | drop group | version u8, 7 reserved bytes, group u64 |
 //! | 95 | change | see [`coordination`](super::coordination) |
 //! | 96 | redrive | version u8, 3 reserved bytes, place (of the dead letters), topic u64 and queue u32 where they go, letters u32, then per letter as in a settle |
+//! | 98 | hand back | version u8, 3 reserved bytes, holding, unseen from u64, ranges in work u32, 4 reserved bytes, then the ranges |
 //! | 97 | purge | version u8, 3 reserved bytes, place (of the dead letters), ranges u32, 4 reserved bytes, then the ranges |
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -22,7 +23,12 @@ use grus_protocol::ids::{
 
 use super::VERSION;
 use super::coordination::GroupChange;
+use super::group_parts::{
+    count, count_of, holding_of, list, place_of, put_holding, put_place, put_spans, spans_of,
+};
 use crate::codec::{CodecError, Decoder};
+
+pub(crate) use super::group_parts::{put_terms, terms_of};
 
 /// Item kind of [`GroupItem::Claim`].
 pub const KIND_CLAIM: u16 = 90;
@@ -40,6 +46,8 @@ pub const KIND_GROUP_CHANGE: u16 = 95;
 pub const KIND_REDRIVE: u16 = 96;
 /// Item kind of [`GroupItem::Purge`].
 pub const KIND_PURGE: u16 = 97;
+/// Item kind of [`GroupItem::HandBack`].
+pub const KIND_HAND_BACK: u16 = 98;
 
 /// Most ranges, nacks, offsets or letters of an item, of each.
 pub const ELEMENTS_MAX: u32 = 65_536;
@@ -156,6 +164,17 @@ pub struct Delivered {
     pub again: Vec<Offset>,
 }
 
+/// What a member says of a queue that it lets go of: not all that it was sent was delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandBack {
+    /// Who says so.
+    pub holding: Holding,
+    /// From here on, nobody has seen what it was sent for the first time.
+    pub unseen_from: Offset,
+    /// What was seen and is not answered for. Nobody has seen other retries in its hands.
+    pub in_work: Vec<Span>,
+}
+
 /// An item about groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GroupItem {
@@ -172,6 +191,8 @@ pub enum GroupItem {
     Settle(Settle),
     /// Messages are being sent to a member.
     Delivered(Delivered),
+    /// A member lets go of a queue.
+    HandBack(HandBack),
     /// Go on elsewhere.
     Reset {
         /// What.
@@ -215,6 +236,7 @@ impl GroupItem {
             Self::Change(_) => KIND_GROUP_CHANGE,
             Self::Redrive { .. } => KIND_REDRIVE,
             Self::Purge { .. } => KIND_PURGE,
+            Self::HandBack(_) => KIND_HAND_BACK,
         }
     }
 
@@ -258,6 +280,13 @@ impl GroupItem {
                 out.put_u32_le(count(spans.len()));
                 out.put_bytes(0, 4);
                 put_spans(&mut out, spans);
+            }
+            Self::HandBack(HandBack { holding, unseen_from, in_work }) => {
+                put_holding(&mut out, holding);
+                out.put_u64_le(unseen_from.0);
+                out.put_u32_le(count(in_work.len()));
+                out.put_bytes(0, 4);
+                put_spans(&mut out, in_work);
             }
         }
         vec![out.freeze()]
@@ -312,6 +341,15 @@ impl GroupItem {
                 let spans = spans_of(&mut decoder, spans)?;
                 decoder.finish()?;
                 Ok(Self::Purge { place, spans })
+            }
+            KIND_HAND_BACK => {
+                let holding = holding_of(&mut decoder)?;
+                let unseen_from = Offset(decoder.u64()?);
+                let in_work = count_of(&mut decoder)?;
+                decoder.take(4)?;
+                let in_work = spans_of(&mut decoder, in_work)?;
+                decoder.finish()?;
+                Ok(Self::HandBack(HandBack { holding, unseen_from, in_work }))
             }
             kind => Err(CodecError::Kind(kind)),
         }
@@ -392,91 +430,4 @@ fn letters_of(decoder: &mut Decoder, letters: u32) -> Result<Vec<Letter>, CodecE
         decoder.take(4)?;
         Ok(Letter { offset, batch: decoder.take(length as usize)? })
     })
-}
-
-/// Writes them; also part of a checkpoint.
-pub(crate) fn put_terms(out: &mut BytesMut, terms: &RetryTerms) {
-    out.put_u32_le(terms.deliveries_max);
-    out.put_u32_le(count(terms.ladder_ms.len()));
-    terms.ladder_ms.iter().for_each(|rung_ms| out.put_u64_le(*rung_ms));
-}
-
-/// Reads what [`put_terms`] wrote.
-pub(crate) fn terms_of(decoder: &mut Decoder) -> Result<RetryTerms, CodecError> {
-    let deliveries_max = decoder.u32()?;
-    let rungs = decoder.u32()?;
-    if rungs > RUNGS_MAX {
-        return Err(CodecError::Value("rungs of a ladder"));
-    }
-    Ok(RetryTerms { deliveries_max, ladder_ms: list(rungs, || decoder.u64())? })
-}
-
-fn put_place(out: &mut BytesMut, place: ProgressKey) {
-    out.put_u32_le(place.queue.queue.0);
-    out.put_u64_le(place.queue.topic.0);
-    out.put_u64_le(place.group.0);
-    out.put_bytes(0, 4);
-}
-
-fn place_of(decoder: &mut Decoder) -> Result<ProgressKey, CodecError> {
-    let queue = QueueId(decoder.u32()?);
-    let topic = TopicId(decoder.u64()?);
-    let group = GroupId(decoder.u64()?);
-    decoder.take(4)?;
-    Ok(ProgressKey { queue: QueueKey { topic, queue }, group })
-}
-
-fn put_holding(out: &mut BytesMut, holding: &Holding) {
-    put_place(out, holding.place);
-    out.put_u64_le(holding.generation.0);
-    out.put_u64_le(holding.member.0);
-    out.put_u32_le(holding.round);
-    out.put_bytes(0, 4);
-}
-
-fn holding_of(decoder: &mut Decoder) -> Result<Holding, CodecError> {
-    let place = place_of(decoder)?;
-    let generation = Generation(decoder.u64()?);
-    let member = MemberId(decoder.u64()?);
-    let round = decoder.u32()?;
-    decoder.take(4)?;
-    Ok(Holding { place, generation, member, round })
-}
-
-fn put_spans(out: &mut BytesMut, spans: &[Span]) {
-    for span in spans {
-        out.put_u64_le(span.from.0);
-        out.put_u64_le(span.to.0);
-    }
-}
-
-fn spans_of(decoder: &mut Decoder, spans: u32) -> Result<Vec<Span>, CodecError> {
-    list(spans, || {
-        let from = Offset(decoder.u64()?);
-        Ok(Span { from, to: Offset(decoder.u64()?) })
-    })
-}
-
-fn count(length: usize) -> u32 {
-    u32::try_from(length).expect("items are bounded")
-}
-
-fn count_of(decoder: &mut Decoder) -> Result<u32, CodecError> {
-    let count = decoder.u32()?;
-    if count > ELEMENTS_MAX {
-        return Err(CodecError::Value("count of an item"));
-    }
-    Ok(count)
-}
-
-/// Reads one after the other: a count that lies allocates nothing.
-pub(super) fn list<T>(
-    count: u32,
-    mut next: impl FnMut() -> Result<T, CodecError>,
-) -> Result<Vec<T>, CodecError> {
-    let mut all = Vec::new();
-    for _ in 0..count {
-        all.push(next()?);
-    }
-    Ok(all)
 }

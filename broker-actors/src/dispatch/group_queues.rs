@@ -7,13 +7,13 @@ use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::ids::{GroupId, QueueKey};
 use grus_protocol::message::{
     ACK_MARKS_MAX, ACK_RANGES_MAX, AckMessages, AckMessagesReply, ClaimQueue, ClaimQueueReply,
-    FilterError, GroupProgress, ListAt, PROGRESS_PAGE_DEFAULT, PROGRESS_PAGE_MAX,
+    FilterError, GroupProgress, ListAt, OffsetRange, PROGRESS_PAGE_DEFAULT, PROGRESS_PAGE_MAX,
     RETRY_AFTER_MS_MAX, ResetGroup, ResetGroupReply, SubscribeAt, SubscribeGroup,
 };
 use grus_protocol::names::GroupName;
 
 use super::Dispatcher;
-use crate::commands::groups::{Holding, ProgressKey, RetryTerms, Span};
+use crate::commands::groups::{HandBack, Holding, ProgressKey, RetryTerms, Span};
 use crate::connection::replies::ReplyTo;
 use crate::connection::requests::GroupQueueRequest;
 use crate::error::QueueError;
@@ -120,7 +120,8 @@ impl Dispatcher {
     }
 
     async fn ack_messages(&mut self, ask: AckMessages, reply: ReplyTo) {
-        if ask.acks.len() > ACK_RANGES_MAX || ask.nacks.len() + ask.dead.len() > ACK_MARKS_MAX {
+        let ranges = ask.acks.len().max(ask.in_work.len());
+        if ranges > ACK_RANGES_MAX || ask.nacks.len() + ask.dead.len() > ACK_MARKS_MAX {
             let text = format!(
                 "at most {ACK_RANGES_MAX} ranges and {ACK_MARKS_MAX} messages are answered at once"
             );
@@ -140,7 +141,13 @@ impl Dispatcher {
             member: ask.member,
             round: ask.round,
         };
+        let span = |range: &OffsetRange| Span { from: range.from, to: range.to };
         let acks = ask.acks.iter().filter(|range| !range.is_empty());
+        let hands_back = ask.unseen_from.map(|unseen_from| HandBack {
+            holding,
+            unseen_from,
+            in_work: ask.in_work.iter().map(span).collect(),
+        });
         let failed = ask.nacks.into_iter().map(|nack| Failed {
             offset: nack.offset,
             retry_after_ms: nack.retry_after_ms.map(|wait_ms| wait_ms.min(RETRY_AFTER_MS_MAX)),
@@ -150,9 +157,10 @@ impl Dispatcher {
             ask.dead.into_iter().map(|dead| GivenUp { offset: dead.offset, reason: dead.reason });
         let answered = Answered {
             holding,
-            acks: acks.map(|range| Span { from: range.from, to: range.to }).collect(),
+            acks: acks.map(span).collect(),
             failed: failed.collect(),
             given_up: given_up.collect(),
+            hands_back,
         };
         put(&handle.group, GroupAsk::Settle { answered, reply: port }).await;
     }

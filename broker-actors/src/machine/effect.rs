@@ -35,7 +35,8 @@ pub enum Outcome {
     Claim(Result<Claimed, Refusal>),
     /// To a member's answers.
     Settle(Result<Settled, Refusal>),
-    /// To what the leader is about to send: whether its receiver still holds the queue.
+    /// To what the leader is about to send, or a member hands back: whether that member still holds
+    /// the queue.
     Delivered(bool),
     /// To a reset of a group's progress.
     Reset(Result<Moved, Refusal>),

@@ -17,7 +17,7 @@ use super::groups::{Claimed, Settled};
 use super::model_tests::{SHARD, batch, config, queue};
 use super::{Effect, IndexChange, Machine, Moment, Outcome, Refusal};
 use crate::commands::groups::{
-    Delivered, GroupItem, Holding, Letter, Nack, ProgressKey, RetryTerms, Settle, Span,
+    Delivered, GroupItem, HandBack, Holding, Letter, Nack, ProgressKey, RetryTerms, Settle, Span,
 };
 use crate::commands::{Command, RetainQueue, TopicConfig};
 
@@ -101,6 +101,7 @@ enum Step {
     Claim { generation: u64, member: u64, start: u64 },
     Deliver { to: u64, passed: Option<(u64, u64)>, again: Vec<u64> },
     Ack { from: u64, count: u64 },
+    HandBack { from: u64, in_work: (u64, u64) },
     Nack { offset: u64, after: u64 },
     Letter { offset: u64, is_gone: bool },
     Stale { generation: u64, round: u32 },
@@ -121,6 +122,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (offset(), prop::option::of((offset(), 0_u64..5)), prop::collection::vec(offset(), 0..3))
             .prop_map(|(to, passed, again)| Step::Deliver { to, passed, again }),
         8 => (offset(), 0_u64..6).prop_map(|(from, count)| Step::Ack { from, count }),
+        2 => (offset(), offset(), 0_u64..9)
+            .prop_map(|(from, seen, count)| Step::HandBack { from, in_work: (seen, seen + count) }),
         6 => (offset(), 0_u64..50).prop_map(|(offset, after)| Step::Nack { offset, after }),
         4 => (offset(), any::<bool>()).prop_map(|(offset, is_gone)| Step::Letter { offset, is_gone }),
         1 => (0_u64..30, 0_u32..2).prop_map(|(generation, round)| Step::Stale { generation, round }),
@@ -188,6 +191,7 @@ impl Pair {
             Step::Claim { generation, member, start } => self.claim(generation, member, start),
             Step::Deliver { to, passed, ref again } => self.deliver(to, passed, again),
             Step::Ack { from, count } => self.ack(from, from + count),
+            Step::HandBack { from, in_work } => self.hand_back(from, in_work),
             Step::Nack { offset, after } => self.nack(offset, self.moment.time.0 + after),
             Step::Letter { offset, is_gone } => self.letter(offset, is_gone),
             Step::Stale { generation, round } => self.stale(generation, round),

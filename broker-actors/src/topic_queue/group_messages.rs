@@ -8,7 +8,7 @@ use super::messages::At;
 use super::subscriber::Subscriber;
 use super::subscription::{Account, SubscriptionKey};
 use super::{ListedOffset, QueueError};
-use crate::commands::groups::{GroupItem, Holding, RetryTerms, Span};
+use crate::commands::groups::{GroupItem, HandBack, Holding, RetryTerms, Span};
 use crate::machine::groups::progress::Counts;
 use crate::machine::groups::{Claimed, Moved, Settled};
 
@@ -46,6 +46,8 @@ pub struct Answered {
     pub failed: Vec<Failed>,
     /// Given up.
     pub given_up: Vec<GivenUp>,
+    /// It lets go of the queue.
+    pub hands_back: Option<HandBack>,
 }
 
 /// A queue was claimed.
@@ -175,7 +177,8 @@ impl Weigh for GroupAsk {
             Self::Settle { answered, .. } => {
                 let failed = answered.failed.iter().map(|one| one.reason.len() + EACH_BYTES);
                 let given_up = answered.given_up.iter().map(|one| one.reason.len() + EACH_BYTES);
-                answered.acks.len() * size_of::<Span>()
+                let in_work = answered.hands_back.as_ref().map_or(0, |back| back.in_work.len());
+                (answered.acks.len() + in_work) * size_of::<Span>()
                     + failed.sum::<usize>()
                     + given_up.sum::<usize>()
             }

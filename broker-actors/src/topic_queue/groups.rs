@@ -192,7 +192,7 @@ impl<D: Disk> TopicQueue<D> {
     }
 
     /// Subscriptions of a group, or of all.
-    fn group_keys(&self, group: Option<GroupId>) -> Vec<SubscriptionKey> {
+    pub(super) fn group_keys(&self, group: Option<GroupId>) -> Vec<SubscriptionKey> {
         let all = self.groups.iter();
         let of_it = all.filter(|(_, one)| group.is_none_or(|id| one.holding.place.group == id));
         of_it.map(|(key, _)| *key).collect()

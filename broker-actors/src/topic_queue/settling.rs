@@ -115,6 +115,13 @@ impl<D: Disk> TopicQueue<D> {
         let (acks, reply) = (answered.acks, Some(reply));
         let answers = Answers { holding, acks, nacks, dying, reply, _credit: Some(credit) };
         self.settle(Box::new(answers), None, now);
+        if let Some(hands_back) = answered.hands_back {
+            for key in self.group_keys(Some(group)) {
+                self.end(key, &QueueError::UnknownSubscription);
+            }
+            // As good as can be: without it, the next holder finds that all was delivered.
+            self.propose_for_group(GroupItem::HandBack(hands_back), Port::call(|_| ()));
+        }
     }
 
     fn deliveries_of(&self, group: GroupId, offset: Offset) -> u32 {

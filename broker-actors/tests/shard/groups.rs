@@ -197,6 +197,7 @@ impl Member {
             acks: acks.iter().map(span).collect(),
             failed: failed.collect(),
             given_up: given_up.collect(),
+            hands_back: None,
         };
         self.ask(|reply| GroupAsk::Settle { answered, reply }).await
     }

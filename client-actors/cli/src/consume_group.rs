@@ -116,6 +116,7 @@ async fn print(
     let interrupted = tokio::signal::ctrl_c();
     tokio::pin!(closed, interrupted);
     let mut result = Ok(());
+    let mut is_interrupted = false;
     while left > 0 {
         let most = usize::try_from(left).unwrap_or(usize::MAX).min(match args.ack {
             AckArg::Manual => 1,
@@ -135,28 +136,40 @@ async fn print(
             _ = &mut interrupted => break,
         };
         left -= left.min(some.len() as u64);
-        result = tell(some, output, json, &mut words).await;
-        if result.is_err() {
+        if let Err(failure) = show(&some, output, json) {
+            // Whoever has the queue next has them at once: they have not failed.
+            some.into_iter().for_each(Handed::give_back);
+            result = Err(failure);
+            break;
+        }
+        tokio::select! {
+            biased; // what is printed is answered for, if that has to wait for nothing
+            answered = answer(some, &mut words) => result = answered,
+            _ = &mut interrupted => is_interrupted = true,
+        }
+        if is_interrupted || result.is_err() {
             break;
         }
     }
-    consumer.stop().await;
+    tokio::select! {
+        () = consumer.stop() => {}
+        // Nobody has to wait for a broker that is not there: said once more, it ends at once.
+        _ = tokio::signal::ctrl_c() => {}
+    }
     result
 }
 
-/// Prints messages, and answers for each once it is printed. A message whose answer does not come,
-/// because standard input has ended, or printing failed, comes again.
-async fn tell(
-    some: Vec<Handed>,
-    output: &mut Output<Stdout>,
-    json: bool,
-    words: &mut Words,
-) -> Result<(), Failure> {
-    for handed in &some {
+fn show(some: &[Handed], output: &mut Output<Stdout>, json: bool) -> Result<(), Failure> {
+    for handed in some {
         let message = read(handed);
         output.add(|out| if json { message.write_json(out) } else { message.write_plain(out) })?;
     }
-    output.flush()?;
+    output.flush()
+}
+
+/// Answers for messages that are printed. One whose answer does not come, because standard input has
+/// ended or Ctrl-C came first, has failed, and comes again.
+async fn answer(some: Vec<Handed>, words: &mut Words) -> Result<(), Failure> {
     for handed in some {
         let outcome = words.next().await?;
         handed.answer(outcome);

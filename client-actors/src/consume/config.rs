@@ -19,7 +19,9 @@ use crate::error::ClientError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AckMode {
     /// Before they are handed out: each is handled once at most. What becomes of it then is not told
-    /// to the broker.
+    /// to the broker. Acknowledged are as many at once as [`next_batch`](crate::Consumer::next_batch)
+    /// asks for, 256 for those that are handed out one by one; nobody gets what the program does not
+    /// take of them.
     Before,
     /// When the handler has returned, by what it returns: each is handled once at least.
     #[default]

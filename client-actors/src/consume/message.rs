@@ -158,6 +158,14 @@ impl Handed {
         answer.await.map_err(|Dropped| AnswerError)
     }
 
+    /// Gives it back unhandled: it has not failed, and comes to whoever has its queue next. To this
+    /// consumer it comes again only with the next claim, so this is for a program that stops.
+    pub fn give_back(mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            ticket.settle(Verdict::Unhandled, None);
+        }
+    }
+
     /// Answers for it. The answer is told together with others, within a tenth of a second.
     pub fn answer(mut self, outcome: Outcome) {
         if let Some(ticket) = self.ticket.take() {

@@ -1,7 +1,11 @@
 //! How a member stops: in order, or all at once as it is dropped. No clock, no I/O.
 
+use grus_protocol::Offset;
+use grus_protocol::message::ACK_RANGES_MAX;
+
 use super::membership::MemberAsk;
 use super::queue::OwnedQueue;
+use super::settling::HandBack;
 use super::state::{Change, ConsumerState, QueueAsk, QueueWord};
 use crate::route::LinkId;
 
@@ -23,9 +27,14 @@ impl<P> ConsumerState<P> {
         self.tick(now_ms);
     }
 
-    /// Whether it has stopped, or cannot go on.
-    pub(crate) fn is_over(&self) -> bool {
-        self.membership.is_over() && self.leftovers.is_empty()
+    /// Whether it has stopped, or cannot go on. The program is to hear a refusal first, and to take
+    /// what was acked for it; but one that stops waits for it no longer than it said.
+    pub(crate) fn is_over(&self, now_ms: u64) -> bool {
+        let is_owed = match self.stopping_by_ms {
+            Some(by_ms) => !self.leftovers.is_empty() && now_ms < by_ms,
+            None => !self.leftovers.is_empty() || self.refused.is_some(),
+        };
+        self.membership.is_over() && !is_owed
     }
 
     /// Its subscriptions that are to end, as it is dropped.
@@ -43,6 +52,7 @@ impl<P> ConsumerState<P> {
             return asks; // its brokers know nothing of it
         }
         for queue in self.queues.values_mut().filter(|queue| queue.is_claimed()) {
+            queue.hand_back(now_ms);
             queue.settling.hurry();
             let number = self.next_number + 1;
             if let (Some(link), Some(told)) = (queue.link, queue.settling.poll(number, now_ms)) {
@@ -58,7 +68,27 @@ impl<P> ConsumerState<P> {
         if self.membership.is_over() {
             return None;
         }
-        self.membership.leave();
+        self.membership.leave(now_ms);
         self.poll_member(now_ms)
+    }
+}
+
+impl<P> OwnedQueue<P> {
+    /// Whether the broker is to hear, before the queue goes, what of it nobody has seen.
+    pub(crate) fn owes_hand_back(&self) -> bool {
+        let is_owed = self.revoked_by_ms.is_some() && self.has_unseen && !self.is_handed_back;
+        self.local.is_none() && self.is_claimed() && (is_owed || self.settling.is_handing_back())
+    }
+
+    /// Has the broker told what of it nobody has seen.
+    pub(crate) fn hand_back(&mut self, now_ms: u64) {
+        if std::mem::replace(&mut self.is_handed_back, true) || !self.has_unseen {
+            return;
+        }
+        let mut in_work: Vec<_> = self.taken().ranges().collect();
+        let last = in_work.last().map_or(Offset(0), |range| range.to);
+        in_work.truncate(ACK_RANGES_MAX);
+        let unseen_from = self.seen_to.max(last);
+        self.settling.hand_back(HandBack { unseen_from, in_work }, now_ms);
     }
 }

@@ -31,6 +31,8 @@ impl Gate {
 pub(crate) struct Take {
     /// The program has messages in hand: it waits only until it may hand them out.
     pub(crate) only_open: bool,
+    /// Most messages to be acked before they are handed out, where they are.
+    pub(crate) messages_max: u64,
     pub(crate) reply: Port<Result<Vec<HandItem>, Refusal>>,
 }
 

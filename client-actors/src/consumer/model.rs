@@ -91,6 +91,8 @@ struct World {
     waiting: BTreeMap<u64, (u32, u32, u64)>,
     next_port: u64,
     member: u64,
+    /// What the program answered for: (queue, generation of the claim, round, offset).
+    seen: BTreeSet<(u32, Generation, u32, u64)>,
 }
 
 #[derive(Debug, Clone)]
@@ -167,6 +169,7 @@ impl World {
             waiting: BTreeMap::new(),
             next_port: 0,
             member: 5,
+            seen: BTreeSet::new(),
         };
         world.state.link_up(LINK);
         world.settle_down();
@@ -338,6 +341,12 @@ impl World {
                 for nack in &told.nacks {
                     queue.sent.remove(&nack.offset.0); // due again at once
                 }
+                if let Some(back) = &told.hands_back {
+                    let unseen = (number, generation, round, back.unseen_from.0);
+                    let end = (number, generation, round, u64::MAX);
+                    assert_eq!(self.seen.range(unseen..end).next(), None, "it was handed out");
+                    queue.subscription = None;
+                }
             }
         }
         if matches!(fate, Fate::Unknown) {
@@ -417,6 +426,10 @@ impl World {
         };
         if verdict == Verdict::Ack {
             self.acked_by_program.insert(acked);
+        }
+        if let Some(owned) = self.state.queue(slot).filter(|_| verdict != Verdict::Unhandled) {
+            let (queue, generation) = (held.item.queue.0, owned.generation);
+            self.seen.insert((queue, generation, held.round, held.offset));
         }
         self.state.settle(slot, at, verdict, port, self.now_ms);
     }

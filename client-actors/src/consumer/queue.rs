@@ -2,14 +2,13 @@
 //! No clock, no I/O.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use grus_protocol::message::{
     AssignedQueue, GroupDeliver, MessageFilter, OffsetRange, QueuePlace, Redelivered,
 };
-use grus_protocol::{Generation, Offset, QueueId, RecordBatch, TimestampMs, TopicName};
+use grus_protocol::{Generation, Offset, TopicName};
 
+use super::item::ClaimFlag;
 use super::local::{Failure, LocalRetries, alone};
 use super::offsets::OffsetSet;
 use super::settling::{Settling, Verdict};
@@ -18,55 +17,7 @@ use crate::backoff::Backoff;
 use crate::reader::cursor::{Content, Fetched, Window};
 use crate::route::LinkId;
 
-/// Whether what was delivered under a claim may still be handed out. The program's side looks at it
-/// before it hands out a message.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct ClaimFlag(Arc<AtomicBool>);
-
-impl ClaimFlag {
-    /// Nothing more of it is to be handed out.
-    pub(crate) fn end(&self) {
-        self.0.store(true, Ordering::Release);
-    }
-
-    /// Whether nothing more of it is to be handed out.
-    pub(crate) fn is_over(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
-}
-
-/// A batch with the messages of it that are the member's. It is decompressed when the program takes
-/// it.
-#[derive(Debug, Clone)]
-pub(crate) struct HandItem {
-    /// Which of the member's queues, counted from its first one.
-    pub(crate) slot: u64,
-    /// Which of the slot's items.
-    pub(crate) number: u64,
-    pub(crate) claim: ClaimFlag,
-    pub(crate) topic: TopicName,
-    pub(crate) queue: QueueId,
-    pub(crate) stored: TimestampMs,
-    pub(crate) base_offset: Offset,
-    pub(crate) batch: RecordBatch,
-    /// The offsets that are to be handed out, in order.
-    pub(crate) wanted: Vec<OffsetRange>,
-    /// How often some of them were delivered before.
-    pub(crate) redelivered: Vec<Redelivered>,
-}
-
-impl HandItem {
-    /// How many messages are to be handed out.
-    pub(crate) fn len(&self) -> u64 {
-        self.wanted.iter().map(OffsetRange::len).sum()
-    }
-
-    /// How often a message of it was delivered before.
-    pub(crate) fn deliveries(&self, offset: Offset) -> u32 {
-        let of = |one: &&Redelivered| one.from <= offset && offset < one.to;
-        self.redelivered.iter().find(of).map_or(0, |one| one.deliveries)
-    }
-}
+pub(crate) use super::item::HandItem;
 
 /// What somebody waits for: that the broker knows of an answer.
 #[derive(Debug)]
@@ -124,14 +75,22 @@ pub(crate) struct OwnedQueue<P> {
     pub(crate) comes_back: Option<Generation>,
     /// What failed, where that waits at the client: the group is a broadcast.
     pub(crate) local: Option<LocalRetries>,
-    /// Messages are acked before they are handed out: those that are ready come to nobody else.
+    /// Messages are acked before they are handed out.
     acks_before: bool,
     claim: ClaimFlag,
     /// What the program has and has not answered for.
     taken: OffsetSet,
+    /// Behind the last message that the program was handed.
+    pub(super) seen_to: Offset,
+    /// Something came that was not handed out yet.
+    pub(super) has_unseen: bool,
+    /// The broker was told, or is being told, what nobody has seen.
+    pub(super) is_handed_back: bool,
     shares: HashMap<u64, Share>,
     next_item: u64,
     ready: VecDeque<HandItem>,
+    /// Acked before they are handed out: they come to nobody else.
+    acked: VecDeque<HandItem>,
     backoff: Backoff,
 }
 
@@ -162,9 +121,13 @@ impl<P> OwnedQueue<P> {
             acks_before,
             claim: ClaimFlag::default(),
             taken: OffsetSet::default(),
+            seen_to: Offset(0),
+            has_unseen: false,
+            is_handed_back: false,
             shares: HashMap::new(),
             next_item: 0,
             ready: VecDeque::new(),
+            acked: VecDeque::new(),
             backoff: Backoff::new(20, 1_000, seed),
         }
     }
@@ -189,6 +152,9 @@ impl<P> OwnedQueue<P> {
         window: (u32, u32),
         now_ms: u64,
     ) -> Option<QueueWord> {
+        if self.owes_hand_back() && self.is_drained() {
+            self.hand_back(now_ms);
+        }
         if self.local.is_none()
             && self.is_claimed()
             && let Some(told) = self.settling.poll(number, now_ms)
@@ -255,13 +221,18 @@ impl<P> OwnedQueue<P> {
     }
 
     fn drop_ready(&mut self) {
-        if self.acks_before {
-            return;
-        }
         for item in std::mem::take(&mut self.ready) {
-            if let Some(share) = self.shares.remove(&item.number) {
-                self.window.release(share.messages, share.bytes);
-            }
+            self.dealt_with(item.number, item.len());
+        }
+    }
+
+    /// So many messages of an item need no more room.
+    fn dealt_with(&mut self, item: u64, messages: u64) {
+        let Some(share) = self.shares.get_mut(&item) else { return };
+        share.left = share.left.saturating_sub(messages);
+        if share.left == 0 {
+            self.window.release(share.messages, share.bytes);
+            self.shares.remove(&item);
         }
     }
 
@@ -272,6 +243,7 @@ impl<P> OwnedQueue<P> {
         }
         self.unsubscribed();
         self.settling.failed(0);
+        self.settling.keep_back(); // nobody waits for a connection to say so
         self.not_before_ms = 0;
     }
 
@@ -281,8 +253,7 @@ impl<P> OwnedQueue<P> {
         self.not_before_ms
     }
 
-    /// Batches were pushed. The items that are to be acked before they are handed out, when `ack`
-    /// says so, are given back; the others wait to be taken.
+    /// Batches were pushed: the items that they make.
     ///
     /// # Errors
     /// What cannot be right about them.
@@ -314,6 +285,7 @@ impl<P> OwnedQueue<P> {
             }
             let number = self.next_item;
             self.next_item += 1;
+            self.has_unseen = true;
             let within = |one: &&Redelivered| one.from < end && base_offset < one.to;
             let item = HandItem {
                 slot: self.slot,
@@ -382,15 +354,10 @@ impl<P> OwnedQueue<P> {
 
     /// A message is not in the program's hands any more. False if it was not.
     fn release_one(&mut self, number: u64, offset: Offset) -> bool {
-        let Some(share) = self.shares.get_mut(&number) else { return false };
-        if !self.taken.remove(offset) {
+        if !self.shares.contains_key(&number) || !self.taken.remove(offset) {
             return false;
         }
-        share.left = share.left.saturating_sub(1);
-        if share.left == 0 {
-            self.window.release(share.messages, share.bytes);
-            self.shares.remove(&number);
-        }
+        self.dealt_with(number, 1);
         true
     }
 
@@ -399,12 +366,12 @@ impl<P> OwnedQueue<P> {
         &self.taken
     }
 
-    /// An item may be taken.
+    /// An item may be taken, or acked first.
     pub(crate) fn make_ready(&mut self, item: HandItem) {
         self.ready.push_back(item);
     }
 
-    /// Whether there is something to take.
+    /// Whether there is something to take, or to be acked first.
     pub(crate) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
     }
@@ -414,6 +381,35 @@ impl<P> OwnedQueue<P> {
         let item = self.ready.pop_front()?;
         item.wanted.iter().for_each(|range| self.taken.insert(*range));
         Some(item)
+    }
+
+    /// Has up to so many messages acked, to be handed out then; how many.
+    pub(crate) fn ack_ahead(&mut self, messages_max: u64, now_ms: u64) -> u64 {
+        let Some(mut item) = self.ready.pop_front() else { return 0 };
+        if let Some(rest) = item.split_off(messages_max) {
+            self.ready.push_front(rest);
+        }
+        let (messages, wanted) = (item.len(), item.wanted.clone());
+        self.settling.ack_all(&wanted, Waiter::Item(Box::new(item)), now_ms);
+        messages
+    }
+
+    /// An item was acked and may be taken.
+    pub(crate) fn make_acked(&mut self, item: HandItem) {
+        self.acked.push_back(item);
+    }
+
+    /// Whether something is being acked, or waits to be taken since.
+    pub(crate) fn is_acking_ahead(&self) -> bool {
+        !self.acked.is_empty() || self.settling.is_awaited()
+    }
+
+    /// What was acked; the program has it from now on.
+    pub(crate) fn take_acked(&mut self) -> VecDeque<HandItem> {
+        let acked = std::mem::take(&mut self.acked);
+        let ranges = acked.iter().flat_map(|item| &item.wanted);
+        ranges.for_each(|range| self.taken.insert(*range));
+        acked
     }
 
     /// The program has answered for a message; `waiter` hears when the broker knows, and is dropped
@@ -429,10 +425,9 @@ impl<P> OwnedQueue<P> {
         if !self.release_one(item, offset) {
             return;
         }
-        if let Some(local) = &mut self.local
-            && verdict != Verdict::Unhandled
-        {
-            local.settled(offset);
+        if verdict != Verdict::Unhandled {
+            self.seen_to = self.seen_to.max(Offset(offset.0 + 1));
+            self.local.iter_mut().for_each(|local| local.settled(offset));
         }
         if !self.acks_before {
             self.settling.settle(offset, verdict, waiter, now_ms);
@@ -461,13 +456,12 @@ impl<P> OwnedQueue<P> {
 
     /// Whether nothing of it is in work any more.
     pub(crate) fn is_drained(&self) -> bool {
-        self.taken.is_empty() && self.ready.is_empty() && self.settling.is_idle()
+        self.taken.is_empty() && self.acked.is_empty() && self.settling.is_idle()
     }
 
-    /// What is ready and comes to nobody else, as the queue goes.
+    /// What was acked and comes to nobody else, as the queue goes.
     pub(crate) fn leftovers(&mut self) -> VecDeque<HandItem> {
-        self.drop_ready();
-        std::mem::take(&mut self.ready)
+        std::mem::take(&mut self.acked)
     }
 
     /// What it had is void: those who waited for the broker's word.
@@ -478,7 +472,9 @@ impl<P> OwnedQueue<P> {
         self.claim = ClaimFlag::default();
         self.drop_retries();
         self.taken = OffsetSet::default();
+        (self.seen_to, self.has_unseen, self.is_handed_back) = (Offset(0), false, false);
         self.ready.clear();
+        self.acked.clear();
         self.shares.clear();
         self.window.release_all();
         let waiting = self.settling.clear().into_iter();

@@ -131,5 +131,7 @@ pub(crate) fn ack<P>(joined: Joined, queue: &OwnedQueue<P>, told: &Told) -> AckM
         acks: told.acks.ranges().collect(),
         nacks: told.nacks.clone(),
         dead: told.dead.clone(),
+        unseen_from: told.hands_back.as_ref().map(|back| back.unseen_from),
+        in_work: told.hands_back.as_ref().map_or_else(Vec::new, |back| back.in_work.clone()),
     }
 }

@@ -20,13 +20,7 @@ impl<P> ConsumerState<P> {
         let Some(way) = self.ways.get_mut(topic) else { return };
         match answer {
             Ok(route) => {
-                let is_whole = route.links.iter().all(Option::is_some);
-                way.ask = AskRoute::Rest;
-                if is_whole {
-                    way.backoff.succeeded();
-                } else {
-                    way.ask = AskRoute::NotBefore(now_ms + way.backoff.failed());
-                }
+                let mut is_enough = true;
                 for queue in self.queues.values_mut().filter(|queue| queue.topic == *topic) {
                     let link = link_of(&route, queue.place);
                     if queue.link != link {
@@ -37,7 +31,15 @@ impl<P> ConsumerState<P> {
                         queue.disconnected();
                         queue.link = link;
                     }
+                    is_enough &= link.is_some();
                     self.look.insert(queue.slot);
+                }
+                // Nobody leads a queue of its own, or the answer is older than the queue is.
+                way.ask = AskRoute::Rest;
+                if is_enough {
+                    way.backoff.succeeded();
+                } else {
+                    way.ask = AskRoute::NotBefore(now_ms + way.backoff.failed());
                 }
                 way.route = Some(route);
             }
@@ -87,4 +89,61 @@ pub(super) fn link_of(route: &Route, place: QueuePlace) -> Option<LinkId> {
     let is_same = route.topic_id == TopicId::UNKNOWN || route.topic_id == place.topic_id;
     let link = route.links.get(place.queue.0 as usize).copied().flatten();
     link.filter(|_| is_same)
+}
+
+#[cfg(test)]
+mod tests {
+    use grus_protocol::message::{
+        AssignedQueue, GroupHeartbeatReply, GroupSettings, GroupSubscription, JoinGroupReply,
+        MessageFilter,
+    };
+    use grus_protocol::{Generation, GroupId, MemberId, QueueId};
+
+    use super::*;
+    use crate::consumer::state::ConsumerSettings;
+
+    /// A member with queue 0 of the topic's second incarnation.
+    fn member(topic: &TopicName) -> ConsumerState<()> {
+        let settings = ConsumerSettings {
+            acks_before: false,
+            queue_messages_max: 8,
+            bytes_max: 1 << 20,
+            revoke_ms_max: 3_000,
+        };
+        let subscription = GroupSubscription { topics: topic.into(), filter: MessageFilter::All };
+        let mut state = ConsumerState::new(settings, vec![subscription], 1);
+        let join = state.poll_member(0).unwrap();
+        let reply = JoinGroupReply {
+            group_id: GroupId(1),
+            member: MemberId(1),
+            generation: Generation(1),
+            session_ms: 10_000,
+            heartbeat_ms: 3_000,
+            settings: GroupSettings::default(),
+        };
+        state.joined(join.number, reply, 0);
+        let beat = state.poll_member(0).unwrap();
+        let (topic_id, queue, generation) = (TopicId(2), QueueId(0), Generation(1));
+        let assigned = AssignedQueue { topic: topic.clone(), topic_id, queue, generation };
+        let (assigned, settings) = (Some(vec![assigned]), None);
+        state.heard(beat.number, GroupHeartbeatReply { generation, assigned, settings }, 0);
+        state
+    }
+
+    #[test]
+    fn a_way_that_is_older_than_the_queue_is_asked_for_again_and_forgotten_with_it() {
+        let topic = TopicName::try_from("t").unwrap();
+        let mut state = member(&topic);
+        let route = |id| Route { topic_id: TopicId(id), links: vec![Some(LinkId(0))] };
+        assert_eq!(state.poll_route(0), Some(topic.clone()));
+        state.route(&topic, Ok(route(1)), 0);
+        assert_eq!(state.poll_route(0), None, "after a while");
+        assert_eq!(state.poll_route(2_000), Some(topic.clone()), "it knew of an earlier topic");
+        state.route(&topic, Ok(route(2)), 2_000);
+        assert_eq!(state.poll_route(60_000), None);
+        state.link_up(LinkId(0));
+        assert!(state.poll_ask(2_000).is_some());
+        state.lose_all();
+        assert!(state.ways.is_empty(), "topics come and go");
+    }
 }

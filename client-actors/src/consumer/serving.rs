@@ -124,10 +124,9 @@ impl<P> ConsumerState<P> {
         for waiter in queue.settling.done() {
             match waiter {
                 Waiter::Program(port) => heard.push(port),
-                Waiter::Item(item) => queue.make_ready(*item),
+                Waiter::Item(item) => queue.make_acked(*item),
             }
         }
-        self.note_ready(slot);
         self.look.insert(slot);
         self.release(now_ms);
         heard
@@ -210,12 +209,6 @@ impl<P> ConsumerState<P> {
         let Some(slot) = self.live.get(&number).copied() else { return };
         let Some(queue) = self.queues.get_mut(&slot) else { return };
         match queue.delivered(push, batches) {
-            Ok(items) if self.settings.acks_before => {
-                for item in items {
-                    let wanted = item.wanted.clone();
-                    queue.settling.ack_all(&wanted, Waiter::Item(Box::new(item)), now_ms);
-                }
-            }
             Ok(items) => items.into_iter().for_each(|item| queue.make_ready(item)),
             Err(damage) => return self.pushed_wrongly(number, &damage, now_ms),
         }

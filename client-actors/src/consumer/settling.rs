@@ -26,15 +26,27 @@ pub(crate) enum Verdict {
     Unhandled,
 }
 
+/// What a member says of a queue that it lets go of, so that what nobody saw does not count as
+/// delivered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct HandBack {
+    /// From here on, nothing that came for the first time was handed out.
+    pub(crate) unseen_from: Offset,
+    /// What was handed out and is not answered for.
+    pub(crate) in_work: Vec<OffsetRange>,
+}
+
 /// What is told at once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Told {
     pub(crate) acks: OffsetSet,
     pub(crate) nacks: Vec<Nack>,
     pub(crate) dead: Vec<DeadMark>,
+    pub(crate) hands_back: Option<HandBack>,
 }
 
 impl Told {
+    /// Whether it says nothing of a message.
     fn is_empty(&self) -> bool {
         self.acks.is_empty() && self.nacks.is_empty() && self.dead.is_empty()
     }
@@ -51,7 +63,8 @@ impl Told {
         let nacks: Vec<_> = self.nacks.drain(..self.nacks.len().min(ACK_MARKS_MAX)).collect();
         let marks_left = ACK_MARKS_MAX - nacks.len();
         let dead = self.dead.drain(..self.dead.len().min(marks_left)).collect();
-        Self { acks, nacks, dead }
+        let hands_back = if self.is_empty() { self.hands_back.take() } else { None };
+        Self { acks, nacks, dead, hands_back }
     }
 }
 
@@ -86,9 +99,35 @@ impl<W> Default for Settling<W> {
 }
 
 impl<W> Settling<W> {
-    /// Whether nothing is left to be told.
+    /// Whether nothing is left to be told of messages.
     pub(crate) fn is_idle(&self) -> bool {
-        self.pending.is_empty() && self.sent.is_none()
+        self.pending.is_empty() && self.sent.as_ref().is_none_or(|(_, told)| told.is_empty())
+    }
+
+    /// Whether it is to be told that the queue is handed back, or is being told.
+    pub(crate) fn is_handing_back(&self) -> bool {
+        let sent = self.sent.as_ref().map(|(_, told)| told);
+        sent.into_iter().chain([&self.pending]).any(|told| told.hands_back.is_some())
+    }
+
+    /// Whether somebody waits to hear that the broker knows.
+    pub(crate) fn is_awaited(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// The queue is handed back, once all else is told.
+    pub(crate) fn hand_back(&mut self, hands_back: HandBack, now_ms: u64) {
+        self.pending.hands_back = Some(hands_back);
+        self.pending_since_ms.get_or_insert(now_ms);
+        self.is_urgent = true;
+    }
+
+    /// It cannot be told that the queue is handed back.
+    pub(crate) fn keep_back(&mut self) {
+        self.pending.hands_back = None;
+        if self.pending.is_empty() {
+            (self.pending_count, self.pending_since_ms, self.is_urgent) = (0, None, false);
+        }
     }
 
     /// Whether the word about a message is still to arrive.
@@ -185,7 +224,7 @@ impl<W> Settling<W> {
             return None;
         }
         let told = self.pending.take();
-        if self.pending.is_empty() {
+        if self.pending.is_empty() && self.pending.hands_back.is_none() {
             (self.pending_count, self.pending_since_ms, self.is_urgent) = (0, None, false);
         }
         (self.sent, self.sent_ms) = (Some((number, told.clone())), now_ms);
@@ -208,7 +247,8 @@ impl<W> Settling<W> {
     pub(crate) fn failed(&mut self, not_before_ms: u64) {
         let Some((_, told)) = self.sent.take() else { return };
         self.not_before_ms = not_before_ms;
-        let Told { acks, mut nacks, mut dead } = told;
+        let Told { acks, mut nacks, mut dead, hands_back } = told;
+        self.pending.hands_back = self.pending.hands_back.take().or(hands_back);
         self.pending.acks.extend(&acks);
         nacks.append(&mut self.pending.nacks);
         dead.append(&mut self.pending.dead);
@@ -310,6 +350,33 @@ mod tests {
         assert_eq!(second.dead[0].reason.len(), REASON_BYTES_MAX);
         assert_eq!(settling.done(), [1]);
         assert!(settling.is_idle());
+    }
+
+    #[test]
+    fn a_queue_is_handed_back_behind_all_answers_and_that_holds_up_nothing() {
+        let mut settling = Settling::<u32>::default();
+        for offset in 0..=ACK_RANGES_MAX as u64 {
+            settling.settle(Offset(2 * offset), Verdict::Ack, None, 0);
+        }
+        let hands_back = HandBack { unseen_from: Offset(9_000), in_work: Vec::new() };
+        settling.hand_back(hands_back.clone(), 0);
+        assert!(settling.is_handing_back() && !settling.is_idle());
+        assert_eq!(settling.poll(1, 0).unwrap().hands_back, None, "there are more answers");
+        settling.done();
+        let told = settling.poll(2, 0).unwrap();
+        assert_eq!(told.hands_back, Some(hands_back.clone()));
+        settling.failed(0);
+        assert_eq!(settling.poll(3, 0).unwrap(), told, "once more");
+        settling.done();
+        assert!(settling.is_idle() && !settling.is_handing_back());
+        settling.hand_back(hands_back, 0);
+        assert!(settling.is_idle(), "nothing is to be told of a message");
+        assert!(settling.poll(4, 0).is_some());
+        assert!(settling.is_idle() && settling.is_handing_back());
+        settling.failed(0);
+        settling.keep_back();
+        assert_eq!(settling.poll(5, 0), None);
+        assert!(!settling.is_handing_back());
     }
 
     #[test]

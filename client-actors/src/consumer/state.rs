@@ -4,17 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use grus_protocol::message::{
-    AssignedQueue, GroupHeartbeatReply, GroupSettings, GroupSubscription, JoinGroupReply,
-    MessageFilter, QueuePlace, subscription_of,
+    GroupHeartbeatReply, GroupSettings, GroupSubscription, JoinGroupReply, QueuePlace,
 };
 use grus_protocol::{Offset, TopicName};
 
+use super::assigning::filter_of;
 use super::broadcast::Broadcast;
-use super::local::LocalRetries;
 use super::membership::{Joined, MemberAsk, Membership, News};
 use super::progress_file::OwnProgress;
-use super::queue::{HandItem, OwnedQueue, Phase, Waiter};
-use super::routing::link_of;
+use super::queue::{HandItem, OwnedQueue, Waiter};
 use super::settling::{Told, Verdict};
 use crate::backoff::{Backoff, Jitter};
 use crate::error::Refusal;
@@ -84,10 +82,10 @@ pub(super) struct Way {
 pub(crate) struct ConsumerState<P> {
     pub(super) settings: ConsumerSettings,
     pub(super) membership: Membership,
-    subscriptions: Vec<GroupSubscription>,
+    pub(super) subscriptions: Vec<GroupSubscription>,
     /// By slot.
     pub(super) queues: BTreeMap<u64, OwnedQueue<P>>,
-    slots: HashMap<QueuePlace, u64>,
+    pub(super) slots: HashMap<QueuePlace, u64>,
     pub(super) ways: BTreeMap<TopicName, Way>,
     pub(super) up: Vec<LinkId>,
     /// Slots that may have something to ask.
@@ -97,13 +95,13 @@ pub(crate) struct ConsumerState<P> {
     /// Slots with something to take, in turn.
     ready: VecDeque<u64>,
     pub(super) live: HashMap<u64, u64>,
-    next_slot: u64,
+    pub(super) next_slot: u64,
     pub(super) next_number: u64,
-    jitter: Jitter,
+    pub(super) jitter: Jitter,
     pub(super) leaving: Vec<(LinkId, u64)>,
     pub(super) leftovers: VecDeque<HandItem>,
     changes: VecDeque<Changed>,
-    refused: Option<Refusal>,
+    pub(super) refused: Option<Refusal>,
     /// It is to leave: by when at the latest.
     pub(super) stopping_by_ms: Option<u64>,
     /// What it keeps itself, as a member of a broadcast group.
@@ -224,7 +222,7 @@ impl<P> ConsumerState<P> {
         self.hear(news, now_ms);
         if let Some(refusal) = self.of_other_model() {
             self.refused = Some(refusal);
-            self.membership.leave();
+            self.membership.leave(now_ms);
         }
     }
 
@@ -267,131 +265,10 @@ impl<P> ConsumerState<P> {
         }
     }
 
-    fn lose_all(&mut self) {
-        let slots: Vec<_> = self.queues.keys().copied().collect();
-        let mut lost = Vec::new();
-        for slot in slots {
-            lost.extend(self.remove(slot));
-        }
-        self.tell(Change::Lost, lost);
-    }
-
     pub(super) fn tell(&mut self, change: Change, queues: Vec<(TopicName, QueuePlace)>) {
         if !queues.is_empty() {
             self.changes.push_back((change, queues));
         }
-    }
-
-    /// Forgets a queue; whoever waits for its broker's word hears that it does not come.
-    fn remove(&mut self, slot: u64) -> Option<(TopicName, QueuePlace)> {
-        let mut queue = self.queues.remove(&slot)?;
-        self.slots.remove(&queue.place);
-        if let Some(number) = queue.subscription() {
-            self.live.remove(&number);
-            self.leaving.extend(queue.link.map(|link| (link, number)));
-        }
-        self.leftovers.extend(queue.leftovers());
-        drop(queue.lose());
-        Some((queue.topic, queue.place))
-    }
-
-    fn assigned(&mut self, assigned: Vec<AssignedQueue>, now_ms: u64) {
-        let of =
-            |queue: &AssignedQueue| QueuePlace { topic_id: queue.topic_id, queue: queue.queue };
-        let now: HashMap<_, _> = assigned.iter().map(|one| (of(one), one.generation)).collect();
-        let (mut fenced, mut revoked, mut new) = (Vec::new(), Vec::new(), Vec::new());
-        let known: Vec<_> = self.queues.iter().map(|(slot, queue)| (*slot, queue.place)).collect();
-        for (slot, place) in known {
-            let Some(queue) = self.queues.get_mut(&slot) else { continue };
-            let granted = now.get(&place).copied();
-            let is_same = granted == Some(queue.generation);
-            if self.stopping_by_ms.is_some() || (is_same && queue.revoked_by_ms.is_none()) {
-                continue;
-            }
-            if queue.phase == Phase::Fenced {
-                fenced.extend(self.remove(slot)); // its loss was told before
-                continue;
-            }
-            // What comes back, too, is first let go of, and begins anew then.
-            queue.comes_back = granted;
-            if queue.revoked_by_ms.is_none() {
-                self.revoke(slot, now_ms + self.settings.revoke_ms_max);
-                revoked.extend(self.queues.get(&slot).map(|gone| (gone.topic.clone(), place)));
-            }
-        }
-        for queue in assigned {
-            let place = of(&queue);
-            if !self.slots.contains_key(&place) && self.stopping_by_ms.is_none() {
-                new.push((queue.topic.clone(), place));
-                self.begin(queue, place);
-            }
-        }
-        self.tell(Change::Revoked, revoked);
-        self.tell(Change::Assigned, new);
-        self.release(now_ms);
-    }
-
-    /// Nothing more of a queue is handed out.
-    pub(super) fn revoke(&mut self, slot: u64, by_ms: u64) {
-        let Some(queue) = self.queues.get_mut(&slot) else { return };
-        self.leaving.extend(queue.link.zip(queue.subscription()));
-        if let Some(number) = queue.subscription() {
-            self.live.remove(&number);
-            queue.phase = Phase::Claimed;
-        }
-        queue.revoke(by_ms);
-        self.look.insert(slot);
-    }
-
-    fn begin(&mut self, queue: AssignedQueue, place: QueuePlace) {
-        let slot = self.next_slot;
-        self.next_slot += 1;
-        let filter = filter_of(&self.subscriptions, &queue.topic);
-        let seed = self.jitter.next();
-        let way = self.ways.entry(queue.topic.clone()).or_insert_with(|| Way {
-            ask: AskRoute::NotBefore(0),
-            route: None,
-            backoff: Backoff::new(20, 1_000, seed),
-        });
-        let link = way.route.as_ref().and_then(|route| link_of(route, place));
-        let acks_before = self.settings.acks_before;
-        let mut owned = OwnedQueue::new(slot, queue, filter, (acks_before, self.jitter.next()));
-        owned.local = self.broadcast.as_ref().map(|_| LocalRetries::default());
-        owned.link = link;
-        if owned.link.is_none() {
-            way.ask.want();
-        }
-        self.queues.insert(slot, owned);
-        self.slots.insert(place, slot);
-        self.look.insert(slot);
-    }
-
-    /// Lets go of what is to go and is not in work any more.
-    pub(super) fn release(&mut self, now_ms: u64) {
-        let over = |queue: &OwnedQueue<P>| {
-            queue.revoked_by_ms.is_some_and(|by_ms| queue.is_drained() || by_ms <= now_ms)
-        };
-        let slots: Vec<_> =
-            self.queues.iter().filter(|(_, queue)| over(queue)).map(|(slot, _)| *slot).collect();
-        if slots.is_empty() {
-            return;
-        }
-        let (mut lost, mut new) = (Vec::new(), Vec::new());
-        for slot in slots {
-            let Some(queue) = self.queues.get(&slot) else { continue };
-            let (was_in_work, comes_back) = (!queue.is_drained(), queue.comes_back);
-            let gone = self.remove(slot);
-            if let (Some(generation), Some((topic, place))) = (comes_back, gone.clone()) {
-                let QueuePlace { topic_id, queue } = place;
-                let queue = AssignedQueue { topic, topic_id, queue, generation };
-                new.extend(gone.clone());
-                self.begin(queue, place);
-            }
-            lost.extend(gone.filter(|_| was_in_work));
-        }
-        self.tell(Change::Lost, lost);
-        self.tell(Change::Assigned, new);
-        self.membership.tell();
     }
 
     pub(super) fn note_ready(&mut self, slot: u64) {
@@ -401,10 +278,34 @@ impl<P> ConsumerState<P> {
         }
     }
 
+    /// The program wants messages: has up to so many of them acked where they are to be acked first,
+    /// queue by queue in turn. No more: what is acked and never handed out is lost.
+    pub(crate) fn ack_ahead(&mut self, messages_max: u64, now_ms: u64) {
+        let is_under_way = || self.queues.values().any(OwnedQueue::is_acking_ahead);
+        if !self.settings.acks_before || now_ms >= self.safe_until_ms() || is_under_way() {
+            return;
+        }
+        let mut left = messages_max;
+        while left > 0
+            && let Some(slot) = self.ready.pop_front()
+        {
+            let Some(queue) = self.queues.get_mut(&slot) else { continue };
+            left -= queue.ack_ahead(left, now_ms);
+            if queue.has_ready() {
+                self.ready.push_back(slot);
+            }
+            self.look.insert(slot);
+        }
+    }
+
     /// What is ready to be handed out, queue by queue in turn; nothing while that is not safe.
     pub(crate) fn take(&mut self, now_ms: u64) -> Vec<HandItem> {
         let mut taken: Vec<_> = self.leftovers.drain(..).collect();
-        if now_ms >= self.safe_until_ms() && !self.settings.acks_before {
+        if self.settings.acks_before {
+            taken.extend(self.queues.values_mut().flat_map(OwnedQueue::take_acked));
+            return taken;
+        }
+        if now_ms >= self.safe_until_ms() {
             return taken;
         }
         while let Some(slot) = self.ready.pop_front() {
@@ -461,12 +362,7 @@ impl<P> ConsumerState<P> {
             self.look.insert(queue.slot);
         }
         if self.stopping_by_ms.is_some() && self.queues.is_empty() && !self.membership.is_over() {
-            self.membership.leave();
+            self.membership.leave(now_ms);
         }
     }
-}
-
-/// The filter that counts for a topic.
-fn filter_of(subscriptions: &[GroupSubscription], topic: &TopicName) -> MessageFilter {
-    subscription_of(subscriptions, topic).map_or(MessageFilter::All, |one| one.filter.clone())
 }

@@ -28,6 +28,8 @@ pub struct GroupQueue {
     pub failed: BTreeMap<u64, u32>,
     pub dead: BTreeMap<u64, String>,
     pub reasons: Vec<String>,
+    /// From here on nobody saw what was sent, as the member has said.
+    pub unseen_from: Option<u64>,
     subscription: Option<(u64, Replies)>,
     sent: BTreeSet<u64>,
     credit: i64,
@@ -41,6 +43,9 @@ pub struct Group {
     pub member: u64,
     session: u64,
     pub has_left: bool,
+    /// Joins are answered so.
+    pub refuses_joins: Option<ErrorCode>,
+    pub refused_joins: u32,
     /// Heartbeats are answered so.
     pub refuses: Option<ErrorCode>,
     /// The queues that are the member's.
@@ -204,6 +209,10 @@ pub fn answer(request: &Frame, shared: &Arc<Shared>, replies: &Replies) {
 fn join(state: &mut State, request: &Frame, replies: &Replies) {
     let asked: JoinGroup = request.header().unwrap();
     let group = &mut state.group;
+    if let Some(code) = group.refuses_joins {
+        group.refused_joins += 1;
+        return replies.refuse(&request.head, &ErrorReply::new(code, "no"));
+    }
     if group.session != asked.session || group.member == 0 {
         group.session = asked.session;
         group.member += 1;
@@ -238,6 +247,10 @@ fn settle(state: &mut State, request: &Frame, replies: &Replies) {
     for mark in asked.dead {
         queue.settled.insert(mark.offset.0);
         queue.dead.insert(mark.offset.0, mark.reason);
+    }
+    if let Some(unseen_from) = asked.unseen_from {
+        queue.unseen_from = Some(unseen_from.0);
+        queue.subscription = None;
     }
     replies.send(&request.head, &AckMessagesReply { floor: Offset(0), retries: 0 }, &[]);
 }

@@ -237,6 +237,30 @@ fn what_always_fails_is_tried_sixteen_times_and_then_lies_where_one_sees_why() {
 }
 
 #[test]
+fn what_nobody_saw_never_dies_however_often_its_queue_changes_hands() {
+    let home = Home::new();
+    let _broker = home.start();
+    create(&home, "t", 1);
+    block_on(async {
+        let client = connect(&home).await;
+        send(&client, 1, 0..60).await;
+        client.close().await;
+    });
+    let grus = |words: &str| home.grus(&words.split(' ').collect::<Vec<_>>()).ok().text();
+    // More often than a message may be delivered, each time with all the rest read ahead.
+    for number in 0..20 {
+        assert_eq!(grus("consume t --group g --max 1"), format!("{number}\n"));
+    }
+    let rest: String = (20..60).map(|number| format!("{number}\n")).collect();
+    assert_eq!(grus("consume t --group g --max 40"), rest, "in order, each once");
+    assert_eq!(grus("dlq list g"), "");
+    // What is printed before it is acknowledged is lost by nobody who asked for less.
+    grus("group reset g --topic t --to first");
+    assert_eq!(grus("consume t --group g --max 1 --ack before"), "0\n");
+    assert_eq!(grus("consume t --group g --max 2 --ack before"), "1\n2\n");
+}
+
+#[test]
 fn members_have_only_what_their_tags_say() {
     let home = Home::new();
     let _broker = home.start();

@@ -281,6 +281,7 @@ proptest! {
         acks in vec(any::<(u64, u64)>(), 0..9),
         nacks in vec((any::<u64>(), option::of(any::<u64>()), "\\PC{0,20}"), 0..5),
         dead in vec((any::<u64>(), "\\PC{0,20}"), 0..5),
+        unseen_from in option::of(any::<u64>()), in_work in vec(any::<(u64, u64)>(), 0..4),
     ) {
         let [topic_id, group_id, member, generation] = numbers;
         let range = |(from, to)| OffsetRange { from: Offset(from), to: Offset(to) };
@@ -299,6 +300,8 @@ proptest! {
             acks: acks.into_iter().map(range).collect(),
             nacks: nacks.into_iter().map(nack).collect(),
             dead: dead.into_iter().map(mark).collect(),
+            unseen_from: unseen_from.map(Offset),
+            in_work: in_work.into_iter().map(range).collect(),
         };
         let bytes = rmp_serde::to_vec(&ack).unwrap();
         prop_assert_eq!(frame::decode_header::<AckMessages>(&bytes), Ok(ack));

@@ -3,6 +3,30 @@
 use super::*;
 use crate::commands::coordination::{Grant, GroupChange};
 
+impl Pair {
+    pub(super) fn hand_back(&mut self, from: u64, (seen, seen_to): (u64, u64)) {
+        let in_work = vec![Span { from: Offset(seen), to: Offset(seen_to) }];
+        let (holding, unseen_from) = (self.holding(), Offset(from));
+        let item = GroupItem::HandBack(HandBack { holding, unseen_from, in_work });
+        let effect = self.group(item);
+        assert_eq!(effect.outcome, Outcome::Delivered(self.model.is_held()));
+        if !self.model.is_held() {
+            return;
+        }
+        let now = self.moment.time.0;
+        for (at, fate) in (0_u64..).zip(&mut self.model.fates) {
+            if let Fate::Waits { due, deliveries } = fate
+                && *due == IN_HANDS.0
+                && !(seen..seen_to).contains(&at)
+            {
+                (*due, *deliveries) = (now, (*deliveries - 1).max(1));
+            }
+        }
+        let from = usize::try_from(from).unwrap();
+        self.model.delivered_to = self.model.delivered_to.min(from);
+    }
+}
+
 #[test]
 fn a_group_that_is_not_known_in_the_shard_gets_no_progress() {
     let mut pair = Pair::new();
@@ -21,6 +45,30 @@ fn a_group_that_is_not_known_in_the_shard_gets_no_progress() {
     let holding = Holding { place: place(), ..holding };
     let claim = GroupItem::Claim { holding, start: Offset(0), terms: RetryTerms::default() };
     assert_eq!(pair.group(claim).outcome, refused, "and does not come back");
+}
+
+#[test]
+fn what_a_member_hands_back_unseen_was_not_delivered() {
+    let mut pair = Pair::new();
+    pair.step(&Step::Append(10));
+    for generation in 1..=20 {
+        pair.step(&Step::Claim { generation, member: generation, start: 0 });
+        let again = if generation > 1 { vec![1] } else { Vec::new() };
+        pair.step(&Step::Deliver { to: 10, passed: None, again });
+        pair.step(&Step::Ack { from: 0, count: 1 });
+        pair.step(&Step::Nack { offset: 1, after: 0 });
+        pair.step(&Step::HandBack { from: 3, in_work: (0, 0) });
+    }
+    let numbers = pair.machine.progress(place()).unwrap().numbers();
+    assert_eq!(numbers.deliveries(Offset(2)), 20, "it was handed out each time");
+    assert_eq!(numbers.deliveries(Offset(3)), 0, "nobody ever saw it");
+    let seen = pair.machine.progress(place()).unwrap().retry(Offset(1)).unwrap();
+    assert_eq!(seen.deliveries, 20, "seen each time");
+    pair.step(&Step::Claim { generation: 30, member: 1, start: 0 });
+    pair.step(&Step::Deliver { to: 10, passed: None, again: vec![1] });
+    pair.step(&Step::HandBack { from: 3, in_work: (0, 0) });
+    let unseen = pair.machine.progress(place()).unwrap().retry(Offset(1)).unwrap();
+    assert_eq!(unseen.deliveries, 20, "not this time");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::progress::Progress;
 use super::retries::{IN_HANDS, Retry};
 use super::{Claimed, Moved, RANGES_MAX, Settled};
 use crate::commands::groups::{
-    Delivered, GroupItem, Holding, Nack, ProgressKey, RetryTerms, Settle, Span,
+    Delivered, GroupItem, HandBack, Holding, Nack, ProgressKey, RetryTerms, Settle, Span,
 };
 use crate::machine::effect::{Effect, Outcome};
 use crate::machine::{Machine, Moment, Refusal};
@@ -26,6 +26,9 @@ impl Machine {
             GroupItem::Drop { group } => Outcome::DropGroup(self.drop_group(group)).into(),
             GroupItem::Change(change) => Outcome::GroupChange(self.change_group(&change)).into(),
             GroupItem::Redrive { place, to, letters } => self.redrive(moment, place, to, &letters),
+            GroupItem::HandBack(back) => {
+                Outcome::Delivered(self.hand_back(moment.time, &back)).into()
+            }
             GroupItem::Purge { place, spans } => Outcome::Purge(self.purge(place, &spans)).into(),
         }
     }
@@ -183,6 +186,31 @@ impl Machine {
             let fresh = progress.pass(span.from, span.to.min(end), RANGES_MAX);
             progress.counts.passed += fresh.unwrap_or(0);
         }
+        true
+    }
+
+    /// A member lets go of a queue: what it was sent and nobody saw was not delivered, and comes to
+    /// the next holder as if it had never been sent. False, and nothing is changed, when the queue
+    /// is held by another one now.
+    fn hand_back(&mut self, time: TimestampMs, back: &HandBack) -> bool {
+        let place = back.holding.place;
+        if self.judge(&back.holding).is_err() {
+            return false;
+        }
+        let is_in_work =
+            |offset: &Offset| back.in_work.iter().any(|span| (span.from..span.to).contains(offset));
+        let unseen: Vec<Retry> = self.progress(place).map_or_else(Vec::new, |held| {
+            let offsets = held.in_hands().filter(|offset| !is_in_work(offset));
+            offsets.filter_map(|offset| held.retry(offset)).collect()
+        });
+        for retry in unseen {
+            let deliveries = retry.deliveries.saturating_sub(1).max(1);
+            self.put_retry(place, Retry { due: time, deliveries, ..retry });
+        }
+        let Some(progress) = self.change_progress(place) else { return false };
+        let seen_to = back.unseen_from.max(progress.floor);
+        progress.delivered_to = progress.delivered_to.min(seen_to);
+        self.mark_changed(place.queue);
         true
     }
 

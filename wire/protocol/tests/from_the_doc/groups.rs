@@ -66,7 +66,9 @@ fn claiming_and_settling() {
     let first = Array(vec![Number(1002), Number(250), t("no stock")]);
     let nacks = Array(vec![first, Array(vec![Number(900), Nil, t("")])]);
     let dead = Array(vec![Array(vec![Number(901), t("unreadable")])]);
-    let ack = [&queue[..], &n(&[GROUP_ID, 7, 40, 2]), &[acks, nacks, dead]].concat();
+    let in_work = Array(vec![list(&[902, 903])]);
+    let last = [acks, nacks, dead, Number(1004), in_work];
+    let ack = [&queue[..], &n(&[GROUP_ID, 7, 40, 2]), &last].concat();
     assert_eq!(header("AckMessages.request"), ack);
     assert_eq!(header("AckMessages.reply"), n(&[1004, 6]));
 }

@@ -168,6 +168,8 @@ fn progress(out: &mut Vec<(String, Bytes)>) {
             Nack { offset: Offset(900), retry_after_ms: None, reason: String::new() },
         ],
         dead: vec![DeadMark { offset: Offset(901), reason: "unreadable".into() }],
+        unseen_from: Some(Offset(1004)),
+        in_work: vec![range(902, 903)],
     };
     let acked = AckMessagesReply { floor: Offset(1004), retries: 6 };
     pair(out, &ack, &acked, [b"", b""]);

@@ -138,6 +138,12 @@ wire_message! {
         pub nacks: Vec<Nack> = Vec::new(),
         /// Those that are dead letters from now on.
         pub dead: Vec<DeadMark> = Vec::new(),
+        /// The member lets go of the queue: from here on, nothing that was sent to it for the first
+        /// time was handed to anybody, and does not count as delivered. Its subscription ends.
+        pub unseen_from: Option<Offset> = None,
+        /// With `unseen_from`: what was handed out and is not answered for. Other messages that were
+        /// sent again and are not answered for do not count as delivered once more.
+        pub in_work: Vec<OffsetRange> = Vec::new(),
     }
 }
 
