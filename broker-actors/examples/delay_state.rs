@@ -78,6 +78,7 @@ fn topic() -> TopicConfig {
         retention_bytes: 0,
         kind: 0,
         dedup_window_ms: 0,
+        expired: grus_protocol::message::ExpiredPolicy::Drop,
     }
 }
 

@@ -126,6 +126,7 @@ async fn run(options: Options) -> Result<(), Anything> {
         retention_ms: 0,
         retention_bytes: 0,
         dedup_window_ms: 0,
+        expired: grus_protocol::message::ExpiredPolicy::Drop,
         kind: 0,
     };
     let (reply, opened) = port();

@@ -32,7 +32,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use grus_protocol::ids::{
     Durability, Offset, ProducerEpoch, ProducerId, QueueId, QueueKey, TopicId,
 };
-use grus_protocol::message::DEDUP_WINDOW_MS_DEFAULT;
+use grus_protocol::message::{DEDUP_WINDOW_MS_DEFAULT, ExpiredPolicy};
 use grus_protocol::names::{ProducerName, TopicName};
 
 use crate::codec::{CodecError, Decoder, put_text};
@@ -108,6 +108,8 @@ pub struct TopicConfig {
     pub kind: u8,
     /// How long a dedup key is remembered, in milliseconds; 0: messages with one are refused.
     pub dedup_window_ms: u64,
+    /// What becomes of messages whose time to live is over.
+    pub expired: ExpiredPolicy,
 }
 
 /// A queue's new start, decided by the leader's retention.
@@ -305,7 +307,7 @@ pub(crate) fn encode_topic_config(config: &TopicConfig, out: &mut BytesMut) {
     out.put_u8(TOPIC_CONFIG_VERSION);
     out.put_u8(config.kind);
     out.put_u8(durability_code(config.durability));
-    out.put_u8(0);
+    out.put_u8(config.expired.number());
     out.put_u64_le(config.topic.0);
     out.put_u64_le(config.retention_ms);
     out.put_u64_le(config.retention_bytes);
@@ -332,7 +334,8 @@ pub(crate) fn decode_topic_config(mut decoder: Decoder) -> Result<TopicConfig, C
     }
     let kind = decoder.u8()?;
     let durability = durability_of(decoder.u8()?)?;
-    decoder.u8()?;
+    let expired = ExpiredPolicy::from_number(decoder.u8()?);
+    let expired = expired.ok_or(CodecError::Value("policy for what is expired"))?;
     let topic = TopicId(decoder.u64()?);
     let retention_ms = decoder.u64()?;
     let retention_bytes = decoder.u64()?;
@@ -356,6 +359,7 @@ pub(crate) fn decode_topic_config(mut decoder: Decoder) -> Result<TopicConfig, C
         retention_bytes,
         kind,
         dedup_window_ms,
+        expired,
     })
 }
 

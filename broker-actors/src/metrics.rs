@@ -4,6 +4,7 @@
 //! can be asked for (topics, shards, actors) is asked when `/metrics` is read, see [`moment`]. docs/OPERATING.md lists every name; a test compares.
 
 pub mod delays;
+pub mod expired;
 pub mod groups;
 pub mod moment;
 pub mod schedules;

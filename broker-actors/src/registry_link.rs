@@ -220,6 +220,7 @@ impl RegistryLink {
             retention_ms: ask.retention_ms,
             retention_bytes: ask.retention_bytes,
             dedup_window_ms: ask.dedup_window_ms,
+            expired: ask.expired,
             reply: port,
         };
         let _ = self.parts.registry.ask.try_put(request); // as above

@@ -222,6 +222,7 @@ mod tests {
                     retention_bytes: *retention_bytes,
                     kind: 0,
                     dedup_window_ms: 0,
+                    expired: grus_protocol::message::ExpiredPolicy::Drop,
                 };
                 shard.apply(0, Command::TopicConfig(config));
             }

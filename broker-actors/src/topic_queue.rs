@@ -62,6 +62,7 @@ use crate::commands::Command;
 use crate::commands::delay::Scheduling;
 use crate::delay_wheel::wheel::Wheel;
 use crate::error::QueueError;
+use crate::metrics::expired::ExpiredMetrics;
 use crate::reader::ReadCold;
 use crate::shard::ground::Ground;
 use crate::shard::{Propose, Waiter};
@@ -141,6 +142,8 @@ pub(crate) struct TopicQueueParts<D: Disk> {
     pub(crate) waiting: Waiting,
     /// Holds this queue at the times when a retry is due: the shard then sends [`Expire`], too.
     pub(crate) alarms: Alarms,
+    /// What is counted about groups.
+    pub(crate) metrics: ExpiredMetrics,
 }
 
 /// The queues of a shard by when a retry is due in them.

@@ -175,6 +175,7 @@ async fn topics_are_made_described_changed_listed_and_deleted() {
         retention_ms: None,
         retention_bytes: None,
         dedup_window_ms: None,
+        expired: None,
     };
     let altered: AlterTopicReply = client.call(&alter).await.unwrap();
     assert_eq!(altered.settings.queues, 3);

@@ -7,8 +7,8 @@ use grus_mailbox::reply;
 use grus_protocol::ids::BrokerAddress;
 use grus_protocol::message::{
     AlterTopic, AlterTopicReply, CreateTopic, CreateTopicReply, DeleteTopic, DeleteTopicReply,
-    DescribeTopic, DescribeTopicReply, ListAt, ListOffsets, ListOffsetsReply, ListTopics, Metadata,
-    Request, TopicMetadata, TopicSettings, TopicSummary,
+    DescribeTopic, DescribeTopicReply, ExpiredPolicy, ListAt, ListOffsets, ListOffsetsReply,
+    ListTopics, Metadata, Request, TopicMetadata, TopicSettings, TopicSummary,
 };
 use grus_protocol::{BrokerId, ErrorCode, ErrorReply, QueueId, TopicId, TopicName};
 
@@ -30,6 +30,8 @@ pub struct TopicChange {
     pub retention_bytes: Option<u64>,
     /// How long dedup keys are remembered, in milliseconds; 0: none are taken.
     pub dedup_window_ms: Option<u64>,
+    /// What becomes of messages whose time to live is over.
+    pub expired: Option<ExpiredPolicy>,
 }
 
 /// A first wait before a request that was refused for the moment is repeated.
@@ -79,10 +81,18 @@ impl Client {
         topic: &str,
         change: TopicChange,
     ) -> Result<AlterTopicReply, ClientError> {
-        let TopicChange { queues, retention_ms, retention_bytes, dedup_window_ms } = change;
+        let TopicChange { queues, retention_ms, retention_bytes, dedup_window_ms, expired } =
+            change;
         let (name, topic_id) = (name(topic)?, TopicId::UNKNOWN);
-        let request =
-            AlterTopic { name, topic_id, queues, retention_ms, retention_bytes, dedup_window_ms };
+        let request = AlterTopic {
+            name,
+            topic_id,
+            queues,
+            retention_ms,
+            retention_bytes,
+            dedup_window_ms,
+            expired,
+        };
         self.ask(&request).await?.result.map_err(ClientError::Refused)
     }
 

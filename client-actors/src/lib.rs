@@ -92,9 +92,9 @@ pub use groups::{DeadLetterMessage, DeadLettersPage};
 pub use grus_protocol as protocol;
 pub use grus_protocol::batch::Compression;
 pub use grus_protocol::message::{
-    ClientDescription, ClientProducer, ClientReader, CreateTopicReply, FindBy, GroupOptions,
-    GroupSubscription, ListAt, ListOffsetsReply, MessageFilter, SchedulePlace, ScheduleState,
-    ScheduledPlace, Timer, TopicKind, TopicSettings, TopicSummary,
+    ClientDescription, ClientProducer, ClientReader, CreateTopicReply, ExpiredPolicy, FindBy,
+    GroupOptions, GroupSubscription, ListAt, ListOffsetsReply, MessageFilter, SchedulePlace,
+    ScheduleState, ScheduledPlace, Timer, TopicKind, TopicSettings, TopicSummary,
 };
 pub use grus_protocol::{
     BrokerId, Durability, ErrorCode, GroupName, InstanceName, MessageId, Offset, ProducerName,

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use grus_protocol::ids::{BrokerAddress, BrokerId, Durability, QueueId, ShardId, TopicId};
-use grus_protocol::message::{DEDUP_WINDOW_MS_DEFAULT, TopicKind, TopicSettings};
+use grus_protocol::message::{DEDUP_WINDOW_MS_DEFAULT, ExpiredPolicy, TopicKind, TopicSettings};
 use grus_protocol::names::TopicName;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -190,6 +190,9 @@ pub struct AlterTopic {
     /// How long dedup keys are remembered, in milliseconds; 0: none are taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dedup_window_ms: Option<u64>,
+    /// What becomes of messages whose time to live is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expired: Option<ExpiredPolicy>,
 }
 
 /// Removes a topic.
@@ -236,6 +239,17 @@ pub struct StoredSettings {
     /// Left out where it is the default, as in topics that were made before there was one.
     #[serde(default = "dedup_window_ms_default", skip_serializing_if = "is_default_window")]
     dedup_window_ms: u64,
+    #[serde(default = "expired_default", skip_serializing_if = "is_default_expired")]
+    expired: ExpiredPolicy,
+}
+
+const fn expired_default() -> ExpiredPolicy {
+    ExpiredPolicy::Drop
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_default_expired(expired: &ExpiredPolicy) -> bool {
+    *expired == ExpiredPolicy::Drop
 }
 
 const fn dedup_window_ms_default() -> u64 {
@@ -256,8 +270,9 @@ impl From<&TopicSettings> for StoredSettings {
             retention_bytes,
             kind,
             dedup_window_ms,
+            expired,
         } = *settings;
-        Self { queues, durability, retention_ms, retention_bytes, kind, dedup_window_ms }
+        Self { queues, durability, retention_ms, retention_bytes, kind, dedup_window_ms, expired }
     }
 }
 
@@ -270,8 +285,9 @@ impl From<&StoredSettings> for TopicSettings {
             retention_bytes,
             kind,
             dedup_window_ms,
+            expired,
         } = *stored;
-        Self { queues, durability, retention_ms, retention_bytes, kind, dedup_window_ms }
+        Self { queues, durability, retention_ms, retention_bytes, kind, dedup_window_ms, expired }
     }
 }
 

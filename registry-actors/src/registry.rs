@@ -318,10 +318,18 @@ impl<D: Disk> Receive<RegistryRequest> for Registry<D> {
                 retention_ms,
                 retention_bytes,
                 dedup_window_ms,
+                expired,
                 reply,
             } => {
-                let alter =
-                    AlterTopic { name, id, queues, retention_ms, retention_bytes, dedup_window_ms };
+                let alter = AlterTopic {
+                    name,
+                    id,
+                    queues,
+                    retention_ms,
+                    retention_bytes,
+                    dedup_window_ms,
+                    expired,
+                };
                 self.alter(alter, Asker::Alter(reply), credit, room);
             }
             RegistryRequest::PlaceDeadLetters { name, id, home, shards, reply } => {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use grus_mailbox::{Inbox, Port, Weigh};
 use grus_protocol::ids::{BrokerAddress, BrokerId, Durability, ShardId, TopicId};
-use grus_protocol::message::TopicSettings;
+use grus_protocol::message::{ExpiredPolicy, TopicSettings};
 use grus_protocol::names::TopicName;
 use tokio::sync::watch;
 
@@ -45,6 +45,8 @@ pub enum RegistryRequest {
         retention_bytes: Option<u64>,
         /// How long dedup keys are remembered, in milliseconds; 0: none are taken.
         dedup_window_ms: Option<u64>,
+        /// What becomes of messages whose time to live is over.
+        expired: Option<ExpiredPolicy>,
         /// Where the topic as it is then goes.
         reply: Port<Result<Arc<TopicRoutes>, RegistryError>>,
     },

@@ -298,6 +298,7 @@ impl Session {
             retention_ms,
             retention_bytes,
             dedup_window_ms,
+            expired,
         } = ask;
         let reply = reply.map(|topic: Arc<TopicRoutes>| AlterTopicReply {
             id: topic.id,
@@ -310,6 +311,7 @@ impl Session {
             retention_ms,
             retention_bytes,
             dedup_window_ms,
+            expired,
             reply,
         });
     }

@@ -134,6 +134,7 @@ impl State {
         settings.retention_ms = alter.retention_ms.unwrap_or(settings.retention_ms);
         settings.retention_bytes = alter.retention_bytes.unwrap_or(settings.retention_bytes);
         settings.dedup_window_ms = alter.dedup_window_ms.unwrap_or(settings.dedup_window_ms);
+        settings.expired = alter.expired.unwrap_or(settings.expired);
         check_settings(&settings)?;
         let before = topic.settings.queues;
         let Some(more) = settings.queues.checked_sub(before) else {

@@ -97,6 +97,7 @@ fn alter(number: u8, id: u64, queues: Option<u32>, retention_ms: Option<u64>) ->
         retention_ms,
         retention_bytes: None,
         dedup_window_ms: None,
+        expired: None,
     })
 }
 
@@ -473,6 +474,7 @@ fn dead_letters_are_placed_by_hand_once_and_belong_to_their_group() {
         retention_ms: Some(1),
         retention_bytes: None,
         dedup_window_ms: None,
+        expired: None,
     };
     assert!(invalid(bench.apply(&Command::AlterTopic(alter))));
     let made = TopicSettings { kind: TopicKind::DeadLetter, ..settings(1, class) };

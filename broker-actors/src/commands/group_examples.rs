@@ -22,6 +22,7 @@ pub(crate) fn letters_config() -> TopicConfig {
         retention_bytes: 0,
         kind: 3,
         dedup_window_ms: 0,
+        expired: grus_protocol::message::ExpiredPolicy::Drop,
     }
 }
 

@@ -22,6 +22,7 @@ fn config() -> TopicConfig {
         retention_bytes: 1 << 40,
         kind: 2,
         dedup_window_ms: 600_000,
+        expired: grus_protocol::message::ExpiredPolicy::Drop,
     }
 }
 

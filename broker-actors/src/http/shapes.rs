@@ -152,6 +152,8 @@ pub struct TopicItem {
     pub retention_ms: u64,
     /// Bytes of a queue above which its oldest messages go; 0 = no cap.
     pub retention_bytes: u64,
+    /// `drop` or `dead_letter`: what becomes of messages whose time to live is over.
+    pub expired: String,
     /// When it was made, in milliseconds since 1970.
     pub created: u64,
     /// Messages that can be read.
@@ -176,6 +178,7 @@ impl TopicItem {
             queues_silent: queues.iter().filter(|queue| queue.is_none()).count(),
             retention_ms: topic.settings.retention_ms,
             retention_bytes: topic.settings.retention_bytes,
+            expired: topic.settings.expired.to_string(),
             created: topic.created.0,
             messages: known().map(|queue| queue.messages).sum(),
             bytes: known().map(|queue| queue.bytes).sum(),

@@ -45,6 +45,7 @@ pub(super) fn config(topic: u64, queues: u32) -> TopicConfig {
         retention_bytes: 0,
         kind: 0,
         dedup_window_ms: DEDUP_WINDOW_MS,
+        expired: grus_protocol::message::ExpiredPolicy::Drop,
     }
 }
 

@@ -8,6 +8,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use super::delays::{DelayFamilies, DelayMetrics};
+use super::expired::{ExpiredFamilies, ExpiredMetrics};
 use super::schedules::{ScheduleFamilies, ScheduleMetrics};
 
 /// Upper bounds of the buckets: 50 µs, doubled 16 times, to 3.3 s.
@@ -40,6 +41,7 @@ pub struct LogMetrics {
     sync: Histograms,
     delays: DelayFamilies,
     schedules: ScheduleFamilies,
+    expired: ExpiredFamilies,
 }
 
 impl LogMetrics {
@@ -49,7 +51,8 @@ impl LogMetrics {
         let family = || Histograms::new_with_constructor(histogram);
         let delays = DelayFamilies::new(registry);
         let schedules = ScheduleFamilies::new(registry);
-        let metrics = Self { append: family(), sync: family(), delays, schedules };
+        let expired = ExpiredFamilies::new(registry);
+        let metrics = Self { append: family(), sync: family(), delays, schedules, expired };
         registry.register(
             "grus_log_append_seconds",
             "Time from an entry's leaving for the log until it is applied",
@@ -72,6 +75,7 @@ impl LogMetrics {
             sync: self.sync.get_or_create(&labels).clone(),
             delays: self.delays.shard(&labels),
             schedules: self.schedules.shard(&labels),
+            expired: self.expired.shard(&labels),
         }
     }
 }
@@ -83,13 +87,15 @@ pub struct ShardMetrics {
     sync: Histogram,
     delays: DelayMetrics,
     schedules: ScheduleMetrics,
+    expired: ExpiredMetrics,
 }
 
 impl Default for ShardMetrics {
     /// Histograms that nobody reads.
     fn default() -> Self {
         let (delays, schedules) = (DelayMetrics::default(), ScheduleMetrics::default());
-        Self { append: histogram(), sync: histogram(), delays, schedules }
+        let expired = ExpiredMetrics::default();
+        Self { append: histogram(), sync: histogram(), delays, schedules, expired }
     }
 }
 
@@ -108,6 +114,11 @@ impl ShardMetrics {
     /// How its schedules keep time.
     pub const fn schedules(&self) -> &ScheduleMetrics {
         &self.schedules
+    }
+
+    /// What becomes of messages whose time is over.
+    pub const fn expired(&self) -> &ExpiredMetrics {
+        &self.expired
     }
 
     /// A round of syncs is over after so long.

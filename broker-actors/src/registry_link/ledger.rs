@@ -442,6 +442,7 @@ fn config_for(topic: &TopicRoutes, shard: ShardId) -> TopicConfig {
         retention_bytes: topic.settings.retention_bytes,
         kind: topic.settings.kind.number(),
         dedup_window_ms: topic.settings.dedup_window_ms,
+        expired: topic.settings.expired,
     }
 }
 

@@ -168,6 +168,7 @@ fn settings_of(config: &TopicConfig) -> TopicSettings {
         retention_bytes: config.retention_bytes,
         kind: TopicKind::from_number(config.kind).unwrap_or(TopicKind::Durable),
         dedup_window_ms: config.dedup_window_ms,
+        expired: config.expired,
     }
 }
 
@@ -197,6 +198,7 @@ mod tests {
             retention_bytes: 6,
             kind: TopicKind::Durable.number(),
             dedup_window_ms: 7,
+            expired: grus_protocol::message::ExpiredPolicy::DeadLetter,
         }
     }
 

@@ -13,6 +13,7 @@ use grus_protocol::names::TopicName;
 use super::ground::{ChangedPorts, Ground};
 use super::{Propose, QueueTable, QueueTableSender};
 use crate::delay_wheel::wheel::Wheel;
+use crate::metrics::expired::ExpiredMetrics;
 use crate::reader::ReadCold;
 use crate::topic_queue::{
     ASKS_MAX, Alarms, Applied, Expire, FETCHES_MAX, GROUP_BYTES_MAX, PRODUCE_BYTES_MAX,
@@ -26,6 +27,7 @@ pub(super) struct QueueMaker<D: Disk> {
     pub(super) shard: Inbox<Propose>,
     pub(super) reader: Inbox<ReadCold>,
     pub(super) changed: ChangedPorts,
+    pub(super) metrics: ExpiredMetrics,
 }
 
 struct Living<D: Disk> {
@@ -116,7 +118,7 @@ impl<D: Disk> Queues<D> {
     }
 
     fn start(&self, key: QueueKey, topic: &TopicName) -> Living<D> {
-        let QueueMaker { place, ground, shard, reader, changed } = &self.maker;
+        let QueueMaker { place, ground, shard, reader, changed, metrics } = &self.maker;
         let parts = Rc::new(TopicQueueParts {
             key,
             topic: topic.clone(),
@@ -125,6 +127,7 @@ impl<D: Disk> Queues<D> {
             reader: reader.clone(),
             waiting: Rc::clone(&self.waiting),
             alarms: Rc::clone(&self.alarms),
+            metrics: metrics.clone(),
         });
         let spec = ActorSpec::new("TopicQueue", format!("{topic}/{}", key.queue));
         let host = Host::spawn_local(place, spec, move || TopicQueue::new(Rc::clone(&parts)));

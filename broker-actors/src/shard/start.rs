@@ -355,6 +355,7 @@ fn open<D: Disk>(
         shard: host.inbox::<Propose>(PROPOSED_BYTES_MAX),
         reader: workers.reader.inbox(COLD_READS_MAX),
         changed,
+        metrics: settings.metrics.expired().clone(),
     };
     let item_bytes_max =
         ground.log.borrow().entry_bytes_max().saturating_sub(super::ENTRY_HEADER_BYTES);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use grus_protocol::ids::Offset;
+use grus_protocol::ids::{Offset, TimestampMs};
 use grus_protocol::message::MessageFilter;
 
 use super::sifting::push;
@@ -24,6 +24,8 @@ pub(super) struct GroupSubscription {
     pub(super) sent: BTreeSet<Offset>,
     /// Dead letters are under way: what comes next waits for them.
     pub(super) is_burying: bool,
+    /// They could not be stored, and are tried again then.
+    pub(super) bury_again: Option<TimestampMs>,
     /// The last turn sent retries, so the next one is for what lies ahead.
     pub(super) was_retries: bool,
     /// Deliveries that were not proposed yet.
@@ -40,6 +42,7 @@ impl GroupSubscription {
             owed,
             sent: BTreeSet::new(),
             is_burying: false,
+            bury_again: None,
             was_retries: false,
             end: None,
             passed: Vec::new(),

@@ -10,12 +10,12 @@ use std::collections::BTreeSet;
 use grus_log::{Disk, FaultIn};
 use grus_protocol::error::ErrorReply;
 use grus_protocol::ids::{Offset, Term, TimestampMs};
-use grus_protocol::message::MessageFilter;
+use grus_protocol::message::{ExpiredPolicy, MessageFilter};
 
 use super::group_subscription::GroupSubscription;
 use super::pushing::limits;
 use super::reading::{Batches, QueueReading, ReadLimits};
-use super::sifting::{Marks, push, sift, sift_again};
+use super::sifting::{Marks, push, sift, sift_again, wanted_of};
 use super::subscriber::PushTurn;
 use super::subscription::{Spent, Standing, SubscriptionKey, Turn};
 use super::{Bounds, Fetched, FetchedBatch, QueueError, TopicQueue};
@@ -29,6 +29,8 @@ const RETRIES_PER_TURN_MAX: usize = 64;
 const BLOOMS_PER_TURN_MAX: usize = 4_096;
 /// Most messages given up at once that were delivered often enough.
 const GIVEN_UP_PER_TURN_MAX: usize = 64;
+/// Most messages made dead letters in one turn because their time is over.
+const EXPIRED_PER_TURN_MAX: usize = 1_024;
 
 /// A place whose batch was brought into memory, and how many batches from there on could be read.
 pub(super) type Warm = Option<(Offset, usize)>;
@@ -41,6 +43,8 @@ enum Found {
         marks: Marks,
         next: Offset,
         passed: Vec<Span>,
+        /// Messages among the passed that are over.
+        over: u64,
     },
     /// What is due again.
     Again {
@@ -54,7 +58,11 @@ enum Found {
     PassedOver {
         next: Offset,
         passed: Vec<Span>,
+        /// Messages among the passed that are over.
+        over: u64,
     },
+    /// The time to live of these is over, and they are to be dead letters.
+    Expired(Vec<(Offset, u32)>),
     /// These were delivered often enough.
     Dying(Vec<(Offset, u32)>),
     /// These are due again and cannot be read.
@@ -91,13 +99,19 @@ impl<D: Disk> TopicQueue<D> {
             Ok(Found::Nothing) => self.subscriptions.nothing_sent(key),
             Ok(Found::Wait) => self.subscriptions.put_off(key),
             Ok(Found::Cold(at, fault_in)) => self.read_cold_turn(key, turn, pass, fault_in, at),
-            Ok(Found::PassedOver { next, passed }) => {
+            Ok(Found::PassedOver { next, passed, over }) => {
+                self.parts.metrics.dropped(over);
                 self.note_delivered(key, next, &passed);
                 self.subscriptions.passed_over(key, next);
             }
             Ok(Found::Dying(offsets)) => {
                 if let Some(holding) = self.put_off_for_letters(key) {
                     self.give_up(holding, offsets, now);
+                }
+            }
+            Ok(Found::Expired(offsets)) => {
+                if let Some(holding) = self.put_off_for_letters(key) {
+                    self.bury_expired(holding, offsets, now);
                 }
             }
             Ok(Found::Damaged(offsets)) => {
@@ -110,7 +124,8 @@ impl<D: Disk> TopicQueue<D> {
                     self.settle_over(holding, spans, now);
                 }
             }
-            Ok(Found::Ahead { fetched, marks, next, passed }) => {
+            Ok(Found::Ahead { fetched, marks, next, passed, over }) => {
+                self.parts.metrics.dropped(over);
                 let (messages, bytes) = cost(&fetched);
                 let Some(subscriber) = self.subscriptions.sink(key) else { return };
                 self.count_sent(key, &fetched, &marks);
@@ -164,7 +179,9 @@ impl<D: Disk> TopicQueue<D> {
         let machine = self.parts.ground.machine.borrow();
         let held = machine.state.progress(one.holding.place).ok_or(QueueError::UnknownGroup)?;
         held.numbers().judge(&one.holding)?;
-        let looking = Looking { queue: self, key, one, reading, held, turn, warm };
+        let topic = machine.state.topic(self.parts.key.topic);
+        let buries = topic.is_some_and(|topic| topic.expired == ExpiredPolicy::DeadLetter);
+        let looking = Looking { queue: self, key, one, reading, held, turn, warm, buries };
         let found = if one.was_retries { looking.ahead()? } else { looking.again(now)? };
         match (found, one.was_retries) {
             (Found::Nothing, true) => looking.again(now),
@@ -188,6 +205,8 @@ struct Looking<'a, D: Disk> {
     held: &'a HeldProgress,
     turn: &'a Turn,
     warm: Warm,
+    /// What is over becomes a dead letter.
+    buries: bool,
 }
 
 impl<D: Disk> Looking<'_, D> {
@@ -298,7 +317,12 @@ impl<D: Disk> Looking<'_, D> {
             offsets.iter().filter(inside).for_each(|at| push(&mut over, at.0, at.0 + 1));
         }
         if !over.is_empty() {
-            return Ok(Found::Over(over));
+            if !self.buries {
+                return Ok(Found::Over(over));
+            }
+            let offsets = over.iter().flat_map(|span| (span.from.0..span.to.0).map(Offset));
+            let retries = offsets.filter_map(|offset| self.held.retry(offset));
+            return Ok(Found::Expired(retries.map(|one| (one.offset, one.deliveries)).collect()));
         }
         fetched.batches.retain(|batch| !batch.is_over());
         let mut marks = Marks::default();
@@ -319,8 +343,8 @@ impl<D: Disk> Looking<'_, D> {
         let mut passed = Vec::new();
         if next >= end_offset {
             let is_ahead = next > self.turn.standing.next;
-            let over = Found::PassedOver { next: next.min(end_offset), passed };
-            return Ok(if is_ahead { over } else { Found::Nothing });
+            let passed_over = Found::PassedOver { next: next.min(end_offset), passed, over: 0 };
+            return Ok(if is_ahead { passed_over } else { Found::Nothing });
         }
         let tried = numbers.attempts.at(next);
         if numbers.terms.is_last(tried) {
@@ -339,7 +363,7 @@ impl<D: Disk> Looking<'_, D> {
             push_open(numbers, next, wanted.at, &mut passed);
             next = wanted.at;
             if !wanted.is_found {
-                return Ok(Found::PassedOver { next, passed });
+                return Ok(Found::PassedOver { next, passed, over: 0 });
             }
         }
         self.read_ahead(next, passed)
@@ -360,20 +384,30 @@ impl<D: Disk> Looking<'_, D> {
                 // It stays unsettled, and holds the floor: what is behind it is served.
                 let queue = self.queue.parts.key;
                 tracing::error!(%queue, %from, %to, "damaged, and not delivered to a group");
-                return Ok(Found::PassedOver { next: to, passed });
+                return Ok(Found::PassedOver { next: to, passed, over: 0 });
             }
             Err(error) => return Err(error),
         };
+        let first = batches.first().filter(|_| self.buries).cloned();
         let mut fetched = match self.readable(batches)? {
             Ok(fetched) => fetched,
             Err(error) => return Ok(Found::Ended(error)),
         };
+        if let Some(first) = first {
+            match fetched.batches.iter().position(FetchedBatch::is_over) {
+                Some(0) => return Ok(self.expired(&first, next, passed)),
+                Some(before) => fetched.batches.truncate(before),
+                None => {}
+            }
+        }
         let mut marks = Marks::default();
+        let mut over = 0;
         let mut end = next;
         let numbers = self.numbers();
         fetched.batches.retain(|batch| {
             let sifted = sift(batch, next, numbers, &self.one.filter, &mut marks, &mut passed);
             end = end_of(batch);
+            over += sifted.over;
             if sifted.is_unreadable {
                 let queue = self.queue.parts.key;
                 tracing::error!(%queue, at = %batch.base_offset, "tags cannot be read: not delivered");
@@ -381,10 +415,31 @@ impl<D: Disk> Looking<'_, D> {
             sifted.is_wanted
         });
         Ok(if fetched.batches.is_empty() {
-            Found::PassedOver { next: end, passed }
+            Found::PassedOver { next: end, passed, over }
         } else {
-            Found::Ahead { fetched, marks, next: end, passed }
+            Found::Ahead { fetched, marks, next: end, passed, over }
         })
+    }
+
+    /// A batch whose time is over, and whose messages are to be dead letters, but for those that the
+    /// group does not want.
+    fn expired(&self, batch: &FetchedBatch, next: Offset, mut passed: Vec<Span>) -> Found {
+        let numbers = self.numbers();
+        let wanted = wanted_of(batch, next, numbers, &self.one.filter, &mut passed);
+        let wanted = wanted.unwrap_or_else(|| {
+            let queue = self.queue.parts.key;
+            tracing::error!(%queue, at = %batch.base_offset, "tags cannot be read: no dead letters");
+            Vec::new()
+        });
+        if wanted.is_empty() {
+            return Found::PassedOver { next: end_of(batch), passed, over: 0 };
+        }
+        if self.one.is_burying {
+            return Found::Wait;
+        }
+        let offsets = wanted.into_iter().flat_map(|(from, to)| from..to).map(Offset);
+        let dying = offsets.map(|offset| (offset, numbers.attempts.at(offset)));
+        Found::Expired(dying.take(EXPIRED_PER_TURN_MAX).collect())
     }
 }
 

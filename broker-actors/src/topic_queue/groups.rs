@@ -263,7 +263,7 @@ impl<D: Disk> TopicQueue<D> {
             let has_due = held.due(now).any(|retry| !one.sent.contains(&retry.offset));
             let is_urged = !one.is_burying && (!one.owed.is_empty() || has_due);
             let next = held.next_due().filter(|due| *due > now);
-            next_due = next_due.into_iter().chain(next).min();
+            next_due = next_due.into_iter().chain(next).chain(one.bury_again).min();
             drop(machine);
             self.subscriptions.urge(key, is_urged);
             self.ask_turn_if_wanted(key);
@@ -275,7 +275,7 @@ impl<D: Disk> TopicQueue<D> {
     }
 
     /// Has the shard's tick come to this queue at that time, unless it does so before.
-    fn wake_at(&mut self, due: TimestampMs) {
+    pub(super) fn wake_at(&mut self, due: TimestampMs) {
         if self.wakes_at.is_none_or(|at| due < at) {
             self.wakes_at = Some(due);
             self.parts.alarms.borrow_mut().put(due.0, self.parts.key);
@@ -286,6 +286,11 @@ impl<D: Disk> TopicQueue<D> {
     pub(super) fn tick_groups(&mut self, now: TimestampMs) {
         if self.wakes_at.is_some_and(|at| at <= now) {
             self.wakes_at = None;
+        }
+        for one in self.groups.values_mut() {
+            if one.bury_again.is_some_and(|at| at <= now) {
+                (one.is_burying, one.bury_again) = (false, None);
+            }
         }
         self.propose_noted(None);
         self.look_after_groups(now);

@@ -43,12 +43,27 @@ pub struct LetterFacts {
     pub deliveries: u32,
 }
 
-/// The record at an offset of a batch; none when it is not there or cannot be read.
-pub fn record_at(batch: &FetchedBatch, offset: Offset) -> Option<Record> {
-    let place = usize::try_from(offset.0.checked_sub(batch.base_offset.0)?).ok()?;
-    let plain = RecordBatch::from_log(batch.bytes.clone()).ok()?;
-    let plain = plain.decompressed(&BatchLimits::FORMAT).ok()?;
-    plain.records().nth(place)?.ok()
+/// The records of a batch, read once for all letters that come from it.
+#[derive(Debug)]
+pub struct OpenBatch {
+    base_offset: Offset,
+    records: Vec<Record>,
+}
+
+impl OpenBatch {
+    /// Reads those that can be read; none when the batch cannot be.
+    pub fn of(batch: &FetchedBatch) -> Option<Self> {
+        let plain = RecordBatch::from_log(batch.bytes.clone()).ok()?;
+        let plain = plain.decompressed(&BatchLimits::FORMAT).ok()?;
+        let records = plain.records().map_while(Result::ok).collect();
+        Some(Self { base_offset: batch.base_offset, records })
+    }
+
+    /// The record at an offset; none when it is not there or cannot be read.
+    pub fn at(&self, offset: Offset) -> Option<&Record> {
+        let place = offset.0.checked_sub(self.base_offset.0)?;
+        self.records.get(usize::try_from(place).ok()?)
+    }
 }
 
 fn alone(record: &NewRecord) -> Option<Bytes> {
@@ -159,6 +174,10 @@ mod tests {
         let batch = RecordBatch::check(bytes, &BatchLimits::FORMAT).unwrap();
         assert_eq!(batch.count(), 1);
         batch.records().next().unwrap().unwrap()
+    }
+
+    fn record_at(batch: &FetchedBatch, offset: Offset) -> Option<Record> {
+        OpenBatch::of(batch)?.at(offset).cloned()
     }
 
     #[test]

@@ -13,7 +13,7 @@ use grus_protocol::ids::{GroupId, Offset, QueueId, TimestampMs};
 
 use super::group_messages::{Answered, Failed};
 use super::groups::Proposed;
-use super::letters::{Death, dead_letter, record_at};
+use super::letters::{Death, OpenBatch, dead_letter};
 use super::reading::{Batches, ReadLimits};
 use super::{Cold, OVERLOADED_RETRY_MS, TopicQueue};
 use crate::commands::groups::{GroupItem, Holding, Letter, Nack, Settle, Span};
@@ -27,8 +27,12 @@ use crate::shard::GroupDone;
 const LETTERS_MAX: usize = 64;
 /// An item ends with the letter that brings its letters to this many bytes.
 const LETTERS_BYTES_MAX: usize = 64 * 1024;
+/// Why a message is a dead letter whose time to live was over before anybody had dealt with it.
+const EXPIRED_REASON: &str = "expired";
 /// A message that should be a dead letter and cannot be read now is tried again after so long.
 const UNREADABLE_RETRY_MS: u64 = 60_000;
+/// What the queue itself could not settle is tried again after so long.
+const BURY_RETRY_MS: u64 = 1_000;
 
 /// A message to be given up.
 #[derive(Debug)]
@@ -45,12 +49,27 @@ pub(crate) struct Answers {
     acks: Vec<Span>,
     nacks: Vec<Nack>,
     dying: VecDeque<Dying>,
+    /// They die because their time to live is over.
+    is_expired: bool,
     /// Whoever waits; none for what the queue itself gives up.
     reply: Option<Port<Result<Settled, QueueError>>>,
     _credit: Option<Credit>,
 }
 
 impl Answers {
+    /// What the queue itself settles for a group; nothing yet.
+    fn own(holding: Holding) -> Self {
+        Self {
+            holding,
+            acks: Vec::new(),
+            nacks: Vec::new(),
+            dying: VecDeque::new(),
+            is_expired: false,
+            reply: None,
+            _credit: None,
+        }
+    }
+
     /// The queue has stopped.
     pub(super) fn stopped(self) {
         if let Some(reply) = self.reply {
@@ -113,7 +132,9 @@ impl<D: Disk> TopicQueue<D> {
             }
         }
         let (acks, reply) = (answered.acks, Some(reply));
-        let answers = Answers { holding, acks, nacks, dying, reply, _credit: Some(credit) };
+        let is_expired = false;
+        let answers =
+            Answers { holding, acks, nacks, dying, is_expired, reply, _credit: Some(credit) };
         self.settle(Box::new(answers), None, now);
         if let Some(hands_back) = answered.hands_back {
             for key in self.group_keys(Some(group)) {
@@ -162,9 +183,23 @@ impl<D: Disk> TopicQueue<D> {
             deliveries,
             reason: format!("delivered {deliveries} times without an answer"),
         });
-        let dying = dying.collect();
-        let (acks, nacks) = (Vec::new(), Vec::new());
-        let answers = Answers { holding, acks, nacks, dying, reply: None, _credit: None };
+        let answers = Answers { dying: dying.collect(), ..Answers::own(holding) };
+        self.settle(Box::new(answers), None, now);
+    }
+
+    /// Makes dead letters of messages whose time to live is over.
+    pub(super) fn bury_expired(
+        &mut self,
+        holding: Holding,
+        offsets: impl IntoIterator<Item = (Offset, u32)>,
+        now: TimestampMs,
+    ) {
+        let reason = || EXPIRED_REASON.to_owned();
+        let dying = offsets.into_iter();
+        let dying =
+            dying.map(|(offset, deliveries)| Dying { offset, deliveries, reason: reason() });
+        let own = Answers::own(holding);
+        let answers = Answers { dying: dying.collect(), is_expired: true, ..own };
         self.settle(Box::new(answers), None, now);
     }
 
@@ -178,15 +213,14 @@ impl<D: Disk> TopicQueue<D> {
         let queue = self.parts.key;
         tracing::error!(%queue, first = ?offsets.first(), count = offsets.len(), "due and damaged");
         let nacks = offsets.iter().map(|offset| unreadable(*offset, now)).collect();
-        let (acks, dying) = (Vec::new(), VecDeque::new());
-        let answers = Answers { holding, acks, nacks, dying, reply: None, _credit: None };
+        let answers = Answers { nacks, ..Answers::own(holding) };
         self.settle(Box::new(answers), None, now);
     }
 
     /// Settles what is over for all: its time to live is, or it is not there any more.
     pub(super) fn settle_over(&mut self, holding: Holding, acks: Vec<Span>, now: TimestampMs) {
-        let (nacks, dying) = (Vec::new(), VecDeque::new());
-        let answers = Answers { holding, acks, nacks, dying, reply: None, _credit: None };
+        self.parts.metrics.dropped(acks.iter().map(|span| span.to.0 - span.from.0).sum());
+        let answers = Answers { acks, ..Answers::own(holding) };
         self.settle(Box::new(answers), None, now);
     }
 
@@ -198,12 +232,12 @@ impl<D: Disk> TopicQueue<D> {
         now: TimestampMs,
     ) {
         let mut letters: Vec<Letter> = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut open) = (0, None);
         while let Some(next) = answers.dying.front() {
             if letters.len() >= LETTERS_MAX || bytes >= LETTERS_BYTES_MAX {
                 break;
             }
-            match self.read_letter(&answers.holding, next, warmed.take(), now) {
+            match self.read_letter(&answers.holding, next, (warmed.take(), &mut open), now) {
                 Read::Letter(letter) => {
                     bytes += letter.batch.len();
                     letters.push(letter);
@@ -251,6 +285,11 @@ impl<D: Disk> TopicQueue<D> {
         result: Result<GroupDone, QueueError>,
         now: TimestampMs,
     ) {
+        if let Ok(GroupDone::Settled(settled)) = &result
+            && answers.is_expired
+        {
+            self.parts.metrics.buried(u64::from(settled.dead));
+        }
         let result = match result {
             Ok(GroupDone::Settled(settled)) if settled.left > 0 => Err(QueueError::Limit {
                 what: "gaps or retries of a group",
@@ -272,15 +311,25 @@ impl<D: Disk> TopicQueue<D> {
         }
         if let Err(error) = result {
             tracing::warn!(queue = %self.parts.key, group = group.0, %error, "not settled");
+            return self.bury_later(group, now);
         }
         self.has_buried(group);
+    }
+
+    /// What the queue itself settles for a group cannot be settled now, as on a full disk.
+    fn bury_later(&mut self, group: GroupId, now: TimestampMs) {
+        let again = TimestampMs(now.0.saturating_add(BURY_RETRY_MS));
+        for one in self.groups.values_mut().filter(|one| one.holding.place.group == group) {
+            one.bury_again = Some(again);
+        }
+        self.wake_at(again);
     }
 
     /// What the queue itself settled for a group is done, or will not be: it goes on.
     fn has_buried(&mut self, group: GroupId) {
         let of_it = self.groups.values_mut().filter(|one| one.holding.place.group == group);
         for one in of_it {
-            one.is_burying = false;
+            (one.is_burying, one.bury_again) = (false, None);
         }
     }
 
@@ -288,7 +337,7 @@ impl<D: Disk> TopicQueue<D> {
         &self,
         holding: &Holding,
         dying: &Dying,
-        warmed: Option<Offset>,
+        (warmed, open): (Option<Offset>, &mut Option<OpenBatch>),
         now: TimestampMs,
     ) -> Read {
         let offset = dying.offset;
@@ -297,17 +346,19 @@ impl<D: Disk> TopicQueue<D> {
         if offset < reading.bounds().log_start || offset >= reading.bounds().end_offset {
             return Read::Letter(gone);
         }
-        let one = ReadLimits { bytes_max: 1, messages_max: 1 };
-        let found = if warmed == Some(offset) {
-            reading.warmed_batches(offset, one, 1).map(Batches::Warm)
-        } else {
-            reading.batches(offset, one)
-        };
-        let batches = match found {
-            Ok(Batches::Warm(batches)) => batches,
-            Ok(Batches::Cold(fault_in)) => return Read::Cold(fault_in),
-            Err(_) => return Read::Unreadable,
-        };
+        if open.as_ref().is_none_or(|batch| batch.at(offset).is_none()) {
+            let one = ReadLimits { bytes_max: 1, messages_max: 1 };
+            let found = if warmed == Some(offset) {
+                reading.warmed_batches(offset, one, 1).map(Batches::Warm)
+            } else {
+                reading.batches(offset, one)
+            };
+            *open = match found {
+                Ok(Batches::Warm(batches)) => batches.first().and_then(OpenBatch::of),
+                Ok(Batches::Cold(fault_in)) => return Read::Cold(fault_in),
+                Err(_) => return Read::Unreadable,
+            };
+        }
         let death = Death {
             topic: self.parts.topic.clone(),
             queue: self.parts.key.queue,
@@ -317,8 +368,8 @@ impl<D: Disk> TopicQueue<D> {
             group: self.group_name(holding.place.group),
             now,
         };
-        let record = batches.first().and_then(|batch| record_at(batch, offset));
-        let batch = record.and_then(|record| dead_letter(&record, &death));
+        let record = open.as_ref().and_then(|batch| batch.at(offset));
+        let batch = record.and_then(|record| dead_letter(record, &death));
         batch.map_or(Read::Unreadable, |batch| Read::Letter(Letter { offset, batch }))
     }
 

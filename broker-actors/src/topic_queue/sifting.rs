@@ -64,6 +64,35 @@ pub(super) struct Sifted {
     pub(super) is_wanted: bool,
     /// It cannot be read.
     pub(super) is_unreadable: bool,
+    /// Messages of it that are over, and settled by that.
+    pub(super) over: u64,
+}
+
+impl Sifted {
+    const NOTHING: Self = Self { is_wanted: false, is_unreadable: false, over: 0 };
+}
+
+/// Those messages of a batch, from `next` on, that are for the member. What its filter leaves out goes
+/// to `passed`; none when the records cannot be read.
+pub(super) fn wanted_of(
+    batch: &FetchedBatch,
+    next: Offset,
+    progress: &Progress,
+    filter: &MessageFilter,
+    passed: &mut Vec<Span>,
+) -> Option<Vec<(u64, u64)>> {
+    let gaps = open_in(batch, next, progress);
+    if gaps.is_empty() || *filter == MessageFilter::All {
+        return Some(gaps);
+    }
+    matching(batch, &gaps, filter, passed)
+}
+
+/// What of a batch is not passed yet, from `next` on.
+fn open_in(batch: &FetchedBatch, next: Offset, progress: &Progress) -> Vec<(u64, u64)> {
+    let (base, end) = (batch.base_offset.0, batch.base_offset.0 + u64::from(batch.count));
+    let open_from = next.max(progress.floor).0.clamp(base, end);
+    progress.passed.gaps(open_from, end).collect()
 }
 
 /// Looks through a batch of which the member has had nothing from `next` on. What its filter leaves
@@ -77,24 +106,19 @@ pub(super) fn sift(
     passed: &mut Vec<Span>,
 ) -> Sifted {
     let (base, end) = (batch.base_offset.0, batch.base_offset.0 + u64::from(batch.count));
-    let open_from = next.max(progress.floor).0.clamp(base, end);
-    let gaps: Vec<(u64, u64)> = progress.passed.gaps(open_from, end).collect();
     if batch.is_over() {
-        for (from, to) in gaps {
+        let mut over = 0;
+        for (from, to) in open_in(batch, next, progress) {
+            over += to - from;
             push(passed, from, to);
         }
-        return Sifted { is_wanted: false, is_unreadable: false };
+        return Sifted { over, ..Sifted::NOTHING };
     }
-    let wanted = if gaps.is_empty() || *filter == MessageFilter::All {
-        Some(gaps)
-    } else {
-        matching(batch, &gaps, filter, passed)
-    };
-    let Some(wanted) = wanted else {
-        return Sifted { is_wanted: false, is_unreadable: true };
+    let Some(wanted) = wanted_of(batch, next, progress, filter, passed) else {
+        return Sifted { is_unreadable: true, ..Sifted::NOTHING };
     };
     if wanted.is_empty() {
-        return Sifted { is_wanted: false, is_unreadable: false };
+        return Sifted::NOTHING;
     }
     let mut at = base;
     for (from, to) in wanted {
@@ -103,7 +127,7 @@ pub(super) fn sift(
         at = to;
     }
     marks.skip(at, end);
-    Sifted { is_wanted: true, is_unreadable: false }
+    Sifted { is_wanted: true, ..Sifted::NOTHING }
 }
 
 /// Marks a batch that is sent for messages in it that are due again, which come in order.
@@ -225,7 +249,7 @@ mod tests {
         over.bytes = Bytes::new();
         let all = MessageFilter::All;
         let sifted = sift(&over, Offset(5), &progress, &all, &mut marks, &mut passed);
-        assert!(!sifted.is_wanted && !sifted.is_unreadable);
+        assert_eq!(sifted, Sifted { over: 1, ..Sifted::NOTHING });
         assert_eq!((marks.clone(), passed), (Marks::default(), vec![span(5, 6)]));
         let mut passed = Vec::new();
         let odd = batch(0, &[Some("b")], Compression::None);

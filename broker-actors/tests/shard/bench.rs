@@ -140,6 +140,7 @@ pub fn topic(topic: u64, queues: u32) -> TopicConfig {
         retention_bytes: 0,
         kind: 0,
         dedup_window_ms: 600_000,
+        expired: grus_protocol::message::ExpiredPolicy::Drop,
     }
 }
 

@@ -243,5 +243,6 @@ pub(crate) fn topic(topic: u64, retention_bytes: u64) -> TopicConfig {
         retention_bytes,
         kind: 0,
         dedup_window_ms: 0,
+        expired: grus_protocol::message::ExpiredPolicy::Drop,
     }
 }

@@ -192,6 +192,18 @@ pub struct RetentionArgs {
     /// How long a dedup key is remembered, such as 10m; 0s: messages with one are refused
     #[arg(long, value_parser = units::duration, value_name = "TIME")]
     pub dedup_window: Option<Duration>,
+    /// What becomes of messages whose time to live is over
+    #[arg(long, value_enum)]
+    pub expired: Option<ExpiredArg>,
+}
+
+/// What becomes of messages whose time to live is over. Nobody is given them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExpiredArg {
+    /// Groups pass over them
+    Drop,
+    /// Each group that comes to one makes it a dead letter of its own
+    DeadLetter,
 }
 
 /// `grus produce`

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use grus_client::{Client, TopicChange, TopicDescription};
 use grus_protocol::ids::Durability;
-use grus_protocol::message::{TopicKind, TopicSettings};
+use grus_protocol::message::{ExpiredPolicy, TopicKind, TopicSettings};
 use serde_json::{Value, json};
 
-use crate::args::{Common, DurabilityArg, KindArg, RetentionArgs, TopicCommand};
+use crate::args::{Common, DurabilityArg, ExpiredArg, KindArg, RetentionArgs, TopicCommand};
 use crate::failure::Failure;
 use crate::message::push_json;
 use crate::output::Output;
@@ -80,6 +80,7 @@ async fn create(
     settings.retention_ms = retention.retention.map_or(settings.retention_ms, whole_ms);
     settings.retention_bytes = retention.retention_bytes.unwrap_or(settings.retention_bytes);
     settings.dedup_window_ms = retention.dedup_window.map_or(settings.dedup_window_ms, whole_ms);
+    settings.expired = retention.expired.map_or(settings.expired, policy);
     let made = client.create_topic(name, settings).await.map_err(|error| failed(name, error))?;
     Ok(settled(name, made.id.0, &made.settings))
 }
@@ -93,11 +94,13 @@ async fn alter(
     let retention_ms = retention.retention.map(whole_ms);
     let retention_bytes = retention.retention_bytes;
     let dedup_window_ms = retention.dedup_window.map(whole_ms);
-    let change = TopicChange { queues, retention_ms, retention_bytes, dedup_window_ms };
+    let expired = retention.expired.map(policy);
+    let change = TopicChange { queues, retention_ms, retention_bytes, dedup_window_ms, expired };
     if change == TopicChange::default() {
         return Err(failed(
             name,
-            "nothing to alter: say --queues, --retention, --retention-bytes or --dedup-window",
+            "nothing to alter: say --queues, --retention, --retention-bytes, --dedup-window or \
+             --expired",
         ));
     }
     let altered = client.alter_topic(name, change).await.map_err(|error| failed(name, error))?;
@@ -176,7 +179,11 @@ fn settings_line(name: &str, settings: &TopicSettings) -> String {
         other => format!(", kind {other}"),
     };
     let TopicSettings { queues, durability, .. } = settings;
-    format!("topic {name}: {queues} queues, {durability}{kind}, {kept}{bytes}")
+    let expired = match settings.expired {
+        ExpiredPolicy::Drop => "",
+        ExpiredPolicy::DeadLetter => ", what is expired becomes a dead letter",
+    };
+    format!("topic {name}: {queues} queues, {durability}{kind}, {kept}{bytes}{expired}")
 }
 
 fn settings_json(name: &str, id: u64, settings: &TopicSettings) -> Value {
@@ -189,7 +196,15 @@ fn settings_json(name: &str, id: u64, settings: &TopicSettings) -> Value {
         "retention_ms": settings.retention_ms,
         "retention_bytes": settings.retention_bytes,
         "dedup_window_ms": settings.dedup_window_ms,
+        "expired": settings.expired.to_string(),
     })
+}
+
+const fn policy(argument: ExpiredArg) -> ExpiredPolicy {
+    match argument {
+        ExpiredArg::Drop => ExpiredPolicy::Drop,
+        ExpiredArg::DeadLetter => ExpiredPolicy::DeadLetter,
+    }
 }
 
 fn whole_ms(duration: Duration) -> u64 {

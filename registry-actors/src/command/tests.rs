@@ -17,6 +17,7 @@ fn samples() -> Vec<Command> {
             retention_ms: None,
             retention_bytes: Some(1 << 30),
             dedup_window_ms: None,
+            expired: None,
         }),
         Command::DeleteTopic(DeleteTopic { name, id: TopicId(u64::MAX) }),
         Command::RegisterBroker(RegisterBroker {
@@ -47,6 +48,7 @@ fn samples() -> Vec<Command> {
                 retention_ms: None,
                 retention_bytes: None,
                 dedup_window_ms: None,
+                expired: None,
             },
             shards: vec![ShardId(3)],
         }),

@@ -66,6 +66,7 @@ impl Wanted {
                 retention_ms,
                 retention_bytes,
                 dedup_window_ms,
+                expired,
                 reply,
             } => Self {
                 ask: Ask::Alter(AlterTopic {
@@ -75,6 +76,7 @@ impl Wanted {
                     retention_ms,
                     retention_bytes,
                     dedup_window_ms,
+                    expired,
                 }),
                 waiter: Waiter::Alter(reply, credit),
             },

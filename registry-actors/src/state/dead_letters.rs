@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use grus_protocol::ids::{Durability, Offset, ShardId, TimestampMs, TopicId};
-use grus_protocol::message::{TopicKind, TopicSettings};
+use grus_protocol::message::{ExpiredPolicy, TopicKind, TopicSettings};
 use grus_protocol::names::GroupName;
 
 use super::{Applied, Outcome, QUEUES_MAX, State, TOPIC_QUEUES_MAX, TOPICS_MAX};
@@ -97,5 +97,6 @@ fn settings() -> TopicSettings {
         retention_bytes: 0,
         kind: TopicKind::DeadLetter,
         dedup_window_ms: 0,
+        expired: ExpiredPolicy::Drop,
     }
 }

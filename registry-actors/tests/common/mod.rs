@@ -121,6 +121,7 @@ impl<D: Disk> Bench<D> {
             retention_ms: None,
             retention_bytes: None,
             dedup_window_ms: None,
+            expired: None,
             reply,
         })
         .await

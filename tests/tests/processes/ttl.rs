@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use grus_client::{
-    Client, Compression, Message, ProducerConfig, Pulled, QueueId, ReadMode, ReaderConfig, StartAt,
+    Client, Compression, ConsumerConfig, Message, Outcome, ProducerConfig, Pulled, QueueId,
+    ReadMode, ReaderConfig, StartAt,
 };
 use grus_tests::broker::Home;
 use grus_tests::watch::Watch;
@@ -97,6 +98,123 @@ fn a_message_lives_until_its_time_is_over_across_a_crash() {
             assert_eq!(next.offset.0, 1, "it is passed over");
             break;
         }
+        client.close().await;
+    });
+}
+
+fn counted(metrics: &str, became: &str) -> u64 {
+    let label = format!("became=\"{became}\"");
+    let of_it = |line: &&str| {
+        line.starts_with("grus_group_expired_messages_total{") && line.contains(&label)
+    };
+    let value = |line: &str| line.rsplit(' ').next().and_then(|text| text.parse::<u64>().ok());
+    metrics.lines().filter(of_it).filter_map(value).sum()
+}
+
+#[test]
+fn what_is_over_is_a_dead_letter_of_each_group_where_the_topic_says_so() {
+    let home = Home::new();
+    let broker = home.start();
+    create(&home, "t", 1);
+    let grus = |words: &str| home.grus(&words.split(' ').collect::<Vec<_>>()).ok().text();
+    block_on(async {
+        let client = connect(&home).await;
+        let producer = client.producer(ProducerConfig::new("t").expect("a name"));
+        let producer = producer.expect("a producer");
+        let over = |number: u32| {
+            let tag = if number.is_multiple_of(2) { "even" } else { "odd" };
+            Message::new(number.to_string()).key("k").tag(tag).ttl(Duration::ZERO)
+        };
+        // Alone, then a batch of more than one item takes, then what lives.
+        producer.send(over(0)).await.expect("a receipt");
+        let many = (1..200).map(over).collect();
+        producer.send_batch(many).await.expect("a receipt");
+        producer.send(Message::new("lives").tag("even")).await.expect("a receipt");
+
+        // As long as nobody says otherwise, a group passes over them.
+        assert_eq!(grus("consume t --group passes --max 1"), "lives\n");
+        assert_eq!(grus("dlq list passes"), "");
+        let (_, metrics) = broker.get("/metrics");
+        assert_eq!((counted(&metrics, "nothing"), counted(&metrics, "dead_letter")), (200, 0));
+
+        let altered = grus("topic alter t --expired dead-letter");
+        assert!(altered.contains("what is expired becomes a dead letter"), "{altered}");
+        assert_eq!(grus("consume t --group all --max 1"), "lives\n", "readers see none of them");
+        assert_eq!(grus("consume t --group even --tags even --max 1"), "lives\n");
+        let group = "all".try_into().expect("a name");
+        let page = client.list_dead_letters(&group, None, 1_000, true).await.expect("a list");
+        let offsets: Vec<u64> = page.letters.iter().map(|one| one.letter.origin_offset.0).collect();
+        assert_eq!(offsets, (0..200).collect::<Vec<_>>(), "each of them, once, in order");
+        for (number, one) in page.letters.iter().enumerate() {
+            assert_eq!((&*one.letter.reason, one.letter.deliveries), ("expired", 0));
+            let record = one.record.as_ref().expect("its body");
+            assert_eq!(record.body(), number.to_string().as_bytes());
+            assert_eq!(record.keys().collect::<Vec<_>>(), [b"k"]);
+            assert!(record.tag().is_some() && record.ttl_ms().is_none(), "it waits for somebody");
+        }
+        let even = "even".try_into().expect("a name");
+        let page = client.list_dead_letters(&even, None, 1_000, false).await.expect("a list");
+        assert_eq!(page.letters.len(), 100, "what it does not want is no letter of it");
+        for group in ["all", "even", "passes"] {
+            let described = grus(&format!("group describe {group}"));
+            assert!(described.contains("lag          0"), "{described}");
+        }
+        let (_, metrics) = broker.get("/metrics");
+        assert_eq!((counted(&metrics, "nothing"), counted(&metrics, "dead_letter")), (200, 300));
+
+        // Once sent back it lives, and a group that was there before has it, too.
+        assert_eq!(grus("dlq redrive all 0/7"), "1 sent back\n");
+        assert_eq!(grus("consume t --group all --max 1"), "7\n");
+        client.close().await;
+    });
+    // Killed, and as before: nobody has a second letter.
+    broker.kill();
+    let _broker = home.start();
+    assert_eq!(grus("consume t --group all --idle-exit 300ms"), "");
+    let listed = grus("dlq list all --max 1000");
+    assert_eq!(listed.lines().count(), 199, "{listed}");
+    assert!(listed.lines().all(|line| line.ends_with("delivered 0 times  expired")), "{listed}");
+    let told = grus("topic describe t --json");
+    assert!(told.contains("\"expired\":\"dead_letter\""), "{told}");
+}
+
+#[test]
+fn what_fails_and_is_over_when_it_is_due_again_is_a_dead_letter() {
+    let home = Home::new();
+    let _broker = home.start();
+    home.grus(&["topic", "create", "t", "--queues", "1", "--expired", "dead-letter"]).ok();
+    block_on(async {
+        let client = connect(&home).await;
+        let producer = client.producer(ProducerConfig::new("t").expect("a name"));
+        let message = Message::new("short").ttl(Duration::from_secs(5));
+        producer.expect("a producer").send(message).await.expect("a receipt");
+        let config = ConsumerConfig::new("g").expect("a name");
+        let mut consumer =
+            client.consumer(config.subscribe("t", "*").expect("a topic")).expect("a consumer");
+        // Slow machines may find it over before it is delivered even once: a letter either way.
+        let group = "g".try_into().expect("a name");
+        let nacked = async {
+            let handed = consumer.next().await.expect("it lives");
+            handed.answer(Outcome::RetryAfter(Duration::from_secs(6), "not yet".to_owned()));
+            std::future::pending::<()>().await;
+        };
+        let buried = async {
+            loop {
+                let page = client.list_dead_letters(&group, None, 0, false).await;
+                match page.map(|page| page.letters) {
+                    Ok(letters) if !letters.is_empty() => break letters,
+                    _ => {}
+                }
+            }
+        };
+        let letters = tokio::select! {
+            () = nacked => unreachable!("it waits"),
+            letters = tokio::time::timeout(Duration::from_mins(1), buried) => letters,
+        };
+        let letters = letters.expect("it comes in time");
+        let [letter] = &letters[..] else { panic!("{letters:?}") };
+        assert_eq!(&*letter.letter.reason, "expired");
+        assert!(letter.letter.deliveries <= 1);
         client.close().await;
     });
 }

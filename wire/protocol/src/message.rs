@@ -71,7 +71,8 @@ pub use subscribe::{
 pub use topic::{
     AlterTopic, AlterTopicReply, CreateTopic, CreateTopicReply, DEDUP_WINDOW_MS_DEFAULT,
     DEDUP_WINDOW_MS_MAX, DeleteTopic, DeleteTopicReply, DescribeTopic, DescribeTopicReply,
-    ListTopics, ListTopicsReply, QueueDescription, TopicKind, TopicSettings, TopicSummary,
+    ExpiredPolicy, ListTopics, ListTopicsReply, QueueDescription, TopicKind, TopicSettings,
+    TopicSummary,
 };
 
 use crate::opcode::Opcode;

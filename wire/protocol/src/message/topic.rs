@@ -40,6 +40,25 @@ impl fmt::Display for TopicKind {
     }
 }
 
+wire_enum! {
+    /// What becomes of messages whose time to live is over. No reader and no group is given them.
+    pub enum ExpiredPolicy {
+        /// Groups pass over them.
+        Drop = 0,
+        /// Each group that comes to one makes it a dead letter of its own.
+        DeadLetter = 1,
+    }
+}
+
+impl fmt::Display for ExpiredPolicy {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Drop => "drop",
+            Self::DeadLetter => "dead_letter",
+        })
+    }
+}
+
 wire_message! {
     /// How a topic is kept.
     pub struct TopicSettings {
@@ -57,6 +76,8 @@ wire_message! {
         /// How long a dedup key is remembered after it was stored, in milliseconds, at most
         /// [`DEDUP_WINDOW_MS_MAX`]; 0: messages with a dedup key are refused.
         pub dedup_window_ms: u64 = DEDUP_WINDOW_MS_DEFAULT,
+        /// What becomes of messages whose time to live is over.
+        pub expired: ExpiredPolicy = ExpiredPolicy::Drop,
     }
 }
 
@@ -69,6 +90,7 @@ impl Default for TopicSettings {
             retention_bytes: 0,
             kind: TopicKind::Durable,
             dedup_window_ms: DEDUP_WINDOW_MS_DEFAULT,
+            expired: ExpiredPolicy::Drop,
         }
     }
 }
@@ -113,6 +135,8 @@ wire_message! {
         pub retention_bytes: Option<u64> = None,
         /// How long dedup keys are remembered, in milliseconds; 0: none are taken.
         pub dedup_window_ms: Option<u64> = None,
+        /// What becomes of messages whose time to live is over.
+        pub expired: Option<ExpiredPolicy> = None,
     }
 }
 

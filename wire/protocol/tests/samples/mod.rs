@@ -9,11 +9,12 @@ use grus_protocol::frame::{self, FrameFlags};
 use grus_protocol::ids::BrokerAddress;
 use grus_protocol::message::{
     AlterTopic, AlterTopicReply, CreateTopic, CreateTopicReply, Credit, CreditReply, DeleteTopic,
-    DeleteTopicReply, Deliver, DescribeTopic, DescribeTopicReply, Fetch, FetchReply, FetchedBatch,
-    Hello, HelloReply, InitProducer, InitProducerReply, ListAt, ListOffsets, ListOffsetsReply,
-    ListTopics, ListTopicsReply, Metadata, MetadataReply, Ping, PingReply, Produce, ProduceReply,
-    QueueDescription, QueueRoute, Request, Seek, SeekReply, Subscribe, SubscribeAt, SubscribeReply,
-    TopicKind, TopicMetadata, TopicSettings, TopicSummary, Unsubscribe, UnsubscribeReply,
+    DeleteTopicReply, Deliver, DescribeTopic, DescribeTopicReply, ExpiredPolicy, Fetch, FetchReply,
+    FetchedBatch, Hello, HelloReply, InitProducer, InitProducerReply, ListAt, ListOffsets,
+    ListOffsetsReply, ListTopics, ListTopicsReply, Metadata, MetadataReply, Ping, PingReply,
+    Produce, ProduceReply, QueueDescription, QueueRoute, Request, Seek, SeekReply, Subscribe,
+    SubscribeAt, SubscribeReply, TopicKind, TopicMetadata, TopicSettings, TopicSummary,
+    Unsubscribe, UnsubscribeReply,
 };
 use grus_protocol::{
     BatchBuilder, BatchLimits, BrokerId, Durability, ErrorCode, ErrorDetail, ErrorReply, FrameHead,
@@ -145,6 +146,7 @@ fn settings() -> TopicSettings {
         retention_bytes: 1 << 30,
         kind: TopicKind::Durable,
         dedup_window_ms: 90_000,
+        expired: ExpiredPolicy::DeadLetter,
     }
 }
 
@@ -375,6 +377,7 @@ fn topics(out: &mut Vec<(String, Bytes)>) {
         retention_ms: None,
         retention_bytes: Some(0),
         dedup_window_ms: Some(1_000),
+        expired: Some(ExpiredPolicy::Drop),
     };
     pair(out, &alter, &AlterTopicReply { id: topic_id, settings: settings() }, [b"", b""]);
     let delete = DeleteTopic { name: topic(), topic_id };
