@@ -25,12 +25,19 @@ use grus_protocol::{
     BatchBuilder, BatchLimits, ErrorCode, MessageId, NewRecord, RecordBatch, TopicName,
 };
 
+/// Longest that a stop may take here, a quarter of it for each stage: long for a machine that is busy with
+/// other tests, and shorter than a hold.
+const UNHURRIED: Duration = Duration::from_mins(2);
+/// How long a fetch is held that finds nothing, in milliseconds.
+const HOLD_MS: u32 = 60_000;
+
 fn config(folder: &Path) -> BrokerConfig {
     let mut config = BrokerConfig {
         data: folder.join("data"),
         listen_address: "127.0.0.1:0".into(),
         http_address: "127.0.0.1:0".into(),
         core_arbiters: 1,
+        shutdown_timeout: UNHURRIED,
         ..BrokerConfig::default()
     };
     config.log.segment_bytes = 4 << 20;
@@ -234,11 +241,11 @@ async fn a_reader_waits_for_news_and_asks_for_places() {
     assert_eq!((empty.batches.len(), empty.end_offset), (0, Offset(1)), "no message yet");
 
     let waiting = tokio::task::spawn_local(async move {
-        let reply: FetchReply = reader.call(&fetch("t", 0, 1, 30_000)).await.unwrap();
+        let reply: FetchReply = reader.call(&fetch("t", 0, 1, HOLD_MS)).await.unwrap();
         reply
     });
     let _: ProduceReply = writer.call_with(&produce("t", 0), &batch(&[b"second"])).await.unwrap();
-    let news = tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
+    let news = waiting.await.unwrap();
     assert_eq!(news.batches[0].base_offset, Offset(1));
 
     for (at, offset) in [(ListAt::First, 0), (ListAt::Last, 2)] {
@@ -258,14 +265,15 @@ async fn a_stop_tells_those_who_wait_and_is_done_in_time() {
     let broker = start(folder.path()).await;
     let mut reader = client(&broker).await;
     let _: ProduceReply = reader.call_with(&produce("t", 0), &batch(&[b"x"])).await.unwrap();
-    reader.ask(9, &fetch("t", 0, 1, 60_000)).await;
+    reader.ask(9, &fetch("t", 0, 1, HOLD_MS)).await;
     let mut stuck = client(&broker).await; // never reads what it asks for
     for n in 0..200 {
         stuck.ask(n, &fetch("t", 0, 0, 0)).await;
     }
-    let begun = tokio::time::Instant::now();
-    broker.stop().await;
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    // Neither the end of the hold nor the one who does not read is waited for: it would be given up.
+    for report in broker.stop().await {
+        assert_eq!(report.overdue, Vec::<String>::new(), "{report:?}");
+    }
     let answer = reader.frame().await.expect("an answer before the end");
     assert_eq!(answer.head.correlation, 9);
     assert!(reader.frame().await.is_none());
@@ -347,9 +355,7 @@ async fn two_brokers_live_in_one_process_and_leave_no_actor_behind() {
     assert!(listed.topics.is_empty(), "they share nothing");
     let census = first.process().census.clone();
     assert!(!census.is_empty());
-    let begun = tokio::time::Instant::now();
     first.stop().await;
-    assert!(begun.elapsed() < Duration::from_secs(5));
     assert!(census.is_empty(), "{:?}", census.snapshot());
     second.stop().await;
 }

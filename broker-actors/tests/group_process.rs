@@ -98,13 +98,20 @@ impl Member {
             instance: None,
             lane: None,
         };
-        let joined = loop {
-            match asks.call(&join).await {
-                Ok(joined) => break joined,
-                Err(error) => assert!(error.code.is_retriable(), "{error:?}"),
+        // On a machine that is busy with other tests its session, of a second, may end meanwhile.
+        let (joined, queue) = loop {
+            let joined = match asks.call(&join).await {
+                Ok(joined) => joined,
+                Err(error) => {
+                    assert!(error.code.is_retriable(), "{error:?}");
+                    continue;
+                }
+            };
+            match Self::assigned(&mut asks, &joined).await {
+                Ok(queue) => break (joined, queue),
+                Err(error) => assert_eq!(error.code, ErrorCode::UnknownMember, "{error:?}"),
             }
         };
-        let queue = Self::assigned(&mut asks, &joined).await;
         let claim = loop {
             match Self::claimed(&mut asks, &joined, &queue).await {
                 Ok(claim) => break claim,
@@ -115,7 +122,10 @@ impl Member {
     }
 
     /// Heartbeats until the queue is its own.
-    async fn assigned(asks: &mut Client, joined: &JoinGroupReply) -> AssignedQueue {
+    async fn assigned(
+        asks: &mut Client,
+        joined: &JoinGroupReply,
+    ) -> Result<AssignedQueue, ErrorReply> {
         let mut known = grus_protocol::ids::Generation::NONE;
         loop {
             let heartbeat = GroupHeartbeat {
@@ -126,10 +136,10 @@ impl Member {
                 holding: Vec::new(),
                 wait_ms: 200,
             };
-            let told = asks.call(&heartbeat).await.unwrap();
+            let told = asks.call(&heartbeat).await?;
             known = told.generation;
             if let Some(queue) = told.assigned.into_iter().flatten().next() {
-                return queue;
+                return Ok(queue);
             }
         }
     }

@@ -13,6 +13,8 @@ fn broker(folder: &Path) -> Command {
         .args(["--listen", "127.0.0.1:0", "--http", "off", "--data"])
         .arg(folder.join("data"))
         .env("GRUS__BROKER__CORE_ARBITERS", "1")
+        // On a machine that is busy with other tests no stop is given up.
+        .env("GRUS__BROKER__SHUTDOWN_TIMEOUT", "2m")
         .env("GRUS__LOG__FIRST_SEGMENT_BYTES", "1MiB")
         .env("GRUS__LOG__SEGMENT_BYTES", "1MiB")
         .stderr(Stdio::piped())

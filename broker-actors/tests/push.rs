@@ -23,6 +23,8 @@ use grus_protocol::message::{
 use grus_protocol::{BatchLimits, ErrorCode, ErrorReply, Opcode, RecordBatch, TopicName};
 
 const WINDOW: u32 = 64 << 20;
+/// No stop is given up on a machine that is busy with other tests.
+const UNHURRIED: Duration = Duration::from_mins(2);
 
 async fn start(folder: &Path) -> Broker {
     let config = BrokerConfig {
@@ -30,6 +32,7 @@ async fn start(folder: &Path) -> Broker {
         listen_address: "127.0.0.1:0".into(),
         http_address: "127.0.0.1:0".into(),
         core_arbiters: 2,
+        shutdown_timeout: UNHURRIED,
         ..BrokerConfig::default()
     };
     let process = Process::new(Clock::system(), FatalPort::new(|fatal| panic!("{fatal}")));
@@ -323,18 +326,32 @@ async fn subscriptions_end_with_their_connection_and_with_the_broker() {
     // More connections, one after the other, than a queue has room for subscriptions.
     for _ in 0..3 {
         let mut gone = client(&broker).await;
-        for id in 0..2_000 {
-            gone.ask(id, &subscribe(id, SubscribeAt::Last, (1, 1))).await;
-        }
-        for _ in 0..2_000 {
-            let frame = gone.frame().await.unwrap();
-            assert!(!frame.head.is_error(), "{frame:?}");
+        // Room comes as the broker notices that those before are gone, and in no other way.
+        let mut waiting: Vec<u64> = (0..2_000).collect();
+        while !waiting.is_empty() {
+            for id in &waiting {
+                gone.ask(*id, &subscribe(*id, SubscribeAt::Last, (1, 1))).await;
+            }
+            let mut refused = Vec::new();
+            for _ in 0..waiting.len() {
+                let frame = gone.frame().await.unwrap();
+                if frame.head.is_error() {
+                    let error: ErrorReply = frame.header().unwrap();
+                    assert_eq!(error.code, ErrorCode::Overloaded, "{error:?}");
+                    refused.push(frame.head.correlation);
+                }
+            }
+            waiting = refused;
         }
     }
     let mut last = client(&broker).await;
     last.call(&subscribe(1, at(1), (100, WINDOW))).await.unwrap();
     let reader = tokio::task::spawn_local(async move {
-        assert!(last.frame().await.is_none(), "the connection ends, and says it for all of them");
+        // Its queue may stop before it has heard that the connection does: then it says so.
+        if let Some(frame) = last.frame().await {
+            assert_eq!(ended(&frame, 1).code, ErrorCode::ShuttingDown);
+            assert!(last.frame().await.is_none(), "and the connection ends");
+        }
     });
     for report in broker.stop().await {
         assert_eq!(report.overdue, Vec::<String>::new(), "{report:?}");
@@ -370,8 +387,7 @@ async fn subscriptions_of_a_connection_take_turns_and_one_that_does_not_read_hol
     reader.send(&both).await;
     let mut got = [1, 1];
     while got != [100, 100] {
-        let frame = tokio::time::timeout(Duration::from_secs(20), reader.frame()).await;
-        let frame = frame.expect("a delivery").unwrap();
+        let frame = reader.frame().await.unwrap();
         let id = frame.head.correlation;
         let count = &mut got[usize::try_from(id - 1).unwrap()];
         assert_eq!(offsets(&frame, id)[0], *count);

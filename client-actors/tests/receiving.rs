@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler};
-use fake::FakeBroker;
+use fake::{FakeBroker, PATIENCE};
 use grus_client::{
     Client, ClientConfig, DeliverTo, Delivered, Delivery, Interceptor, ListAt, Message, Offset,
     ProducerConfig, QueueId, ReadError, ReaderConfig, Received, StartAt,
@@ -54,7 +54,7 @@ async fn scene() -> (FakeBroker, Client, Seen) {
 }
 
 async fn within<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), work).await.unwrap()
+    tokio::time::timeout(PATIENCE, work).await.unwrap()
 }
 
 fn taken(seen: &Seen) -> Vec<(&'static str, u64, Option<Received>)> {

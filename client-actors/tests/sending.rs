@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use fake::FakeBroker;
+use fake::{FakeBroker, PATIENCE};
 use grus_client::protocol::RecordError;
 use grus_client::{
     Client, ClientConfig, Compression, Durability, ErrorCode, Message, Offset, Producer,
@@ -16,9 +16,10 @@ use grus_client::{
 };
 use tokio::sync::mpsc;
 
+/// Whose sends do not fail because the machine is busy with other tests.
 fn quick() -> ProducerConfig {
     let mut config = ProducerConfig::new("orders").unwrap();
-    config.send_timeout = Duration::from_secs(2);
+    config.send_timeout = PATIENCE;
     config
 }
 
@@ -179,7 +180,7 @@ async fn a_callback_is_called_once_for_each_message_and_may_panic() {
 
 #[tokio::test]
 async fn a_client_waits_for_a_broker_that_is_not_up_yet() {
-    let mut broker = FakeBroker::stopped().await;
+    let mut broker = FakeBroker::stopped();
     let config = ClientConfig::new([broker.address()]);
     let connecting = tokio::spawn(Client::connect(config.clone()));
     let started = Client::start(config.clone()).unwrap();
@@ -358,11 +359,9 @@ async fn without_a_broker_a_producer_is_full_at_its_bound_and_then_times_out() {
     let mut broker = FakeBroker::start().await;
     broker.topic("orders", 1);
     let mut config = quick();
-    config.send_timeout = Duration::from_millis(150);
-    config.retries = 1;
     config.batch_bytes_max = 1024;
     config.pending_bytes_max = 8 * 1024;
-    let (_client, producer) = producer(&broker, config).await;
+    let (client, producer) = producer(&broker, config.clone()).await;
     producer.send(Message::new("first")).await.unwrap();
     broker.kill().await;
 
@@ -376,12 +375,22 @@ async fn without_a_broker_a_producer_is_full_at_its_bound_and_then_times_out() {
     };
     assert_eq!(error, SendError::Full { pending_bytes_max: 8 * 1024 });
     assert!(pending.len() > 20, "{}", pending.len());
-    for receipt in pending {
-        let error = receipt.await.unwrap_err();
-        assert!(matches!(error, SendError::Timeout { .. }), "{error}");
+    // One whose time is over sooner, and who has room again then.
+    (config.send_timeout, config.retries) = (Duration::from_millis(150), 1);
+    let hasty = client.producer(config).unwrap();
+    for _ in 0..3 {
+        let sent: Vec<_> =
+            (0..10).map(|_| hasty.try_enqueue(Message::new(vec![b'2'; 400])).unwrap()).collect();
+        for receipt in sent {
+            let error = receipt.await.unwrap_err();
+            assert!(matches!(error, SendError::Timeout { .. }), "{error}");
+        }
     }
     broker.resume().await;
     producer.send(Message::new("last")).await.unwrap();
+    for receipt in pending {
+        receipt.await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -389,7 +398,8 @@ async fn a_timeout_says_that_the_message_may_be_stored_and_it_is_not_sent_again(
     let broker = FakeBroker::start().await;
     broker.topic("orders", 1);
     let mut config = quick();
-    config.send_timeout = Duration::from_millis(100);
+    // All the others must be stored within what is too long for one of them.
+    config.send_timeout = Duration::from_secs(2);
     config.retries = 1;
     let (_client, producer) = producer(&broker, config).await;
     producer.send(Message::new("1")).await.unwrap();

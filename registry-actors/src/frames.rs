@@ -172,6 +172,7 @@ pub(crate) async fn read<T: Future<Output = bool>>(
         }
         buffer.reserve(READ_BYTES); // as it comes: a length alone reserves nothing
         let read = tokio::select! {
+            biased; // what has come counts, however late this is run
             read = half.read_buf(&mut buffer) => read,
             () = &mut stuck, if begun.is_some() => return HALF_A_FRAME.to_owned(),
         };
@@ -255,7 +256,7 @@ mod tests {
         encode(FrameHead::request(Opcode::Hello, 1), &hello)
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_frame_that_does_not_come_on_ends_the_connection_and_a_quiet_peer_does_not() {
         let frame = request(100);
         let stall = Duration::from_secs(3);
@@ -274,7 +275,7 @@ mod tests {
         assert_eq!((frames, reason.as_str()), (2, HALF_A_FRAME));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_large_frame_may_take_its_time_as_long_as_it_comes_on() {
         let frame = request(FRAME_STEP_BYTES * 4);
         let stall = Duration::from_secs(3);

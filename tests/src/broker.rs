@@ -8,6 +8,7 @@ use std::process::Command;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::ports::Port;
 use crate::process::Process;
 use crate::program::{self, Done};
 use crate::random::Random;
@@ -27,6 +28,8 @@ pub struct Home {
     pub settings: Vec<(String, String)>,
     /// A command to run the broker under, such as strace.
     pub wrapper: Vec<OsString>,
+    /// Nobody else's for as long as it stands.
+    ports: Vec<Port>,
 }
 
 impl Home {
@@ -43,11 +46,8 @@ impl Home {
     /// A given folder, and free ports.
     pub fn at(data: &Path) -> Self {
         let mut random = Random::seeded("ports");
-        let listen = ports::free(&mut random);
-        let mut http = ports::free(&mut random);
-        while http == listen {
-            http = ports::free(&mut random);
-        }
+        let ports = [(); 2].map(|()| ports::free(&mut random));
+        let [listen, http] = [&ports[0], &ports[1]].map(|port| port.address);
         Self {
             folder: None,
             data: data.to_owned(),
@@ -55,6 +55,7 @@ impl Home {
             http,
             settings: Vec::new(),
             wrapper: Vec::new(),
+            ports: ports.into(),
         }
     }
 
@@ -88,6 +89,13 @@ impl Home {
         command.args(arguments);
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         command
+    }
+
+    /// Where clients connect from now on: somewhere else.
+    pub fn move_elsewhere(&mut self) {
+        let port = ports::free(&mut Random::seeded("elsewhere"));
+        self.listen = port.address;
+        self.ports.push(port);
     }
 
     /// Starts a broker here and waits until it is ready.
@@ -161,7 +169,8 @@ impl Broker {
         self.process.kill();
     }
 
-    /// Asks it to end by `signal`; it must end with exit code 0 in less than 5 s.
+    /// Asks it to end by `signal`; it must end with exit code 0 in less than 5 s of a machine that has time
+    /// for it.
     pub fn end(mut self, signal: Signal) {
         self.process.end(signal);
     }

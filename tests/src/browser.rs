@@ -19,9 +19,9 @@ use crate::process::Process;
 /// Leaves the tests with a browser out when it is `1`; docs/TESTING.md.
 const WITHOUT: &str = "GRUS_TEST_WITHOUT_CHROMIUM";
 /// Longest that a page may take to show what is waited for, on a machine that is busy.
-const WAIT_LIMIT: Duration = Duration::from_mins(1);
+const WAIT_LIMIT: Duration = Duration::from_mins(2);
 /// Longest that the driver may take for an answer.
-const ANSWER_LIMIT: Duration = Duration::from_secs(90);
+const ANSWER_LIMIT: Duration = Duration::from_mins(3);
 /// What a browser is started with, also by root in a container.
 const FLAGS: [&str; 9] = [
     "--headless",

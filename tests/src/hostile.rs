@@ -14,10 +14,7 @@ use grus_protocol::{
 };
 
 use crate::random::Random;
-use crate::watch::Watch;
-
-/// Longest that an answer may take.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+use crate::watch::{PATIENCE, Watch};
 
 /// One end of a connection, byte by byte.
 pub struct Peer {
@@ -30,16 +27,46 @@ impl Peer {
     pub fn stranger(broker: SocketAddr) -> Self {
         let stream = TcpStream::connect(broker).expect("the broker accepts");
         stream.set_nodelay(true).expect("a socket");
-        stream.set_read_timeout(Some(ANSWER_LIMIT)).expect("a socket");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         Self { stream, buffer: BytesMut::new() }
     }
 
-    /// One that has said hello.
+    /// One that has said hello. Where the broker waits for that a short time only, and this thread was
+    /// kept waiting for longer, it comes again.
     pub fn greeted(broker: SocketAddr) -> Self {
-        let mut peer = Self::stranger(broker);
-        let reply = peer.call(&Hello::new("hostile", "test"));
-        assert!(reply.is_ok(), "{reply:?}");
-        peer
+        let watch = Watch::start();
+        loop {
+            let mut peer = Self::stranger(broker);
+            let is_said = peer.try_send(&framed(7, &Hello::new("hostile", "test"), &[])).is_ok();
+            match is_said.then(|| peer.frame()).flatten() {
+                Some(frame) => {
+                    assert!(!frame.head.is_error(), "{:?}", frame.header::<ErrorReply>());
+                    return peer;
+                }
+                None => assert!(watch.elapsed() < PATIENCE, "closed instead of an answer"),
+            }
+        }
+    }
+
+    /// So many that have said hello, some of them at once: one after the other, ten thousand would take
+    /// as many turns of a machine that may be busy.
+    pub fn crowd(broker: SocketAddr, count: u64) -> Vec<Self> {
+        const AT_ONCE: usize = 100;
+        let hello = framed(7, &Hello::new("hostile", "test"), &[]);
+        let mut crowd = Vec::new();
+        while (crowd.len() as u64) < count {
+            let left = usize::try_from(count).expect("a crowd") - crowd.len();
+            let mut some: Vec<_> = (0..left.min(AT_ONCE)).map(|_| Self::stranger(broker)).collect();
+            for peer in &mut some {
+                peer.send(&hello);
+            }
+            for peer in &mut some {
+                let answer = peer.frame().expect("an answer");
+                assert!(!answer.head.is_error(), "{:?}", answer.header::<ErrorReply>());
+            }
+            crowd.append(&mut some);
+        }
+        crowd
     }
 
     /// Sends bytes as they are.
@@ -195,7 +222,7 @@ impl Peer {
         let count = match self.stream.read(&mut some) {
             Ok(count) => count,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                panic!("neither an answer nor an end within {ANSWER_LIMIT:?}")
+                panic!("neither an answer nor an end within {PATIENCE:?}")
             }
             Err(_reset) => 0,
         };

@@ -6,6 +6,7 @@
 //! * [`program`] runs `grus` with arguments and hands back what it printed.
 //! * [`process`] is what both stand on: a child whose lines are events and whose log is shown on failure.
 //! * [`hostile`] is a peer whose every byte is the test's own.
+//! * [`strain`] says how long a busy machine kept work waiting, for which bounds on real time allow.
 //! * [`trace`] reads what strace wrote and judges the order of syncs and receipts.
 
 pub mod broker;
@@ -18,6 +19,7 @@ pub mod process;
 pub mod program;
 pub mod random;
 pub mod registry;
+pub mod strain;
 pub mod trace;
 pub mod usage;
 pub mod watch;

@@ -11,11 +11,10 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::watch::Watch;
+use crate::strain::Strain;
+use crate::watch::{PATIENCE, Watch};
 
-/// Longest that a start may take, recovery included, on a machine that is busy with other tests.
-const READY_LIMIT: Duration = Duration::from_secs(30);
-/// Longest that an orderly end may take.
+/// Longest that an orderly end may take on a machine that has time for it.
 const END_LIMIT: Duration = Duration::from_secs(5);
 /// Lines of the log that are kept to be shown.
 const LOG_LINES_MAX: usize = 2_000;
@@ -72,25 +71,29 @@ impl Process {
     /// Waits for the ready line, and checks that it names all `addresses`.
     pub fn wait_ready(&mut self, addresses: &[SocketAddr]) {
         let ready = |line: &str| line.split_whitespace().any(|word| word == "ready");
-        let line = self.wait_for("ready line", READY_LIMIT, ready);
+        let line = self.wait_for("ready line", PATIENCE, ready);
         for address in addresses {
             let is_named = line.contains(&address.to_string());
             assert!(is_named, "the ready line does not name {address}: {line}");
         }
     }
 
-    /// Asks it to end by `signal`; it must end with exit code 0 in less than 5 s.
+    /// Asks it to end by `signal`; it must end with exit code 0 in less than 5 s of a machine that has time
+    /// for it.
     pub fn end(&mut self, signal: Signal) {
+        let (strain, watch) = (Strain::watch(), Watch::start());
         self.signal(signal);
-        let status = self.wait(END_LIMIT);
+        let status = self.wait(PATIENCE);
+        let (took, lost) = (watch.elapsed(), strain.lost());
         let shown = (status.code(), status.signal());
         assert_eq!(shown, (Some(0), None), "an orderly end\n{}", self.log());
+        assert!(took < END_LIMIT + lost, "{took:?}, {lost:?} of it not its own\n{}", self.log());
     }
 
     /// Kills it at once (SIGKILL) and waits until it is gone.
     pub fn kill(&mut self) {
         self.signal(Signal::KILL);
-        self.wait(Duration::from_secs(30));
+        self.wait(PATIENCE);
     }
 
     /// The next line of its standard output; `None` when it ended, or wrote none within `limit`.
@@ -188,7 +191,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.signal(Signal::KILL);
-        while self.status.is_none() && self.take(Duration::from_secs(30)).is_some() {}
+        while self.status.is_none() && self.take(PATIENCE).is_some() {}
         if thread::panicking() {
             let from = self.log.len().saturating_sub(60);
             let status = self.status.map(|status| (status.code(), status.signal()));

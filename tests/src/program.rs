@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// Longest that a run may take before it counts as hanging.
-const RUN_LIMIT: Duration = Duration::from_mins(2);
+const RUN_LIMIT: Duration = Duration::from_mins(5);
 
 /// The binary under test: `GRUS_BIN`, or the one that cargo built beside the tests.
 pub fn binary() -> PathBuf {

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::broker::Home;
-use crate::ports;
+use crate::ports::{self, Port};
 use crate::process::Process;
 use crate::program::{self, Done};
 use crate::random::Random;
@@ -26,6 +26,7 @@ pub struct RegistryHome {
     /// Settings, as the environment names them (`GRUS__SECTION__KEY`).
     pub settings: Vec<(String, String)>,
     _folder: TempDir,
+    _ports: [Port; 2],
 }
 
 impl RegistryHome {
@@ -35,13 +36,11 @@ impl RegistryHome {
             tempfile::Builder::new().prefix("grus-test-").tempdir().expect("a temporary folder");
         let data = folder.path().join("registry");
         let mut random = Random::seeded("ports");
-        let listen = ports::free(&mut random);
-        let mut http = ports::free(&mut random);
-        while http == listen {
-            http = ports::free(&mut random);
-        }
+        let ports = [(); 2].map(|()| ports::free(&mut random));
+        let [listen, http] = [&ports[0], &ports[1]].map(|port| port.address);
         let http_address = http.to_string();
-        Self { data, listen, http, http_address, settings: Vec::new(), _folder: folder }
+        let settings = Vec::new();
+        Self { data, listen, http, http_address, settings, _folder: folder, _ports: ports }
     }
 
     /// The same with a setting.
@@ -129,7 +128,8 @@ impl Registry {
         self.process.kill();
     }
 
-    /// Asks it to end by `signal`; it must end with exit code 0 in less than 5 s.
+    /// Asks it to end by `signal`; it must end with exit code 0 in less than 5 s of a machine that has time
+    /// for it.
     pub fn end(mut self, signal: Signal) {
         self.process.end(signal);
     }

@@ -2,6 +2,10 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+/// Longest that anything may keep a test waiting that comes at all, on a machine that is busy with other
+/// tests: so long that whoever waits for it may look away for a while.
+pub const PATIENCE: Duration = Duration::from_mins(3);
+
 /// How long something took, or may still take.
 #[derive(Debug, Clone, Copy)]
 pub struct Watch {

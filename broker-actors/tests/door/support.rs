@@ -140,7 +140,7 @@ impl Door {
 
     /// A client that has said hello.
     pub async fn client(&self) -> Client {
-        Client::greeted(self.address).await
+        standing_still(Client::greeted(self.address)).await
     }
 
     /// A client that has said nothing yet.
@@ -208,6 +208,17 @@ pub fn fetched(body: Bytes) -> Fetched {
         bytes: body,
     };
     Fetched { log_start: Offset(0), end_offset: Offset(1), batches: vec![batch] }
+}
+
+/// Does `work` while paused time stands still. It would leap to the next deadline as soon as all are at
+/// rest, which they are while bytes are on their way.
+pub async fn standing_still<T>(work: impl Future<Output = T>) -> T {
+    let (over, is_over) = tokio::sync::oneshot::channel::<()>();
+    let held = tokio::task::spawn_blocking(move || is_over.blocking_recv());
+    let done = work.await;
+    drop(over);
+    let _ = held.await;
+    done
 }
 
 /// A door whose deadlines are driven by tokio's paused clock.

@@ -54,7 +54,7 @@ impl<D: Disk> Bench<D> {
 
     pub async fn try_start(disk: D, settings: ShardSettings) -> Result<Self, ShardStartError> {
         let (fatal, fatals) = FatalPort::channel();
-        let process = Process::new(Clock::system(), fatal);
+        let process = Process::new(Clock::system().with_hand(), fatal);
         let mut places = Places::start(1, &process);
         let at = ShardPlaces {
             core: places.core(0).clone(),
@@ -69,6 +69,12 @@ impl<D: Disk> Bench<D> {
                 Err(error)
             }
         }
+    }
+
+    /// Moves the wall time of the shard ahead.
+    pub fn move_clock(&self, ms: u64) {
+        let hand = self.places.process().clock.hand().unwrap();
+        hand.move_by(i64::try_from(ms).unwrap());
     }
 
     pub fn handle(&self) -> &ShardHandle {

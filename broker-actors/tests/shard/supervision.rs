@@ -3,9 +3,10 @@
 use futures_util::future::{Either, select};
 use grus_broker::error::QueueError;
 use grus_broker::topic_queue::QueueAsk;
+use grus_log::SimDisk;
 use grus_mailbox::Dropped;
 
-use crate::bench::{Queue, batch, sim_bench, topic};
+use crate::bench::{Bench, Queue, batch, sim_bench, topic};
 
 #[actix::test]
 async fn a_panic_under_load_loses_no_receipt_and_the_queue_serves_on() {
@@ -59,7 +60,20 @@ async fn fetches_parked_at_a_panic_lose_their_port_and_later_ones_wait_as_before
 
 #[actix::test]
 async fn while_a_queue_is_held_down_after_panics_its_neighbour_answers_everything() {
-    let bench = sim_bench().await;
+    // A machine that is busy with other tests may look away for as long as the queue is down: that shows
+    // nothing, and is tried again. One that waited for the queue would do so each time.
+    for _ in 0..20 {
+        let bench = sim_bench().await;
+        let is_answered = neighbour_is_answered_meanwhile(&bench).await;
+        bench.stop().await;
+        if is_answered {
+            return;
+        }
+    }
+    panic!("the neighbour waits for the queue that is down");
+}
+
+async fn neighbour_is_answered_meanwhile(bench: &Bench<SimDisk>) -> bool {
     bench.open(topic(1, 2)).await.unwrap();
     let (queue, neighbour) = (bench.queue(1, 0), bench.queue(1, 1));
     // Each panic keeps it down for longer than the last; the eighth is the last it is allowed.
@@ -73,12 +87,17 @@ async fn while_a_queue_is_held_down_after_panics_its_neighbour_answers_everythin
             assert_eq!(neighbour.bodies().await.len(), usize::from(number) + 1);
         }
     };
-    let held = match select(std::pin::pin!(all_beside), held).await {
-        Either::Left(((), held)) => held,
-        Either::Right(_) => panic!("the neighbour waited for the queue that was down"),
-    };
-    assert_eq!(held.await.unwrap().unwrap().base_offset.0, 0, "it is rebuilt, and serves");
-    bench.stop().await;
+    match select(std::pin::pin!(all_beside), held).await {
+        Either::Left(((), held)) => {
+            let offset = held.await.unwrap().unwrap().base_offset;
+            assert_eq!(offset.0, 0, "it is rebuilt, and serves");
+            true
+        }
+        Either::Right((held, _)) => {
+            assert_eq!(held.unwrap().unwrap().base_offset.0, 0, "it is rebuilt, and serves");
+            false
+        }
+    }
 }
 
 #[actix::test]

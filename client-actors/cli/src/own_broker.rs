@@ -3,13 +3,14 @@
 use std::fs::{self, OpenOptions};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::net::TcpSocket;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::failure::Failure;
@@ -91,11 +92,17 @@ fn free_port(taken: Option<SocketAddr>) -> Result<SocketAddr, Failure> {
         let random = RandomState::new().build_hasher().finish() % 20_000;
         let port = u16::try_from(10_000 + random).expect("below 30,000");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        if Some(address) != taken && TcpListener::bind(address).is_ok() {
+        if Some(address) != taken && is_free(address) {
             return Ok(address);
         }
     }
     Err(Failure::Told("no free port on 127.0.0.1".to_owned()))
+}
+
+/// Whether nobody has the port: also nobody who would let others listen there (SO_REUSEADDR), as a
+/// listener of std would be let.
+fn is_free(address: SocketAddr) -> bool {
+    TcpSocket::new_v4().is_ok_and(|socket| socket.bind(address).is_ok())
 }
 
 /// A running broker. Dropped, it is killed.

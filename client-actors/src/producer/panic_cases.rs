@@ -8,7 +8,7 @@ use crate::config::{ClientConfig, ProducerConfig};
 use crate::error::SendError;
 use crate::message::Message;
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_mins(2);
 
 #[test]
 fn after_a_panic_every_message_is_answered_once_and_the_producer_goes_on() {

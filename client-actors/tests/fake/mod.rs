@@ -10,6 +10,7 @@
 )]
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -19,13 +20,16 @@ use grus_client::protocol::{
     BatchLimits, ErrorCode, ErrorReply, Offset, ProducerEpoch, ProducerId, RecordBatch, Sequence,
     Term, TimestampMs, TopicId,
 };
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 mod connection;
 pub mod groups;
 mod serve;
+
+/// Longest that anything may take, on a machine that is busy with other tests.
+pub const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A batch as it is kept.
 pub struct Kept {
@@ -134,6 +138,8 @@ pub struct State {
     pub connections: u64,
     pub produce_requests: u64,
     pub fetch_requests: u64,
+    /// Fetches that wait for something to come.
+    pub parked: u64,
     /// The one group there is.
     pub group: groups::Group,
     next_topic: u64,
@@ -171,21 +177,26 @@ impl Shared {
 /// See the module documentation. Its tasks run in the test's own runtime.
 pub struct FakeBroker {
     shared: Arc<Shared>,
-    port: u16,
+    address: SocketAddr,
+    /// Bound and never listening: nobody else is given the port while it is not listened on.
+    _kept: TcpSocket,
     tasks: Option<JoinSet<()>>,
 }
 
 impl FakeBroker {
     /// A broker that listens on a free port.
     pub async fn start() -> Self {
-        let mut broker = Self::stopped().await;
+        let mut broker = Self::stopped();
         broker.resume().await;
         broker
     }
 
     /// A broker that does not listen yet, on a port that was free just now.
-    pub async fn stopped() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    pub fn stopped() -> Self {
+        let kept = TcpSocket::new_v4().unwrap();
+        kept.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        kept.set_reuseaddr(true).unwrap(); // as a listener does
+        let address = kept.local_addr().unwrap();
         let state = State {
             topics: BTreeMap::new(),
             faults: Faults::default(),
@@ -194,17 +205,18 @@ impl FakeBroker {
             connections: 0,
             produce_requests: 0,
             fetch_requests: 0,
+            parked: 0,
             group: groups::Group::default(),
             next_topic: 0,
             next_producer: 0,
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Notify::new() });
-        Self { shared, port, tasks: None }
+        Self { shared, address, _kept: kept, tasks: None }
     }
 
     /// Listens (again), with all that was stored before.
     pub async fn resume(&mut self) {
-        let listener = TcpListener::bind(("127.0.0.1", self.port)).await.unwrap();
+        let listener = TcpListener::bind(self.address).await.unwrap();
         let shared = Arc::clone(&self.shared);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
@@ -230,7 +242,7 @@ impl FakeBroker {
     }
 
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.address.to_string()
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
@@ -242,7 +254,7 @@ impl FakeBroker {
         self.state().make_topic(name, TopicSettings { queues, ..TopicSettings::default() })
     }
 
-    /// Waits until `is_so`; panics after ten seconds.
+    /// Waits until `is_so`.
     pub async fn until(&self, what: &str, mut is_so: impl FnMut(&mut State) -> bool) {
         let waiting = async {
             while !is_so(&mut self.shared.lock()) {
@@ -252,7 +264,7 @@ impl FakeBroker {
                         .await;
             }
         };
-        let waited = tokio::time::timeout(Duration::from_secs(10), waiting).await;
+        let waited = tokio::time::timeout(PATIENCE, waiting).await;
         assert!(waited.is_ok(), "it never came to be that {what}");
     }
 }

@@ -263,7 +263,24 @@ pub async fn fetch(request: Frame, shared: Arc<Shared>, replies: Replies) {
             Ok((reply, body)) => return replies.send(&request.head, &reply, &body),
             Err(refusal) => return replies.refuse(&request.head, &refusal),
         }
+        let _parked = Parked::new(&shared);
         let _ = tokio::time::timeout_at(deadline, changed).await;
+    }
+}
+
+/// Counts a fetch among those that wait, for as long as it does.
+struct Parked<'a>(&'a Shared);
+
+impl<'a> Parked<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        shared.lock().parked += 1;
+        Self(shared)
+    }
+}
+
+impl Drop for Parked<'_> {
+    fn drop(&mut self) {
+        self.0.lock().parked -= 1;
     }
 }
 

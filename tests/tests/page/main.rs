@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use grus_tests::broker::{Broker, Home};
 use grus_tests::browser::Browser;
+use grus_tests::watch::PATIENCE;
 use serde_json::{Value, json};
 
 /// Bodies that a page might stumble over, each one line of a file.
@@ -108,7 +109,8 @@ fn s37_page_and_api_show_the_same_numbers_and_what_was_sent() {
     );
     produce(&home, "other", &vec![b"n".to_vec(); 1_200], &[]);
 
-    browser.wait_for("new queues, by itself", &format!("{CELLS}.length === 5"), &json!("Queues"));
+    let is_whole = format!("{CELLS}.length === 5 && {CELLS}[1][3] === '1,200'");
+    browser.wait_for("new queues, by itself", &is_whole, &json!("Queues"));
     let listed = json_of(&broker, "/queue/list");
     let shown = cells(&browser, "Queues");
     for (row, queue) in shown.iter().zip(listed.as_array().unwrap()) {
@@ -239,9 +241,10 @@ fn who_is_connected_is_shown_while_they_are_and_actors_move() {
     let broker = home.start();
     produce(&home, "orders", &[b"a".to_vec()], &[]);
     let mut reader = home.grus_running(&["consume", "orders", "--from", "first"]);
-    assert_eq!(reader.next_line(std::time::Duration::from_secs(30)), Some(b"a".to_vec()));
+    assert_eq!(reader.next_line(PATIENCE), Some(b"a".to_vec()));
     open(&browser, &home, "clients");
     browser.wait_for("readers", &format!("{CELLS}.length === 4"), &json!("Readers"));
+    browser.wait_for("the sender's end", &format!("{CELLS}.length === 1"), &json!("Clients"));
     let listed = json_of(&broker, "/clients");
     let client = &listed["clients"][0];
     let shown = cells(&browser, "Clients");
@@ -331,7 +334,7 @@ fn every_view_fits_wide_and_narrow_windows_light_and_dark() {
         &[],
     );
     let mut reader = home.grus_running(&["consume", "orders", "--from", "first"]);
-    assert!(reader.next_line(std::time::Duration::from_secs(30)).is_some());
+    assert!(reader.next_line(PATIENCE).is_some());
     let folder = std::env::var_os("GRUS_TEST_PICTURES").map(PathBuf::from);
     for view in [
         "queues",

@@ -89,7 +89,9 @@ fn producer_and_reader_go_on_across_a_restart() {
     create(&home, "t", 1);
     block_on(async {
         let client = connect(&home).await;
-        let producer = producer(&client, "t");
+        let mut config = ProducerConfig::new("t").expect("a name");
+        config.retries = 19; // a window that outlives the start of a broker on a busy machine
+        let producer = client.producer(config).expect("a producer");
         let mut reader = reader(&client, "t");
         producer.send(Message::new("before")).await.expect("a receipt");
         assert_eq!(reader.next().await.expect("a message").body(), b"before");
@@ -134,7 +136,7 @@ fn s21_a_message_sent_meanwhile_is_read_long_before_the_hold_is_over() {
         }
         took.sort();
         println!("sent, stored and read: median {:?}, most {:?}", took[SENDS / 2], took[SENDS - 1]);
-        assert!(took.iter().sum::<Duration>() < HOLD, "{took:?}");
+        assert!(took[SENDS - 1] < HOLD / 2, "{took:?}");
         client.close().await;
         other.close().await;
     });

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::TcpStream;
-use std::time::Duration;
 
 use bytes::BytesMut;
 use grus_client::{
@@ -13,13 +12,12 @@ use grus_protocol::frame::encode;
 use grus_protocol::message::Hello;
 use grus_protocol::{FrameHead, Opcode};
 use grus_tests::broker::{Broker, Home};
-use grus_tests::watch::Watch;
+use grus_tests::watch::{PATIENCE, Watch};
 use serde_json::Value;
 
 use crate::create;
 use crate::program::block_on;
 
-const PATIENCE: Duration = Duration::from_secs(20);
 const NAME: &str = "billing-1";
 
 async fn client(home: &Home) -> Client {

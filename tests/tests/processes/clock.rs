@@ -5,15 +5,13 @@ use std::time::Duration;
 use grus_client::{Message, Producer, ProducerConfig, Reader, TimestampMs};
 use grus_tests::broker::Home;
 use grus_tests::http::post;
-use grus_tests::watch::{Watch, wall_ms};
+use grus_tests::watch::{PATIENCE, Watch, wall_ms};
 
 use crate::program::{block_on, connect, reader};
 use crate::{create, kept};
 
 const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: i64 = 3_600_000;
-/// Longest that anything may take, on a machine that is busy with other tests.
-const PATIENCE: Duration = Duration::from_mins(1);
 
 fn move_clock(home: &Home, ms: i64) {
     let (status, answer) = post(home.http, &format!("/fault/clock?ms={ms}")).expect("an answer");

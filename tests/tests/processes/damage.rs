@@ -3,9 +3,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use grus_tests::broker::Home;
+use grus_tests::http::post;
+use grus_tests::watch::PATIENCE;
 use rustix::process::Signal;
 
 use crate::start::refusal;
@@ -13,7 +14,10 @@ use crate::{create, numbered, read_all};
 
 #[test]
 fn a_damaged_entry_is_named_and_given_up_only_when_told_to() {
-    let home = Home::new();
+    // Small ones are looked through sooner.
+    let mut home = Home::new()
+        .with("GRUS__LOG__SEGMENT_BYTES", "1MiB")
+        .with("GRUS__LOG__FIRST_SEGMENT_BYTES", "1MiB");
     let broker = home.start();
     create(&home, "t", 1);
     for part in ["before", "needle", "behind"] {
@@ -31,10 +35,9 @@ fn a_damaged_entry_is_named_and_given_up_only_when_told_to() {
     assert!(refused.contains("log.accept_loss"), "{refused}");
     assert_eq!(find(&home.data.join("shards"), b"behind 50"), behind, "nothing was cut");
 
-    let home = home.with("GRUS__LOG__ACCEPT_LOSS", "true");
+    home = home.with("GRUS__LOG__ACCEPT_LOSS", "true");
     home.start().end(Signal::TERM);
-    let mut home = home;
-    home.settings.clear(); // one start is enough
+    home.settings.pop(); // one start is enough
     let _broker = home.start();
     let read = read_all(&home, "t");
     let count = |part: &str| {
@@ -70,14 +73,14 @@ fn names(handle: &str) -> impl Fn(&str) -> bool {
 
 #[test]
 fn a_damaged_message_that_waits_is_named_and_goes_when_it_is_recalled() {
-    const PATIENCE: Duration = Duration::from_mins(1);
     let home = Home::new()
+        .with("GRUS_FAULT_SWITCHES", "1")
         .with("GRUS__LOG__SEGMENT_BYTES", "1MiB")
         .with("GRUS__LOG__FIRST_SEGMENT_BYTES", "1MiB");
     let broker = home.start();
     create(&home, "t", 1);
     let mut handles = Vec::new();
-    for (body, delay) in [("needle one", "1h"), ("needle two", "8s"), ("needle three", "8s")] {
+    for (body, delay) in [("needle one", "9h"), ("needle two", "1h"), ("needle three", "1h")] {
         let sent = home.grus_fed(&["produce", "t", "--delay", delay, "--json"], body.as_bytes());
         handles.push(sent.ok().json()[0]["handle"].as_str().expect("a handle").to_owned());
     }
@@ -95,6 +98,9 @@ fn a_damaged_message_that_waits_is_named_and_goes_when_it_is_recalled() {
     }
 
     let mut broker = home.start();
+    // It is time for two of them.
+    let (status, answer) = post(home.http, "/fault/clock?ms=3600000").expect("an answer");
+    assert_eq!(status, 202, "{answer}");
     broker.process.wait_for("the name of the damaged one", PATIENCE, names(&handles[1]));
     let consume = ["consume", "t", "--from", "first", "--max", "7", "--idle-exit", "30s"];
     let read = home.grus(&consume).ok().text();

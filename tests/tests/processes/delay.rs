@@ -1,7 +1,5 @@
 //! Messages for later on real processes: S12 to S15, recall, listings, topics of kind delay.
 
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::thread;
 use std::time::Duration;
 
 use grus_client::{
@@ -10,18 +8,17 @@ use grus_client::{
 };
 use grus_tests::broker::Home;
 use grus_tests::random::Random;
-use grus_tests::watch::{Watch, wall_ms};
+use grus_tests::strain::Strain;
+use grus_tests::watch::{PATIENCE, Watch, wall_ms};
 
 use crate::program::{block_on, connect, reader};
 use crate::{create, kept};
 
 /// How late a message may be on a machine that has time for it.
-const LATE_MS_MAX: u64 = 50;
+const LATE_MAX: Duration = Duration::from_millis(50);
 /// Threads that a message which is due comes through: the wheel's, the disk's, the writer's, the
 /// reader's. Each may be let down by a machine that is busy with other tests.
-const HOPS: u64 = 4;
-/// Longest that anything may take that is due, on a machine that is busy with other tests.
-const PATIENCE: Duration = Duration::from_mins(1);
+const HOPS: u32 = 4;
 /// Kills, or what `GRUS_TEST_ROUNDS` says.
 const ROUNDS: usize = 30;
 
@@ -41,25 +38,6 @@ async fn send(producer: &Producer, body: &str, due_ms: u64) -> Receipt {
     assert!(receipt.scheduled.is_some(), "{body} waits for its time");
     assert_eq!(receipt.due, Some(TimestampMs(due_ms)));
     receipt
-}
-
-/// Runs `work`; what it answers, and how long this machine let a thread wait meanwhile that was to
-/// go on after a millisecond.
-async fn with_stalls_ms<T>(work: impl Future<Output = T>) -> (T, u64) {
-    let (over, is_over) = channel::<()>();
-    let watching = thread::spawn(move || {
-        let mut worst = Duration::ZERO;
-        loop {
-            let watch = Watch::start();
-            match is_over.recv_timeout(Duration::from_millis(1)) {
-                Err(RecvTimeoutError::Timeout) => worst = worst.max(watch.elapsed()),
-                _ => return u64::try_from(worst.as_millis()).unwrap_or(u64::MAX),
-            }
-        }
-    });
-    let answer = work.await;
-    drop(over);
-    (answer, watching.join().expect("it only waits"))
 }
 
 /// The next message, which must come within `limit`.
@@ -88,15 +66,18 @@ fn s12_delays_up_to_years_and_none_is_early() {
         for delay_ms in [500, 10_000, 3_600_000, 30 * DAY_MS, 730 * DAY_MS] {
             send(&producer, &delay_ms.to_string(), begun_ms + delay_ms).await;
         }
+        let sent_ms = wall_ms();
         for delay_ms in [500, 10_000] {
             let due_ms = begun_ms + delay_ms;
-            let (message, stalls_ms) = with_stalls_ms(next(&mut reader, PATIENCE)).await;
-            let arrived_ms = wall_ms();
+            let strain = Strain::watch();
+            let message = next(&mut reader, PATIENCE).await;
+            let (arrived_ms, lost) = (wall_ms(), strain.lost());
             assert_eq!(text(&message), delay_ms.to_string());
             assert!(message.stored.0 >= due_ms && arrived_ms >= due_ms, "early");
-            let late_ms = arrived_ms - due_ms;
-            println!("{late_ms} ms late, while a thread of this machine waited {stalls_ms} ms");
-            assert!(late_ms <= LATE_MS_MAX + HOPS * stalls_ms, "{late_ms} ms late");
+            // What was due while the others were sent is late from then on.
+            let late = Duration::from_millis(arrived_ms - due_ms.max(sent_ms));
+            println!("{late:?} late, while this machine let others wait for {lost:?}");
+            assert!(late <= LATE_MAX + HOPS * lost, "{late:?} late");
         }
         let waiting = client.count_scheduled(&ScheduledFilter::default()).await;
         assert_eq!(waiting.expect("a count"), 3, "an hour, a month, two years");
@@ -132,15 +113,19 @@ fn killed_at_3_s(restart: Duration) -> Duration {
 
 #[test]
 fn s13_a_crash_and_a_restart_before_it_is_due() {
+    let strain = Strain::watch();
     let arrived = killed_at_3_s(Duration::from_secs(6));
     // What a reconnect takes on a busy machine is not the wheel's.
-    assert!(arrived < Duration::from_secs(13), "it came {arrived:?} after it was sent");
+    let limit = Duration::from_secs(13) + strain.lost();
+    assert!(arrived < limit, "it came {arrived:?} after it was sent");
 }
 
 #[test]
 fn s13_a_crash_and_a_restart_when_it_is_overdue() {
+    let strain = Strain::watch();
     let arrived = killed_at_3_s(Duration::from_secs(20));
-    assert!(arrived < Duration::from_secs(25), "it came {arrived:?} after it was sent");
+    let limit = Duration::from_secs(25) + strain.lost();
+    assert!(arrived < limit, "it came {arrived:?} after it was sent");
 }
 
 #[test]
@@ -159,12 +144,15 @@ fn s13_crashes_in_a_row_at_any_instant_lose_none_and_double_none() {
         let client = connect(&home).await;
         let (producer, mut reader) = (producer(&client, "t"), reader(&client, "t"));
         for round in 0..rounds {
+            let mut pending = Vec::new();
             for number in 0..40 {
                 let (body, due_ms) = (format!("{round}/{number}"), wall_ms() + random.below(3_000));
                 let message = Message::new(body.clone()).deliver_at(TimestampMs(due_ms));
-                let pending = producer.enqueue(message).await.expect("room");
-                pending.await.expect("a receipt");
+                pending.push(producer.enqueue(message).await.expect("room"));
                 dues.push((body, due_ms));
+            }
+            for receipt in pending {
+                receipt.await.expect("a receipt");
             }
             // Some wait and some are due when it dies; twice in a row each third time.
             let instant = Duration::from_micros(random.below(800_000));
@@ -241,8 +229,15 @@ fn s15_earliest_first_and_ties_in_the_order_of_sending() {
         for seconds in [30, 10, 20] {
             send(&producer, &seconds.to_string(), begun_ms + seconds * 1_000).await;
         }
+        // Together, so that they are all there long before they are due.
+        let mut ties = Vec::new();
         for number in 0..100 {
-            send(&producer, &format!("tie {number}"), begun_ms + 5_000).await;
+            let due = TimestampMs(begun_ms + 5_000);
+            let message = Message::new(format!("tie {number}")).deliver_at(due);
+            ties.push(producer.enqueue(message).await.expect("room"));
+        }
+        for receipt in ties {
+            receipt.await.expect("a receipt");
         }
         for number in 0..100 {
             let message = next(&mut reader, PATIENCE).await;

@@ -3,10 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use grus_tests::broker::Home;
-use grus_tests::watch::Watch;
+use grus_tests::watch::{PATIENCE, Watch};
 use rustix::process::Signal;
 
 use crate::{create, kept, read_all};
@@ -78,13 +77,16 @@ fn producers_are_told_readers_are_served_and_it_heals() {
     let ballast = disk.fill();
     // More than the segments that were allocated ahead can hold.
     let line = [vec![b'x'; 64 * 1024 - 1], vec![b'\n']].concat();
-    let refused =
-        home.grus_fed(&["produce", "t", "--timeout", "3s"], &line.repeat(1_024)).refused();
-    let told = refused.to_lowercase();
-    assert!(
-        told.contains("full") || told.contains("storage") || told.contains("space"),
-        "{refused}"
-    );
+    let watch = Watch::start();
+    loop {
+        let produce = ["produce", "t", "--timeout", "3s"];
+        let told = home.grus_fed(&produce, &line.repeat(1_024)).refused().to_lowercase();
+        if ["full", "storage", "space"].iter().any(|word| told.contains(word)) {
+            break;
+        }
+        // A busy machine may have answered nothing at all within that time.
+        assert!(watch.elapsed() < PATIENCE, "{told}");
+    }
     assert!(broker.process.ended().is_none(), "it lives: {}", broker.process.log());
 
     let stored = kept(&home, "t");
@@ -96,11 +98,7 @@ fn producers_are_told_readers_are_served_and_it_heals() {
     fs::remove_dir_all(ballast).expect("the ballast goes");
     let watch = Watch::start();
     while !home.grus_fed(&["produce", "t", "--timeout", "5s"], b"healed\n").status.success() {
-        assert!(
-            watch.elapsed() < Duration::from_secs(30),
-            "it does not heal: {}",
-            broker.process.log()
-        );
+        assert!(watch.elapsed() < PATIENCE, "it does not heal: {}", broker.process.log());
     }
     let healed = read_all(&home, "t");
     assert_eq!(healed.last().and_then(|message| message.body.as_deref()), Some("healed"));
@@ -150,7 +148,7 @@ fn a_start_without_any_room_serves_readers_refuses_producers_and_heals() {
     let watch = Watch::start();
     while !home.grus_fed(&["produce", "t", "--timeout", "5s"], b"healed\n").status.success() {
         let log = broker.process.log();
-        assert!(watch.elapsed() < Duration::from_secs(30), "it does not heal: {log}");
+        assert!(watch.elapsed() < PATIENCE, "it does not heal: {log}");
     }
     let healed = read_all(&home, "t");
     assert_eq!(healed.len(), read.len() + 1);

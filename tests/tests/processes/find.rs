@@ -3,17 +3,13 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use grus_tests::broker::Home;
-use grus_tests::watch::Watch;
+use grus_tests::watch::{PATIENCE, Watch};
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::{create, entry, numbered};
-
-/// Longest that a table may take to appear after its segment was sealed.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A home whose segments are small, so that they are sealed soon.
 fn small() -> Home {

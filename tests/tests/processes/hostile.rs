@@ -2,23 +2,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{self, Receiver, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use grus_tests::broker::{Broker, Home};
 use grus_tests::hostile::Peer;
 use grus_tests::usage;
-use grus_tests::watch::Watch;
+use grus_tests::watch::{PATIENCE, Watch};
 use serde_json::Value;
 
-use crate::stream::{PATIENCE, Stream, check};
+use crate::stream::{Stream, check};
 use crate::{create, read_all};
 
 /// Receipts that must arrive before an attack, and after it.
 const RECEIPTS: usize = 300;
-/// Longest that something may take to come about.
-const LIMIT: Duration = Duration::from_secs(40);
 
 /// A broker, and a sender that sends all the time.
 pub struct Siege {
@@ -27,8 +25,15 @@ pub struct Siege {
     /// The broker.
     pub broker: Broker,
     enough: Arc<AtomicBool>,
+    heard: mpsc::Sender<()>,
     hear: Receiver<()>,
-    sender: JoinHandle<Stream>,
+    sender: Sender,
+}
+
+enum Sender {
+    Works(JoinHandle<Stream>),
+    Rests(Stream),
+    Gone,
 }
 
 impl Siege {
@@ -36,14 +41,31 @@ impl Siege {
     pub fn begin(home: Home) -> Self {
         let broker = home.start();
         create(&home, "calm", 1);
-        let enough = Arc::new(AtomicBool::new(false));
         let (heard, hear) = channel();
-        let stream = Stream::start(&home, "calm", &["--queue", "0"]);
-        let wanted = Arc::clone(&enough);
-        let sender = thread::spawn(move || stream.run(&wanted, &heard));
-        let siege = Self { home, broker, enough, hear, sender };
+        let sender = Sender::Rests(Stream::start(&home, "calm", &["--queue", "0"]));
+        let mut siege = Self { home, broker, enough: Arc::default(), heard, hear, sender };
+        siege.set_sender_to_work();
         siege.receipts();
         siege
+    }
+
+    /// The sender sends again.
+    pub fn set_sender_to_work(&mut self) {
+        let Sender::Rests(stream) = std::mem::replace(&mut self.sender, Sender::Gone) else {
+            panic!("it works");
+        };
+        self.enough.store(false, SeqCst);
+        let (wanted, heard) = (Arc::clone(&self.enough), self.heard.clone());
+        self.sender = Sender::Works(thread::spawn(move || stream.run(&wanted, &heard)));
+    }
+
+    /// The sender has its receipts, and sends no more for now: what the broker does then is others'.
+    pub fn have_sender_rest(&mut self) {
+        let Sender::Works(sender) = std::mem::replace(&mut self.sender, Sender::Gone) else {
+            panic!("it rests");
+        };
+        self.enough.store(true, SeqCst);
+        self.sender = Sender::Rests(sender.join().expect("the sender runs to its end"));
     }
 
     /// Anonymous memory of the broker now, in KiB.
@@ -74,9 +96,15 @@ impl Siege {
     pub fn until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) {
         let watch = Watch::start();
         while !holds(self) {
-            assert!(!watch.left(LIMIT).is_zero(), "{what}: not within {LIMIT:?}");
+            assert!(!watch.left(PATIENCE).is_zero(), "{what}: not within {PATIENCE:?}");
             self.broker.process.next_line(Duration::from_millis(50)); // lets time pass
         }
+    }
+
+    /// How often the broker has written this, once it has.
+    pub fn written(&mut self, what: &str) -> u64 {
+        self.until(what, |siege| siege.broker.process.log().contains(what));
+        self.broker.process.log().matches(what).count() as u64
     }
 
     /// Connections that the broker has, the sender's own included.
@@ -97,8 +125,9 @@ impl Siege {
     /// Ends the sender: every message is there once, in order, and nothing in the broker panicked.
     pub fn end(mut self) {
         self.goes_on();
-        self.enough.store(true, SeqCst);
-        let sent = self.sender.join().expect("the sender runs to its end").end();
+        self.have_sender_rest();
+        let Sender::Rests(stream) = self.sender else { unreachable!("it rests") };
+        let sent = stream.end();
         check("calm", sent.lines, &sent.receipts, &read_all(&self.home, "calm"));
         let (status, actors) = self.broker.get("/actors");
         assert_eq!(status, 200);

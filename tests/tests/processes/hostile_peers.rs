@@ -8,6 +8,7 @@ use grus_protocol::ids::{Offset, QueueId, TopicId};
 use grus_protocol::message::{Fetch, Ping, Produce};
 use grus_tests::broker::Home;
 use grus_tests::hostile::{Peer, batch, framed};
+use grus_tests::strain::Strain;
 
 use crate::create;
 use crate::hostile::Siege;
@@ -43,15 +44,16 @@ fn half_open_and_dripping_peers_are_given_up_in_time() {
     let half = framed(1, &produce("calm"), &batch(&[&vec![7; 100_000]]));
     let greeted_half = || {
         let mut peer = Peer::greeted(listen);
-        peer.send(&half[..half.len() / 2]);
+        let _ = peer.try_send(&half[..half.len() / 2]);
         peer
     };
+    let strain = Strain::watch();
     let closed: Vec<_> = (0..PEERS)
         .map(|_| {
             let half = half.clone();
             let hello = framed(1, &grus_protocol::message::Hello::new("drip", "drip"), &[0; 10]);
             let mut half_hello = Peer::stranger(listen);
-            half_hello.send(&hello[..hello.len() / 2]);
+            let _ = half_hello.try_send(&hello[..hello.len() / 2]); // it may be given up by now
             let (silent, stuck, gone) = (Peer::stranger(listen), greeted_half(), greeted_half());
             drop(gone); // half a frame, then the end
             thread::spawn(move || {
@@ -67,7 +69,8 @@ fn half_open_and_dripping_peers_are_given_up_in_time() {
         .collect();
     siege.goes_on();
     for waited in closed.into_iter().flat_map(|peer| peer.join().expect("it is closed")) {
-        assert!(waited < DEADLINE * 8, "{waited:?}: the deadline is {DEADLINE:?}");
+        let limit = DEADLINE * 8 + strain.lost();
+        assert!(waited < limit, "{waited:?}: the deadline is {DEADLINE:?}");
     }
     siege.until("all of them are gone", |siege| siege.connections() <= 2);
     siege.end();

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use grus_tests::broker::Home;
+use grus_tests::broker::{Broker, Home};
 use grus_tests::usage;
-use grus_tests::watch::Watch;
+use grus_tests::watch::{PATIENCE, Watch};
 
 use crate::{create, numbered};
 
@@ -19,18 +19,27 @@ fn an_idle_broker_takes_no_processor_and_writes_nothing() {
     home.grus(&["topic", "create", "soon", "--durability", "replicated"]).ok();
     home.grus_fed(&["produce", "soon"], numbered("line", 1_000).as_bytes()).ok();
     let _reader = home.grus_running(&["consume", "t", "--from", "last"]);
-    // What `replicated` still owes the disk, and sled's own flush, are written within this time.
-    quiet(&mut broker, Duration::from_secs(3));
+    // What `replicated` still owes the disk, sled's own flush, and the reader's coming: sooner or later
+    // that is over, and then it costs nothing. How soon is a matter of the machine.
+    let begun = Watch::start();
+    loop {
+        let (cpu_ms, took_ms, written) = cost_of_resting(&mut broker);
+        println!("idle: {cpu_ms} ms of processor in {took_ms} ms, {written} bytes written");
+        if cpu_ms * 100 <= took_ms * percent_max() && written == 0 {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{cpu_ms} ms of {took_ms} ms, {written} bytes");
+    }
+}
+
+/// Processor and time, in milliseconds, and bytes written while nobody wants anything.
+fn cost_of_resting(broker: &mut Broker) -> (u64, u64, u64) {
     let pid = broker.process.pid();
     let (cpu_before, (bytes_before, _)) = (usage::cpu_ms(pid), usage::writes(pid));
     let watch = Watch::start();
-    quiet(&mut broker, WATCHED);
+    quiet(broker, WATCHED);
     let took_ms = u64::try_from(watch.elapsed().as_millis()).expect("some seconds");
-    let cpu_ms = usage::cpu_ms(pid) - cpu_before;
-    let written = usage::writes(pid).0 - bytes_before;
-    println!("idle: {cpu_ms} ms of processor in {took_ms} ms, {written} bytes written");
-    assert!(cpu_ms * 100 <= took_ms * percent_max(), "{cpu_ms} ms of {took_ms} ms");
-    assert_eq!(written, 0, "an idle broker writes nothing");
+    (usage::cpu_ms(pid) - cpu_before, took_ms, usage::writes(pid).0 - bytes_before)
 }
 
 #[test]
@@ -52,7 +61,7 @@ fn percent_max() -> u64 {
 }
 
 /// Lets time pass, which is what is measured here; a broker that ends meanwhile fails.
-fn quiet(broker: &mut grus_tests::broker::Broker, time: Duration) {
+fn quiet(broker: &mut Broker, time: Duration) {
     let watch = Watch::start();
     while !watch.left(time).is_zero() {
         broker.process.next_line(watch.left(time));

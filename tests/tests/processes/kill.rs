@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use grus_tests::broker::Home;
 use grus_tests::random::Random;
+use grus_tests::watch::PATIENCE;
 
 use crate::read_all;
-use crate::stream::{PATIENCE, Stream, check};
+use crate::stream::{Stream, check};
 
 /// Kills, or what `GRUS_TEST_ROUNDS` says.
 const ROUNDS: usize = 50;

@@ -3,12 +3,12 @@
 use std::io::{BufWriter, Write};
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
 
 use grus_tests::broker::Home;
 use grus_tests::program::{self, binary};
 use grus_tests::random::Random;
 use grus_tests::usage;
+use grus_tests::watch::PATIENCE;
 
 use crate::{create, numbered};
 
@@ -98,18 +98,18 @@ fn a_large_file_passes_in_flat_memory() {
         input.into_inner().expect("an open pipe")
     });
     for number in 0..lines {
-        let receipt = sender.next_line(Duration::from_mins(1));
+        let receipt = sender.next_line(PATIENCE);
         assert!(receipt.is_some(), "receipt {number}: {}", sender.log());
     }
     let open = writer.join().expect("the writer ends");
     let peak = usage::peak_memory_kib(sender.pid());
     drop(open); // until now the sender waited for more
-    assert!(sender.wait(Duration::from_mins(1)).success());
+    assert!(sender.wait(PATIENCE).success());
     assert!(peak < PEAK_KIB_MAX, "produce took {peak} KiB");
 
     let mut reader = home.grus_running(&["consume", "t", "--from", "first"]);
     for number in 0..lines {
-        let line = reader.next_line(Duration::from_mins(1)).expect("a message");
+        let line = reader.next_line(PATIENCE).expect("a message");
         assert!(line == format!("{number:0>line_bytes$}").as_bytes(), "line {number} differs");
     }
     let peak = usage::peak_memory_kib(reader.pid());

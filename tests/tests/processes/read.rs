@@ -4,7 +4,8 @@ use std::io::Write;
 use std::time::Duration;
 
 use grus_tests::broker::Home;
-use grus_tests::watch::Watch;
+use grus_tests::strain::Strain;
+use grus_tests::watch::{PATIENCE, Watch};
 
 use crate::{create, entries, numbered};
 
@@ -35,9 +36,9 @@ fn s20_from_first_last_offset_and_time() {
     // A reader from `last` sees nothing of what was there before it began. Whether it began before or
     // after the second run is not known here, so it is given one more message.
     home.grus_fed(&["produce", "t"], b"newest\n").ok();
-    let line = late.next_line(Duration::from_secs(20)).expect("a message");
+    let line = late.next_line(PATIENCE).expect("a message");
     assert!(line.starts_with(b"new"), "{}", String::from_utf8_lossy(&line));
-    assert!(late.wait(Duration::from_secs(10)).success());
+    assert!(late.wait(PATIENCE).success());
 }
 
 #[test]
@@ -56,27 +57,21 @@ fn s21_a_pull_ends_where_it_is_told_and_at_the_end_finds_nothing() {
     let _broker = home.start();
     create(&home, "t", 1);
     home.grus_fed(&["produce", "t"], numbered("line", 200).as_bytes()).ok();
-    let pull = |from: &str| {
-        let arguments = [
-            "consume",
-            "t",
-            "--queue",
-            "0",
-            "--from",
-            from,
-            "--max",
-            "30",
-            "--json",
-            "--idle-exit",
-            "500ms",
-        ];
-        entries(&home.grus(&arguments).ok().json())
+    let offsets = |from: &str, idle_exit: &str| {
+        let mut arguments = vec!["consume", "t", "--queue", "0", "--max", "30", "--json"];
+        arguments.extend(["--from", from, "--idle-exit", idle_exit]);
+        let read = entries(&home.grus(&arguments).ok().json());
+        read.iter().map(|message| message.offset).collect::<Vec<_>>()
     };
-    let offsets = |from: &str| pull(from).iter().map(|message| message.offset).collect::<Vec<_>>();
-    assert_eq!(offsets("offset:100"), (100..130).collect::<Vec<_>>());
-    assert_eq!(offsets("offset:130")[0], 130);
-    assert_eq!(offsets("offset:190"), (190..200).collect::<Vec<_>>());
-    assert!(offsets("offset:200").is_empty(), "nothing new is no error");
+    assert_eq!(offsets("offset:100", "1m"), (100..130).collect::<Vec<_>>());
+    assert_eq!(offsets("offset:130", "1m")[0], 130);
+    assert!(offsets("offset:200", "500ms").is_empty(), "nothing new is no error");
+    // Ten are all there is, which a machine that is busy may say late.
+    let mut idle_s = 1;
+    while offsets("offset:190", &format!("{idle_s}s")) != (190..200).collect::<Vec<_>>() {
+        idle_s *= 2;
+        assert!(idle_s < 100, "they never come");
+    }
 }
 
 #[test]
@@ -85,9 +80,9 @@ fn an_offset_or_a_queue_that_is_not_there_is_an_error() {
     let _broker = home.start();
     create(&home, "t", 1);
     home.grus_fed(&["produce", "t"], b"x\n").ok();
-    let line = home.grus(&["consume", "t", "--from", "offset:7", "--idle-exit", "5s"]).refused();
+    let line = home.grus(&["consume", "t", "--from", "offset:7", "--idle-exit", "1m"]).refused();
     assert!(line.contains('7') || line.contains("offset"), "{line}");
-    let line = home.grus(&["consume", "t", "--queue", "3", "--idle-exit", "5s"]).refused();
+    let line = home.grus(&["consume", "t", "--queue", "3", "--idle-exit", "1m"]).refused();
     assert!(line.contains('3'), "{line}");
 }
 
@@ -99,16 +94,17 @@ fn s21_a_waiting_reader_is_woken() {
     let mut reader = home.grus_running(&["consume", "t", "--from", "first"]);
     let mut sender = home.grus_running(&["produce", "t", "--json"]);
     let mut input = sender.take_input();
+    let strain = Strain::watch();
     let mut took = Vec::new();
     for _ in 0..50 {
         let watch = Watch::start();
         input.write_all(b"ping\n").expect("an open pipe");
-        assert!(reader.next_line(Duration::from_secs(10)).is_some(), "{}", reader.log());
+        assert!(reader.next_line(PATIENCE).is_some(), "{}", reader.log());
         took.push(watch.elapsed());
-        assert!(sender.next_line(Duration::from_secs(10)).is_some());
+        assert!(sender.next_line(PATIENCE).is_some());
     }
     took.sort();
     println!("from the sender's line to the reader's: median {:?}, most {:?}", took[25], took[49]);
     let hold = Duration::from_secs(15);
-    assert!(took[49] < hold, "a reader waited for the end of its hold: {took:?}");
+    assert!(took[49] < hold + strain.lost(), "a reader waited for the end of its hold: {took:?}");
 }

@@ -21,6 +21,7 @@ use grus_protocol::{FrameHead, Opcode, SubscriptionId, TopicId, TopicName};
 use grus_tests::broker::Home;
 use grus_tests::random::Random;
 use grus_tests::usage::anonymous_memory_kib;
+use grus_tests::watch::PATIENCE;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::{create, numbered};
@@ -28,7 +29,6 @@ use crate::{create, numbered};
 const QUEUES: u32 = 2;
 const KILLS: usize = 12;
 const MESSAGES_EACH_ROUND: usize = 120;
-const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A message that came to one of the readers.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,13 +7,11 @@ use grus_client::{
 };
 use grus_tests::broker::{Broker, Home};
 use grus_tests::random::Random;
+use grus_tests::watch::PATIENCE;
 use serde_json::Value;
 
 use crate::create;
 use crate::program::{block_on, connect};
-
-/// Longest that a run may keep one waiting, on a machine that is busy with other tests.
-const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The next run: its message's birth, which is the time it was due.
 async fn next_run(reader: &mut Reader) -> u64 {

@@ -1,8 +1,6 @@
 //! Going on elsewhere: a puller from place to place, and every kind of reader by time, also across a
 //! kill -9 of the broker.
 
-use std::time::Duration;
-
 use actix::{Actor, Context, Handler};
 use grus_client::{
     Client, DeliverTo, Delivery, Message, Offset, ProducerConfig, QueueId, ReadMode, StartAt,
@@ -10,6 +8,7 @@ use grus_client::{
 };
 use grus_mailbox::System;
 use grus_tests::broker::Home;
+use grus_tests::watch::PATIENCE;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::reading::{config, connect};
@@ -17,7 +16,6 @@ use crate::{create, numbered};
 
 const QUEUE: QueueId = QueueId(0);
 const LINES: u64 = 200;
-const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The times of all messages, by offset.
 async fn times(client: &Client) -> Vec<TimestampMs> {

@@ -1,9 +1,9 @@
 //! Sending, as scenarios S2, S4, S5 and S8 have it.
 
 use std::io::Write;
-use std::time::Duration;
 
 use grus_tests::broker::Home;
+use grus_tests::watch::PATIENCE;
 
 use crate::{create, entries, numbered, read_all};
 
@@ -80,13 +80,13 @@ fn s5_a_send_outlives_a_broker_that_comes_back() {
     let mut sender = home.grus_running(&["produce", "t", "--json", "--timeout", "60s"]);
     let mut input = sender.take_input();
     input.write_all(b"before\n").expect("an open pipe");
-    assert!(sender.next_line(Duration::from_secs(20)).is_some());
+    assert!(sender.next_line(PATIENCE).is_some());
     broker.kill();
     input.write_all(b"while it is down\n").expect("an open pipe");
     let _broker = home.start();
-    assert!(sender.next_line(Duration::from_secs(30)).is_some(), "a receipt after the restart");
+    assert!(sender.next_line(PATIENCE).is_some(), "a receipt after the restart");
     drop(input);
-    assert!(sender.wait(Duration::from_secs(20)).success());
+    assert!(sender.wait(PATIENCE).success());
     let bodies: Vec<_> =
         read_all(&home, "t").into_iter().filter_map(|message| message.body).collect();
     assert_eq!(bodies, ["before", "while it is down"]);
@@ -97,13 +97,19 @@ fn s5_after_its_time_a_send_fails() {
     let home = Home::new();
     let broker = home.start();
     create(&home, "t", 1);
-    let mut sender = home.grus_running(&["produce", "t", "--json", "--timeout", "1500ms"]);
-    let mut input = sender.take_input();
-    input.write_all(b"before\n").expect("an open pipe");
-    assert!(sender.next_line(Duration::from_secs(20)).is_some());
+    // The first line must be there within the time that the second is not: more of it, on a busy machine.
+    let (mut sender, mut input) = (1..8)
+        .find_map(|doubled| {
+            let timeout = format!("{}ms", 750 << doubled);
+            let mut sender = home.grus_running(&["produce", "t", "--json", "--timeout", &timeout]);
+            let mut input = sender.take_input();
+            input.write_all(b"before\n").expect("an open pipe");
+            sender.next_line(PATIENCE).map(|_| (sender, input))
+        })
+        .expect("a receipt");
     broker.kill();
     input.write_all(b"never\n").expect("an open pipe");
-    let status = sender.wait(Duration::from_secs(20));
+    let status = sender.wait(PATIENCE);
     assert_eq!(status.code(), Some(1), "{}", sender.log());
     assert!(sender.log().contains("line 2"), "{}", sender.log());
 }
@@ -115,9 +121,9 @@ fn a_sender_may_come_before_its_broker() {
     let mut input = sender.take_input();
     input.write_all(b"early\n").expect("an open pipe");
     drop(input);
-    sender.wait_for("word that it waits", Duration::from_secs(20), |line| line.contains("waiting"));
+    sender.wait_for("word that it waits", PATIENCE, |line| line.contains("waiting"));
     let _broker = home.start();
-    assert!(sender.wait(Duration::from_secs(30)).success(), "{}", sender.log());
+    assert!(sender.wait(PATIENCE).success(), "{}", sender.log());
     assert_eq!(read_all(&home, "t")[0].body.as_deref(), Some("early"));
 }
 

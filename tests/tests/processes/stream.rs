@@ -9,14 +9,12 @@ use std::time::Duration;
 
 use grus_tests::broker::Home;
 use grus_tests::process::Process;
-use grus_tests::watch::Watch;
+use grus_tests::watch::{PATIENCE, Watch};
 
 use crate::{Entry, entries};
 
 /// Lines sent whose receipts are not here yet. Together they fit a pipe, so writing never blocks.
 const WINDOW: usize = 300;
-/// Longest that nothing may happen.
-pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A `grus produce` that is fed numbered lines for as long as it is wanted.
 pub struct Stream {

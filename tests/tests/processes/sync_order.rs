@@ -4,10 +4,10 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::process::Command;
-use std::time::Duration;
 
 use grus_tests::broker::Home;
 use grus_tests::trace::{self, STRACE};
+use grus_tests::watch::PATIENCE;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::create;
@@ -45,14 +45,14 @@ fn no_receipt_leaves_before_its_sync() {
     let mut input = sender.take_input();
     for number in 0..SENDS {
         writeln!(input, "message {number}").expect("an open pipe");
-        let receipt = sender.next_line(Duration::from_mins(1));
+        let receipt = sender.next_line(PATIENCE);
         assert!(receipt.is_some(), "receipt {number}: {}", sender.log());
     }
     drop(input);
-    assert!(sender.wait(Duration::from_secs(20)).success());
+    assert!(sender.wait(PATIENCE).success());
     let traced = traced_pid(&broker.process.log());
     kill_process(traced, Signal::TERM).expect("the traced broker runs");
-    assert!(broker.process.wait(Duration::from_secs(30)).success(), "{}", broker.process.log());
+    assert!(broker.process.wait(PATIENCE).success(), "{}", broker.process.log());
 
     let verdict = trace::judge(&fs::read_to_string(&written).expect("a trace"), "/shards/");
     println!("{} receipts, {} syncs", verdict.receipts, verdict.syncs);

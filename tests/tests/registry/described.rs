@@ -1,15 +1,12 @@
 //! What only a queue's leader knows is asked of it, whoever the client came by.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::two_brokers::quick_registry;
 use crate::{grus_at, lines, produce_by_queue};
-use grus_tests::watch::Watch;
-
-const PATIENCE: Duration = Duration::from_secs(20);
+use grus_tests::watch::{PATIENCE, Watch};
 
 /// The queues of `t`, as a client that came by `at` is told.
 fn queues(at: SocketAddr) -> Vec<Value> {

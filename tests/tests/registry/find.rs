@@ -1,15 +1,14 @@
 //! A message is found wherever it is, by whoever is asked (S36 with several brokers).
 
-use grus_tests::registry::RegistryHome;
+use grus_tests::watch::PATIENCE;
 use serde_json::Value;
 
+use crate::two_brokers::quick_registry;
 use crate::{await_leaders, grus_at, leaders};
 
 #[test]
 fn a_message_is_found_through_the_registry_and_through_either_broker() {
-    let home = RegistryHome::new()
-        .with("GRUS__BROKER__LEASE", "2s")
-        .with("GRUS__BROKER__HEARTBEAT", "200ms");
+    let home = quick_registry();
     let _registry = home.start();
     let (one, two) = (home.broker(), home.broker());
     let _first = one.start();
@@ -48,7 +47,7 @@ fn a_message_is_found_through_the_registry_and_through_either_broker() {
     // One broker gone: what it has is not called missing.
     second.kill();
     let half = |leaders: &[Option<u64>]| leaders.iter().filter(|at| at.is_none()).count() == 2;
-    await_leaders(home.listen, "t", std::time::Duration::from_secs(20), half);
+    await_leaders(home.listen, "t", PATIENCE, half);
     let left = leaders(home.listen, "t");
     assert_ne!(left, spread);
     for (id, leader) in ids.iter().zip(&left) {

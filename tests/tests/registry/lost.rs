@@ -1,17 +1,15 @@
 //! A registry that has lost its data is told by its brokers what there is.
 
 use std::fs;
-use std::time::Duration;
 
 use grus_tests::broker::Home;
 use grus_tests::registry::RegistryHome;
-use grus_tests::watch::Watch;
+use grus_tests::watch::{PATIENCE, Watch};
 use rustix::process::Signal;
 
 use crate::{await_leaders, bodies, grus_at, input, leaders, lines};
 
 const SAYS: &str = "the registry does not know topics that the shards hold";
-const LIMIT: Duration = Duration::from_secs(20);
 
 #[test]
 fn brokers_offer_what_their_shards_hold_and_no_message_is_lost() {
@@ -35,14 +33,14 @@ fn brokers_offer_what_their_shards_hold_and_no_message_is_lost() {
     registry.end(Signal::TERM);
     fs::remove_dir_all(&home.data).expect("a folder to lose");
     let _registry = home.start();
-    first.process.wait_for("a word about the loss", LIMIT, |line| line.contains(SAYS));
+    first.process.wait_for("a word about the loss", PATIENCE, |line| line.contains(SAYS));
     // The topic is there again once the first broker has offered it.
     let there = || grus_at(&at, &["topic", "describe", "t"], b"").status.success();
     let watch = Watch::start();
     while !there() {
-        assert!(watch.elapsed() < LIMIT, "the topic does not come back");
+        assert!(watch.elapsed() < PATIENCE, "the topic does not come back");
     }
-    await_leaders(home.listen, "t", LIMIT, |leaders| leaders == spread);
+    await_leaders(home.listen, "t", PATIENCE, |leaders| leaders == spread);
     assert_eq!(bodies(&at, "t", 200), all);
     let topics = grus_at(&at, &["topic", "list", "--json"], b"").ok().json();
     assert_eq!(topics.len(), 1, "what was deleted stays so: {topics:?}");
@@ -64,7 +62,7 @@ fn an_embedded_registry_that_lost_its_folder_is_told_as_well() {
     fs::remove_dir_all(home.data.join("registry")).expect("a folder to lose");
 
     let mut broker = home.begin();
-    broker.process.wait_for("a word about the loss", LIMIT, |line| line.contains(SAYS));
+    broker.process.wait_for("a word about the loss", PATIENCE, |line| line.contains(SAYS));
     broker.wait_ready();
     assert_eq!(bodies(&[home.listen], "t", 100), all);
     let after = home.grus(&["topic", "describe", "t", "--json"]).ok().json();

@@ -1,17 +1,10 @@
 //! Clients whose way to a broker becomes another one.
 
-use std::time::Duration;
-
 use grus_client::{Client, ClientConfig, Message, Producer, ProducerConfig, QueueId};
-use grus_tests::ports;
-use grus_tests::random::Random;
-use grus_tests::watch::Watch;
+use grus_tests::watch::{PATIENCE, Watch};
 
 use crate::two_brokers::quick_registry;
 use crate::{await_leaders, bodies, grus_at, leaders};
-
-/// What a busy machine may take until a broker is in the routes again.
-const BACK: Duration = Duration::from_secs(20);
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -52,7 +45,7 @@ fn a_named_producer_does_not_shut_itself_out_when_its_connections_change_places(
         }
         first.kill();
         let is_half = |leaders: &[Option<u64>]| leaders.iter().flatten().count() == 1;
-        await_leaders(two.listen, "t", BACK, is_half);
+        await_leaders(two.listen, "t", PATIENCE, is_half);
         let there = leaders(two.listen, "t").iter().position(Option::is_some);
         let there = u32::try_from(there.expect("one is led")).expect("a queue");
         for number in 0..20 {
@@ -60,7 +53,7 @@ fn a_named_producer_does_not_shut_itself_out_when_its_connections_change_places(
             send(&producer, there, format!("meanwhile {number:02}")).await;
         }
         let _again = one.start();
-        await_leaders(two.listen, "t", BACK, |leaders| leaders == spread);
+        await_leaders(two.listen, "t", PATIENCE, |leaders| leaders == spread);
         for number in 0..20 {
             for queue in 0..2 {
                 expected.push(format!("after {queue} {number:02}"));
@@ -90,14 +83,14 @@ fn a_broker_that_comes_back_elsewhere_is_found_there_also_by_those_who_began_wit
             send(&producer, queue, "before".to_owned()).await;
         }
         first.kill();
-        one.listen = ports::free(&mut Random::seeded("elsewhere"));
+        one.move_elsewhere();
         let _again = one.start();
-        await_leaders(two.listen, "t", BACK, |leaders| leaders == spread);
+        await_leaders(two.listen, "t", PATIENCE, |leaders| leaders == spread);
         let watch = Watch::start();
         for queue in 0..2 {
             send(&producer, queue, "after".to_owned()).await;
         }
-        assert!(watch.elapsed() < BACK, "{:?}", watch.elapsed());
+        assert!(watch.elapsed() < PATIENCE, "{:?}", watch.elapsed());
         client.close().await;
     });
 }

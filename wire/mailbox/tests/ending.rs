@@ -90,7 +90,7 @@ async fn shutdown_runs_its_stages_in_order_and_the_last_work_of_storage_is_not_l
     for number in 0..300 {
         inbox.try_put(Work(number)).unwrap();
     }
-    let mut shutdown = Shutdown::new(Duration::from_secs(20));
+    let mut shutdown = Shutdown::new(Duration::from_mins(2));
     shutdown.stage("edge").actor(&edge).stage("queues").actor(&queue);
     shutdown.stage("storage").actor(&storage);
     let reports = shutdown.run().await;
