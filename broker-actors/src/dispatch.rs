@@ -15,6 +15,7 @@ pub use readership::Readership;
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -102,6 +103,10 @@ pub struct Service {
     pub fault_switches: bool,
 }
 
+/// What is left of handing a request on. Boxed, and made of what has to wait alone: ten thousand idle
+/// connections have no room for the largest request there may be.
+pub type Work<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+
 /// Serves the requests of one connection.
 pub struct Dispatcher {
     service: Arc<Service>,
@@ -156,32 +161,41 @@ impl Dispatcher {
         &self.service.http_address
     }
 
-    /// Hands one request on, or answers it. What may wait is boxed: ten thousand idle connections
-    /// each hold room for the largest of these.
-    pub async fn dispatch(&mut self, request: Request, reply: ReplyTo, gate: &Rc<Gate>) {
+    /// Hands one request on, or answers it, as far as that goes at once: what is left to be waited for
+    /// before the next one may be handed on.
+    pub fn dispatch<'a>(
+        &'a mut self,
+        request: Request,
+        reply: ReplyTo,
+        gate: &Rc<Gate>,
+    ) -> Option<Work<'a>> {
         match request {
-            Request::Produce(produce, body) => Box::pin(self.produce(produce, body, reply)).await,
+            Request::Produce(produce, body) => {
+                return Some(Box::pin(self.produce(produce, body, reply)));
+            }
             Request::Fetch(fetch) => self.fetch(&fetch, reply),
             Request::Credit(ask) => {
                 self.heard(ask.subscription);
-                Box::pin(self.subscriptions.credit(ask, reply)).await;
+                return Some(Box::pin(self.subscriptions.credit(ask, reply)));
             }
-            Request::Subscribe(ask) => Box::pin(self.subscribe(ask, reply)).await,
+            Request::Subscribe(ask) => return Some(Box::pin(self.subscribe(ask, reply))),
             Request::Seek(ask) => {
                 self.heard(ask.subscription);
-                Box::pin(self.subscriptions.seek(ask, reply)).await;
+                return Some(Box::pin(self.subscriptions.seek(ask, reply)));
             }
             Request::Unsubscribe(ask) => {
                 self.gate.facts().borrow_mut().unsubscribed(ask.subscription);
-                Box::pin(self.subscriptions.unsubscribe(ask, reply)).await;
+                return Some(Box::pin(self.subscriptions.unsubscribe(ask, reply)));
             }
             Request::ListOffsets(ask) => self.list_offsets(&ask, reply),
             Request::Ping => reply.header(&PingReply { time: self.service.clock.now() }),
             Request::Hello(hello) => self.hello(&hello, reply, gate),
-            Request::Metadata(ask) => reply.result(Box::pin(self.metadata(ask)).await),
+            Request::Metadata(ask) => {
+                return Some(Box::pin(async move { reply.result(self.metadata(ask).await) }));
+            }
             Request::ListTopics(ask) => self.list_topics(&ask, reply),
-            Request::DescribeTopic(ask) => Box::pin(self.describe_topic(ask, reply)).await,
-            Request::FindMessages(ask) => Box::pin(self.find_messages(ask, reply)).await,
+            Request::DescribeTopic(ask) => return Some(Box::pin(self.describe_topic(ask, reply))),
+            Request::FindMessages(ask) => return Some(Box::pin(self.find_messages(ask, reply))),
             Request::InitProducer(ask) => self.init_producer(ask, reply),
             Request::RecallMessage(ask) => self.recall_message(ask, reply),
             Request::ListScheduled(ask) => self.list_scheduled(ask, reply),
@@ -198,8 +212,8 @@ impl Dispatcher {
             Request::DescribeGroup(ask) => self.describe_group(ask, reply),
             Request::DeleteGroup(ask) => self.delete_group(ask, reply),
             Request::WatchRoutes(ask) => self.watch_routes(ask, reply),
-            Request::GroupQueue(ask) => Box::pin(self.group_queue(*ask, reply)).await,
-            Request::ListClients(ask) => Box::pin(self.list_clients(ask, reply)).await,
+            Request::GroupQueue(ask) => return Some(Box::pin(self.group_queue(*ask, reply))),
+            Request::ListClients(ask) => return Some(Box::pin(self.list_clients(ask, reply))),
             Request::CloseProducer(ask) => {
                 let (id, epoch) = (ask.producer_id, ask.producer_epoch);
                 self.gate.facts().borrow_mut().producer_closed(id, epoch);
@@ -215,6 +229,7 @@ impl Dispatcher {
                 self.link(reply, |reply| LinkRequest::Delete { ask, reply });
             }
         }
+        None
     }
 
     fn heard(&self, subscription: SubscriptionId) {

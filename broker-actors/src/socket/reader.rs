@@ -15,7 +15,7 @@ use tokio::net::tcp::OwnedReadHalf;
 use crate::connection::foreign::Foreign;
 use crate::connection::replies::{Content, Outgoing, ReplyTo};
 use crate::connection::requests::{has_large_reply, is_request, read_request};
-use crate::dispatch::Dispatcher;
+use crate::dispatch::{Dispatcher, Work};
 use crate::metrics::EdgeMetrics;
 use crate::socket::Gate;
 
@@ -46,6 +46,16 @@ pub enum ReadEnd {
     Foreign(Foreign),
     /// The peer broke the protocol in a way that leaves no next frame to find; it was told.
     Broken(String),
+}
+
+/// What became of the next frame.
+enum Taken<'a> {
+    /// It is not there in whole.
+    Nothing,
+    /// It is handed on, or answered.
+    Whole,
+    /// It is handed on once this is done.
+    Waits(Work<'a>),
 }
 
 /// Reads requests and hands them on, in the order in which they arrive.
@@ -178,31 +188,53 @@ impl Reader {
         }
         loop {
             self.gate.wait_for_room().await;
-            let before = self.buffer.bytes.len();
-            let decoded = decode(&mut self.buffer.bytes, &self.limits);
-            let bytes = u32::try_from(before - self.buffer.bytes.len()).unwrap_or(u32::MAX);
-            match decoded {
-                Ok(None) => {
-                    self.buffer.let_go();
-                    return Ok(());
-                }
-                Ok(Some(frame)) if !is_request(&frame) => self.gate.frame_ignored(),
-                Ok(Some(frame)) => {
-                    self.last_frame_bytes = before - self.buffer.bytes.len();
-                    self.gate.request_taken(bytes);
-                    self.metrics.request(frame.head.opcode);
-                    let reply = ReplyTo::new(frame.head, bytes, self.replies.clone());
-                    self.large_asked += u32::from(has_large_reply(frame.head.opcode));
-                    match read_request(frame, self.gate.is_greeted()) {
-                        Ok(request) => self.dispatcher.dispatch(request, reply, &self.gate).await,
-                        Err(error) => reply.error(error),
+            match self.take_frame()? {
+                Taken::Nothing => return Ok(()),
+                Taken::Whole => {}
+                Taken::Waits(work) => work.await,
+            }
+            if self.large_asked >= LARGE_ASKED_MAX {
+                self.large_asked = 0;
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Hands on the next frame in the buffer, if all of it is there.
+    fn take_frame(&mut self) -> Result<Taken<'_>, ReadEnd> {
+        let before = self.buffer.bytes.len();
+        let decoded = decode(&mut self.buffer.bytes, &self.limits);
+        let taken = before - self.buffer.bytes.len();
+        match decoded {
+            Ok(None) => {
+                self.buffer.let_go();
+                Ok(Taken::Nothing)
+            }
+            Ok(Some(frame)) if !is_request(&frame) => {
+                self.gate.frame_ignored();
+                Ok(Taken::Whole)
+            }
+            Ok(Some(frame)) => {
+                self.last_frame_bytes = taken;
+                let bytes = u32::try_from(taken).unwrap_or(u32::MAX);
+                self.gate.request_taken(bytes);
+                self.metrics.request(frame.head.opcode);
+                let reply = ReplyTo::new(frame.head, bytes, self.replies.clone());
+                self.large_asked += u32::from(has_large_reply(frame.head.opcode));
+                match read_request(frame, self.gate.is_greeted()) {
+                    Ok(request) => {
+                        let work = self.dispatcher.dispatch(request, reply, &self.gate);
+                        Ok(work.map_or(Taken::Whole, Taken::Waits))
                     }
-                    if self.large_asked >= LARGE_ASKED_MAX {
-                        self.large_asked = 0;
-                        tokio::task::yield_now().await;
+                    Err(error) => {
+                        reply.error(error);
+                        Ok(Taken::Whole)
                     }
                 }
-                Err(error) => self.refuse(&error)?,
+            }
+            Err(error) => {
+                self.refuse(&error)?;
+                Ok(Taken::Whole)
             }
         }
     }

@@ -14,7 +14,7 @@ use grus_protocol::message::SubscribeAt;
 
 use super::reading::{Batches, ReadLimits};
 use super::subscriber::{PushTurn, Subscriber};
-use super::subscription::{Account, Spent, Standing, SubscriptionKey, Turn};
+use super::subscription::{Account, SUBSCRIPTIONS_MAX, Spent, Standing, SubscriptionKey, Turn};
 use super::{
     At, Bounds, Cold, Fetched, ListedOffset, OVERLOADED_RETRY_MS, SubscriptionAsk, TopicQueue,
 };
@@ -88,7 +88,9 @@ impl<D: Disk> TopicQueue<D> {
                 return reply.send(Err(error));
             }
         };
-        self.subscriptions.close_if(|subscriber| subscriber.is_gone());
+        if self.subscriptions.len() >= SUBSCRIPTIONS_MAX {
+            self.subscriptions.close_if(|subscriber| subscriber.is_gone());
+        }
         match self.subscriptions.open(key, standing, account, subscriber) {
             Ok(()) => {
                 reply.send(Ok(listed)); // first: what is delivered follows it
