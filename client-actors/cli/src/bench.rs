@@ -16,6 +16,7 @@ mod body;
 pub mod limits;
 mod load;
 pub mod pace;
+mod sound;
 mod stopwatch;
 pub mod suite;
 
