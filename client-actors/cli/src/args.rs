@@ -194,16 +194,7 @@ pub struct RetentionArgs {
     pub dedup_window: Option<Duration>,
     /// What becomes of messages whose time to live is over
     #[arg(long, value_enum)]
-    pub expired: Option<ExpiredArg>,
-}
-
-/// What becomes of messages whose time to live is over. Nobody is given them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ExpiredArg {
-    /// Groups pass over them
-    Drop,
-    /// Each group that comes to one makes it a dead letter of its own
-    DeadLetter,
+    pub expired: Option<crate::topic::ExpiredArg>,
 }
 
 /// `grus produce`

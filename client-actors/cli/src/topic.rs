@@ -3,16 +3,26 @@
 use std::fmt::Display;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use grus_client::{Client, TopicChange, TopicDescription};
 use grus_protocol::ids::Durability;
 use grus_protocol::message::{ExpiredPolicy, TopicKind, TopicSettings};
 use serde_json::{Value, json};
 
-use crate::args::{Common, DurabilityArg, ExpiredArg, KindArg, RetentionArgs, TopicCommand};
+use crate::args::{Common, DurabilityArg, KindArg, RetentionArgs, TopicCommand};
 use crate::failure::Failure;
 use crate::message::push_json;
 use crate::output::Output;
 use crate::{session, units};
+
+/// What becomes of messages whose time to live is over. Nobody is given them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExpiredArg {
+    /// Groups pass over them
+    Drop,
+    /// Each group that comes to one makes it a dead letter of its own
+    DeadLetter,
+}
 
 /// What is told: lines for people, and the same as JSON, one object a line.
 struct Told {
