@@ -43,6 +43,7 @@ use crate::clients::Clients;
 use crate::config::{BROKER_SCHEMA, BrokerConfig};
 use crate::data_folder::{DataFolder, FolderError};
 use crate::disk_turns::DiskTurns;
+use crate::dispatch::peers::{MemberDoors, PeerGate};
 use crate::dispatch::{Service, fault_switches};
 use crate::find::Find;
 use crate::group_ties::GroupTies;
@@ -253,6 +254,7 @@ impl Running {
             find: Find { routes: routes.clone(), shards: handles.clone().into() },
             clients: clients.clone(),
             schedules: Schedules { routes: routes.clone(), shards: handles.clone().into() },
+            peers: PeerGate { disk: self.folder.disk(), members: watch::channel(MemberDoors::default()).1 },
             fault_switches: faults,
         };
         clients.open(self.open_door(config, sockets.listen, service).await?);

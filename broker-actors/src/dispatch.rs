@@ -7,6 +7,7 @@ mod dead_letters;
 mod group_queues;
 mod groups;
 mod listings;
+pub mod peers;
 mod readership;
 mod schedules;
 mod subscriptions;
@@ -51,6 +52,7 @@ use crate::topic_queue::{self, At, ListedOffset, QueueAsk, QueueHandle};
 use alike::Alike;
 use groups::ConnectionMembers;
 use listings::Asides;
+use peers::{PeerGate, PeerId};
 use subscriptions::ConnectionSubscriptions;
 
 /// How long a client waits before it repeats what was refused for want of room.
@@ -99,6 +101,8 @@ pub struct Service {
     pub schedules: Schedules,
     /// Who knows the groups.
     pub groups: Groups,
+    /// By what other brokers are let in.
+    pub peers: PeerGate,
     /// Whether faults may be injected, for tests of supervision.
     pub fault_switches: bool,
 }
@@ -122,6 +126,8 @@ pub struct Dispatcher {
     watching: Option<RouteFeed>,
     asides: Asides,
     alarm: Alarm,
+    /// The broker that has said here who it is.
+    peer: PeerId,
 }
 
 impl Dispatcher {
@@ -152,6 +158,7 @@ impl Dispatcher {
             watching: None,
             asides: Asides::default(),
             alarm,
+            peer: None,
         }
     }
 
@@ -219,6 +226,8 @@ impl Dispatcher {
                 self.gate.facts().borrow_mut().producer_closed(id, epoch);
                 reply.header(&CloseProducerReply {});
             }
+            Request::ShardMessage(ask, message) => self.shard_message(&ask, message, reply),
+            Request::OpenPeer(ask) => self.open_peer(&ask, reply),
             Request::CreateTopic(ask) => {
                 self.link(reply, |reply| LinkRequest::Create { ask, reply });
             }

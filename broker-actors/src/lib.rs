@@ -7,6 +7,7 @@
 //! | the door: sockets, frames, requests | [`listener`], [`connection`], [`socket`], [`dispatch`] |
 //! | routes and topics | [`registry_link`] |
 //! | one queue; one log and its queues | [`topic_queue`], [`shard`], [`machine`] |
+//! | other brokers: members of replicated shards | [`peer`], [`network`], [`member`] |
 //! | what is shown | [`http`], [`metrics`] |
 //! | what it can be told | [`config`], [`settings`], [`data_folder`] |
 
@@ -36,7 +37,10 @@ pub mod http;
 pub mod kept;
 pub mod listener;
 pub mod machine;
+pub mod member;
 pub mod metrics;
+pub mod network;
+pub mod peer;
 pub mod reader;
 pub mod registry_link;
 pub mod retention;

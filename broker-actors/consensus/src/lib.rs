@@ -32,6 +32,8 @@ mod suite_tests;
 mod transfer;
 mod types;
 mod wire;
+#[cfg(test)]
+mod wire_golden;
 
 pub use ballot::Standing;
 pub use codec::CodecError;
@@ -48,7 +50,7 @@ pub use machine::{
 };
 pub use members::{ChangeError, PROMOTE_LAG_ENTRIES_MAX};
 pub use own::SealPoint;
-pub use peers::{NoPeers, PeerError, Peers};
+pub use peers::{NoPeers, PeerError, Peers, is_install};
 pub use status::{Leadership, Status};
 pub use transfer::SNAPSHOT_CHUNK_BYTES;
 pub use types::{Member, NodeId, TypeConfig};

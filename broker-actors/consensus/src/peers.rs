@@ -57,6 +57,12 @@ pub trait Peers: 'static {
     ) -> LocalBoxFuture<'static, Result<Bytes, PeerError>>;
 }
 
+/// Whether a message, as [`Peers::call`] is given it, carries a part of a snapshot: it may take its time
+/// and should hold up no other one.
+pub fn is_install(message: &[Bytes]) -> bool {
+    message.iter().flatten().nth(1) == Some(&wire::KIND_SNAPSHOT)
+}
+
 /// The peers of a group of one: there are none.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoPeers;

@@ -18,6 +18,9 @@ use crate::types::{LogId, Payload, RaftEntry, RaftVote, SnapshotMeta, log_id, lo
 /// Most entries in one append that is taken.
 pub(crate) const ENTRIES_MAX: usize = 4096;
 
+/// The kind of a message that carries a chunk of a snapshot: its second byte.
+pub(crate) const KIND_SNAPSHOT: u8 = 4;
+
 /// A message between members.
 #[derive(Debug)]
 pub(crate) enum Request {
@@ -84,7 +87,7 @@ impl Request {
             Request::Vote(request) => encode_vote(&mut w, 2, request),
             Request::PreVote(request) => encode_vote(&mut w, 3, request),
             Request::Snapshot { vote, meta, chunk } => {
-                w.0.put_u8(4);
+                w.0.put_u8(KIND_SNAPSHOT);
                 w.vote(vote);
                 w.log_id(meta.last_log_id.as_ref());
                 w.stored_membership(&meta.last_membership);
@@ -119,7 +122,7 @@ impl Request {
             },
             2 => Request::Vote(decode_vote(&mut r)?),
             3 => Request::PreVote(decode_vote(&mut r)?),
-            4 => {
+            KIND_SNAPSHOT => {
                 let vote = r.vote()?;
                 let last_log_id = r.log_id()?;
                 let last_membership = r.stored_membership()?;

@@ -9,8 +9,8 @@ use grus_protocol::message::{
     AlterSchedule, AlterTopic, CloseProducer, CountScheduled, CreateSchedule, CreateTopic, Credit,
     DeleteGroup, DeleteSchedule, DeleteTopic, DescribeGroup, DescribeTopic, Fetch, FindMessages,
     GroupHeartbeat, Hello, InitProducer, JoinGroup, LeaveGroup, ListClients, ListGroups,
-    ListOffsets, ListScheduled, ListSchedules, ListTopics, Metadata, Ping, Produce, RecallMessage,
-    Seek, ShowScheduled, Subscribe, Unsubscribe, WatchRoutes,
+    ListOffsets, ListScheduled, ListSchedules, ListTopics, Metadata, OpenPeer, Ping, Produce,
+    RecallMessage, Seek, ShardMessage, ShowScheduled, Subscribe, Unsubscribe, WatchRoutes,
 };
 use grus_protocol::opcode::Opcode;
 
@@ -89,6 +89,10 @@ pub enum Request {
     ListClients(ListClients),
     /// A member of a group about a queue.
     GroupQueue(Box<GroupQueueRequest>),
+    /// Another broker says who it is.
+    OpenPeer(OpenPeer),
+    /// A member of a shard's group says this to the one here.
+    ShardMessage(ShardMessage, Bytes),
 }
 
 /// Reads the header of a request. `greeted` says whether Hello was accepted on this connection.
@@ -105,7 +109,7 @@ pub fn read_request(frame: Frame, greeted: bool) -> Result<Request, ErrorReply> 
             ErrorReply::new(ErrorCode::HelloRequired, text)
         });
     }
-    let may_have_a_body = matches!(opcode, Opcode::Produce | Opcode::CreateSchedule);
+    let may_have_a_body = matches!(opcode, Opcode::Produce | Opcode::CreateSchedule | Opcode::ShardMessage);
     if !may_have_a_body && !frame.body.is_empty() {
         let text = format!("{opcode} has no body, but {} bytes came", frame.body.len());
         return Err(ErrorReply::new(ErrorCode::MalformedFrame, text));
@@ -163,6 +167,8 @@ fn decode(frame: Frame) -> Result<Option<Request>, HeaderError> {
         Opcode::DeleteGroup => Request::DeleteGroup(frame.header()?),
         Opcode::WatchRoutes => Request::WatchRoutes(frame.header()?),
         Opcode::ListClients => Request::ListClients(frame.header()?),
+        Opcode::OpenPeer => Request::OpenPeer(frame.header()?),
+        Opcode::ShardMessage => Request::ShardMessage(frame.header()?, frame.body),
         Opcode::ClaimQueue
         | Opcode::AckMessages
         | Opcode::SubscribeGroup

@@ -7,5 +7,6 @@ mod deadlines;
 mod ends;
 mod hello;
 mod order;
+mod peers;
 mod refusals;
 mod support;

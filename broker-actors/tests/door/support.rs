@@ -12,6 +12,7 @@ pub use client::{Client, batch};
 use grus_broker::config::ConnectionConfig;
 use grus_broker::connection::{Describe, Description};
 use grus_broker::dispatch::Service;
+use grus_broker::dispatch::peers::{MemberDoors, PeerGate};
 use grus_broker::find::Find;
 use grus_broker::groups::Groups;
 use grus_broker::listener::{ListConnections, Listener, ListenerParts};
@@ -52,6 +53,8 @@ pub struct Door {
     pub link: Outlet<LinkRequest>,
     /// The routes, to change them.
     pub routes: watch::Sender<Arc<Routes>>,
+    /// The members of shards that are here, to change them.
+    pub members: watch::Sender<MemberDoors>,
     /// The counters.
     pub metrics: EdgeMetrics,
     /// The listener.
@@ -70,6 +73,8 @@ pub struct DoorConfig {
     pub produce_bytes: u32,
     /// The clock.
     pub clock: Clock,
+    /// The broker's id; its disk is ten times as much.
+    pub broker: u64,
 }
 
 impl Default for DoorConfig {
@@ -79,6 +84,7 @@ impl Default for DoorConfig {
             connections_max: 100,
             produce_bytes: 1 << 24,
             clock: Clock::system(),
+            broker: 9,
         }
     }
 }
@@ -107,9 +113,10 @@ impl Door {
             ask: to_ask,
         };
         let (routes, routes_seen) = watch::channel(Arc::new(routes_with(handle)));
+        let (members, members_seen) = watch::channel(MemberDoors::default());
         let metrics = EdgeMetrics::new(&mut Registry::default());
         let service = Service {
-            address: BrokerAddress { id: BrokerId(9), host: "127.0.0.1".into(), port: 6086 },
+            address: address_of(config.broker, address),
             http_address: "127.0.0.1:7654".into(),
             frame_limits: FrameLimits::REQUESTS,
             batch_limits: BatchLimits::PRODUCE,
@@ -127,6 +134,7 @@ impl Door {
             fault_switches: true,
             find: Find { routes: routes.subscribe(), shards: Arc::new([]) },
             schedules: Schedules { routes: routes.subscribe(), shards: Arc::new([]) },
+            peers: PeerGate { disk: config.broker * 10, members: members_seen },
         };
         let parts = ListenerParts {
             cores: vec![place.clone()],
@@ -135,7 +143,7 @@ impl Door {
             connections_max: config.connections_max,
         };
         let listener = Listener::start(&place, socket, parts).await.unwrap();
-        Self { address, produce, fetch, ask, link, routes, metrics, listener, process }
+        Self { address, produce, fetch, ask, link, routes, members, metrics, listener, process }
     }
 
     /// A client that has said hello.
@@ -147,6 +155,11 @@ impl Door {
     pub async fn stranger(&self) -> Client {
         Client::stranger(self.address).await
     }
+}
+
+/// How a broker that listens there is reached.
+pub fn address_of(broker: u64, at: SocketAddr) -> BrokerAddress {
+    BrokerAddress { id: BrokerId(broker), host: at.ip().to_string(), port: at.port() }
 }
 
 fn routes_with(handle: QueueHandle) -> Routes {

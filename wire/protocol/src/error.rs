@@ -174,6 +174,8 @@ error_codes! {
     UnknownBroker = 92, final;
     /// The shard belongs to another broker.
     ShardTaken = 93, final;
+    /// Another broker, or another data folder, than the one that was meant.
+    WrongBroker = 94, final;
 
     /// There is no such group, or not this incarnation of it: join it again.
     UnknownGroup = 100, final;

@@ -13,6 +13,7 @@ mod find;
 mod group;
 mod hello;
 mod metadata;
+mod peer;
 mod produce;
 mod registry;
 mod schedule;
@@ -46,6 +47,7 @@ pub use group::{
 };
 pub use hello::{HELLO_TEXT_BYTES_MAX, Hello, HelloReply, Ping, PingReply, features};
 pub use metadata::{Metadata, MetadataReply, QueueRoute, TopicMetadata};
+pub use peer::{OpenPeer, OpenPeerReply, ShardMessage, ShardMessageReply};
 pub use produce::{InitProducer, InitProducerReply, Produce, ProduceReply};
 pub use registry::{
     BrokerHeartbeat, BrokerHeartbeatReply, BrokerState, HOST_BYTES_MAX, OfferTopics,
@@ -143,4 +145,6 @@ requests! {
     RedriveDeadLetters => RedriveDeadLettersReply,
     PurgeDeadLetters => PurgeDeadLettersReply,
     ListDeadLetters => ListDeadLettersReply,
+    OpenPeer => OpenPeerReply,
+    ShardMessage => ShardMessageReply,
 }

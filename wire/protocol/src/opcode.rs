@@ -137,6 +137,10 @@ opcodes! {
     PurgeDeadLetters = 83,
     /// Lists dead letters.
     ListDeadLetters = 84,
+    /// A broker says to another one who it is.
+    OpenPeer = 100,
+    /// A member of a shard's group says something to another one.
+    ShardMessage = 101,
 }
 
 impl Opcode {

@@ -18,13 +18,13 @@ use grus_protocol::message::{
     ListClients, ListClientsReply, ListDeadLetters, ListDeadLettersReply, ListGroups,
     ListGroupsReply, ListOffsets, ListOffsetsReply, ListScheduled, ListScheduledReply,
     ListSchedules, ListSchedulesReply, ListTopics, ListTopicsReply, Metadata, MetadataReply, Nack,
-    OfferTopics, OfferTopicsReply, OfferedQueue, OfferedTopic, OffsetRange, PingReply,
+    OfferTopics, OfferTopicsReply, OfferedQueue, OfferedTopic, OffsetRange, OpenPeer, OpenPeerReply, PingReply,
     PlaceDeadLetters, PlaceDeadLettersReply, Produce, ProduceReply, PurgeDeadLetters,
     PurgeDeadLettersReply, QueueDescription, QueuePlace, QueueProgress, QueueRoute, QueueSpan,
     RecallMessage, RecallMessageReply, Redelivered, RedriveDeadLetters, RedriveDeadLettersReply,
     RefusedTopic, RegisterBroker, RegisterBrokerReply, ResetGroup, ResetGroupReply, RoutesChanged,
     SchedulePlace, ScheduleState, Scheduled, ScheduledPlace, Seek, SeekReply, ShardClaim,
-    ShardState, ShowScheduled, ShowScheduledReply, Subscribe, SubscribeGroup, SubscribeGroupReply,
+    ShardMessage, ShardState, ShowScheduled, ShowScheduledReply, Subscribe, SubscribeGroup, SubscribeGroupReply,
     SubscribeReply, Timer, TopicMetadata, TopicSettings, TopicState, TopicSummary, Unsubscribe,
     WatchRoutes, WatchRoutesReply,
 };
@@ -232,6 +232,9 @@ const MESSAGES: &[Message] = messages![
     ListDeadLettersReply,
     DeadLetterPlace,
     DeadLetter,
+    OpenPeer,
+    OpenPeerReply,
+    ShardMessage,
     ErrorReply,
 ];
 

@@ -165,6 +165,8 @@ fn every_header_reads_back_to_the_same_bytes() {
             Opcode::RedriveDeadLetters => again_of::<message::RedriveDeadLetters>(&frame),
             Opcode::PurgeDeadLetters => again_of::<message::PurgeDeadLetters>(&frame),
             Opcode::ListDeadLetters => again_of::<message::ListDeadLetters>(&frame),
+            Opcode::OpenPeer => again_of::<message::OpenPeer>(&frame),
+            Opcode::ShardMessage => again_of::<message::ShardMessage>(&frame),
         };
         assert_eq!(encoded, &frame.header[..], "{name}");
     }

@@ -11,8 +11,8 @@ use grus_protocol::message::{
     GroupProgress, GroupProgressReply, JoinGroup, JoinGroupReply, LeaveGroup, ListClients,
     ListClientsReply, ListDeadLetters, ListDeadLettersReply, ListGroupsReply, ListScheduled,
     ListScheduledReply, ListSchedules, ListSchedulesReply, Metadata, MetadataReply, Nack,
-    OffsetRange, Produce, PurgeDeadLetters, RecallMessage, RedriveDeadLetters, RegisterBroker,
-    ResetGroup, RoutesChanged, ShowScheduled, ShowScheduledReply, SubscribeGroup,
+    OffsetRange, OpenPeer, OpenPeerReply, Produce, PurgeDeadLetters, RecallMessage, RedriveDeadLetters, RegisterBroker,
+    ResetGroup, RoutesChanged, ShardMessage, ShowScheduled, ShowScheduledReply, SubscribeGroup,
 };
 use grus_protocol::{
     BatchBuilder, BatchLimits, ErrorReply, FrameHead, FrameLimits, Generation, GroupId, MemberId,
@@ -352,6 +352,9 @@ proptest! {
         let _ = frame::decode_header::<PurgeDeadLetters>(&content);
         let _ = frame::decode_header::<ListDeadLetters>(&content);
         let _ = frame::decode_header::<ListDeadLettersReply>(&content);
+        let _ = frame::decode_header::<OpenPeer>(&content);
+        let _ = frame::decode_header::<OpenPeerReply>(&content);
+        let _ = frame::decode_header::<ShardMessage>(&content);
         let _ = frame::decode_header::<ErrorReply>(&content);
         let _ = RecordBatch::from_log(content.clone());
         let _ = RecordBatch::check(content, &BatchLimits::FORMAT);

@@ -7,6 +7,7 @@ mod batches;
 mod decoder;
 mod errors;
 mod groups;
+mod peers;
 mod requests;
 mod scheduled;
 mod topics;

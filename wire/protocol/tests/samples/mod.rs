@@ -26,6 +26,7 @@ use serde::Serialize;
 mod clients;
 mod find;
 mod group;
+mod peer;
 mod registry;
 mod schedule;
 pub mod scheduled;
@@ -188,6 +189,7 @@ pub fn frames() -> Vec<(String, Bytes)> {
     find::frames(&mut out);
     clients::frames(&mut out);
     registry::frames(&mut out);
+    peer::frames(&mut out);
     scheduled::frames(&mut out);
     schedule::frames(&mut out);
     group::frames(&mut out);

@@ -1,0 +1,79 @@
+//! Member: a shard's ear for the other members of its group.
+//!
+//! ```text
+//! Connection of another broker --FromPeer--> [Member] --handle--> consensus
+//!           ^--------- reply port --------------'
+//! ```
+//!
+//! * Owns: nothing; what consensus has not answered yet is a future of its room.
+//! * Lives on: its shard's core arbiter.
+//! * Inbox: [`FromPeer`] in bytes, held until it is answered.
+//! * Talks to: consensus.
+//! * Stops: with its shard; whoever still asks is told by a dropped port.
+//! * If it panics: it is rebuilt; peers ask again.
+
+use bytes::Bytes;
+use grus_consensus::Group;
+use grus_log::Disk;
+use grus_mailbox::{ActorSpec, Credit, Host, HostHandle, Inbox, Place, Port, Receive, Resident};
+use grus_mailbox::{Room, Weigh};
+use grus_protocol::ids::ShardId;
+
+use crate::shard::ShardMachine;
+
+/// Bytes of messages that may wait for an answer.
+pub const FROM_PEER_BYTES_MAX: u32 = 64 << 20;
+/// What the smallest message counts, in bytes: it bounds how many are under way.
+const MESSAGE_BYTES_MIN: u32 = 2_048;
+
+/// What another member says.
+#[derive(Debug)]
+pub struct FromPeer {
+    /// The message.
+    pub message: Bytes,
+    /// Gets the answer.
+    pub reply: Port<Bytes>,
+}
+
+impl Weigh for FromPeer {
+    fn weight(&self) -> u32 {
+        u32::try_from(self.message.len()).unwrap_or(u32::MAX).max(MESSAGE_BYTES_MIN)
+    }
+}
+
+/// The way to a member of a shard's group.
+#[derive(Debug, Clone)]
+pub struct MemberDoor {
+    /// The group, see [`ShardMessage::group`](grus_protocol::message::ShardMessage).
+    pub group: u64,
+    /// Takes what other members say.
+    pub inbox: Inbox<FromPeer>,
+}
+
+/// See the module documentation.
+pub struct Member<D: Disk> {
+    group: Group<ShardMachine, D>,
+}
+
+impl<D: Disk> Member<D> {
+    /// Starts it on the current thread, which must be `place`, that of the group.
+    #[must_use]
+    pub fn start(place: &Place, shard: ShardId, group: Group<ShardMachine, D>) -> HostHandle<Self> {
+        let spec = ActorSpec::new("Member", format!("shard-{shard}"));
+        Host::spawn_local(place, spec, move || Self { group: group.clone() })
+    }
+}
+
+impl<D: Disk> Resident for Member<D> {}
+
+impl<D: Disk> Receive<FromPeer> for Member<D> {
+    fn receive(&mut self, msg: FromPeer, credit: Credit, room: &mut Room<'_, Self>) {
+        let FromPeer { message, reply } = msg;
+        let group = self.group.clone();
+        // Futures are polled first in the order in which they are spawned: appends stay in order.
+        room.spawn(async move {
+            reply.send(group.handle(message).await);
+            drop(credit);
+        });
+    }
+}
