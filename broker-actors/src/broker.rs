@@ -17,6 +17,7 @@
 
 mod enrolment;
 mod parts;
+mod replication;
 mod sockets;
 
 use std::net::{SocketAddr, TcpListener};
@@ -33,7 +34,7 @@ use grus_registry::configuration::{Loaded, Setting};
 use grus_registry::http::host::AllowedHosts;
 use grus_registry::ports::PortError;
 use grus_registry::{
-    Claims, RegistryError, RegistryHandle, RegistryService, RegistryStartError, RemoteService,
+    RegistryError, RegistryHandle, RegistryService, RegistryStartError, RemoteService,
 };
 use prometheus_client::registry::Registry as MetricsRegistry;
 use thiserror::Error;
@@ -42,8 +43,7 @@ use tokio::sync::watch;
 use crate::clients::Clients;
 use crate::config::{BROKER_SCHEMA, BrokerConfig};
 use crate::data_folder::{DataFolder, FolderError};
-use crate::disk_turns::DiskTurns;
-use crate::dispatch::peers::{MemberDoors, PeerGate};
+use crate::dispatch::peers::PeerGate;
 use crate::dispatch::{Service, fault_switches};
 use crate::find::Find;
 use crate::group_ties::GroupTies;
@@ -56,9 +56,10 @@ use crate::registry_link::ledger::Home;
 use crate::registry_link::routes::Routes;
 use crate::registry_link::{LinkParts, LinkRequest, REQUESTS_MAX, RegistryLink};
 use crate::scheduled::Schedules;
-use crate::shard::{self, Shard, ShardHandle, ShardPlaces, ShardStartError};
+use crate::shard::{self, Replicated, Shard, ShardHandle, ShardPlaces, ShardSet, ShardStartError};
 use enrolment::Enrolment;
 pub use parts::ShardPlan;
+use replication::{Replicating, Workshop};
 use sockets::{Sockets, advertised};
 
 /// Stages of a stop; each gets its share of the time allowed.
@@ -132,6 +133,7 @@ struct Running {
     registry: Option<RegistryService<RealDisk>>,
     remote: Option<RemoteService>,
     shards: Vec<Shard>,
+    replicating: Option<Replicating>,
     link: Option<HostHandle<RegistryLink>>,
     http: Option<HttpServer>,
     listener: Option<HostHandle<Listener>>,
@@ -160,6 +162,7 @@ impl Broker {
             registry: None,
             remote: None,
             shards: Vec::new(),
+            replicating: None,
             link: None,
             http: None,
             listener: None,
@@ -224,18 +227,15 @@ impl Running {
             routes: routes.clone(),
             settled: is_settled,
         };
-        let handles = self.start_shards(config, &plan, &log_metrics, &ties).await?;
-        if let Some(remote) = &self.remote {
-            remote.claims_are(Claims { shards: plan.shards().to_vec(), wanted: 0 });
-        }
-
+        let (handles, replication) =
+            self.bring_up_shards(config, &plan, &registry, &log_metrics, &ties).await?;
         let told = (published, settled);
-        let ask = self.start_link(config, registry.clone(), handles.clone(), home, told).await;
+        let known = (handles.clone(), replication.told.subscribe());
+        let ask = self.start_link(config, registry.clone(), known, home, told).await;
         let http_address = sockets.addresses.http.map_or("no port".into(), |at| at.to_string());
         let faults = fault_switches();
-        let session_ms_max = u64::from(whole_ms(config.connection.session_timeout));
-        let clients = Clients::new(session_ms_max);
-        let groups = Groups::new(routes.clone(), &handles, ask.clone());
+        let clients = Clients::new(u64::from(whole_ms(config.connection.session_timeout)));
+        let groups = Groups::new(routes.clone(), handles.clone(), ask.clone());
         let service = Service {
             address,
             http_address: http_address.into(),
@@ -251,10 +251,10 @@ impl Running {
             link: ask,
             clock: process.clock,
             metrics: metrics.clone(),
-            find: Find { routes: routes.clone(), shards: handles.clone().into() },
+            find: Find { routes: routes.clone(), shards: handles.clone() },
             clients: clients.clone(),
-            schedules: Schedules { routes: routes.clone(), shards: handles.clone().into() },
-            peers: PeerGate { disk: self.folder.disk(), members: watch::channel(MemberDoors::default()).1 },
+            schedules: Schedules { routes: routes.clone(), shards: handles.clone() },
+            peers: PeerGate { disk: self.folder.disk(), members: replication.members.subscribe() },
             fault_switches: faults,
         };
         clients.open(self.open_door(config, sockets.listen, service).await?);
@@ -284,7 +284,7 @@ impl Running {
         &mut self,
         config: &BrokerConfig,
         registry: RegistryHandle,
-        shards: Vec<ShardHandle>,
+        (shards, replicated): (ShardSet, watch::Receiver<Replicated>),
         home: Home,
         (published, settled): (watch::Sender<Arc<Routes>>, watch::Sender<bool>),
     ) -> Inbox<LinkRequest> {
@@ -292,6 +292,7 @@ impl Running {
         let parts = LinkParts {
             registry,
             shards,
+            replicated,
             policy: config.topic_policy(),
             published: Arc::new(published),
             settled: Arc::new(settled),
@@ -316,22 +317,21 @@ impl Running {
         plan: &ShardPlan,
         metrics: &LogMetrics,
         ties: &GroupTies,
+        workshop: &Workshop,
     ) -> Result<Vec<ShardHandle>, StartError> {
-        let (reader, finder) = (self.places.open("reader"), self.places.open("finder"));
-        let disk_turns = DiskTurns::default();
         let mut starting = Vec::new();
         for (id, durability) in plan.shards().iter().copied() {
             let places = ShardPlaces {
                 core: self.places.core(plan.number_in_level(id)).clone(),
                 flush: self.places.open(&format!("flush-{id}")),
-                reader: reader.clone(),
-                finder: finder.clone(),
+                reader: workshop.reader.clone(),
+                finder: workshop.finder.clone(),
             };
             let folder = self.folder.shard(id);
             let mut settings = config.shard_settings(id, self.folder.broker(), folder, durability);
             settings.metrics = metrics.shard(id, durability);
             settings.groups = Some(ties.clone());
-            settings.disk_turns = disk_turns.clone();
+            settings.disk_turns = workshop.disk_turns.clone();
             starting.push(async move {
                 let started = shard::start(places, settings).await;
                 started.map_err(|source| StartError::Shard { shard: id, source })
@@ -391,12 +391,22 @@ impl Running {
             shutdown.step("leave the registry", move || async move { remote.stop().await });
         }
         shutdown.stage("shards");
+        let (replicas, neighbours) = match self.replicating {
+            Some(Replicating { replicas, neighbours }) => (Some(replicas), Some(neighbours)),
+            None => (None, None),
+        };
+        if let Some(replicas) = &replicas {
+            shutdown.actor(replicas);
+        }
         for shard in self.shards {
             shutdown.step(format!("{shard:?}"), move || shard.stop());
         }
         shutdown.stage("connections");
         if let Some(listener) = &self.listener {
             shutdown.actor(listener);
+        }
+        if let Some(neighbours) = &neighbours {
+            shutdown.actor(neighbours);
         }
         shutdown.stage("registry");
         let (link, registry) = (self.link, self.registry);

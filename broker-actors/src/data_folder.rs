@@ -71,10 +71,16 @@ impl DataFolder {
         self.path().join("registry")
     }
 
+    /// The folder of all shards: each has one in it, named by its number.
+    #[must_use]
+    pub fn shards(&self) -> PathBuf {
+        self.path().join("shards")
+    }
+
     /// A shard's folder.
     #[must_use]
     pub fn shard(&self, shard: ShardId) -> PathBuf {
-        self.path().join("shards").join(shard.to_string())
+        self.shards().join(shard.to_string())
     }
 }
 

@@ -19,8 +19,8 @@ use grus_protocol::names::TopicName;
 use tokio::sync::watch;
 
 use crate::error::QueueError;
-use crate::registry_link::routes::{QueuePlace, Routes, TopicRoute, unknown_topic};
-use crate::shard::{ShardHandle, ShardRequest};
+use crate::registry_link::routes::{Leader, QueuePlace, Routes, TopicRoute, unknown_topic};
+use crate::shard::{ShardHandle, ShardRequest, ShardSet};
 use crate::topic_queue::{At, Fetch, FetchedBatch, ListedOffset, QueueAsk, QueueHandle};
 
 /// Most bytes of messages in one answer, but for a single larger message.
@@ -32,7 +32,7 @@ pub struct Find {
     /// The topics.
     pub routes: watch::Receiver<Arc<Routes>>,
     /// The shards of this broker.
-    pub shards: Arc<[ShardHandle]>,
+    pub shards: ShardSet,
 }
 
 /// Messages that were found.
@@ -86,7 +86,8 @@ impl Find {
     }
 
     async fn by_id(&self, id: MessageId, messages_max: usize) -> Result<FoundMessages, ErrorReply> {
-        let shards: Vec<&ShardHandle> = self.shards.iter().collect();
+        let led = self.shards.led();
+        let shards: Vec<&ShardHandle> = led.iter().collect();
         self.in_shards(&shards, &grus_log::FindBy::Id(id), messages_max).await
     }
 
@@ -97,7 +98,8 @@ impl Find {
         messages_max: usize,
     ) -> Result<FoundMessages, ErrorReply> {
         let holds = |shard: &&ShardHandle| topic.queues.iter().any(|q| q.shard == shard.shard);
-        let shards: Vec<&ShardHandle> = self.shards.iter().filter(holds).collect();
+        let led = self.shards.led();
+        let shards: Vec<&ShardHandle> = led.iter().filter(holds).collect();
         let by = grus_log::FindBy::Key { topic: topic.id, key: key.into() };
         self.in_shards(&shards, &by, messages_max).await
     }
@@ -157,7 +159,7 @@ impl Find {
         // Queues of other brokers are theirs to answer for, unless one is asked for by its number.
         let is_ours = |number: &QueueId| {
             let place = topic.queues.get(number.0 as usize);
-            let here = |place: &QueuePlace| self.shards.iter().any(|own| own.shard == place.shard);
+            let here = |place: &QueuePlace| place.leader == Leader::Here;
             queue.is_some() || place.is_some_and(here)
         };
         let looks = queues.into_iter().filter(is_ours);

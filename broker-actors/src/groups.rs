@@ -22,7 +22,7 @@ use crate::consumer_group::{CoordinatorAsk, GroupHandle};
 use crate::metrics::groups::{GroupMoment, GroupMoments};
 use crate::registry_link::LinkRequest;
 use crate::registry_link::routes::{Routes, TopicRoute};
-use crate::shard::{GroupSums, GroupSumsPage, ShardHandle, ShardRequest, SumsPlace};
+use crate::shard::{GroupSums, GroupSumsPage, ShardHandle, ShardRequest, ShardSet, SumsPlace};
 
 /// How long a client waits before it asks again for a coordinator that begins just now, in
 /// milliseconds.
@@ -32,19 +32,19 @@ const RETRY_AFTER_MS: u32 = 50;
 #[derive(Debug, Clone)]
 pub struct Groups {
     routes: watch::Receiver<Arc<Routes>>,
-    shards: Arc<[ShardHandle]>,
+    shards: ShardSet,
     link: Inbox<LinkRequest>,
 }
 
 impl Groups {
     /// Of a broker with these topics and shards, and who changes the routes.
     #[must_use]
-    pub fn new(
+    pub const fn new(
         routes: watch::Receiver<Arc<Routes>>,
-        shards: &[ShardHandle],
+        shards: ShardSet,
         link: Inbox<LinkRequest>,
     ) -> Self {
-        Self { routes, shards: shards.into(), link }
+        Self { routes, shards, link }
     }
 
     fn dead_letters(&self, group: &GroupName) -> Option<Arc<TopicRoute>> {
@@ -71,8 +71,7 @@ impl Groups {
     fn handle_of(&self, topic: &TopicRoute) -> Result<Arc<GroupHandle>, ErrorReply> {
         topic.queue(topic.id, QueueId(0))?; // or who leads it
         let shard = topic.queues[0].shard;
-        let handle = self.shards.iter().find(|handle| handle.shard == shard);
-        let found = handle.and_then(|handle| handle.group(GroupId::of(topic.id)));
+        let found = self.shards.get(shard).and_then(|handle| handle.group(GroupId::of(topic.id)));
         found.ok_or_else(|| {
             let error = ErrorReply::new(ErrorCode::Unavailable, "the group's coordinator begins");
             error.with_retry_after_ms(RETRY_AFTER_MS)
@@ -125,7 +124,8 @@ impl Groups {
     /// # Errors
     /// What to answer.
     pub async fn summaries(&self) -> Result<Vec<GroupSummary>, ErrorReply> {
-        let lists = self.shards.iter().map(|shard| async move {
+        let shards = self.shards.led();
+        let lists = shards.iter().map(|shard| async move {
             let (port, answer) = reply::port();
             let _ = shard.inbox.try_put(ShardRequest::ListGroups { reply: port }); // as above
             answer.await.map_err(|_dropped| unavailable())
@@ -137,7 +137,8 @@ impl Groups {
     /// What all groups have done in the queues that this broker leads; shards that cannot tell now
     /// are left out.
     pub async fn sums(&self) -> BTreeMap<GroupId, GroupSums> {
-        let all = self.shards.iter().map(|shard| async move {
+        let shards = self.shards.led();
+        let all = shards.iter().map(|shard| async move {
             let (mut sums, mut from) = (Vec::new(), Some(SumsPlace::default()));
             while let Some(place) = from {
                 let Ok(page) = sums_page(shard, place, false).await else { break };
@@ -176,7 +177,7 @@ impl Groups {
     /// `looks_max` looks at shards. And how many there were.
     pub async fn sums_of(&self, group: GroupId, looks_max: usize) -> (Option<GroupSums>, usize) {
         let (mut sums, mut looks) = (GroupSums::default(), 0);
-        for shard in self.shards.iter() {
+        for shard in self.shards.led().iter() {
             let mut from = Some(SumsPlace { group, behind: None });
             while let Some(place) = from {
                 if looks >= looks_max {

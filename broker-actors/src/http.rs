@@ -43,7 +43,7 @@ use crate::clients::Clients;
 use crate::groups::Groups;
 use crate::metrics::EdgeMetrics;
 use crate::registry_link::routes::Routes;
-use crate::shard::ShardHandle;
+use crate::shard::ShardSet;
 use crate::topic_queue::QueueAsk;
 use messages::status_of;
 
@@ -75,7 +75,7 @@ pub struct HttpParts {
     /// How things stand with a registry that is a process of its own.
     pub remote: Option<watch::Receiver<RemoteState>>,
     /// The shards.
-    pub shards: Vec<ShardHandle>,
+    pub shards: ShardSet,
     /// The counters.
     pub metrics: EdgeMetrics,
     /// Its data folder, whose disk is looked at.

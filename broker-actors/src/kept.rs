@@ -112,7 +112,7 @@ mod tests {
     fn what_is_kept_reads_back_and_damage_is_seen() {
         let broker = BrokerId(5);
         let address = BrokerAddress { id: broker, host: "h".into(), port: 1 };
-        let place = ShardPlace { durability: Durability::Replicated, broker, open: true };
+        let place = ShardPlace::alone(Durability::Replicated, broker);
         let table = RoutingTable {
             registry: 9,
             version: 3,

@@ -20,7 +20,6 @@
 //! then what waits for it is bounded by the inbox.
 
 pub mod calls;
-mod socket;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -36,9 +35,9 @@ use grus_protocol::opcode::Opcode;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
-pub use calls::PeerFailure;
+use crate::socket::peer::{self as edge, Outgoing, Whom};
 use calls::Calls;
-use socket::{Outgoing, Whom};
+pub use calls::PeerFailure;
 
 const TICK: Duration = Duration::from_millis(250);
 /// Longest attempt to connect and to be answered, in milliseconds.
@@ -214,7 +213,7 @@ impl Peer {
         let whom = Whom { own, own_disk, frame_bytes_max, peer };
         room.spawn_into(async move {
             let result = tokio::select! {
-                opened = socket::open(&whom) => opened,
+                opened = edge::open(&whom) => opened,
                 _ = given_up => Err("given up".to_owned()),
             };
             Opened { attempt, result }
@@ -234,14 +233,14 @@ impl Peer {
                 async move { came.put(Came { attempt, frame }).await.is_ok() }
             };
             let reason = tokio::select! {
-                reason = socket::read(read_half, take) => reason,
+                reason = edge::read(read_half, take) => reason,
                 _ = &mut reader_closed => "closed".to_owned(),
             };
             Broken { attempt, reason }
         });
         room.spawn_into(async move {
             let reason = tokio::select! {
-                reason = socket::write(write_half, outgoing) => reason,
+                reason = edge::write(write_half, outgoing) => reason,
                 _ = &mut writer_closed => "closed".to_owned(),
             };
             Broken { attempt, reason }

@@ -19,6 +19,7 @@
 
 mod groups;
 pub mod ledger;
+mod members;
 mod messages;
 mod producers;
 pub mod routes;
@@ -46,9 +47,10 @@ use tokio::sync::watch;
 
 use crate::delay_wheel::clock_watch::{ClockWatch, Jump};
 use crate::error::QueueError;
-use crate::shard::{ShardHandle, ShardRequest};
+use crate::shard::{Replicated, ShardRequest, ShardSet};
 pub use grus_registry::TopicPolicy;
 use ledger::{Action, Home, Ledger};
+use members::Standings;
 use messages::{Answer, Resolving};
 pub use messages::{Heard, LinkRequest, Waiter};
 use routes::{Routes, TopicRoute, unknown_topic};
@@ -68,7 +70,9 @@ pub struct LinkParts {
     /// The registry.
     pub registry: RegistryHandle,
     /// The shards of this broker.
-    pub shards: Vec<ShardHandle>,
+    pub shards: ShardSet,
+    /// Where those are told that it is a member of.
+    pub replicated: watch::Receiver<Replicated>,
     /// The policy.
     pub policy: TopicPolicy,
     /// Where the routes are published.
@@ -93,6 +97,7 @@ pub struct RegistryLink {
     has_table: bool,
     unpublished: bool,
     saving: Saving,
+    standings: Standings,
     clock_watch: ClockWatch,
 }
 
@@ -112,7 +117,7 @@ impl RegistryLink {
     #[must_use]
     pub fn start(place: &Place, parts: LinkParts) -> HostHandle<Self> {
         Host::spawn(place, ActorSpec::new("RegistryLink", "broker"), move || {
-            let own = parts.shards.iter().map(|shard| shard.shard).collect();
+            let own = parts.shards.own().iter().map(|shard| shard.shard).collect();
             let routes = Routes::clone(&parts.published.borrow());
             Self {
                 parts: parts.clone(),
@@ -123,6 +128,7 @@ impl RegistryLink {
                 has_table: false,
                 unpublished: false,
                 saving: Saving::default(),
+                standings: Standings::default(),
                 clock_watch: ClockWatch::default(),
             }
         })
@@ -257,7 +263,7 @@ impl RegistryLink {
 
     /// Identities are given by the first shard alone, which is a persisted one.
     fn init_producer(&self, ask: InitProducer, reply: Answer<InitProducerReply>, credit: Credit) {
-        let Some((first, others)) = self.parts.shards.split_first() else { return };
+        let Some((first, others)) = self.parts.shards.own().split_first() else { return };
         let others = others.iter().map(|shard| shard.inbox.clone()).collect();
         producers::give(ask, &first.inbox, others, reply, credit);
     }
@@ -300,7 +306,7 @@ impl RegistryLink {
 
     /// Asks a shard; a request that finds no room comes back as a dropped port.
     fn ask_shard(&self, id: ShardId, request: ShardRequest) {
-        let Some(shard) = self.parts.shards.iter().find(|shard| shard.shard == id) else {
+        let Some(shard) = self.parts.shards.get(id) else {
             return tracing::error!(shard = %id, "the registry names a shard that is not here");
         };
         let _ = shard.inbox.try_put(request);
@@ -349,6 +355,7 @@ impl Resident for RegistryLink {
         if self.parts.registry.watch.try_put(watch).is_err() {
             tracing::error!("the registry takes no watch");
         }
+        self.watch_members(room);
         room.tick_every(TICK);
     }
 }
@@ -422,6 +429,10 @@ impl Receive<Heard> for RegistryLink {
                 return;
             }
             Heard::Offered(answer) => return self.offered(answer, room),
+            Heard::Led => {
+                self.standings.is_telling = false;
+                return;
+            }
             Heard::Saved(result) => {
                 self.saving.is_under_way = false;
                 let has_failed = result.is_err();
@@ -465,5 +476,6 @@ impl Receive<Tick> for RegistryLink {
         self.carry_out(actions, room);
         self.survey(room);
         self.save(room);
+        self.tell_leads(room);
     }
 }

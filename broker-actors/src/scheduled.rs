@@ -27,7 +27,7 @@ use crate::delay_wheel::messages::{
 };
 use crate::error::QueueError;
 use crate::registry_link::routes::{Routes, TopicRoute, unknown_topic};
-use crate::shard::ShardHandle;
+use crate::shard::{ShardHandle, ShardSet};
 use crate::timers::TimerId;
 
 /// Most bytes of messages in one answer, but for a single larger message.
@@ -41,7 +41,7 @@ pub struct Schedules {
     /// The topics.
     pub routes: watch::Receiver<Arc<Routes>>,
     /// The shards of this broker.
-    pub shards: Arc<[ShardHandle]>,
+    pub shards: ShardSet,
 }
 
 /// A page, and the messages that were wanted.
@@ -68,11 +68,13 @@ impl Schedules {
         &self,
         topic: &TopicRoute,
         queue: QueueId,
-    ) -> Result<(&ShardHandle, QueueKey), ErrorReply> {
+    ) -> Result<(ShardHandle, QueueKey), ErrorReply> {
         topic.queue(topic.id, queue)?; // or who leads it
         let shard = topic.queues[queue.0 as usize].shard;
-        let handle = self.shards.iter().find(|handle| handle.shard == shard);
-        let handle = handle.ok_or_else(|| ErrorReply::new(ErrorCode::Unavailable, "no shard"))?;
+        let handle = self
+            .shards
+            .get(shard)
+            .ok_or_else(|| ErrorReply::new(ErrorCode::Unavailable, "no shard"))?;
         Ok((handle, QueueKey { topic: topic.id, queue }))
     }
 
@@ -89,7 +91,7 @@ impl Schedules {
         let topic = self.topic(&topic, topic_id)?;
         let (shard, queue) = self.shard_of(&topic, queue)?;
         let timers = timers.into_iter().map(timer_id).collect();
-        let recalled = asked(shard, |reply| DelayAsk::Recall { queue, timers, reply }).await?;
+        let recalled = asked(&shard, |reply| DelayAsk::Recall { queue, timers, reply }).await?;
         let recalled = recalled.into_iter().map(|one| one == Recalled::Recalled).collect();
         Ok(RecallMessageReply { recalled })
     }
@@ -113,7 +115,7 @@ impl Schedules {
                 let after = behind(ask.after, shard.shard);
                 let list =
                     |reply| DelayAsk::List { filter, after, messages_max, with_bodies, reply };
-                asked(shard, list).await.map(|page| (shard.shard, page))
+                asked(&shard, list).await.map(|page| (shard.shard, page))
             }
         });
         let pages = join_all(pages).await.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -127,7 +129,7 @@ impl Schedules {
     pub async fn count(&self, ask: CountScheduled) -> Result<CountScheduledReply, ErrorReply> {
         let span = (ask.from, ask.until);
         let (shards, filter) = self.meant(ask.topic.as_ref(), ask.topic_id, ask.queue, span)?;
-        let counts = shards.into_iter().map(|shard| {
+        let counts = shards.iter().map(|shard| {
             let filter = filter.clone();
             asked(shard, |reply| DelayAsk::Count { filter, reply })
         });
@@ -146,7 +148,7 @@ impl Schedules {
         let topic = self.topic(&ask.topic, ask.topic_id)?;
         let (shard, queue) = self.shard_of(&topic, ask.queue)?;
         let timer = timer_id(ask.timer);
-        let shown = asked(shard, |reply| DelayAsk::Show { queue, timer, reply }).await?;
+        let shown = asked(&shard, |reply| DelayAsk::Show { queue, timer, reply }).await?;
         let Some(waiting) = shown else {
             let text = "not scheduled: it was released or recalled before, or never was";
             return Err(ErrorReply::new(ErrorCode::NotScheduled, text));
@@ -160,7 +162,8 @@ impl Schedules {
 
     /// The numbers of each shard's wheel.
     pub async fn statuses(&self) -> Vec<(ShardId, DelayStatus)> {
-        let each = self.shards.iter().map(|shard| async move {
+        let shards = self.shards.led();
+        let each = shards.iter().map(|shard| async move {
             let (port, answer) = reply::port();
             shard.delays.try_put(DelayAsk::Status { reply: port }).ok()?;
             answer.await.ok().map(|status| (shard.shard, status))
@@ -175,10 +178,10 @@ impl Schedules {
         topic_id: TopicId,
         queue: Option<QueueId>,
         (from, until): (TimestampMs, TimestampMs),
-    ) -> Result<(Vec<&ShardHandle>, DelayFilter), ErrorReply> {
+    ) -> Result<(Vec<ShardHandle>, DelayFilter), ErrorReply> {
         let Some(name) = topic else {
             let filter = DelayFilter { from, until, ..DelayFilter::default() };
-            return Ok((self.shards.iter().collect(), filter));
+            return Ok((self.shards.led().to_vec(), filter));
         };
         let topic = self.topic(name, topic_id)?;
         let filter =
@@ -187,7 +190,7 @@ impl Schedules {
             return Ok((vec![self.shard_of(&topic, queue)?.0], filter));
         }
         let holds = |shard: &&ShardHandle| topic.queues.iter().any(|q| q.shard == shard.shard);
-        Ok((self.shards.iter().filter(holds).collect(), filter))
+        Ok((self.shards.led().iter().filter(holds).cloned().collect(), filter))
     }
 
     /// The names of the topics that there are.

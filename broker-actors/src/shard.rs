@@ -19,10 +19,12 @@ pub mod gather;
 pub(crate) mod ground;
 mod group_progress;
 mod groups;
+pub(crate) mod leading;
 pub mod messages;
 mod queues;
 mod recurring;
 mod requests;
+mod set;
 mod settings;
 mod start;
 mod upkeep;
@@ -30,6 +32,7 @@ mod waiter;
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use grus_consensus::{AppliedReply, Group, NewItem, ProposeError};
@@ -40,11 +43,13 @@ use tokio::sync::watch;
 pub use crate::commands::TopicConfig;
 pub use crate::machine::InitializedProducer;
 pub use ground::{Ground, ShardMachine};
+pub use leading::ShardStanding;
 pub(crate) use messages::RoutesAre;
 pub use messages::{
     GroupQueuesPage, GroupSums, GroupSumsPage, QueueTable, ScheduleAsk, ShardHandle, ShardRequest,
     ShardStatus, SumsPlace, TopicOpened,
 };
+pub use set::ShardSet;
 pub use settings::{ShardPlaces, ShardSettings};
 pub use start::{Membership, Shard, ShardMember, ShardStartError, start, start_member, start_on};
 pub(crate) use waiter::{GroupDone, Waiter};
@@ -61,6 +66,7 @@ use crate::topic_queue::OVERLOADED_RETRY_MS;
 use finding::Finding;
 use gather::{Gather, Pending};
 use groups::Groups;
+use leading::LeaderChanged;
 use queues::Queues;
 use upkeep::{Cleared, TrimDone, Upkeep};
 use waiter::Rest;
@@ -69,6 +75,24 @@ use waiter::Rest;
 pub type QueueTableWatch = watch::Receiver<QueueTable>;
 /// Where changes of that table are told.
 pub(crate) type QueueTableSender = watch::Sender<QueueTable>;
+
+/// Where it is told who leads a shard.
+pub type StandingWatch = watch::Receiver<ShardStanding>;
+
+/// Of a member that has just started.
+fn standing_channel(first: ShardStanding) -> (watch::Sender<ShardStanding>, StandingWatch) {
+    watch::channel(first)
+}
+
+/// The shards that a broker is a member of, replaced as a whole.
+pub type Replicated = Arc<[ShardHandle]>;
+/// Where those are told.
+pub type ReplicatedWatch = watch::Receiver<Replicated>;
+
+/// None, for ever.
+fn none_replicated() -> ReplicatedWatch {
+    watch::channel(Replicated::from([])).1
+}
 
 /// An empty table.
 fn queue_table() -> (QueueTableSender, QueueTableWatch) {
@@ -153,6 +177,8 @@ pub(crate) struct ShardActor<D: Disk> {
     group: Group<ShardMachine, D>,
     queues: Queues<D>,
     groups: Groups<D>,
+    /// Where it is told whether it leads; none: it always does.
+    leading: Option<watch::Sender<ShardStanding>>,
     /// Where the routes are told, for its groups.
     routes: Option<RouteWatch>,
     gather: Gather<NewItem, (Waiter, Credit)>,
@@ -248,6 +274,9 @@ impl<D: Disk> ShardActor<D> {
             Rest::Open(_, reply) if self.stage != Stage::Serving => {
                 reply.send(Err(QueueError::Stopping));
             }
+            Rest::Open(_, reply) if !self.ground.leads.get() => {
+                reply.send(Err(QueueError::NotLeader { leader: self.ground.leader.get() }));
+            }
             Rest::Open(topic, reply) => {
                 let queues = self.queues.open(topic);
                 self.groups.follow(topic);
@@ -307,8 +336,12 @@ impl<D: Disk> ShardActor<D> {
 
 impl<D: Disk> Resident for ShardActor<D> {
     fn started(&mut self, room: &mut Room<'_, Self>) {
-        self.queues.follow_state();
-        self.groups.follow_state();
+        if self.leading.is_some() {
+            self.watch_leader(room);
+        } else {
+            self.queues.follow_state();
+            self.groups.follow_state();
+        }
         if let Some(routes) = self.routes.take() {
             room.spawn(routes.feed(room.inbox(1)));
         }
@@ -318,6 +351,7 @@ impl<D: Disk> Resident for ShardActor<D> {
     fn stopping(&mut self, room: &mut Room<'_, Self>) {
         room.linger();
         self.stage = Stage::StoppingQueues;
+        self.look_at_leader();
         let mut stops = self.queues.stop();
         stops.extend(self.groups.stop());
         stops.push(self.wheel_host.stop());
@@ -388,8 +422,16 @@ impl<D: Disk> Receive<Proposed> for ShardActor<D> {
     }
 }
 
+impl<D: Disk> Receive<LeaderChanged> for ShardActor<D> {
+    fn receive(&mut self, _: LeaderChanged, credit: Credit, _room: &mut Room<'_, Self>) {
+        drop(credit); // what changes from here on needs another one
+        self.look_at_leader();
+    }
+}
+
 impl<D: Disk> Receive<Tick> for ShardActor<D> {
     fn receive(&mut self, msg: Tick, _credit: Credit, room: &mut Room<'_, Self>) {
+        self.look_at_leader(); // a lease ends without a word
         self.queues.expire(msg.now, msg.monotonic_ms);
         self.groups.tick(msg.monotonic_ms);
         if self.ground.starved.get() {

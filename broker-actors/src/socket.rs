@@ -12,6 +12,7 @@
 //! out turns ([`turns`]).
 
 pub mod alarm;
+pub(crate) mod peer;
 pub mod reader;
 pub mod turns;
 pub mod writer;

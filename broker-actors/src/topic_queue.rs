@@ -351,12 +351,17 @@ impl<D: Disk> Resident for TopicQueue<D> {
 
     fn stopping(&mut self, _room: &mut Room<'_, Self>) {
         let gone = self.reading().is_none();
+        let ground = &self.parts.ground;
+        let error = match (gone, ground.leads.get()) {
+            (true, _) => QueueError::UnknownQueue,
+            (false, true) => QueueError::Stopping,
+            (false, false) => QueueError::NotLeader { leader: ground.leader.get() },
+        };
         self.parts.waiting.borrow_mut().remove(&self.parts.key);
         for (_, asked) in self.parking.take_all() {
-            let error = if gone { QueueError::UnknownQueue } else { QueueError::Stopping };
-            asked.fetch.reply.send(Err(error));
+            asked.fetch.reply.send(Err(error.clone()));
         }
-        self.end_all(if gone { &QueueError::UnknownQueue } else { &QueueError::Stopping });
+        self.end_all(&error);
     }
 }
 

@@ -27,7 +27,7 @@ use grus_protocol::message::{
     RegisterBroker, RegisterBrokerReply, ShardClaim,
 };
 
-use crate::command::{AdoptTopic, StoredSettings};
+use crate::command::{AdoptTopic, MembershipClaim, StoredSettings};
 use crate::error::RegistryError;
 use crate::rebalance::Loads;
 use crate::request::{Enrolled, RefusedTopics, RegistryHandle, RegistryRequest};
@@ -140,7 +140,8 @@ impl BrokerTable {
         credit: Credit,
         room: &mut Room<'_, Self>,
     ) {
-        let RegisterBroker { broker, disk, session, host, port, shards, shards_wanted } = ask;
+        let RegisterBroker { broker, disk, session, host, port, .. } = ask;
+        let RegisterBroker { shards, shards_wanted, memberships, .. } = ask;
         let now_ms = room.clock().monotonic_ms();
         let known = self.registry.routing().brokers.get(&broker).map_or(0, |known| known.disk);
         if known != 0 && known != disk {
@@ -164,6 +165,7 @@ impl BrokerTable {
             disk,
             shards: shards.into_iter().map(|claim| (claim.shard, claim.durability)).collect(),
             shards_wanted,
+            memberships: memberships.into_iter().map(MembershipClaim::from).collect(),
             reply: self.port(room, heard),
         };
         let _ = self.registry.ask.try_put(request); // refused: heard as busy

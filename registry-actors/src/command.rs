@@ -5,8 +5,10 @@
 //! build knows that it does not know.
 
 use bytes::Bytes;
-use grus_protocol::ids::{BrokerAddress, BrokerId, Durability, QueueId, ShardId, TopicId};
-use grus_protocol::message::{DEDUP_WINDOW_MS_DEFAULT, ExpiredPolicy, TopicKind, TopicSettings};
+use grus_protocol::ids::{BrokerAddress, BrokerId, Durability, QueueId, ShardId, Term, TopicId};
+use grus_protocol::message::{
+    DEDUP_WINDOW_MS_DEFAULT, ExpiredPolicy, ShardMembership, TopicKind, TopicSettings,
+};
 use grus_protocol::names::TopicName;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -36,6 +38,8 @@ pub const KIND_GROW_TOPIC: u16 = 72;
 pub const KIND_ADOPT_TOPICS: u16 = 73;
 /// Kind of a [`PlaceDeadLetters`].
 pub const KIND_PLACE_DEAD_LETTERS: u16 = 74;
+/// Kind of a [`LeadShards`].
+pub const KIND_LEAD_SHARDS: u16 = 75;
 
 /// A change of the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +67,19 @@ pub enum Command {
     AdoptTopics(AdoptTopics),
     /// Makes a group's dead-letter topic, or gives it queues on more shards.
     PlaceDeadLetters(PlaceDeadLetters),
+    /// A broker leads replicated shards.
+    LeadShards(LeadShards),
+}
+
+/// A broker leads replicated shards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeadShards {
+    /// The broker.
+    pub broker: BrokerId,
+    /// The shards, each with the term in which it leads: what is not newer than what is known, or no
+    /// shard of the broker's, is left out.
+    pub shards: Vec<(ShardId, Term)>,
 }
 
 /// Gives the registry its number, once.
@@ -89,6 +106,37 @@ pub struct EnrolBroker {
     pub shards: Vec<(ShardId, Durability)>,
     /// How many shards of each durability it wants.
     pub shards_wanted: u32,
+    /// The shards of several members that it says it is a member of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub memberships: Vec<MembershipClaim>,
+}
+
+/// A shard of several members, as one of them knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MembershipClaim {
+    /// The shard.
+    pub shard: ShardId,
+    /// What an acknowledgement of it promises.
+    pub durability: Durability,
+    /// Its members, the one who says so among them.
+    pub members: Vec<BrokerId>,
+    /// Which group it is.
+    pub group: u64,
+}
+
+impl From<ShardMembership> for MembershipClaim {
+    fn from(membership: ShardMembership) -> Self {
+        let ShardMembership { shard, durability, members, group } = membership;
+        Self { shard, durability, members, group }
+    }
+}
+
+impl From<MembershipClaim> for ShardMembership {
+    fn from(claim: MembershipClaim) -> Self {
+        let MembershipClaim { shard, durability, members, group } = claim;
+        Self { shard, durability, members, group }
+    }
 }
 
 /// A broker is live, or is not.
@@ -241,6 +289,9 @@ pub struct StoredSettings {
     dedup_window_ms: u64,
     #[serde(default = "expired_default", skip_serializing_if = "is_default_expired")]
     expired: ExpiredPolicy,
+    /// Left out where it is 1, as in topics that were made before there was one.
+    #[serde(default = "one_replica", skip_serializing_if = "is_one_replica")]
+    replicas: u32,
 }
 
 const fn expired_default() -> ExpiredPolicy {
@@ -250,6 +301,15 @@ const fn expired_default() -> ExpiredPolicy {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 fn is_default_expired(expired: &ExpiredPolicy) -> bool {
     *expired == ExpiredPolicy::Drop
+}
+
+const fn one_replica() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_one_replica(replicas: &u32) -> bool {
+    *replicas == 1
 }
 
 const fn dedup_window_ms_default() -> u64 {
@@ -271,8 +331,18 @@ impl From<&TopicSettings> for StoredSettings {
             kind,
             dedup_window_ms,
             expired,
+            replicas,
         } = *settings;
-        Self { queues, durability, retention_ms, retention_bytes, kind, dedup_window_ms, expired }
+        Self {
+            queues,
+            durability,
+            retention_ms,
+            retention_bytes,
+            kind,
+            dedup_window_ms,
+            expired,
+            replicas,
+        }
     }
 }
 
@@ -286,8 +356,18 @@ impl From<&StoredSettings> for TopicSettings {
             kind,
             dedup_window_ms,
             expired,
+            replicas,
         } = *stored;
-        Self { queues, durability, retention_ms, retention_bytes, kind, dedup_window_ms, expired }
+        Self {
+            queues,
+            durability,
+            retention_ms,
+            retention_bytes,
+            kind,
+            dedup_window_ms,
+            expired,
+            replicas,
+        }
     }
 }
 
@@ -314,7 +394,7 @@ pub enum FormatError {
 impl Command {
     /// Whether this build knows items of `kind`.
     pub fn knows(kind: u16) -> bool {
-        (KIND_CREATE_TOPIC..=KIND_PLACE_DEAD_LETTERS).contains(&kind)
+        (KIND_CREATE_TOPIC..=KIND_LEAD_SHARDS).contains(&kind)
     }
 
     /// The command as an item of an entry: its kind and its bytes.
@@ -331,6 +411,7 @@ impl Command {
             Self::GrowTopic(command) => (KIND_GROW_TOPIC, encode(command)),
             Self::AdoptTopics(command) => (KIND_ADOPT_TOPICS, encode(command)),
             Self::PlaceDeadLetters(command) => (KIND_PLACE_DEAD_LETTERS, encode(command)),
+            Self::LeadShards(command) => (KIND_LEAD_SHARDS, encode(command)),
         }
     }
 
@@ -351,6 +432,7 @@ impl Command {
             KIND_GROW_TOPIC => decode(bytes).map(Self::GrowTopic),
             KIND_ADOPT_TOPICS => decode(bytes).map(Self::AdoptTopics),
             KIND_PLACE_DEAD_LETTERS => decode(bytes).map(Self::PlaceDeadLetters),
+            KIND_LEAD_SHARDS => decode(bytes).map(Self::LeadShards),
             other => Err(FormatError::Kind(other)),
         }
     }

@@ -188,6 +188,7 @@ impl RegistryConfig {
                 kind: TopicKind::Durable,
                 dedup_window_ms: DEDUP_WINDOW_MS_DEFAULT,
                 expired: ExpiredPolicy::Drop,
+                replicas: 1,
             },
             queues_max: self.topic_queues_max,
         }

@@ -42,7 +42,7 @@ pub use materialiser::CopyStats;
 pub use policy::TopicPolicy;
 pub use remote::{Claims, RemoteService, RemoteSettings, RemoteState};
 pub use request::{Enrolled, RefusedTopics, RegistryHandle, RegistryRequest, TopicCreated};
-pub use routing::{BrokerPlace, RouteSpan, RoutingTable, ShardPlace, TopicRoutes};
+pub use routing::{BrokerPlace, RouteSpan, RoutingTable, ShardClass, ShardPlace, TopicRoutes};
 pub use run::{RegistryRunError, run_from};
 pub use service::{
     RegistryPlaces, RegistryService, RegistrySettings, RegistryStartError, draw_number,

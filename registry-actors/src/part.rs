@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use grus_protocol::ids::{
-    BrokerAddress, BrokerId, Durability, Offset, ShardId, TimestampMs, TopicId,
+    BrokerAddress, BrokerId, Durability, Offset, ShardId, Term, TimestampMs, TopicId,
 };
 use grus_protocol::message::TopicSettings;
 use grus_protocol::names::TopicName;
@@ -89,6 +89,18 @@ struct StoredShard {
     durability: Durability,
     broker: BrokerId,
     open: bool,
+    /// Left out, as what follows, where one broker has it alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    members: Vec<BrokerId>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    group: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    term: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 #[derive(Serialize, Deserialize)]
@@ -112,8 +124,8 @@ pub(crate) fn value(state: &State, key: PartKey) -> Option<Bytes> {
             encode(&StoredBroker { host, port, live: broker.live, disk: broker.disk })
         }),
         PartKey::Shard(id) => state.shards.get(&id).map(|shard| {
-            let ShardPlace { durability, broker, open } = *shard;
-            encode(&StoredShard { durability, broker, open })
+            let ShardPlace { durability, broker, open, members, group, term } = shard.clone();
+            encode(&StoredShard { durability, broker, open, members, group, term: term.0 })
         }),
         PartKey::Topic(id) => {
             state.names.get(&id).and_then(|name| state.topics.get(name)).map(|t| encode_topic(t))
@@ -190,8 +202,10 @@ fn restore_part(
             state.brokers.insert(id, BrokerPlace { address, live, disk });
         }
         PartKey::Shard(id) => {
-            let StoredShard { durability, broker, open } = decode(value)?;
-            state.shards.insert(id, ShardPlace { durability, broker, open });
+            let StoredShard { durability, broker, open, members, group, term } = decode(value)?;
+            let term = Term(term);
+            let place = ShardPlace { durability, broker, open, members, group, term };
+            state.shards.insert(id, place);
         }
         PartKey::Topic(id) => {
             let StoredTopic { name, created, settings, routes } = decode(value)?;

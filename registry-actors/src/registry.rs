@@ -32,8 +32,8 @@ use grus_protocol::ids::BrokerAddress;
 use grus_protocol::names::TopicName;
 
 use crate::command::{
-    self, AdoptTopics, AlterTopic, Command, DeleteTopic, EnrolBroker, GrowTopic, MarkBroker,
-    PlaceTopic,
+    self, AdoptTopics, AlterTopic, Command, DeleteTopic, EnrolBroker, GrowTopic, LeadShards,
+    MarkBroker, PlaceTopic,
 };
 use crate::disk_store::{AppliedAt, Parts};
 use crate::error::RegistryError;
@@ -179,9 +179,14 @@ impl<D: Disk> Registry<D> {
         }
         let (id, name) = (draw_topic_id(), create.name.clone());
         let (durability, queues) = (create.settings.durability, create.settings.queues);
-        let settings = (&create.settings).into();
-        let draft = Draft::Create(command::CreateTopic { name, id, settings });
+        let (settings, replicas) = ((&create.settings).into(), create.settings.replicas);
+        let topic = command::CreateTopic { name, id, settings };
         let asker = Asker::Create { create, draws: draws + 1 };
+        if replicas > 1 {
+            // Its shards may have to be made first: the state machine chooses.
+            return self.propose(&Command::CreateTopic(topic), asker, credit, room);
+        }
+        let draft = Draft::Create(topic);
         self.plan((id, durability, queues), draft, asker, credit, room);
     }
 
@@ -192,7 +197,7 @@ impl<D: Disk> Registry<D> {
         credit: Credit,
         room: &mut Room<'_, Self>,
     ) {
-        let known = self.topic(&alter.name);
+        let known = self.topic(&alter.name).filter(|topic| topic.settings.replicas == 1);
         let more = known.and_then(|topic| {
             let more = alter.queues?.checked_sub(topic.settings.queues).filter(|more| *more > 0);
             Some((topic.id, topic.settings.durability, more.filter(|m| *m <= TOPIC_QUEUES_MAX)?))
@@ -307,6 +312,7 @@ impl<D: Disk> Receive<RegistryRequest> for Registry<D> {
             RegistryRequest::DeleteTopic { reply, .. } if stopping => refuse(reply),
             RegistryRequest::EnrolBroker { reply, .. } if stopping => refuse(reply),
             RegistryRequest::MarkBroker { reply, .. } if stopping => refuse(reply),
+            RegistryRequest::LeadShards { reply, .. } if stopping => refuse(reply),
             RegistryRequest::AdoptTopics { reply, .. } if stopping => refuse(reply),
             RegistryRequest::CreateTopic { name, settings, if_not_exists, reply } => {
                 self.create(Create { name, settings, if_not_exists, reply }, 0, credit, room);
@@ -340,9 +346,17 @@ impl<D: Disk> Receive<RegistryRequest> for Registry<D> {
                 let delete = Command::DeleteTopic(DeleteTopic { name, id });
                 self.propose(&delete, Asker::Delete(reply), credit, room);
             }
-            RegistryRequest::EnrolBroker { address, disk, shards, shards_wanted, reply } => {
+            RegistryRequest::EnrolBroker {
+                address,
+                disk,
+                shards,
+                shards_wanted,
+                memberships,
+                reply,
+            } => {
                 let BrokerAddress { id: broker, host, port } = address;
-                let enrol = EnrolBroker { broker, disk, host, port, shards, shards_wanted };
+                let enrol =
+                    EnrolBroker { broker, disk, host, port, shards, shards_wanted, memberships };
                 // Writes nothing, so that a broker starts on a full disk as well.
                 let enrolled = self.core.machine.borrow().state().enrolled_as(&enrol);
                 if let Some(shards) = enrolled {
@@ -354,6 +368,9 @@ impl<D: Disk> Receive<RegistryRequest> for Registry<D> {
             RegistryRequest::MarkBroker { broker, live, reply } => {
                 let mark = Command::MarkBroker(MarkBroker { broker, live });
                 self.propose(&mark, Asker::Mark(reply), credit, room);
+            }
+            RegistryRequest::LeadShards { broker, shards, reply } => {
+                self.lead(LeadShards { broker, shards }, reply, credit, room);
             }
             RegistryRequest::AdoptTopics { broker, topics, reply } => {
                 let adopt = Command::AdoptTopics(AdoptTopics { broker, topics });

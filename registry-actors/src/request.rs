@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use grus_mailbox::{Inbox, Port, Weigh};
-use grus_protocol::ids::{BrokerAddress, BrokerId, Durability, ShardId, TopicId};
+use grus_protocol::ids::{BrokerAddress, BrokerId, Durability, ShardId, Term, TopicId};
 use grus_protocol::message::{ExpiredPolicy, TopicSettings};
 use grus_protocol::names::TopicName;
 use tokio::sync::watch;
 
-use crate::command::AdoptTopic;
+use crate::command::{AdoptTopic, MembershipClaim};
 use crate::error::RegistryError;
 use crate::materialiser::CopyStats;
 use crate::routing::{RoutingTable, TopicRoutes};
@@ -83,6 +83,8 @@ pub enum RegistryRequest {
         shards: Vec<(ShardId, Durability)>,
         /// How many shards of each durability it wants.
         shards_wanted: u32,
+        /// The shards of several members that it says it is a member of.
+        memberships: Vec<MembershipClaim>,
         /// Where its shards and the routes as they are then go.
         reply: Port<Result<Enrolled, RegistryError>>,
     },
@@ -93,6 +95,15 @@ pub enum RegistryRequest {
         /// Whether its lease holds.
         live: bool,
         /// Told once it is written.
+        reply: Port<Result<(), RegistryError>>,
+    },
+    /// A broker leads shards of several members, each in that term.
+    LeadShards {
+        /// The broker.
+        broker: BrokerId,
+        /// The shards.
+        shards: Vec<(ShardId, Term)>,
+        /// Told once it is written, or was known.
         reply: Port<Result<(), RegistryError>>,
     },
     /// Takes topics that a broker's shards hold and the registry does not know.

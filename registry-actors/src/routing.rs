@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::ids::{
-    BrokerAddress, BrokerId, Durability, Offset, QueueId, QueueKey, ShardId, TimestampMs, TopicId,
+    BrokerAddress, BrokerId, Durability, Offset, QueueId, QueueKey, ShardId, Term, TimestampMs,
+    TopicId,
 };
 use grus_protocol::message::TopicSettings;
 use grus_protocol::names::TopicName;
@@ -67,14 +68,63 @@ pub struct RouteSpan {
 }
 
 /// Where a shard is, and what it promises.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShardPlace {
     /// What an acknowledgement of it promises.
     pub durability: Durability,
-    /// The broker that leads it.
+    /// The broker that leads it; of a replicated one, as far as the registry has heard.
     pub broker: BrokerId,
     /// Whether new queues may be placed on it.
     pub open: bool,
+    /// The members of its group, whoever leads it; none: `broker` has it alone.
+    pub members: Vec<BrokerId>,
+    /// Which group of several it is; 0: of one.
+    pub group: u64,
+    /// The term in which `broker` leads a group of several; 0: nobody was heard of yet.
+    pub term: Term,
+}
+
+/// What makes shards alike: queues of a topic are placed on shards of its class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ShardClass {
+    /// What an acknowledgement promises.
+    pub durability: Durability,
+    /// On how many brokers each is, at least 1.
+    pub replicas: u32,
+}
+
+impl ShardClass {
+    /// The class of the shards that a topic is placed on.
+    pub const fn of(settings: &TopicSettings) -> Self {
+        Self { durability: settings.durability, replicas: settings.replicas }
+    }
+}
+
+impl ShardPlace {
+    /// The class of the shard.
+    pub fn class(&self) -> ShardClass {
+        ShardClass { durability: self.durability, replicas: self.replicas() }
+    }
+
+    /// An open shard that one broker has alone.
+    pub const fn alone(durability: Durability, broker: BrokerId) -> Self {
+        Self { durability, broker, open: true, members: Vec::new(), group: 0, term: Term(0) }
+    }
+
+    /// Whether several brokers have it.
+    pub fn is_replicated(&self) -> bool {
+        !self.members.is_empty()
+    }
+
+    /// On how many brokers it is.
+    pub fn replicas(&self) -> u32 {
+        u32::try_from(self.members.len()).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// Whether a broker has it, alone or as a member.
+    pub fn is_on(&self, broker: BrokerId) -> bool {
+        if self.is_replicated() { self.members.contains(&broker) } else { self.broker == broker }
+    }
 }
 
 /// A broker, and whether it is there.
@@ -113,14 +163,26 @@ impl RoutingTable {
 
     /// The broker that leads a shard, while it is live.
     pub fn leader_of(&self, shard: ShardId) -> Option<&BrokerAddress> {
-        let broker = self.brokers.get(&self.shards.get(&shard)?.broker)?;
+        let place = self.shards.get(&shard)?;
+        let is_heard_of = !place.is_replicated() || place.term != Term(0);
+        let broker = self.brokers.get(&place.broker).filter(|_| is_heard_of)?;
         broker.live.then_some(&broker.address)
     }
 
-    /// The shards of a broker.
+    /// The shards that a broker has alone.
     pub fn shards_of(&self, broker: BrokerId) -> Vec<(ShardId, Durability)> {
-        let own = self.shards.iter().filter(|(_, place)| place.broker == broker);
+        let is_own = |place: &ShardPlace| place.broker == broker && !place.is_replicated();
+        let own = self.shards.iter().filter(|(_, place)| is_own(place));
         own.map(|(shard, place)| (*shard, place.durability)).collect()
+    }
+
+    /// The shards of several brokers that this one is a member of.
+    pub fn memberships_of(&self, broker: BrokerId) -> impl Iterator<Item = (ShardId, &ShardPlace)> {
+        let is_member = move |place: &ShardPlace| place.members.contains(&broker);
+        self.shards
+            .iter()
+            .filter(move |(_, place)| is_member(place))
+            .map(|(id, place)| (*id, place))
     }
 
     /// The topic of an incarnation. Looks at all of them.

@@ -16,6 +16,7 @@
 //! * If it panics: the socket is closed; no other session notices.
 
 pub(crate) mod answers;
+mod brokers;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -33,8 +34,8 @@ use grus_protocol::ids::BrokerId;
 use grus_protocol::limits::FrameLimits;
 use grus_protocol::message::{
     AlterTopic, AlterTopicReply, BrokerHeartbeat, CreateTopic, CreateTopicReply, DeleteTopic,
-    DeleteTopicReply, Hello, Metadata, OfferTopics, Ping, PingReply, PlaceDeadLetters,
-    PlaceDeadLettersReply, RegisterBroker, TopicMetadata, WatchRoutes, WatchRoutesReply,
+    DeleteTopicReply, Hello, Metadata, OfferTopics, Ping, PingReply, RegisterBroker, TopicMetadata,
+    WatchRoutes, WatchRoutesReply,
 };
 use grus_protocol::names::{GroupName, TopicName};
 use grus_protocol::opcode::Opcode;
@@ -51,6 +52,7 @@ use crate::request::{RegistryHandle, RegistryRequest, TopicCreated};
 use crate::routing::change::pushes;
 use crate::routing::{RoutingTable, TopicRoutes};
 use crate::watch::{RoutingChanged, Watch};
+use brokers::for_brokers;
 
 /// Requests of one connection under way.
 const REQUESTS_MAX: u32 = 64;
@@ -187,6 +189,7 @@ impl Session {
             Opcode::AlterTopic => with(frame, reply, |ask, reply| self.alter(ask, reply)),
             Opcode::DeleteTopic => with(frame, reply, |ask, reply| self.delete(ask, reply)),
             Opcode::PlaceDeadLetters => with(frame, reply, |ask, reply| self.place(ask, reply)),
+            Opcode::LeadShards => with(frame, reply, |ask, reply| self.lead(ask, reply)),
             Opcode::WatchRoutes => with(frame, reply, |ask, reply| self.watch(ask, reply, room)),
             Opcode::RegisterBroker => with(frame, reply, |ask: RegisterBroker, reply| {
                 self.broker = Some((ask.broker, ask.session));
@@ -326,19 +329,6 @@ impl Session {
         self.ask(RegistryRequest::DeleteTopic { name, id, reply });
     }
 
-    fn place(&self, ask: PlaceDeadLetters, reply: ReplyTo) {
-        if self.broker.is_none() {
-            return reply.error(for_brokers("only a registered broker places dead letters"));
-        }
-        let PlaceDeadLetters { name, topic_id: id, home, shards } = ask;
-        let reply = reply.map(|placed: TopicCreated| PlaceDeadLettersReply {
-            id: placed.topic.id,
-            queues: placed.topic.settings.queues,
-            created: placed.created,
-        });
-        self.ask(RegistryRequest::PlaceDeadLetters { name, id, home, shards, reply });
-    }
-
     fn watch(&mut self, ask: WatchRoutes, reply: ReplyTo, room: &Room<'_, Self>) {
         let table = self.service.registry.routing();
         let head = FrameHead {
@@ -388,10 +378,6 @@ impl Session {
             self.say(BrokerAsk::Disconnected(broker, session));
         }
     }
-}
-
-fn for_brokers(text: &str) -> ErrorReply {
-    ErrorReply::new(ErrorCode::InvalidRequest, text)
 }
 
 /// Decodes a request's header and serves it; what cannot be decoded is answered.

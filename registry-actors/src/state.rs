@@ -10,11 +10,14 @@ use grus_protocol::names::TopicName;
 use crate::command::{AlterTopic, Command, CreateTopic, DeleteTopic, GrowTopic, PlaceTopic};
 use crate::error::RegistryError;
 use crate::part::PartKey;
-use crate::routing::{BrokerPlace, RouteSpan, RoutingTable, ShardPlace, TopicRoutes};
+use crate::routing::{BrokerPlace, RouteSpan, RoutingTable, ShardClass, ShardPlace, TopicRoutes};
+
+pub use replicas::REPLICAS_MAX;
 
 mod adopt;
 mod brokers;
 mod dead_letters;
+mod replicas;
 
 /// Most topics.
 pub const TOPICS_MAX: usize = 100_000;
@@ -87,6 +90,7 @@ impl State {
             Command::MarkBroker(mark) => self.mark_broker(&mark),
             Command::AdoptTopics(adopt) => self.adopt_topics(time, adopt),
             Command::PlaceDeadLetters(place) => self.place_dead_letters(time, place)?,
+            Command::LeadShards(lead) => self.lead_shards(&lead),
         };
         if !changed.is_empty() {
             self.version += 1;
@@ -117,11 +121,16 @@ impl State {
         if self.topics.len() >= TOPICS_MAX {
             return Err(RegistryError::TooManyTopics);
         }
-        let queues = self.place_queues(settings.durability, settings.queues, chosen)?;
+        if self.queues + u64::from(settings.queues) > QUEUES_MAX {
+            return Err(RegistryError::TooManyQueues);
+        }
+        let mut changed = self.make_replicas(ShardClass::of(&settings), id)?;
+        let queues = self.place_queues(ShardClass::of(&settings), settings.queues, chosen)?;
         let topic = Arc::new(TopicRoutes { name: name.clone(), id, settings, created, queues });
         self.names.insert(id, name.clone());
         self.topics.insert(name, Arc::clone(&topic));
-        Ok((Outcome::Topic(topic), vec![PartKey::Topic(id)]))
+        changed.push(PartKey::Topic(id));
+        Ok((Outcome::Topic(topic), changed))
     }
 
     fn alter_topic(&mut self, alter: &AlterTopic, chosen: &[ShardId]) -> Applied {
@@ -144,7 +153,7 @@ impl State {
         if settings == topic.settings {
             return Ok((Outcome::Topic(topic), Vec::new()));
         }
-        let added = self.place_queues(settings.durability, more, chosen)?;
+        let added = self.place_queues(ShardClass::of(&settings), more, chosen)?;
         let mut altered = TopicRoutes::clone(&topic);
         altered.settings = settings;
         altered.queues.extend(added);
@@ -175,11 +184,16 @@ impl State {
         Ok(topic)
     }
 
-    /// Whether new queues of that durability may be placed on a shard.
-    fn takes_queues(&self, shard: ShardId, durability: Durability) -> bool {
+    /// Whether new queues of that class may be placed on a shard.
+    fn takes_queues(&self, shard: ShardId, class: ShardClass) -> bool {
         self.shards.get(&shard).is_some_and(|place| {
-            let live = self.brokers.get(&place.broker).is_some_and(|broker| broker.live);
-            place.open && live && place.durability == durability
+            let is_live = |broker: &BrokerId| self.brokers.get(broker).is_some_and(|it| it.live);
+            // Of several members, a majority serves it.
+            let live = match place.members.len() {
+                0 => is_live(&place.broker),
+                all => place.members.iter().filter(|member| is_live(member)).count() > all / 2,
+            };
+            place.open && live && place.class() == class
         })
     }
 
@@ -188,7 +202,7 @@ impl State {
     /// nothing when it fails.
     fn place_queues(
         &mut self,
-        durability: Durability,
+        class: ShardClass,
         count: u32,
         chosen: &[ShardId],
     ) -> Result<Vec<Vec<RouteSpan>>, RegistryError> {
@@ -196,8 +210,8 @@ impl State {
             return Err(RegistryError::TooManyQueues);
         }
         let fits = chosen.len() == count as usize
-            && chosen.iter().all(|shard| self.takes_queues(*shard, durability));
-        let placed = if fits { chosen.to_vec() } else { self.choose_shards(durability, count)? };
+            && chosen.iter().all(|shard| self.takes_queues(*shard, class));
+        let placed = if fits { chosen.to_vec() } else { self.choose_shards(class, count)? };
         for shard in &placed {
             *self.load.entry(*shard).or_insert(0) += 1;
         }
@@ -206,18 +220,14 @@ impl State {
         Ok(placed.into_iter().map(span).collect())
     }
 
-    fn choose_shards(
-        &self,
-        durability: Durability,
-        count: u32,
-    ) -> Result<Vec<ShardId>, RegistryError> {
-        let open = self.shards.keys().filter(|shard| self.takes_queues(**shard, durability));
+    fn choose_shards(&self, class: ShardClass, count: u32) -> Result<Vec<ShardId>, RegistryError> {
+        let open = self.shards.keys().filter(|shard| self.takes_queues(**shard, class));
         let mut candidates: BTreeSet<(u64, ShardId)> =
             open.map(|shard| (self.load.get(shard).copied().unwrap_or(0), *shard)).collect();
         let mut placed = Vec::new();
         for _ in 0..count {
             let Some((load, shard)) = candidates.pop_first() else {
-                return Err(RegistryError::NoShard { durability });
+                return Err(RegistryError::NoShard { durability: class.durability });
             };
             candidates.insert((load + 1, shard));
             placed.push(shard);
@@ -273,6 +283,9 @@ pub fn check_settings(settings: &TopicSettings) -> Result<(), RegistryError> {
     }
     if settings.kind == TopicKind::Temporary {
         return invalid(format!("topics of kind {} are not served yet", settings.kind));
+    }
+    if settings.replicas == 0 || settings.replicas > REPLICAS_MAX {
+        return invalid(format!("a topic has 1 to {REPLICAS_MAX} replicas"));
     }
     if settings.dedup_window_ms > DEDUP_WINDOW_MS_MAX {
         return invalid(format!("dedup_window_ms is at most {DEDUP_WINDOW_MS_MAX}, 7 days"));

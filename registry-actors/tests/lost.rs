@@ -36,6 +36,7 @@ fn enrol(broker: u64, shards: &[(ShardId, Durability)], shards_wanted: u32) -> C
         port: 6086,
         shards: shards.to_vec(),
         shards_wanted,
+        memberships: Vec::new(),
     })
 }
 

@@ -118,6 +118,7 @@ fn enrol(broker: u64, disk: u64, shards: &[(u32, Durability)], shards_wanted: u3
         port: 6086,
         shards: shards.iter().map(|(shard, durability)| (ShardId(*shard), *durability)).collect(),
         shards_wanted,
+        memberships: Vec::new(),
     })
 }
 
@@ -229,7 +230,10 @@ fn expected(before: &RoutingTable, command: &Command) -> Option<&'static str> {
         }
         Command::GrowTopic(grown) => expected(before, &Command::AlterTopic(grown.alter.clone())),
         Command::PlaceDeadLetters(place) => expected_place(before, place),
-        Command::MarkBroker(_) | Command::FoundRegistry(_) | Command::AdoptTopics(_) => None,
+        Command::MarkBroker(_)
+        | Command::FoundRegistry(_)
+        | Command::AdoptTopics(_)
+        | Command::LeadShards(_) => None,
     }
 }
 

@@ -61,7 +61,10 @@ fn requests_have_these_bytes() {
     let entries = vec![
         RaftEntry::new(log_id(3, 7), Payload::Blank),
         RaftEntry::new(log_id(3, 8), Payload::Membership(membership())),
-        RaftEntry::new(log_id(3, 9), Payload::Normal(payload::encode(TimestampMs(5), &[item], false))),
+        RaftEntry::new(
+            log_id(3, 9),
+            Payload::Normal(payload::encode(TimestampMs(5), &[item], false)),
+        ),
     ];
     let stored = [&[1][..], &membership_bytes()].concat();
     let append = Request::Append { vote: vote(), prev: Some(log_id(2, 6)), commit: None, entries };
@@ -123,10 +126,7 @@ fn replies_have_these_bytes() {
         (Reply::Installed { vote: vote() }, [vec![6], vote_bytes()].concat()),
         (Reply::Done, vec![7]),
         (Reply::ReadIndex { index: 5 }, [vec![8], le64(5).to_vec()].concat()),
-        (
-            Reply::Standing { standing: 2, durable: Some(7) },
-            [vec![9, 2], id_bytes(0, 7)].concat(),
-        ),
+        (Reply::Standing { standing: 2, durable: Some(7) }, [vec![9, 2], id_bytes(0, 7)].concat()),
         (Reply::Refused, vec![10]),
         (Reply::Wanted { number: 6 }, [vec![11], le32(6).to_vec()].concat()),
     ];

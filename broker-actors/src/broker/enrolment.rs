@@ -126,6 +126,7 @@ async fn enrol_here(
         disk,
         shards: claims.shards,
         shards_wanted: claims.wanted,
+        memberships: Vec::new(),
         reply: port,
     };
     let gone = || StartError::Gone("the registry");
@@ -173,8 +174,7 @@ fn with_shards(
     let mut table = table.clone();
     let broker: BrokerId = address.id;
     for (shard, durability) in shards {
-        let place = ShardPlace { durability: *durability, broker, open: true };
-        table.shards.entry(*shard).or_insert(place);
+        table.shards.entry(*shard).or_insert_with(|| ShardPlace::alone(*durability, broker));
     }
     let place = BrokerPlace { address: address.clone(), live: true, disk };
     table.brokers.insert(broker, place);

@@ -109,7 +109,8 @@ pub fn read_request(frame: Frame, greeted: bool) -> Result<Request, ErrorReply> 
             ErrorReply::new(ErrorCode::HelloRequired, text)
         });
     }
-    let may_have_a_body = matches!(opcode, Opcode::Produce | Opcode::CreateSchedule | Opcode::ShardMessage);
+    let may_have_a_body =
+        matches!(opcode, Opcode::Produce | Opcode::CreateSchedule | Opcode::ShardMessage);
     if !may_have_a_body && !frame.body.is_empty() {
         let text = format!("{opcode} has no body, but {} bytes came", frame.body.len());
         return Err(ErrorReply::new(ErrorCode::MalformedFrame, text));
@@ -187,6 +188,7 @@ fn decode(frame: Frame) -> Result<Option<Request>, HeaderError> {
         | Opcode::BrokerHeartbeat
         | Opcode::OfferTopics
         | Opcode::PlaceDeadLetters
+        | Opcode::LeadShards
         | Opcode::GroupDeliver => return Ok(None),
     }))
 }

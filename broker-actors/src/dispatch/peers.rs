@@ -127,9 +127,8 @@ mod tests {
         let mut table = RoutingTable::default();
         let known = BrokerPlace { address: address(5), live: false, disk: 50 };
         table.brokers.insert(BrokerId(5), known);
-        let judge = |ask: &OpenPeer| {
-            gate.judge(ask, &address(7), &table).map_err(|error| error.code)
-        };
+        let judge =
+            |ask: &OpenPeer| gate.judge(ask, &address(7), &table).map_err(|error| error.code);
         assert_eq!(judge(&open(5, 50, 7, 70)), Ok(()));
         assert_eq!(judge(&open(5, 50, 7, 0)), Ok(()), "it was not told the disk");
         assert_eq!(judge(&open(6, 66, 7, 70)), Ok(()), "the registry has not told of it yet");

@@ -40,7 +40,8 @@ impl Groups {
         after: Option<QueueKey>,
         most: usize,
     ) -> Result<GroupProgressReply, ErrorReply> {
-        let pages = self.shards.iter().map(|shard| async move {
+        let shards = self.shards.led();
+        let pages = shards.iter().map(|shard| async move {
             let (port, answer) = reply::port();
             let ask = ShardRequest::GroupProgress { group, after, most, reply: port };
             let _ = shard.inbox.try_put(ask); // refused: its port is dropped

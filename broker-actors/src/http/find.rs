@@ -66,7 +66,7 @@ async fn look(parts: &HttpParts, query: &FindMessageQuery) -> Result<FoundPage, 
         return Err(invalid(&format!("max is a number up to {FOUND_MESSAGES_MAX}")));
     }
     let by = wanted(query)?;
-    let find = Find { routes: parts.routes.clone(), shards: parts.shards.clone().into() };
+    let find = Find { routes: parts.routes.clone(), shards: parts.shards.clone() };
     let found = find.find(FindMessages { by, messages_max }).await?;
     let body_bytes_max = query.body.unwrap_or(BODY_BYTES_DEFAULT).min(BODY_BYTES_MAX);
     let items = found.reply.messages.into_iter().zip(found.batches);

@@ -96,7 +96,7 @@ pub async fn scheduled(
 
 async fn look(parts: &HttpParts, query: &ScheduledQuery) -> Result<Page, ErrorReply> {
     let ask = wanted(query)?;
-    let schedules = Schedules { routes: parts.routes.clone(), shards: parts.shards.clone().into() };
+    let schedules = Schedules { routes: parts.routes.clone(), shards: parts.shards.clone() };
     let listed = schedules.list(ask).await?;
     let statuses = schedules.statuses().await;
     let mut histogram = vec![0; DUE_BUCKETS_MS.len() + 1];

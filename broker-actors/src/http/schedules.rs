@@ -68,7 +68,7 @@ pub async fn schedules(
 
 async fn look(parts: &HttpParts, query: &SchedulesQuery) -> Result<Page, ErrorReply> {
     let ask = wanted(query)?;
-    let schedules = Schedules { routes: parts.routes.clone(), shards: parts.shards.clone().into() };
+    let schedules = Schedules { routes: parts.routes.clone(), shards: parts.shards.clone() };
     let listed = schedules.list_schedules(ask).await?;
     let schedules = listed.schedules.into_iter().map(item).collect();
     Ok(Page { schedules, next: listed.next.as_ref().map(place_text) })

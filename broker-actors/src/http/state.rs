@@ -28,8 +28,12 @@ const QUEUES_AT_ONCE: usize = 256;
 
 /// Serves `GET /health`.
 pub async fn health(parts: web::Data<HttpParts>) -> HttpResponse {
-    let shards = shard_statuses(&parts.shards).await;
-    let ready = shards.len() == parts.shards.len() && shards.iter().all(|shard| shard.is_ready);
+    let all = parts.shards.all();
+    let shards = shard_statuses(&all).await;
+    // A member that follows somebody is as well as one that leads.
+    let serves =
+        |shard: &ShardStatus| shard.is_ready || (shard.is_replicated && shard.leader.is_some());
+    let ready = shards.len() == all.len() && shards.iter().all(serves);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     HttpResponse::build(status).json(Health {
         status: if ready { "ok" } else { "unavailable" },
@@ -168,12 +172,12 @@ pub struct MetricsQuery {
 /// Serves `GET /metrics`.
 pub async fn metrics(parts: web::Data<HttpParts>, query: web::Query<MetricsQuery>) -> HttpResponse {
     let queues = all_queues(&parts, query.topic.as_deref()).await;
-    let schedules = Schedules { routes: parts.routes.clone(), shards: parts.shards.clone().into() };
+    let schedules = Schedules { routes: parts.routes.clone(), shards: parts.shards.clone() };
     let moment = Moment {
         process: ProcessMoment::of(&parts.process, &parts.data),
         queues: queues.into_iter().map(|(_, status)| status).collect(),
         queues_wanted: query.queues || query.topic.is_some(),
-        shards: shard_statuses(&parts.shards).await,
+        shards: shard_statuses(&parts.shards.all()).await,
         delays: schedules.statuses().await,
         groups: parts.groups.moments(parts.process.clock.now()).await,
     };

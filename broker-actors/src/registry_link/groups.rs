@@ -50,8 +50,8 @@ impl RegistryLink {
 
     /// A queue of dead letters has the durability of its shard.
     pub(super) fn fit(&self, id: ShardId, config: &mut TopicConfig) {
-        let shard = self.parts.shards.iter().find(|shard| shard.shard == id);
-        if let Some(shard) = shard.filter(|_| config.kind == TopicKind::DeadLetter.number()) {
+        let is_dead_letter = config.kind == TopicKind::DeadLetter.number();
+        if let Some(shard) = self.parts.shards.get(id).filter(|_| is_dead_letter) {
             config.durability = shard.durability;
         }
     }
@@ -64,7 +64,10 @@ fn home_of(group: &GroupName, table: &RoutingTable) -> Option<ShardId> {
         let place = &table.shards[shard];
         place.open && place.durability == Durability::Persisted && table.leader_of(*shard).is_some()
     };
-    let rank = |shard: &ShardId| xxh3_64(format!("{shard}/{group}").as_bytes());
+    // Where there are shards of several members, a group outlives a broker.
+    let rank = |shard: &ShardId| {
+        (table.shards[shard].replicas(), xxh3_64(format!("{shard}/{group}").as_bytes()))
+    };
     table.shards.keys().copied().filter(fits).max_by_key(rank)
 }
 
@@ -92,7 +95,7 @@ mod tests {
             table.brokers.insert(id, BrokerPlace { address, live: broker != 3, disk: 1 });
             for durability in [Durability::Persisted, Durability::Replicated] {
                 let shard = ShardId(u32::try_from(table.shards.len()).unwrap());
-                table.shards.insert(shard, ShardPlace { durability, broker: id, open: true });
+                table.shards.insert(shard, ShardPlace::alone(durability, id));
             }
         }
         let homes = (0..50).filter_map(|number| {

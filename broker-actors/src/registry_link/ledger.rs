@@ -7,13 +7,15 @@
 //! What a shard holds is forgotten only when the registry that it belongs to ([`Home`]) says so: one
 //! that lost its data, or another one, is offered what the shards hold instead.
 
+mod leaders;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use grus_protocol::error::{ErrorCode, ErrorReply};
-use grus_protocol::ids::{QueueId, ShardId, TopicId};
+use grus_protocol::ids::{BrokerId, QueueId, ShardId, TopicId};
 use grus_protocol::names::TopicName;
-use grus_registry::{RoutingTable, TopicRoutes};
+use grus_registry::{RoutingTable, ShardPlace, TopicRoutes};
 
 use crate::commands::TopicConfig;
 use crate::error::QueueError;
@@ -50,8 +52,13 @@ pub struct Home {
 /// See the module documentation. `W` is whoever waits.
 #[derive(Debug)]
 pub struct Ledger<W> {
-    /// The shards of this broker.
+    /// The shards whose queues are served here: those that this broker has alone, and those of several
+    /// members that it leads.
     own: BTreeSet<ShardId>,
+    /// Who leads the other ones that it is a member of, as their consensus says.
+    followed: BTreeMap<ShardId, Option<BrokerId>>,
+    /// The last reign of each of them here.
+    reigns: BTreeMap<ShardId, u64>,
     home: Home,
     table: Arc<RoutingTable>,
     /// What is published.
@@ -84,6 +91,8 @@ impl<W> Ledger<W> {
     pub fn new(routes: Routes, own: BTreeSet<ShardId>, home: Home) -> Self {
         Self {
             own,
+            followed: BTreeMap::new(),
+            reigns: BTreeMap::new(),
             home,
             table: Arc::default(),
             routes,
@@ -159,7 +168,9 @@ impl<W> Ledger<W> {
         let live = |name: &TopicName, id| table.topics.get(name).is_some_and(|at| at.id == id);
         for (name, id) in names {
             if is_believed && !live(&name, id) && !self.fresh.contains(&id) {
-                self.forget(&name, id, &mut actions);
+                let was_there = self.table.registry == table.registry
+                    && self.table.topics.get(&name).is_some_and(|at| at.id == id);
+                self.forget(&name, id, was_there, &mut actions);
             }
         }
         let moved = self.table.brokers != table.brokers || self.table.shards != table.shards;
@@ -177,39 +188,6 @@ impl<W> Ledger<W> {
         }
         self.go_on(&mut actions);
         actions
-    }
-
-    /// Names the leaders of all queues anew.
-    fn find_leaders(&mut self, actions: &mut Vec<Action<W>>) {
-        let live = self.table.brokers.values().filter(|broker| broker.live);
-        self.routes.brokers = live.map(|broker| broker.address.clone()).collect();
-        let mut changed = Vec::new();
-        for route in self.routes.topics() {
-            let leader = |place: &QueuePlace| self.leader(place.shard);
-            if route.queues.iter().any(|place| place.leader != leader(place)) {
-                let mut route = TopicRoute::clone(route);
-                for place in &mut route.queues {
-                    place.leader = self.leader(place.shard);
-                }
-                changed.push(route);
-            }
-        }
-        for route in changed {
-            self.routes.put(route);
-        }
-        self.routes.version += 1;
-        actions.push(Action::Publish);
-    }
-
-    /// The other broker that leads a shard; none for those of this one.
-    fn leader(&self, shard: ShardId) -> Leader {
-        if self.own.contains(&shard) {
-            return Leader::Here;
-        }
-        match self.table.leader_of(shard) {
-            Some(address) => Leader::There(address.clone()),
-            None => Leader::Nobody,
-        }
     }
 
     /// Has `waiter` told once `topic` is open, or cannot be opened now.
@@ -259,7 +237,7 @@ impl<W> Ledger<W> {
         let mut actions = Vec::new();
         self.deleted.insert(id);
         self.fresh.remove(&id);
-        self.forget(name, id, &mut actions);
+        self.forget(name, id, true, &mut actions);
         self.go_on(&mut actions);
         actions
     }
@@ -359,7 +337,7 @@ impl<W> Ledger<W> {
         let topic = opening.topic;
         if self.deleted.contains(&topic.id) {
             self.answer_waiting(&topic, &Err(gone(&topic)), actions);
-            self.drop_in_shards(&topic, actions);
+            self.drop_in_shards(&topic, true, actions);
             return;
         }
         if let Some(error) = opening.refused {
@@ -370,8 +348,10 @@ impl<W> Ledger<W> {
         }
         let places = (0..).zip(&topic.queues).map(|(queue, spans)| {
             let shard = spans.last().map_or(NO_SHARD, |span| span.shard);
+            let leader = self.leader(shard);
             let handle = opening.handles.get(&QueueId(queue)).cloned();
-            QueuePlace { shard, handle, leader: self.leader(shard) }
+            let handle = handle.filter(|_| leader == Leader::Here);
+            QueuePlace { shard, handle, leader }
         });
         self.routes.put(TopicRoute {
             name: topic.name.clone(),
@@ -407,7 +387,14 @@ impl<W> Ledger<W> {
         }
     }
 
-    fn forget(&mut self, name: &TopicName, id: TopicId, actions: &mut Vec<Action<W>>) {
+    /// The topic is gone; `is_deleted` when that is known, and not only that nobody knows it.
+    fn forget(
+        &mut self,
+        name: &TopicName,
+        id: TopicId,
+        is_deleted: bool,
+        actions: &mut Vec<Action<W>>,
+    ) {
         self.failed.remove(&id);
         if self.routes.get(name).is_some_and(|route| route.id == id) {
             self.routes.remove(name);
@@ -415,16 +402,28 @@ impl<W> Ledger<W> {
             actions.push(Action::Publish);
         }
         if let Some(topic) = self.opened.remove(&id) {
-            self.drop_in_shards(&topic, actions);
+            self.drop_in_shards(&topic, is_deleted, actions);
         }
     }
 
-    fn drop_in_shards(&mut self, topic: &TopicRoutes, actions: &mut Vec<Action<W>>) {
+    /// Has the shards here forget a topic. Those of several members only if it was deleted for certain:
+    /// a registry without its data may have heard of it from none of them yet.
+    fn drop_in_shards(
+        &mut self,
+        topic: &TopicRoutes,
+        is_deleted: bool,
+        actions: &mut Vec<Action<W>>,
+    ) {
         if self.home.refused.contains(&topic.id) {
             return;
         }
         let spans = topic.queues.iter().flatten().map(|span| span.shard);
-        let shards: BTreeSet<_> = spans.filter(|shard| self.own.contains(shard)).collect();
+        let may_drop = |shard: &ShardId| {
+            let place = self.table.shards.get(shard);
+            let is_replicated = place.is_some_and(ShardPlace::is_replicated);
+            self.own.contains(shard) && (is_deleted || !is_replicated)
+        };
+        let shards: BTreeSet<_> = spans.filter(may_drop).collect();
         for shard in shards {
             self.drops.insert((shard, topic.id));
             actions.push(Action::Drop(shard, topic.id));
@@ -450,5 +449,7 @@ fn gone(topic: &TopicRoutes) -> ErrorReply {
     ErrorReply::new(ErrorCode::UnknownTopic, format!("topic {} was deleted", topic.name))
 }
 
+#[cfg(test)]
+mod leader_tests;
 #[cfg(test)]
 mod tests;

@@ -111,6 +111,8 @@ pub enum Heard {
     Listed(ShardId, Option<Vec<TopicConfig>>),
     /// The registry was offered topics.
     Offered(Result<RefusedTopics, RegistryError>),
+    /// The registry was told what is led here, or could not be.
+    Led,
     /// The last known routes are on disk, or are not.
     Saved(Result<(), String>),
 }

@@ -169,6 +169,7 @@ fn settings_of(config: &TopicConfig) -> TopicSettings {
         kind: TopicKind::from_number(config.kind).unwrap_or(TopicKind::Durable),
         dedup_window_ms: config.dedup_window_ms,
         expired: config.expired,
+        replicas: 1, // the registry goes by the shards
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use grus_mailbox::{Dropped, Room};
-use grus_protocol::ids::TopicId;
+use grus_protocol::ids::{ShardId, TopicId};
 use grus_registry::{RefusedTopics, RegistryError, RegistryRequest};
 
 use super::survey::{Holdings, found, offers};
@@ -16,11 +16,11 @@ impl RegistryLink {
     /// Compares what the shards hold with what the registry knows, if that was not done yet.
     pub(super) fn survey(&mut self, room: &mut Room<'_, Self>) {
         let registry = self.ledger.table().registry;
-        let shards = self.parts.shards.iter().map(|shard| shard.shard);
-        if !self.survey.begin(registry, shards) {
+        let all = self.parts.shards.all();
+        if !self.survey.begin(registry, all.iter().map(|shard| shard.shard)) {
             return;
         }
-        for shard in &self.parts.shards {
+        for shard in all.iter() {
             let id = shard.shard;
             let port = self.port(room, move |answer: Result<Vec<TopicConfig>, Dropped>| {
                 Heard::Listed(id, answer.ok())
@@ -39,7 +39,11 @@ impl RegistryLink {
             return self.carry_out(actions, room);
         }
         if self.ledger.is_home() {
-            for (shard, topics) in holdings {
+            // What several members have is forgotten when the routes say so, by the one that leads.
+            let alone = self.parts.shards.own();
+            let is_alone = |shard: &ShardId| alone.iter().any(|own| own.shard == *shard);
+            let held = holdings.iter().filter(|(shard, _)| is_alone(shard));
+            for (shard, topics) in held.collect::<Vec<_>>() {
                 let ids: Vec<_> = topics.iter().map(|config| config.topic).collect();
                 let actions = self.ledger.shard_lists(*shard, &ids);
                 self.carry_out(actions, room);

@@ -55,7 +55,7 @@ impl Schedules {
         check_message(&batch, limits)?;
         let terms = ScheduleTerms { cadence, made_up_max: ask.made_up_max, batch };
         let key = ScheduleKey { queue, name: ask.name };
-        let next = asked(shard, |reply| ScheduleAsk::Create { key, terms, reply }).await?;
+        let next = asked(&shard, |reply| ScheduleAsk::Create { key, terms, reply }).await?;
         Ok(CreateScheduleReply { next: next.unwrap_or(NEVER) })
     }
 
@@ -71,7 +71,7 @@ impl Schedules {
         let (shard, queue) = self.shard_of(&topic, ask.queue)?;
         let key = ScheduleKey { queue, name: ask.name };
         let is_paused = ask.is_paused;
-        let next = asked(shard, |reply| ScheduleAsk::Pause { key, is_paused, reply }).await?;
+        let next = asked(&shard, |reply| ScheduleAsk::Pause { key, is_paused, reply }).await?;
         Ok(AlterScheduleReply { next })
     }
 
@@ -86,7 +86,7 @@ impl Schedules {
         let topic = self.topic(&ask.topic, ask.topic_id)?;
         let (shard, queue) = self.shard_of(&topic, ask.queue)?;
         let key = ScheduleKey { queue, name: ask.name };
-        asked(shard, |reply| ScheduleAsk::Delete { key, reply }).await?;
+        asked(&shard, |reply| ScheduleAsk::Delete { key, reply }).await?;
         Ok(DeleteScheduleReply {})
     }
 
@@ -110,7 +110,8 @@ impl Schedules {
             let SchedulePlace { topic_id, queue, name } = place;
             ScheduleKey { queue: QueueKey { topic: topic_id, queue }, name }
         });
-        let pages = self.shards.iter().map(|shard| {
+        let shards = self.shards.led();
+        let pages = shards.iter().map(|shard| {
             let after = after.clone();
             asked(shard, move |reply| ScheduleAsk::List { topic, after, most: most + 1, reply })
         });

@@ -33,6 +33,10 @@ pub struct Ground<D: Disk> {
     /// True while an entry waits for room in the log: work that was done for the log may have
     /// made some.
     pub starved: Cell<bool>,
+    /// Whether queues are served here: a member that does not lead, or whose lease is over, has none.
+    pub leads: Cell<bool>,
+    /// The broker that leads, as far as is known here.
+    pub leader: Cell<Option<u64>>,
     /// False after a start on a full disk, until there is room for the leader's first entry: what
     /// is applied may end before what was acknowledged.
     pub complete: Cell<bool>,

@@ -9,7 +9,7 @@ use grus_protocol::ids::{Durability, GroupId, QueueKey, ShardId, Term, Timestamp
 use grus_protocol::message::GroupSummary;
 use grus_protocol::names::{ProducerName, TopicName};
 
-use super::QueueTableWatch;
+use super::{QueueTableWatch, StandingWatch};
 use crate::commands::TopicConfig;
 use crate::commands::recurring::{ScheduleKey, ScheduleTerms};
 use crate::consumer_group::GroupHandle;
@@ -242,6 +242,8 @@ pub struct ShardStatus {
     pub durability: Durability,
     /// Whether this broker leads it and has applied all that was acknowledged before.
     pub is_ready: bool,
+    /// Whether this broker is one of several members.
+    pub is_replicated: bool,
     /// The broker that leads it, as far as is known here.
     pub leader: Option<u64>,
     /// The term of the last vote.
@@ -283,6 +285,8 @@ pub struct ShardHandle {
     pub delays: Inbox<DelayAsk>,
     /// The groups that it coordinates.
     pub groups: GroupTableWatch,
+    /// Whether its queues are served here.
+    pub standing: StandingWatch,
 }
 
 impl ShardHandle {

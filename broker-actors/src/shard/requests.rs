@@ -21,6 +21,11 @@ impl<D: Disk> ShardActor<D> {
         let (command, waiter) = match request {
             ShardRequest::OpenTopic { config, reply } => {
                 let topic = config.topic;
+                self.look_at_leader();
+                if !self.ground.leads.get() {
+                    let leader = self.ground.leader.get();
+                    return reply.send(Err(QueueError::NotLeader { leader }));
+                }
                 if config.durability != self.ground.durability {
                     return reply.send(Err(QueueError::WrongShard));
                 }
@@ -91,6 +96,7 @@ impl<D: Disk> ShardActor<D> {
             shard: self.ground.shard,
             durability: self.ground.durability,
             is_ready: group.ready,
+            is_replicated: self.leading.is_some(),
             leader: group.leader,
             term: Term(group.term),
             applied_index: group.applied,

@@ -15,12 +15,13 @@ use super::finding::{Finding, OwnInboxes};
 use super::gather::{Gather, GatherLimits};
 use super::ground::{ChangedPorts, Ground, ShardMachine};
 use super::groups::{GroupMaker, Groups};
+use super::leading::ShardStanding;
 use super::queues::{QueueMaker, Queues};
 use super::settings::{ShardPlaces, ShardSettings};
 use super::upkeep::{Checking, Upkeep};
 use super::{
     PROPOSED_BYTES_MAX, Propose, REQUESTS_MAX, RoomAgain, ShardActor, ShardHandle, Stage,
-    WHEEL_BYTES_MAX, queue_table,
+    WHEEL_BYTES_MAX, queue_table, standing_channel,
 };
 use crate::delay_wheel::messages::DELAY_ASKS_MAX;
 use crate::delay_wheel::{DelayWheel, WheelParts};
@@ -207,6 +208,7 @@ async fn build<D: Disk, P: Peers>(
     membership: Membership<P>,
 ) -> Result<ShardMember<D>, ShardStartError> {
     let (log, recovered) = Log::open(&disk, &settings.folder, settings.log.clone())?;
+    let is_alone = membership.is_alone(settings.broker.0);
     let changed = ChangedPorts::default();
     let machine = ShardMachine::new(settings.shard, Rc::clone(&changed));
     let ground = Rc::new(Ground {
@@ -215,6 +217,8 @@ async fn build<D: Disk, P: Peers>(
         log: Rc::new(RefCell::new(log)),
         machine: Rc::new(RefCell::new(machine)),
         starved: Cell::new(false),
+        leads: Cell::new(is_alone),
+        leader: Cell::new(is_alone.then_some(settings.broker.0)),
         complete: Cell::new(true),
         tallies: RefCell::default(),
     });
@@ -361,7 +365,11 @@ fn open<D: Disk>(
         ground.log.borrow().entry_bytes_max().saturating_sub(super::ENTRY_HEADER_BYTES);
     let checking = Checking { reader: workers.reader.inbox(1), storage: workers.storage.inbox(1) };
     let mut living = Queues::new(maker, table);
-    living.follow_state();
+    let first = ShardStanding::first(ground.leads.get(), settings.broker);
+    let (told, standing) = standing_channel(first);
+    if ground.leads.get() {
+        living.follow_state();
+    }
     let (group_table, group_tables) = group_table();
     let groups = GroupMaker {
         place: places.core.clone(),
@@ -375,6 +383,7 @@ fn open<D: Disk>(
         group,
         queues: living,
         groups: Groups::new(groups, group_table),
+        leading: (!ground.leads.get()).then_some(told),
         routes: settings.groups.as_ref().map(RouteWatch::of),
         gather: Gather::new(fitting(settings.gather, item_bytes_max)),
         item_bytes_max,
@@ -394,6 +403,7 @@ fn open<D: Disk>(
         queues,
         delays: wheel.inbox(DELAY_ASKS_MAX),
         groups: group_tables,
+        standing,
     };
     (host, handle)
 }

@@ -20,6 +20,7 @@ use grus_broker::metrics::EdgeMetrics;
 use grus_broker::registry_link::LinkRequest;
 use grus_broker::registry_link::routes::{Leader, QueuePlace, Routes, TopicRoute};
 use grus_broker::scheduled::Schedules;
+use grus_broker::shard::ShardSet;
 use grus_broker::topic_queue::{
     Fetch, Fetched, FetchedBatch, Produce, QueueAsk, QueueHandle, Receipt,
 };
@@ -126,14 +127,14 @@ impl Door {
             routes: routes_seen,
             follows_registry: false,
             table: watch::channel(Arc::default()).1,
-            groups: Groups::new(routes.subscribe(), &[], to_link.clone()),
+            groups: Groups::new(routes.subscribe(), ShardSet::alone([]), to_link.clone()),
             link: to_link,
             clock: config.clock,
             metrics: metrics.clone(),
             clients: grus_broker::clients::Clients::new(10_000),
             fault_switches: true,
-            find: Find { routes: routes.subscribe(), shards: Arc::new([]) },
-            schedules: Schedules { routes: routes.subscribe(), shards: Arc::new([]) },
+            find: Find { routes: routes.subscribe(), shards: ShardSet::alone([]) },
+            schedules: Schedules { routes: routes.subscribe(), shards: ShardSet::alone([]) },
             peers: PeerGate { disk: config.broker * 10, members: members_seen },
         };
         let parts = ListenerParts {

@@ -37,8 +37,8 @@ struct Told {
 pub async fn run(common: &Common, command: &TopicCommand) -> Result<(), Failure> {
     let client = session::connect(common, Some(common.timeout())).await?;
     let told = match command {
-        TopicCommand::Create { name, queues, durability, kind, retention } => {
-            let sort = (*durability, *kind);
+        TopicCommand::Create { name, queues, durability, kind, replicas, retention } => {
+            let sort = (*durability, *kind, *replicas);
             create(&client, name, *queues, sort, *retention).await?
         }
         TopicCommand::List => list(&client).await?,
@@ -74,7 +74,7 @@ async fn create(
     client: &Client,
     name: &str,
     queues: Option<u32>,
-    (durability, kind): (Option<DurabilityArg>, KindArg),
+    (durability, kind, replicas): (Option<DurabilityArg>, KindArg, u32),
     retention: RetentionArgs,
 ) -> Result<Told, Failure> {
     let mut settings = TopicSettings::default();
@@ -87,6 +87,7 @@ async fn create(
         KindArg::Durable => TopicKind::Durable,
         KindArg::Delay => TopicKind::Delay,
     };
+    settings.replicas = replicas;
     settings.retention_ms = retention.retention.map_or(settings.retention_ms, whole_ms);
     settings.retention_bytes = retention.retention_bytes.unwrap_or(settings.retention_bytes);
     settings.dedup_window_ms = retention.dedup_window.map_or(settings.dedup_window_ms, whole_ms);
@@ -188,12 +189,16 @@ fn settings_line(name: &str, settings: &TopicSettings) -> String {
         TopicKind::Durable => String::new(),
         other => format!(", kind {other}"),
     };
+    let replicas = match settings.replicas {
+        1 => String::new(),
+        some => format!(", on {some} brokers each"),
+    };
     let TopicSettings { queues, durability, .. } = settings;
     let expired = match settings.expired {
         ExpiredPolicy::Drop => "",
         ExpiredPolicy::DeadLetter => ", what is expired becomes a dead letter",
     };
-    format!("topic {name}: {queues} queues, {durability}{kind}, {kept}{bytes}{expired}")
+    format!("topic {name}: {queues} queues{replicas}, {durability}{kind}, {kept}{bytes}{expired}")
 }
 
 fn settings_json(name: &str, id: u64, settings: &TopicSettings) -> Value {
@@ -203,6 +208,7 @@ fn settings_json(name: &str, id: u64, settings: &TopicSettings) -> Value {
         "kind": settings.kind.to_string(),
         "queues": settings.queues,
         "durability": settings.durability.to_string(),
+        "replicas": settings.replicas,
         "retention_ms": settings.retention_ms,
         "retention_bytes": settings.retention_bytes,
         "dedup_window_ms": settings.dedup_window_ms,

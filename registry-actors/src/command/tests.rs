@@ -3,6 +3,10 @@
 use super::*;
 
 fn samples() -> Vec<Command> {
+    [first_samples(), samples_of_replicas()].concat()
+}
+
+fn first_samples() -> Vec<Command> {
     let name = TopicName::try_from("orders").unwrap();
     vec![
         Command::CreateTopic(CreateTopic {
@@ -34,6 +38,7 @@ fn samples() -> Vec<Command> {
             port: 6086,
             shards: vec![(ShardId(0), Durability::Persisted)],
             shards_wanted: 2,
+            memberships: Vec::new(),
         }),
         Command::MarkBroker(MarkBroker { broker: BrokerId(1), live: false }),
         Command::PlaceTopic(PlaceTopic {
@@ -70,6 +75,30 @@ fn samples() -> Vec<Command> {
     ]
 }
 
+/// Those that came with shards of several members.
+fn samples_of_replicas() -> Vec<Command> {
+    vec![
+        Command::LeadShards(LeadShards {
+            broker: BrokerId(2),
+            shards: vec![(ShardId(9), Term(8))],
+        }),
+        Command::EnrolBroker(EnrolBroker {
+            broker: BrokerId(1),
+            disk: 77,
+            host: "mq".into(),
+            port: 6086,
+            shards: Vec::new(),
+            shards_wanted: 2,
+            memberships: vec![MembershipClaim {
+                shard: ShardId(9),
+                durability: Durability::Persisted,
+                members: vec![BrokerId(1), BrokerId(2)],
+                group: 5,
+            }],
+        }),
+    ]
+}
+
 fn topic() -> TopicName {
     TopicName::try_from("t").unwrap()
 }
@@ -93,7 +122,7 @@ fn commands_read_back_and_every_cut_is_refused() {
         assert!(matches!(Command::decode(kind, &newer), Err(FormatError::Version(2))));
     }
     assert!(matches!(Command::decode(63, &[1]), Err(FormatError::Kind(63))));
-    assert!(!Command::knows(63) && !Command::knows(75));
+    assert!(!Command::knows(63) && !Command::knows(76));
 }
 
 #[test]
@@ -125,6 +154,10 @@ fn the_format_does_not_change() {
              $\\x0c\\x84\\x00\\xafretention_bytes\\x00\\xa4kind\\x00\\xa6queues\\x91\\x92\
              \\x02\\x03",
             "\\x01\\x84\\xa4name\\xa6%DLQ%g\\xa2id\\x07\\xa4home\\x00\\xa6shards\\x91\\x03",
+            "\\x01\\x82\\xa6broker\\x02\\xa6shards\\x91\\x92\\t\\x08",
+            "\\x01\\x87\\xa6broker\\x01\\xa4diskM\\xa4host\\xa2mq\\xa4port\\xcd\\x17\\xc6\
+             \\xa6shards\\x90\\xadshards_wanted\\x02\\xabmemberships\\x91\\x84\\xa5shard\\t\
+             \\xaadurability\\x00\\xa7members\\x92\\x01\\x02\\xa5group\\x05",
         ]
     );
 }

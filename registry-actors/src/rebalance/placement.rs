@@ -67,7 +67,7 @@ impl Placement {
                 + planned.filter(|planned| *planned == shard).count() as u64;
             // A broker carries the queues of all its shards, whatever they promise.
             *totals.entry(place.broker).or_insert(0) += count;
-            if place.open && place.durability == durability {
+            if place.open && place.durability == durability && !place.is_replicated() {
                 brokers.entry(place.broker).or_default().insert(*shard, count);
             }
         }
@@ -118,7 +118,7 @@ mod tests {
             let address = BrokerAddress { id, host: "h".into(), port: 1 };
             let live = !dead.contains(broker);
             table.brokers.insert(id, BrokerPlace { address, live, disk: 1 });
-            let place = ShardPlace { durability: *durability, broker: id, open: *open };
+            let place = ShardPlace { open: *open, ..ShardPlace::alone(*durability, id) };
             table.shards.insert(shard, place);
         }
         table

@@ -10,7 +10,7 @@ use grus_protocol::names::TopicName;
 
 use super::answers::{draw_topic_id, unexpected};
 use super::{DRAWS_MAX, Registry};
-use crate::command::{self, AlterTopic, Command};
+use crate::command::{self, AlterTopic, Command, LeadShards};
 use crate::error::RegistryError;
 use crate::rebalance::Plan;
 use crate::request::{Enrolled, REQUESTS_MAX, RefusedTopics, TopicCreated};
@@ -76,6 +76,20 @@ impl<D: Disk> Registry<D> {
         }
         let command = Command::PlaceDeadLetters(ask.place.clone());
         self.propose(&command, Asker::Place(ask), credit, room);
+    }
+
+    /// Notes who leads shards; what is known already writes nothing.
+    pub(super) fn lead(
+        &mut self,
+        lead: LeadShards,
+        reply: Port<Result<(), RegistryError>>,
+        credit: Credit,
+        room: &mut Room<'_, Self>,
+    ) {
+        if self.leads() && !self.core.machine.borrow().state().is_news(&lead) {
+            return reply.send(Ok(()));
+        }
+        self.propose(&Command::LeadShards(lead), Asker::Mark(reply), credit, room);
     }
 
     /// Answers that, or draws another id.

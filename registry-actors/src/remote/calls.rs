@@ -9,8 +9,8 @@ use grus_protocol::frame::{Frame, ReplyError};
 use grus_protocol::ids::{BrokerId, TopicId};
 use grus_protocol::message::{
     AlterTopic, AlterTopicReply, CreateTopic, CreateTopicReply, DeleteTopic, DeleteTopicReply,
-    OfferTopicsReply, OfferedQueue, OfferedTopic, PlaceDeadLetters, PlaceDeadLettersReply,
-    TopicSettings,
+    LeadShards, LeadShardsReply, LedShard, OfferTopicsReply, OfferedQueue, OfferedTopic,
+    PlaceDeadLetters, PlaceDeadLettersReply, TopicSettings,
 };
 use serde::de::DeserializeOwned;
 
@@ -37,6 +37,7 @@ pub(super) enum Ask {
     Delete(DeleteTopic),
     Place(PlaceDeadLetters),
     Offer(BrokerId, Vec<OfferedTopic>),
+    Lead(LeadShards),
     /// Nothing a remote registry is asked this way.
     Nothing,
 }
@@ -48,6 +49,7 @@ enum Waiter {
     Alter(Answer<Arc<TopicRoutes>>, Credit),
     Delete(Answer<TopicId>, Credit),
     Offer(Answer<RefusedTopics>, Credit),
+    Lead(Answer<()>, Credit),
     Nobody,
 }
 
@@ -92,6 +94,14 @@ impl Wanted {
                 ask: Ask::Offer(broker, topics.iter().map(offered).collect()),
                 waiter: Waiter::Offer(reply, credit),
             },
+            RegistryRequest::LeadShards { broker, shards, reply } => {
+                let shards =
+                    shards.into_iter().map(|(shard, term)| LedShard { shard, term }).collect();
+                Self {
+                    ask: Ask::Lead(LeadShards { broker, shards }),
+                    waiter: Waiter::Lead(reply, credit),
+                }
+            }
             // The link registers its broker by itself.
             RegistryRequest::EnrolBroker { reply, .. } => {
                 reply.send(Err(RegistryError::NotLeader));
@@ -117,6 +127,7 @@ impl Waiter {
             Self::Alter(reply, _) => reply.send(Err(error)),
             Self::Delete(reply, _) => reply.send(Err(error)),
             Self::Offer(reply, _) => reply.send(Err(error)),
+            Self::Lead(reply, _) => reply.send(Err(error)),
             Self::Nobody => {}
         }
     }
@@ -249,6 +260,9 @@ impl Calls {
             Waiter::Delete(reply, _credit) => {
                 reply.send(read::<DeleteTopicReply>(&frame).map(|gone| gone.id));
             }
+            Waiter::Lead(reply, _credit) => {
+                reply.send(read::<LeadShardsReply>(&frame).map(|LeadShardsReply {}| ()));
+            }
             Waiter::Offer(reply, _credit) => {
                 reply.send(read::<OfferTopicsReply>(&frame).map(|answer| {
                     let refused = answer.refused.into_iter();
@@ -284,7 +298,7 @@ impl Calls {
                     reply.send(Ok(TopicCreated { topic, created }));
                 }
                 Waiter::Alter(reply, _credit) => reply.send(Ok(topic)),
-                Waiter::Delete(..) | Waiter::Offer(..) | Waiter::Nobody => {}
+                Waiter::Delete(..) | Waiter::Offer(..) | Waiter::Lead(..) | Waiter::Nobody => {}
             }
         }
     }

@@ -3,16 +3,17 @@
 use bytes::{Bytes, BytesMut};
 use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::frame::{Frame, FrameHead, FrameKind, ReplyError};
-use grus_protocol::ids::BrokerId;
+use grus_protocol::ids::{BrokerId, ShardId};
 use grus_protocol::message::{
     BrokerHeartbeat, BrokerHeartbeatReply, Hello, OfferTopics, RegisterBroker, RegisterBrokerReply,
-    Request, RoutesChanged, ShardClaim, WatchRoutes, WatchRoutesReply, features,
+    Request, RoutesChanged, ShardClaim, ShardMembership, WatchRoutes, WatchRoutesReply, features,
 };
 use grus_protocol::opcode::Opcode;
 
 use super::calls::{Answered, Ask, Wanted};
 use super::{Connected, Phase, REFUSED_REST_MS, REST_MS, RemoteRegistry, RemoteState};
 use crate::frames::{self, Outgoing};
+use crate::routing::{RoutingTable, ShardPlace};
 
 /// How this broker introduces itself.
 pub(super) fn hello(broker: BrokerId) -> Hello {
@@ -27,6 +28,17 @@ const CORRELATION: std::ops::Range<usize> = 12..20;
 
 fn encode_request<R: Request>(request: &R) -> Bytes {
     frames::encode(FrameHead::request(R::OPCODE, 0), request)
+}
+
+/// The replicated shards that a broker is a member of, as far as is known.
+fn memberships_of(table: &RoutingTable, broker: BrokerId) -> Vec<ShardMembership> {
+    let membership = |(shard, place): (ShardId, &ShardPlace)| ShardMembership {
+        shard,
+        durability: place.durability,
+        members: place.members.clone(),
+        group: place.group,
+    };
+    table.memberships_of(broker).map(membership).collect()
 }
 
 impl Connected {
@@ -49,6 +61,7 @@ impl RemoteRegistry {
             Ask::Alter(ask) => encode_request(ask),
             Ask::Delete(ask) => encode_request(ask),
             Ask::Place(ask) => encode_request(ask),
+            Ask::Lead(ask) => encode_request(ask),
             Ask::Offer(broker, topics) => {
                 let (broker, session, topics) = (*broker, self.settings.session, topics.clone());
                 encode_request(&OfferTopics { broker, session, topics })
@@ -100,6 +113,7 @@ impl RemoteRegistry {
                 port: settings.broker.port,
                 shards: settings.claims.shards.iter().map(claim).collect(),
                 shards_wanted: settings.claims.wanted,
+                memberships: memberships_of(&self.newest.borrow(), settings.broker.id),
             };
             connected.say(self.calls.register(now_ms), &register);
         }

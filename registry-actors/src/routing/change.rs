@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use grus_protocol::ids::BrokerAddress;
+use grus_protocol::ids::{BrokerAddress, ShardId};
 use grus_protocol::message::{BrokerState, QueueSpan, RoutesChanged, ShardState, TopicState};
 use grus_protocol::names::TopicName;
 
@@ -34,8 +34,7 @@ pub fn pushes(
     }
     for (shard, place) in &newest.shards {
         if old.shards.get(shard) != Some(place) {
-            let ShardPlace { durability, broker, open } = *place;
-            maker.room(0).shards.push(ShardState { shard: *shard, durability, broker, open });
+            maker.room(0).shards.push(place.state(*shard));
         }
     }
     for name in old.topics.keys().filter(|name| wanted(name)) {
@@ -121,8 +120,8 @@ impl Follower {
         for broker in brokers {
             self.table.brokers.insert(broker.id, BrokerPlace::from(broker));
         }
-        for ShardState { shard, durability, broker, open } in shards {
-            self.table.shards.insert(shard, ShardPlace { durability, broker, open });
+        for state in shards {
+            self.table.shards.insert(state.shard, ShardPlace::from(state));
         }
         for name in gone {
             self.table.topics.remove(&name);
@@ -145,6 +144,20 @@ impl From<BrokerState> for BrokerPlace {
     fn from(state: BrokerState) -> Self {
         let BrokerState { id, host, port, live, disk } = state;
         Self { address: BrokerAddress { id, host, port }, live, disk }
+    }
+}
+
+impl ShardPlace {
+    fn state(&self, shard: ShardId) -> ShardState {
+        let Self { durability, broker, open, members, group, term } = self.clone();
+        ShardState { shard, durability, broker, open, members, group, term }
+    }
+}
+
+impl From<ShardState> for ShardPlace {
+    fn from(state: ShardState) -> Self {
+        let ShardState { shard: _, durability, broker, open, members, group, term } = state;
+        Self { durability, broker, open, members, group, term }
     }
 }
 
@@ -211,7 +224,9 @@ mod tests {
                 }).collect(),
                 shards: shards.into_iter().map(|(id, (broker, open))| {
                     let (durability, broker) = (Durability::Persisted, BrokerId(broker));
-                    (ShardId(id), ShardPlace { durability, broker, open })
+                    let members = if open { vec![broker, BrokerId(9)] } else { Vec::new() };
+                    let place = ShardPlace { open, members, ..ShardPlace::alone(durability, broker) };
+                    (ShardId(id), place)
                 }).collect(),
             }
         }
@@ -233,7 +248,7 @@ mod tests {
                 second.brokers.entry(*id).or_insert_with(|| broker.clone());
             }
             for (id, shard) in &first.shards {
-                second.shards.entry(*id).or_insert(*shard);
+                second.shards.entry(*id).or_insert(shard.clone());
             }
             let changes = pushes(Some(&first), &second, &BTreeSet::new());
             prop_assert!(changes.iter().all(|push| !push.whole));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use grus_protocol::ids::{BrokerId, Durability, Offset, QueueId, ShardId, TimestampMs, TopicId};
 use grus_protocol::message::{TopicKind, TopicSettings};
 
+use super::brokers::taken;
 use super::{Outcome, QUEUES_MAX, State, TOPIC_QUEUES_MAX, TOPICS_MAX, check_settings};
 use crate::command::{AdoptTopic, AdoptTopics};
 use crate::error::RegistryError;
@@ -91,12 +92,10 @@ impl State {
         let durability = topic.settings.durability;
         let of_any = topic.settings.kind == TopicKind::DeadLetter;
         match self.shards.get(&shard) {
-            Some(place) if place.broker == broker && (of_any || place.durability == durability) => {
+            Some(place) if place.is_on(broker) && (of_any || place.durability == durability) => {
+                topic.settings.replicas = if of_any { 1 } else { place.replicas() };
             }
-            Some(place) => {
-                let (broker, durability) = (place.broker, place.durability);
-                return Err(RegistryError::ShardTaken { shard, broker, durability });
-            }
+            Some(place) => return Err(taken(shard, place)),
             None => return Err(RegistryError::NoShard { durability }),
         }
         if queue.0 >= TOPIC_QUEUES_MAX {

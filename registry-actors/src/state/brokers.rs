@@ -6,7 +6,7 @@ use grus_protocol::ids::{BrokerAddress, BrokerId, Durability, ShardId};
 use grus_protocol::message::HOST_BYTES_MAX;
 
 use super::{Applied, BROKERS_MAX, Outcome, SHARDS_MAX, State};
-use crate::command::{EnrolBroker, MarkBroker, RegisterBroker};
+use crate::command::{EnrolBroker, MarkBroker, MembershipClaim, RegisterBroker};
 use crate::error::RegistryError;
 use crate::part::PartKey;
 use crate::routing::{BrokerPlace, ShardPlace};
@@ -34,8 +34,9 @@ impl State {
         let place = BrokerPlace { address: register.address(), live: true, disk: known };
         let mut shards = self.claims(broker, &register.shards, &place)?;
         for (shard, place) in &self.shards {
-            if place.broker == broker && !shards.contains_key(shard) {
-                shards.insert(*shard, ShardPlace { open: false, ..*place });
+            let is_own = place.broker == broker && !place.is_replicated();
+            if is_own && !shards.contains_key(shard) {
+                shards.insert(*shard, ShardPlace { open: false, ..place.clone() });
             }
         }
         let changed = self.take_shards(shards, place);
@@ -56,9 +57,8 @@ impl State {
         let address = BrokerAddress { id: broker, host: enrol.host.clone(), port: enrol.port };
         let place = BrokerPlace { address, live: true, disk: enrol.disk };
         let mut shards = self.claims(broker, &enrol.shards, &place)?;
-        let own = self.shards.iter().filter(|(_, place)| place.broker == broker);
-        for (shard, place) in own {
-            shards.entry(*shard).or_insert(*place);
+        for (shard, place) in self.alone_on(broker) {
+            shards.entry(shard).or_insert_with(|| place.clone());
         }
         let mut next = 0;
         for _ in 0..enrol.shards_wanted {
@@ -67,17 +67,21 @@ impl State {
                 if have >= enrol.shards_wanted as usize {
                     continue;
                 }
+                let is_claimed = |shard| enrol.memberships.iter().any(|claim| claim.shard == shard);
                 while self.shards.contains_key(&ShardId(next))
                     || shards.contains_key(&ShardId(next))
+                    || is_claimed(ShardId(next))
                 {
                     next += 1;
                 }
-                shards.insert(ShardId(next), ShardPlace { durability, broker, open: true });
+                shards.insert(ShardId(next), ShardPlace::alone(durability, broker));
             }
         }
+        self.check_memberships(broker, &enrol.memberships)?;
         self.check_room(&shards, broker)?;
         let all = shards.iter().map(|(shard, place)| (*shard, place.durability)).collect();
-        let changed = self.take_shards(shards, place);
+        let mut changed = self.take_memberships(broker, &enrol.memberships);
+        changed.extend(self.take_shards(shards, place));
         Ok((Outcome::Enrolled(all), changed))
     }
 
@@ -89,16 +93,17 @@ impl State {
         let is_same =
             (host, *port, known.disk, known.live) == (&enrol.host, enrol.port, enrol.disk, true);
         let is_open = |(shard, durability): &(ShardId, Durability)| {
-            let place = ShardPlace { durability: *durability, broker, open: true };
-            self.shards.get(shard) == Some(&place)
+            self.shards.get(shard) == Some(&ShardPlace::alone(*durability, broker))
         };
-        let own = self.shards.iter().filter(|(_, place)| place.broker == broker);
-        let own: Vec<_> = own.map(|(shard, place)| (*shard, place.durability)).collect();
+        let own = self.alone_on(broker);
+        let own: Vec<_> = own.map(|(shard, place)| (shard, place.durability)).collect();
         let has_enough = LEVELS.iter().all(|level| {
             let have = own.iter().filter(|(_, durability)| durability == level).count();
             have >= enrol.shards_wanted as usize
         });
-        (is_same && has_enough && enrol.shards.iter().all(is_open)).then_some(own)
+        let is_known = |claim: &MembershipClaim| self.shards.contains_key(&claim.shard);
+        let has_claims = enrol.shards.iter().all(is_open) && enrol.memberships.iter().all(is_known);
+        (is_same && has_enough && has_claims).then_some(own)
     }
 
     /// A broker is live, or is not.
@@ -126,16 +131,23 @@ impl State {
         }
         let mut shards = BTreeMap::new();
         for (shard, durability) in claimed {
-            let place = ShardPlace { durability: *durability, broker, open: true };
+            let place = ShardPlace::alone(*durability, broker);
             let known = self.shards.get(shard).or(shards.get(shard)).unwrap_or(&place);
-            if known.broker != broker || known.durability != *durability {
-                let ShardPlace { broker, durability, .. } = *known;
-                return Err(RegistryError::ShardTaken { shard: *shard, broker, durability });
+            let is_own = known.broker == broker && !known.is_replicated();
+            if !is_own || known.durability != *durability {
+                return Err(taken(*shard, known));
             }
             shards.insert(*shard, place);
         }
         self.check_room(&shards, broker)?;
         Ok(shards)
+    }
+
+    /// The shards that a broker has alone.
+    fn alone_on(&self, broker: BrokerId) -> impl Iterator<Item = (ShardId, &ShardPlace)> {
+        let is_own = move |place: &ShardPlace| place.broker == broker && !place.is_replicated();
+        let own = self.shards.iter().filter(move |(_, place)| is_own(place));
+        own.map(|(shard, place)| (*shard, place))
     }
 
     fn check_room(
@@ -158,7 +170,8 @@ impl State {
         let mut changed = Vec::new();
         for (shard, place) in shards {
             self.load.entry(shard).or_insert(0);
-            if self.shards.insert(shard, place) != Some(place) {
+            if self.shards.get(&shard) != Some(&place) {
+                self.shards.insert(shard, place);
                 changed.push(PartKey::Shard(shard));
             }
         }
@@ -169,4 +182,10 @@ impl State {
         }
         changed
     }
+}
+
+/// What is told to one who claims a shard that is another one's.
+pub(super) fn taken(shard: ShardId, known: &ShardPlace) -> RegistryError {
+    let ShardPlace { broker, durability, .. } = *known;
+    RegistryError::ShardTaken { shard, broker, durability }
 }

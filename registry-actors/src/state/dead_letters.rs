@@ -98,5 +98,6 @@ fn settings() -> TopicSettings {
         kind: TopicKind::DeadLetter,
         dedup_window_ms: 0,
         expired: ExpiredPolicy::Drop,
+        replicas: 1,
     }
 }

@@ -88,6 +88,7 @@ impl<D: Disk> Bench<D> {
             disk: 7,
             shards,
             shards_wanted: 0,
+            memberships: Vec::new(),
             reply,
         });
         enrolled.await.expect("it is taken").table

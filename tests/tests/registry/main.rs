@@ -8,6 +8,7 @@ mod hostile;
 mod http;
 mod lost;
 mod moved;
+mod replicated;
 mod two_brokers;
 
 use std::net::SocketAddr;

@@ -50,10 +50,11 @@ pub use metadata::{Metadata, MetadataReply, QueueRoute, TopicMetadata};
 pub use peer::{OpenPeer, OpenPeerReply, ShardMessage, ShardMessageReply};
 pub use produce::{InitProducer, InitProducerReply, Produce, ProduceReply};
 pub use registry::{
-    BrokerHeartbeat, BrokerHeartbeatReply, BrokerState, HOST_BYTES_MAX, OfferTopics,
-    OfferTopicsReply, OfferedQueue, OfferedTopic, PlaceDeadLetters, PlaceDeadLettersReply,
-    QueueSpan, RefusedTopic, RegisterBroker, RegisterBrokerReply, RoutesChanged, ShardClaim,
-    ShardState, TopicState, WatchRoutes, WatchRoutesReply,
+    BrokerHeartbeat, BrokerHeartbeatReply, BrokerState, HOST_BYTES_MAX, LeadShards,
+    LeadShardsReply, LedShard, OfferTopics, OfferTopicsReply, OfferedQueue, OfferedTopic,
+    PlaceDeadLetters, PlaceDeadLettersReply, QueueSpan, RefusedTopic, RegisterBroker,
+    RegisterBrokerReply, RoutesChanged, ShardClaim, ShardMembership, ShardState, TopicState,
+    WatchRoutes, WatchRoutesReply,
 };
 pub use schedule::{
     AlterSchedule, AlterScheduleReply, CreateSchedule, CreateScheduleReply, DeleteSchedule,
@@ -122,6 +123,7 @@ requests! {
     BrokerHeartbeat => BrokerHeartbeatReply,
     OfferTopics => OfferTopicsReply,
     PlaceDeadLetters => PlaceDeadLettersReply,
+    LeadShards => LeadShardsReply,
     ListClients => ListClientsReply,
     RecallMessage => RecallMessageReply,
     ListScheduled => ListScheduledReply,

@@ -89,6 +89,8 @@ opcodes! {
     OfferTopics = 42,
     /// A broker has a registry place the dead-letter queues of a group.
     PlaceDeadLetters = 43,
+    /// A broker tells a registry which replicated shards it leads.
+    LeadShards = 44,
     /// Lists who is connected to a broker.
     ListClients = 50,
     /// Takes scheduled messages back.

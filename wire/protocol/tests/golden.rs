@@ -141,6 +141,7 @@ fn every_header_reads_back_to_the_same_bytes() {
             Opcode::BrokerHeartbeat => again_of::<message::BrokerHeartbeat>(&frame),
             Opcode::OfferTopics => again_of::<message::OfferTopics>(&frame),
             Opcode::PlaceDeadLetters => again_of::<message::PlaceDeadLetters>(&frame),
+            Opcode::LeadShards => again_of::<message::LeadShards>(&frame),
             Opcode::ListClients => again_of::<message::ListClients>(&frame),
             Opcode::RecallMessage => again_of::<message::RecallMessage>(&frame),
             Opcode::ListScheduled => again_of::<message::ListScheduled>(&frame),

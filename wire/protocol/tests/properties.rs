@@ -11,8 +11,9 @@ use grus_protocol::message::{
     GroupProgress, GroupProgressReply, JoinGroup, JoinGroupReply, LeaveGroup, ListClients,
     ListClientsReply, ListDeadLetters, ListDeadLettersReply, ListGroupsReply, ListScheduled,
     ListScheduledReply, ListSchedules, ListSchedulesReply, Metadata, MetadataReply, Nack,
-    OffsetRange, OpenPeer, OpenPeerReply, Produce, PurgeDeadLetters, RecallMessage, RedriveDeadLetters, RegisterBroker,
-    ResetGroup, RoutesChanged, ShardMessage, ShowScheduled, ShowScheduledReply, SubscribeGroup,
+    OffsetRange, OpenPeer, OpenPeerReply, Produce, PurgeDeadLetters, RecallMessage,
+    RedriveDeadLetters, RegisterBroker, ResetGroup, RoutesChanged, ShardMessage, ShowScheduled,
+    ShowScheduledReply, SubscribeGroup,
 };
 use grus_protocol::{
     BatchBuilder, BatchLimits, ErrorReply, FrameHead, FrameLimits, Generation, GroupId, MemberId,

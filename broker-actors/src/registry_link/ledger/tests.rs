@@ -7,14 +7,14 @@ use grus_registry::{BrokerPlace, RouteSpan, ShardPlace};
 
 use super::*;
 
-type Waiter = &'static str;
+pub(super) type Waiter = &'static str;
 
-fn name(text: &str) -> TopicName {
+pub(super) fn name(text: &str) -> TopicName {
     TopicName::try_from(text).unwrap()
 }
 
 /// A topic with one queue on each of the shards.
-fn topic(text: &str, id: u64, shards: &[u32]) -> Arc<TopicRoutes> {
+pub(super) fn topic(text: &str, id: u64, shards: &[u32]) -> Arc<TopicRoutes> {
     let span = |shard: &u32| vec![RouteSpan { shard: ShardId(*shard), from: Offset(0) }];
     Arc::new(TopicRoutes {
         name: name(text),
@@ -28,7 +28,7 @@ fn topic(text: &str, id: u64, shards: &[u32]) -> Arc<TopicRoutes> {
     })
 }
 
-fn table(version: u64, topics: &[Arc<TopicRoutes>]) -> Arc<RoutingTable> {
+pub(super) fn table(version: u64, topics: &[Arc<TopicRoutes>]) -> Arc<RoutingTable> {
     let topics = topics.iter().map(|topic| (topic.name.clone(), Arc::clone(topic)));
     let topics = topics.collect();
     Arc::new(RoutingTable { registry: 1, version, topics, ..RoutingTable::default() })
@@ -52,7 +52,7 @@ fn handles(config: &TopicConfig, shard: ShardId) -> Vec<Arc<QueueHandle>> {
 }
 
 /// Of a broker with shards 0 and 1, whose data belongs to registry 1.
-fn ledger() -> Ledger<Waiter> {
+pub(super) fn ledger() -> Ledger<Waiter> {
     let own = [ShardId(0), ShardId(1)].into();
     Ledger::new(Routes::default(), own, Home { registry: 1, ..Home::default() })
 }
@@ -63,12 +63,12 @@ fn with_other(table: &RoutingTable, version: u64, live: bool) -> Arc<RoutingTabl
     let (broker, durability) = (BrokerId(2), Durability::Persisted);
     let address = BrokerAddress { id: broker, host: "other".into(), port: 6086 };
     table.brokers.insert(broker, BrokerPlace { address, live, disk: 2 });
-    table.shards.insert(ShardId(9), ShardPlace { durability, broker, open: true });
+    table.shards.insert(ShardId(9), ShardPlace::alone(durability, broker));
     Arc::new(table)
 }
 
 /// Lets every shard do what it is asked; returns what came of it in words.
-fn obey(ledger: &mut Ledger<Waiter>, actions: Vec<Action<Waiter>>) -> Vec<String> {
+pub(super) fn obey(ledger: &mut Ledger<Waiter>, actions: Vec<Action<Waiter>>) -> Vec<String> {
     let mut said = Vec::new();
     let mut actions: std::collections::VecDeque<_> = actions.into();
     while let Some(action) = actions.pop_front() {

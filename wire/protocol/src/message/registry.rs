@@ -1,7 +1,7 @@
 //! Between a registry, its brokers, and all who follow the routes.
 
 use crate::error::ErrorReply;
-use crate::ids::{BrokerId, Durability, Offset, QueueId, ShardId, TimestampMs, TopicId};
+use crate::ids::{BrokerId, Durability, Offset, QueueId, ShardId, Term, TimestampMs, TopicId};
 use crate::message::TopicSettings;
 use crate::names::TopicName;
 use crate::wire::wire_message;
@@ -76,10 +76,16 @@ wire_message! {
         pub shard: ShardId,
         /// What an acknowledgement of it promises.
         pub durability: Durability,
-        /// The broker that has it.
+        /// The broker that has it; of a replicated one, that leads it as far as the registry has heard.
         pub broker: BrokerId,
         /// Whether new queues may be placed on it.
         pub open: bool,
+        /// The members of its group; none: `broker` has it alone.
+        pub members: Vec<BrokerId> = Vec::new(),
+        /// Which group of several members it is, drawn when that was made; 0: of one.
+        pub group: u64 = 0,
+        /// The term in which `broker` leads it; 0: of a replicated one nobody was heard of yet.
+        pub term: Term = Term(0),
     }
 }
 
@@ -129,6 +135,22 @@ wire_message! {
         /// How many shards of each durability it wants; the registry gives it those that are
         /// missing.
         pub shards_wanted: u32 = 0,
+        /// The replicated shards that it is a member of, as it was told when they were made.
+        pub memberships: Vec<ShardMembership> = Vec::new(),
+    }
+}
+
+wire_message! {
+    /// A replicated shard, as one of its members knows it.
+    pub struct ShardMembership {
+        /// The shard.
+        pub shard: ShardId,
+        /// What an acknowledgement of it promises.
+        pub durability: Durability,
+        /// The members of its group.
+        pub members: Vec<BrokerId>,
+        /// Which group it is, see [`ShardState::group`].
+        pub group: u64,
     }
 }
 
@@ -262,4 +284,30 @@ wire_message! {
         /// Why.
         pub error: ErrorReply,
     }
+}
+
+wire_message! {
+    /// A broker tells which replicated shards it leads: as soon as it does, and again until the routes
+    /// say so. Served only on a connection on which a broker has registered.
+    pub struct LeadShards {
+        /// The broker.
+        pub broker: BrokerId,
+        /// The shards.
+        pub shards: Vec<LedShard>,
+    }
+}
+
+wire_message! {
+    /// A shard, and the term in which the broker leads it.
+    pub struct LedShard {
+        /// The shard.
+        pub shard: ShardId,
+        /// The term: of two that say they lead, the later one does.
+        pub term: Term,
+    }
+}
+
+wire_message! {
+    /// It is in the routes, but for what is not newer than what they say.
+    pub struct LeadShardsReply {}
 }

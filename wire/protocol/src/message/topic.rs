@@ -78,6 +78,8 @@ wire_message! {
         pub dedup_window_ms: u64 = DEDUP_WINDOW_MS_DEFAULT,
         /// What becomes of messages whose time to live is over.
         pub expired: ExpiredPolicy = ExpiredPolicy::Drop,
+        /// How many brokers have each of its queues. 1: one alone. Never changes.
+        pub replicas: u32 = 1,
     }
 }
 
@@ -91,6 +93,7 @@ impl Default for TopicSettings {
             kind: TopicKind::Durable,
             dedup_window_ms: DEDUP_WINDOW_MS_DEFAULT,
             expired: ExpiredPolicy::Drop,
+            replicas: 1,
         }
     }
 }

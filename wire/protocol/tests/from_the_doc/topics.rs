@@ -25,7 +25,7 @@ fn metadata_with_a_topic_that_is_served_and_one_that_is_not() {
 
 #[test]
 fn topics() {
-    let settings = || Array(n(&[8, 1, 86_400_000, 1 << 30, 0, 90_000, 1]));
+    let settings = || Array(n(&[8, 1, 86_400_000, 1 << 30, 0, 90_000, 1, 3]));
     let header = |name| frame(name).header;
     assert_eq!(header("CreateTopic.request"), [t("orders"), settings(), Bool(true)]);
     assert_eq!(header("CreateTopic.reply"), [Number(77), settings(), Bool(false)]);
@@ -54,10 +54,12 @@ fn registry_and_routes() {
     let (host, port, disk) = (t("mq.example"), Number(6086), Number(0x0001_2345_6789_abcd));
     let broker = vec![Number(5), host.clone(), port.clone(), Bool(true), disk.clone()];
     let mut shard = n(&[3, 0, 5]);
-    shard.push(Bool(true));
+    let members = || Array(n(&[5, 6]));
+    let group = 0x000b_0b0b_0b0b_0b0b;
+    shard.extend([Bool(true), members(), Number(group), Number(7)]);
     let spans = |pairs: &[[u64; 2]]| Array(pairs.iter().map(|pair| Array(n(pair))).collect());
     let queues = vec![spans(&[[3, 0]]), spans(&[]), spans(&[[3, 0], [9, 1000]])];
-    let settings = || Array(n(&[8, 1, 86_400_000, 1 << 30, 0, 90_000, 1]));
+    let settings = || Array(n(&[8, 1, 86_400_000, 1 << 30, 0, 90_000, 1, 3]));
     let topic = vec![t("orders"), Number(77), settings(), Number(BORN), Array(queues)];
     let lists = [Array(broker), Array(shard), Array(topic), t("nobody")];
     let mut expected = vec![Number(registry), Number(42), Bool(true), Bool(true)];
@@ -67,7 +69,8 @@ fn registry_and_routes() {
     let session = 0x0007_7777_0000_0001;
     let claims = || vec![Array(n(&[3, 0])), Array(n(&[4, 1]))];
     let mut expected = vec![Number(5), disk, Number(session), host, port];
-    expected.extend([Array(claims()[..1].to_vec()), Number(2)]);
+    let membership = Array(vec![Number(9), Number(1), members(), Number(group)]);
+    expected.extend([Array(claims()[..1].to_vec()), Number(2), Array(vec![membership])]);
     assert_eq!(header("RegisterBroker.request"), expected);
     let mut expected = n(&[registry, 10_000, 1_000]);
     expected.push(Array(claims()));
@@ -87,4 +90,7 @@ fn registry_and_routes() {
     let placed = vec![t("%DLQ%billing"), Number(77), Number(3), Array(n(&[3, 4]))];
     assert_eq!(header("PlaceDeadLetters.request"), placed);
     assert_eq!(header("PlaceDeadLetters.reply"), vec![Number(78), Number(2), Bool(true)]);
+    let led = Array(vec![Array(n(&[9, 8]))]);
+    assert_eq!(header("LeadShards.request"), vec![Number(5), led]);
+    assert_eq!(header("LeadShards.reply"), vec![]);
 }

@@ -148,6 +148,7 @@ fn settings() -> TopicSettings {
         kind: TopicKind::Durable,
         dedup_window_ms: 90_000,
         expired: ExpiredPolicy::DeadLetter,
+        replicas: 3,
     }
 }
 

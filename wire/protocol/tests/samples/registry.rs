@@ -2,14 +2,15 @@
 
 use bytes::Bytes;
 use grus_protocol::message::{
-    BrokerHeartbeat, BrokerHeartbeatReply, BrokerState, OfferTopics, OfferTopicsReply,
-    OfferedQueue, OfferedTopic, PlaceDeadLetters, PlaceDeadLettersReply, QueueSpan, RefusedTopic,
-    RegisterBroker, RegisterBrokerReply, RoutesChanged, ShardClaim, ShardState, TopicState,
-    WatchRoutes, WatchRoutesReply,
+    BrokerHeartbeat, BrokerHeartbeatReply, BrokerState, LeadShards, LeadShardsReply, LedShard,
+    OfferTopics, OfferTopicsReply, OfferedQueue, OfferedTopic, PlaceDeadLetters,
+    PlaceDeadLettersReply, QueueSpan, RefusedTopic, RegisterBroker, RegisterBrokerReply,
+    RoutesChanged, ShardClaim, ShardMembership, ShardState, TopicState, WatchRoutes,
+    WatchRoutesReply,
 };
 use grus_protocol::{
     BrokerId, Durability, ErrorCode, ErrorReply, FrameHead, FrameKind, Offset, Opcode, QueueId,
-    ShardId, TopicId, TopicName,
+    ShardId, Term, TopicId, TopicName,
 };
 
 use super::{BORN, pair, settings, topic, whole};
@@ -38,6 +39,12 @@ pub(super) fn frames(out: &mut Vec<(String, Bytes)>) {
         port: 6086,
         shards: claims[..1].to_vec(),
         shards_wanted: 2,
+        memberships: vec![ShardMembership {
+            shard: ShardId(9),
+            durability: Durability::Replicated,
+            members: vec![BrokerId(5), BrokerId(6)],
+            group: 0x000b_0b0b_0b0b_0b0b,
+        }],
     };
     let registered = RegisterBrokerReply {
         registry: REGISTRY,
@@ -67,6 +74,9 @@ pub(super) fn frames(out: &mut Vec<(String, Bytes)>) {
     };
     let placed = PlaceDeadLettersReply { id: TopicId(78), queues: 2, created: true };
     pair(out, &place, &placed, [b"", b""]);
+    let led = LedShard { shard: ShardId(9), term: Term(8) };
+    let lead = LeadShards { broker, shards: vec![led] };
+    pair(out, &lead, &LeadShardsReply {}, [b"", b""]);
 }
 
 fn changed() -> RoutesChanged {
@@ -87,6 +97,9 @@ fn changed() -> RoutesChanged {
             durability: Durability::Persisted,
             broker: BrokerId(5),
             open: true,
+            members: vec![BrokerId(5), BrokerId(6)],
+            group: 0x000b_0b0b_0b0b_0b0b,
+            term: Term(7),
         }],
         topics: vec![TopicState {
             name: topic(),

@@ -1,4 +1,4 @@
-//! The edge of a connection to a peer: tasks without state of their own, started and ended by the
+//! The edge of a connection that this broker has made to another one ([`crate::peer`]): tasks without state of their own, started and ended by the
 //! actor.
 
 use std::future::Future;
@@ -18,9 +18,9 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 
-use super::PeerIs;
 use crate::connection::output::{Output, SLICES_MAX};
 use crate::dispatch::SOFTWARE;
+use crate::peer::PeerIs;
 
 /// Room made for the next read at least.
 const READ_BYTES: usize = 8 * 1024;
@@ -30,16 +30,16 @@ const WRITE_STALL: Duration = Duration::from_secs(5);
 const WRITE_BYTES: u64 = 1 << 20;
 
 /// Who connects, and to whom.
-pub(super) struct Whom {
-    pub(super) own: BrokerId,
-    pub(super) own_disk: u64,
-    pub(super) frame_bytes_max: u32,
-    pub(super) peer: PeerIs,
+pub(crate) struct Whom {
+    pub(crate) own: BrokerId,
+    pub(crate) own_disk: u64,
+    pub(crate) frame_bytes_max: u32,
+    pub(crate) peer: PeerIs,
 }
 
 /// A frame to be written.
 #[derive(Debug)]
-pub(super) struct Outgoing {
+pub(crate) struct Outgoing {
     head: Bytes,
     body: Vec<Bytes>,
 }
@@ -49,7 +49,7 @@ impl Outgoing {
     ///
     /// # Panics
     /// When it is longer than any frame may be: a call is far shorter.
-    pub(super) fn new(head: FrameHead, header: &impl Serialize, body: Vec<Bytes>) -> Self {
+    pub(crate) fn new(head: FrameHead, header: &impl Serialize, body: Vec<Bytes>) -> Self {
         let body_bytes = body.iter().map(Bytes::len).sum();
         let mut out = BytesMut::with_capacity(64);
         encode(head, header, body_bytes, &mut out).expect("a call fits a frame");
@@ -58,7 +58,7 @@ impl Outgoing {
 }
 
 /// Connects, and says who this is and whom it means.
-pub(super) async fn open(whom: &Whom) -> Result<TcpStream, String> {
+pub(crate) async fn open(whom: &Whom) -> Result<TcpStream, String> {
     let text = |error: io::Error| error.to_string();
     let BrokerAddress { id, host, port } = &whom.peer.address;
     let mut stream = TcpStream::connect((host.as_str(), *port)).await.map_err(text)?;
@@ -120,7 +120,7 @@ fn refused(error: &ReplyError) -> String {
 }
 
 /// Reads frames until the connection ends, breaks, or nobody takes them; the result says why.
-pub(super) async fn read<T: Future<Output = bool>>(
+pub(crate) async fn read<T: Future<Output = bool>>(
     mut half: OwnedReadHalf,
     mut take: impl FnMut(Frame) -> T,
 ) -> String {
@@ -149,7 +149,7 @@ pub(super) async fn read<T: Future<Output = bool>>(
 
 /// Writes what comes, several frames at once where they wait, until the connection ends or the peer
 /// takes no byte for [`WRITE_STALL`]; the result says why.
-pub(super) async fn write(
+pub(crate) async fn write(
     half: OwnedWriteHalf,
     mut outgoing: mpsc::UnboundedReceiver<Outgoing>,
 ) -> String {

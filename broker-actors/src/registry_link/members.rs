@@ -1,0 +1,100 @@
+//! What the link makes of the shards that this broker is a member of: their queues are opened where
+//! it leads, and the registry is told so.
+
+use std::collections::BTreeSet;
+
+use grus_mailbox::{Credit, Dropped, Inbox, Receive, Room, Weigh};
+use grus_protocol::ids::{ShardId, Term};
+use grus_registry::{RegistryRequest, ShardPlace};
+
+use super::{Heard, RegistryLink};
+
+/// Changes of standings that wait to be looked at.
+const STANDINGS_MAX: u32 = 1_024;
+
+/// The standings of members that are followed.
+#[derive(Debug, Default)]
+pub(super) struct Standings {
+    known: BTreeSet<ShardId>,
+    /// The registry is being told of what is led here.
+    pub(super) is_telling: bool,
+}
+
+/// There are more members. At most one waits.
+#[derive(Debug)]
+pub(super) struct MoreMembers;
+
+impl Weigh for MoreMembers {}
+
+/// A member stands differently.
+#[derive(Debug)]
+pub(super) struct StandsAnew {
+    shard: ShardId,
+}
+
+impl Weigh for StandsAnew {}
+
+impl RegistryLink {
+    /// Has this actor told of members as they come.
+    pub(super) fn watch_members(&self, room: &mut Room<'_, Self>) {
+        let (mut replicated, to) = (self.parts.replicated.clone(), room.inbox::<MoreMembers>(1));
+        room.spawn(async move {
+            replicated.mark_changed();
+            while replicated.changed().await.is_ok() && to.put(MoreMembers).await.is_ok() {}
+        });
+    }
+
+    /// Tells the registry what is led here, unless it knows.
+    pub(super) fn tell_leads(&mut self, room: &mut Room<'_, Self>) {
+        if self.standings.is_telling {
+            return;
+        }
+        let (broker, table) = (self.parts.broker, self.ledger.table());
+        let mut news: Vec<(ShardId, Term)> = Vec::new();
+        for shard in self.parts.replicated.borrow().iter() {
+            let standing = *shard.standing.borrow();
+            let is_news = |place: &ShardPlace| place.term < standing.term;
+            if standing.leads && table.shards.get(&shard.shard).is_some_and(is_news) {
+                news.push((shard.shard, standing.term));
+            }
+        }
+        if news.is_empty() {
+            return;
+        }
+        self.standings.is_telling = true;
+        // Whatever is answered: what the routes do not say then is told again at the next tick.
+        let reply = self.port(room, |_: Result<_, Dropped>| Heard::Led);
+        let lead = RegistryRequest::LeadShards { broker, shards: news, reply };
+        let _ = self.parts.registry.ask.try_put(lead); // refused: heard as told
+    }
+}
+
+impl Receive<MoreMembers> for RegistryLink {
+    fn receive(&mut self, _: MoreMembers, credit: Credit, room: &mut Room<'_, Self>) {
+        drop(credit); // what comes from here on needs another one
+        let to: Inbox<StandsAnew> = room.inbox(STANDINGS_MAX);
+        for member in self.parts.replicated.borrow().iter() {
+            if !self.standings.known.insert(member.shard) {
+                continue;
+            }
+            let (mut standing, to, shard) = (member.standing.clone(), to.clone(), member.shard);
+            room.spawn(async move {
+                standing.mark_changed();
+                let told = async || to.put(StandsAnew { shard }).await.is_ok();
+                while standing.changed().await.is_ok() && told().await {}
+            });
+        }
+    }
+}
+
+impl Receive<StandsAnew> for RegistryLink {
+    fn receive(&mut self, anew: StandsAnew, _: Credit, room: &mut Room<'_, Self>) {
+        let Some(member) = self.parts.shards.get(anew.shard) else { return };
+        let standing = *member.standing.borrow();
+        let reign = standing.leads.then_some(standing.reign);
+        let actions = self.ledger.stands(anew.shard, reign, standing.leader);
+        self.carry_out(actions, room);
+        self.publish();
+        self.tell_leads(room);
+    }
+}

@@ -1,0 +1,269 @@
+//! Replicas: the shards of several members that this broker is a member of. Starts each as soon as the
+//! routes name this broker among its members, and has its members elsewhere find it.
+//!
+//! ```text
+//! registry --RoutingChanged--> [Replicas] --starts--> Shard, Member (each on its core arbiter)
+//!                                   '--Replicated (snapshot)--> RegistryLink, whoever lists shards
+//!                                   '--MemberDoors (snapshot)-> Connections of other brokers
+//! ```
+//!
+//! * Owns: those shards, running; which are being started, and which could not be.
+//! * Lives on: core arbiter 0.
+//! * Inbox: [`RoutingChanged`] of one, `Started` of its own tasks, [`Tick`].
+//! * Talks to: nobody; its shards live by themselves.
+//! * Stops: with the shards: stops them all and waits until they have.
+//! * If it panics: the process ends: a second member must never be started beside the first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use grus_consensus::Timings;
+use grus_log::RealDisk;
+use grus_mailbox::{
+    ActorSpec, Credit, Host, HostHandle, Place, Receive, Resident, Room, Tick, Weigh,
+};
+use grus_protocol::ids::{BrokerId, ShardId};
+use grus_registry::{RegistryHandle, RoutingChanged, RoutingTable, ShardPlace, Watch};
+use tokio::sync::watch;
+
+use crate::config::BrokerConfig;
+use crate::disk_turns::DiskTurns;
+use crate::dispatch::peers::MemberDoors;
+use crate::group_ties::GroupTies;
+use crate::member::{FROM_PEER_BYTES_MAX, Member, MemberDoor};
+use crate::metrics::shards::LogMetrics;
+use crate::network::{Network, PeerDoors};
+use crate::shard::{
+    Membership, Replicated, Shard, ShardPlaces, ShardSettings, ShardStartError, start_member,
+};
+
+const TICK: Duration = Duration::from_secs(1);
+/// How long a shard that could not be started is left alone, in milliseconds.
+const REST_MS: u64 = 10_000;
+
+/// What Replicas is started with.
+#[derive(Clone)]
+pub struct ReplicaParts {
+    /// Where the routes are told.
+    pub registry: RegistryHandle,
+    /// This broker.
+    pub broker: BrokerId,
+    /// The folder that has a folder for each shard.
+    pub folder: PathBuf,
+    /// How shards are kept.
+    pub config: Arc<BrokerConfig>,
+    /// Core arbiters, by shard number.
+    pub cores: Vec<Place>,
+    /// Arbiters for what blocks, by shard number.
+    pub flushes: Vec<Place>,
+    /// Where cold reads go.
+    pub reader: Place,
+    /// Where searches go.
+    pub finder: Place,
+    /// Who has the disk.
+    pub disk_turns: DiskTurns,
+    /// How long logs take.
+    pub metrics: LogMetrics,
+    /// What groups need.
+    pub ties: GroupTies,
+    /// The ways to other brokers.
+    pub doors: watch::Receiver<PeerDoors>,
+    /// Where the shards are published.
+    pub replicated: Arc<watch::Sender<Replicated>>,
+    /// Where their members are published.
+    pub members: Arc<watch::Sender<MemberDoors>>,
+    /// Becomes true once all that the first routes named were started, or could not be.
+    pub settled: Arc<watch::Sender<bool>>,
+}
+
+/// A shard runs, or could not be started.
+struct Started {
+    shard: ShardId,
+    result: Result<Running, ShardStartError>,
+}
+
+impl Weigh for Started {}
+
+/// A shard that runs, and its ear for other members.
+struct Running {
+    shard: Shard,
+    ear: HostHandle<Member<RealDisk>>,
+    group: u64,
+}
+
+/// All have stopped.
+struct Stopped;
+
+impl Weigh for Stopped {}
+
+/// See the module documentation.
+pub struct Replicas {
+    parts: ReplicaParts,
+    table: Arc<RoutingTable>,
+    running: BTreeMap<ShardId, Running>,
+    starting: BTreeSet<ShardId>,
+    /// Until when each is left alone.
+    resting: BTreeMap<ShardId, u64>,
+    is_stopping: bool,
+}
+
+impl Replicas {
+    /// Starts it at `place`.
+    #[must_use]
+    pub fn start(place: &Place, parts: ReplicaParts) -> HostHandle<Self> {
+        let spec = ActorSpec::new("Replicas", "broker").never_restarts();
+        Host::spawn(place, spec, move || Self {
+            parts: parts.clone(),
+            table: Arc::default(),
+            running: BTreeMap::new(),
+            starting: BTreeSet::new(),
+            resting: BTreeMap::new(),
+            is_stopping: false,
+        })
+    }
+
+    /// Starts what the routes name and is not there.
+    fn follow(&mut self, room: &mut Room<'_, Self>) {
+        if self.is_stopping {
+            return;
+        }
+        let now_ms = room.clock().monotonic_ms();
+        self.resting.retain(|_, until_ms| *until_ms > now_ms);
+        let table = Arc::clone(&self.table);
+        for (shard, place) in table.memberships_of(self.parts.broker) {
+            let is_known = self.running.contains_key(&shard) || self.resting.contains_key(&shard);
+            if !is_known && self.starting.insert(shard) {
+                let starting = self.begin(shard, place);
+                room.spawn_into(async move { Started { shard, result: starting.await } });
+            }
+        }
+        let is_settled = self.starting.is_empty();
+        self.parts.settled.send_if_modified(|settled| {
+            let is_news = is_settled && !*settled;
+            *settled |= is_settled;
+            is_news
+        });
+    }
+
+    fn begin(
+        &self,
+        shard: ShardId,
+        place: &ShardPlace,
+    ) -> impl Future<Output = Result<Running, ShardStartError>> + use<> {
+        let ReplicaParts { config, cores, flushes, reader, finder, .. } = &self.parts;
+        let number = shard.0 as usize;
+        let places = ShardPlaces {
+            core: cores[number % cores.len()].clone(),
+            flush: flushes[number % flushes.len()].clone(),
+            reader: reader.clone(),
+            finder: finder.clone(),
+        };
+        let folder = self.parts.folder.join(shard.to_string());
+        let mut settings =
+            config.shard_settings(shard, self.parts.broker, folder, place.durability);
+        settings.metrics = self.parts.metrics.shard(shard, place.durability);
+        settings.groups = Some(self.parts.ties.clone());
+        settings.disk_turns = self.parts.disk_turns.clone();
+        let group = place.group;
+        let membership = Membership {
+            founders: place.members.iter().map(|member| (member.0, String::new())).collect(),
+            peers: Network::new(shard, group, self.parts.doors.clone()),
+            timings: Timings::default(),
+        };
+        let core = places.core.clone();
+        async move {
+            let build = move || build(places, settings, membership, group);
+            core.run(build).await?
+        }
+    }
+
+    fn publish(&self) {
+        let handles = self.running.values().map(|running| running.shard.handle().clone());
+        self.parts.replicated.send_replace(handles.collect());
+        let door = |(shard, running): (&ShardId, &Running)| {
+            let inbox = running.ear.inbox(FROM_PEER_BYTES_MAX);
+            (*shard, MemberDoor { group: running.group, inbox })
+        };
+        self.parts.members.send_replace(Arc::new(self.running.iter().map(door).collect()));
+    }
+}
+
+/// Builds a member on its shard's arbiter.
+async fn build(
+    places: ShardPlaces,
+    settings: ShardSettings,
+    membership: Membership<Network>,
+    group: u64,
+) -> Result<Running, ShardStartError> {
+    let shard = settings.shard;
+    let member = start_member(RealDisk, &places, settings, membership).await?;
+    let ear = Member::start(&places.core, shard, member.group);
+    Ok(Running { shard: member.shard, ear, group })
+}
+
+impl Resident for Replicas {
+    fn started(&mut self, room: &mut Room<'_, Self>) {
+        let watch = Watch { to: room.inbox(1) };
+        if self.parts.registry.watch.try_put(watch).is_err() {
+            tracing::error!("the registry takes no watch");
+        }
+        room.tick_every(TICK);
+    }
+
+    fn stopping(&mut self, room: &mut Room<'_, Self>) {
+        room.linger();
+        self.is_stopping = true;
+        self.parts.members.send_replace(MemberDoors::default());
+        let running = std::mem::take(&mut self.running);
+        room.spawn_into(async move {
+            let stops = running.into_values().map(|running| async move {
+                running.ear.stop().await;
+                running.shard.stop().await;
+            });
+            futures_util::future::join_all(stops).await;
+            Stopped
+        });
+    }
+}
+
+impl Receive<RoutingChanged> for Replicas {
+    fn receive(&mut self, changed: RoutingChanged, _: Credit, room: &mut Room<'_, Self>) {
+        self.table = changed.table;
+        self.follow(room);
+    }
+}
+
+impl Receive<Started> for Replicas {
+    fn receive(&mut self, started: Started, _: Credit, room: &mut Room<'_, Self>) {
+        let Started { shard, result } = started;
+        self.starting.remove(&shard);
+        match result {
+            // It began before the broker stopped: nothing is asked of it, and it ends with its place.
+            Ok(running) if self.is_stopping => drop(running),
+            Ok(running) => {
+                tracing::info!(%shard, "takes part in a replicated shard");
+                self.running.insert(shard, running);
+                self.publish();
+            }
+            Err(error) => {
+                tracing::error!(%shard, %error, "a replicated shard cannot be started here");
+                self.resting.insert(shard, room.clock().monotonic_ms() + REST_MS);
+            }
+        }
+        self.follow(room);
+    }
+}
+
+impl Receive<Tick> for Replicas {
+    fn receive(&mut self, _: Tick, _: Credit, room: &mut Room<'_, Self>) {
+        self.follow(room);
+    }
+}
+
+impl Receive<Stopped> for Replicas {
+    fn receive(&mut self, Stopped: Stopped, _: Credit, room: &mut Room<'_, Self>) {
+        room.stop();
+    }
+}

@@ -1,0 +1,64 @@
+//! The shards of a broker: those that it has alone, for its whole life, and those that it is a member
+//! of, as they come.
+
+use std::sync::Arc;
+
+use grus_protocol::ids::ShardId;
+
+use super::{ReplicatedWatch, ShardHandle, none_replicated};
+
+/// See the module documentation. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ShardSet {
+    alone: Arc<[ShardHandle]>,
+    replicated: ReplicatedWatch,
+}
+
+impl ShardSet {
+    /// Of these that a broker has alone, and those that are told.
+    #[must_use]
+    pub const fn new(alone: Arc<[ShardHandle]>, replicated: ReplicatedWatch) -> Self {
+        Self { alone, replicated }
+    }
+
+    /// Of these alone.
+    #[must_use]
+    pub fn alone(shards: impl Into<Arc<[ShardHandle]>>) -> Self {
+        Self::new(shards.into(), none_replicated())
+    }
+
+    /// Those that this broker has alone.
+    #[must_use]
+    pub const fn own(&self) -> &Arc<[ShardHandle]> {
+        &self.alone
+    }
+
+    /// All of them, whoever leads them.
+    #[must_use]
+    pub fn all(&self) -> Arc<[ShardHandle]> {
+        self.with(|_| true)
+    }
+
+    /// Those whose queues are served here.
+    #[must_use]
+    pub fn led(&self) -> Arc<[ShardHandle]> {
+        self.with(|shard| shard.standing.borrow().leads)
+    }
+
+    /// The shard of that number, if it is one of them.
+    #[must_use]
+    pub fn get(&self, shard: ShardId) -> Option<ShardHandle> {
+        let is_it = |handle: &&ShardHandle| handle.shard == shard;
+        let alone = self.alone.iter().find(is_it).cloned();
+        alone.or_else(|| self.replicated.borrow().iter().find(is_it).cloned())
+    }
+
+    fn with(&self, wanted: impl Fn(&ShardHandle) -> bool) -> Arc<[ShardHandle]> {
+        let replicated = self.replicated.borrow();
+        if replicated.is_empty() {
+            return Arc::clone(&self.alone);
+        }
+        let some = replicated.iter().filter(|shard| wanted(shard));
+        self.alone.iter().chain(some).cloned().collect()
+    }
+}
