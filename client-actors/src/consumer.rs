@@ -43,6 +43,8 @@ use crate::router::{Ask, FindRoute, LinkHandle, Routed, reply_of, unavailable};
 
 mod assigning;
 pub(crate) mod broadcast;
+#[cfg(test)]
+mod broadcast_cases;
 mod ending;
 mod item;
 mod keeping;

@@ -127,6 +127,21 @@ impl<P> ConsumerState<P> {
         true
     }
 
+    /// Messages that cannot be read are passed by, and named: they hold up nothing behind them.
+    pub(super) fn pass_damaged(&mut self, slot: u64, refusal: &Refusal) -> bool {
+        let Some(ErrorDetail::Range { from, to }) = refusal.detail else { return false };
+        let Some(queue) = self.queues.get_mut(&slot) else { return false };
+        let Some(own) = &mut self.broadcast else { return false };
+        let Some(done) = own.progress.queues.get_mut(&queue.place) else { return false };
+        let (topic, place) = (&queue.topic, queue.place.queue);
+        tracing::error!(%topic, queue = %place, %from, %to, "damaged messages are passed by");
+        queue.unsubscribed();
+        self.look.insert(slot);
+        done.settle(OffsetRange { from, to });
+        own.is_changed = true;
+        true
+    }
+
     /// A message failed, or is given up: what is to be settled of it, if anything.
     pub(super) fn failed_here(
         &mut self,

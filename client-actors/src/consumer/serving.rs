@@ -149,8 +149,12 @@ impl<P> ConsumerState<P> {
     }
 
     fn not_served(&mut self, slot: u64, refusal: &Refusal, is_ack: bool, now_ms: u64) {
-        let is_outside = refusal.code == ErrorCode::OffsetOutOfRange;
-        if is_outside && self.go_to_nearest(slot, refusal) {
+        let is_elsewhere = match refusal.code {
+            ErrorCode::OffsetOutOfRange => self.go_to_nearest(slot, refusal),
+            ErrorCode::CorruptRange => self.pass_damaged(slot, refusal),
+            _ => false,
+        };
+        if is_elsewhere {
             return;
         }
         let Some(queue) = self.queues.get_mut(&slot) else { return };
