@@ -459,8 +459,9 @@ impl<D: Disk> Receive<Written> for ConsumerGroup<D> {
         };
         match msg.result {
             Ok(()) => coordination.applied(now_ms),
-            // It may be in the log: begins anew with what that says.
-            Err(QueueError::OutcomeUnknown) => {
+            // It may be in the log, or something is that was not known here, as of an earlier life
+            // that panicked: begins anew with what the log says.
+            Err(QueueError::OutcomeUnknown | QueueError::NotHeld { .. }) => {
                 self.cease();
                 self.look(now_ms);
             }

@@ -179,7 +179,7 @@ impl DeadLetters {
                 seen += 1;
                 let Some(facts) = facts_of(record) else { return Walk::On };
                 let Some((id, batch)) = topic(&facts.topic).zip(sent_back(record)) else {
-                    homeless = Some(facts.topic);
+                    homeless = Some(format!("the topic {}", facts.topic));
                     return Walk::On;
                 };
                 bytes += batch.len();
@@ -190,11 +190,19 @@ impl DeadLetters {
             .await?;
             for (to, letters) in by_queue {
                 let item = GroupItem::Redrive { place: self.place(), to, letters };
-                redriven += self.propose(item).await?;
+                match self.propose(item).await {
+                    Ok(sent) => redriven += sent,
+                    // Its topic was made anew, with that queue elsewhere or nowhere: those behind
+                    // it go all the same.
+                    Err(error) if error.code == ErrorCode::UnknownQueue => {
+                        homeless = Some(format!("queue {to}"));
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             if !is_cut || seen >= most {
-                if let Some(topic) = homeless.filter(|_| redriven == 0 && !is_cut) {
-                    let text = format!("the topic {topic}, where dead letters came from, is gone");
+                if let Some(place) = homeless.filter(|_| redriven == 0 && !is_cut) {
+                    let text = format!("{place}, where dead letters came from, is gone");
                     return Err(ErrorReply::new(ErrorCode::UnknownTopic, text));
                 }
                 return Ok(RedriveDeadLettersReply { redriven, next: is_cut.then_some(next) });

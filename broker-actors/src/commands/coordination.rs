@@ -11,11 +11,13 @@ use bytes::{BufMut, Bytes, BytesMut};
 use grus_protocol::ids::{Generation, GroupId, MemberId, QueueId, QueueKey, TopicId};
 
 use super::group_parts::list;
-use super::groups::ELEMENTS_MAX;
 use crate::codec::{CodecError, Decoder};
 
 /// Most bytes of a head, and of a member.
 pub const BLOB_BYTES_MAX: usize = 64 * 1024;
+/// Most members set, members gone or grants of a change, of each: a rebalance may give all queues
+/// that there can be.
+pub const CHANGE_ELEMENTS_MAX: u32 = 262_144;
 
 /// A queue is given to a member, or taken from all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +78,7 @@ impl GroupChange {
         let group = GroupId(decoder.u64()?);
         let generation = Generation(decoder.u64()?);
         let (set, gone, grants) = (decoder.u32()?, decoder.u32()?, decoder.u32()?);
-        if set.max(gone).max(grants) > ELEMENTS_MAX {
+        if set.max(gone).max(grants) > CHANGE_ELEMENTS_MAX {
             return Err(CodecError::Value("count of a change"));
         }
         decoder.take(4)?;

@@ -10,7 +10,7 @@ use grus_protocol::message::{
     FilterError, GroupProgress, ListAt, OffsetRange, PROGRESS_PAGE_DEFAULT, PROGRESS_PAGE_MAX,
     RETRY_AFTER_MS_MAX, ResetGroup, ResetGroupReply, SubscribeAt, SubscribeGroup,
 };
-use grus_protocol::names::GroupName;
+use grus_protocol::names::{GroupName, TopicName};
 
 use super::Dispatcher;
 use crate::commands::groups::{HandBack, Holding, ProgressKey, RetryTerms, Span};
@@ -58,6 +58,9 @@ impl Dispatcher {
     }
 
     async fn reset_group(&mut self, ask: ResetGroup, reply: ReplyTo) {
+        if let Err(error) = users_topic(&ask.topic) {
+            return reply.error(error);
+        }
         let group = self.group_id(&ask.group, ask.group_id);
         let handle = self.queue(&ask.topic, ask.topic_id, ask.queue);
         let (group, handle) = match group.and_then(|group| Ok((group, handle?))) {
@@ -80,6 +83,9 @@ impl Dispatcher {
     async fn claim_queue(&mut self, ask: ClaimQueue, reply: ReplyTo) {
         if let Err(text) = ask.settings.check() {
             return reply.error(ErrorReply::new(ErrorCode::InvalidSettings, text));
+        }
+        if let Err(error) = users_topic(&ask.topic) {
+            return reply.error(error);
         }
         let handle = match self.queue(&ask.topic, ask.topic_id, ask.queue) {
             Ok(handle) => handle,
@@ -198,6 +204,15 @@ impl Dispatcher {
             reply.result(groups.progress(group, after, most as usize).await);
         });
     }
+}
+
+/// What a group has done in its own dead letters says which of them are there still: no member may.
+fn users_topic(topic: &TopicName) -> Result<(), ErrorReply> {
+    if topic.is_system() {
+        let text = format!("{topic}: groups read users' topics");
+        return Err(ErrorReply::new(ErrorCode::InvalidRequest, text));
+    }
+    Ok(())
 }
 
 /// Waits for room, so that what a member says goes in the order it said it. Too late, or the queue

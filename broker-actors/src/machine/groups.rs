@@ -30,6 +30,7 @@ use grus_protocol::ids::{GroupId, Offset, QueueId, QueueKey, TopicId};
 
 use super::Machine;
 use super::part::PartKey;
+use crate::commands::coordination::CHANGE_ELEMENTS_MAX;
 use crate::commands::groups::ProgressKey;
 use members::GroupState;
 use progress::HeldProgress;
@@ -48,6 +49,11 @@ pub const MEMBERS_MAX: usize = 20_000;
 pub const BLOBS_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Most queues given to members of groups that a shard coordinates.
 pub const GRANTS_MAX: usize = 200_000;
+const _: () = {
+    // Else a change that the state would take would be an entry that nobody can read.
+    assert!(GRANTS_MAX <= CHANGE_ELEMENTS_MAX as usize);
+    assert!(MEMBERS_MAX <= CHANGE_ELEMENTS_MAX as usize);
+};
 /// How the names of groups' topics of dead letters begin.
 pub const DEAD_LETTER_PREFIX: &str = "%DLQ%";
 

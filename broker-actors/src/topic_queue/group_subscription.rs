@@ -6,10 +6,23 @@ use grus_protocol::ids::{Offset, TimestampMs};
 use grus_protocol::message::MessageFilter;
 
 use super::sifting::push;
-use crate::commands::groups::{Delivered, GroupItem, Holding, Span};
+use crate::commands::groups::{Delivered, ELEMENTS_MAX, Holding, Span};
+use crate::machine::groups::RANGES_MAX;
+use crate::machine::groups::progress::Progress;
 
 /// What is noted of deliveries is proposed at once when there is so much of it.
 const NOTED_MAX: usize = 1_024;
+/// Most ranges and most retries of one item, of each: some 100 KiB, which fit every log's entries. One
+/// turn may note more: those of a compressed batch have no other bound than the batch's own.
+const ITEM_MAX: usize = 4_096;
+const _: () = assert!(ITEM_MAX <= ELEMENTS_MAX as usize);
+/// While so many ranges found no room, nothing more of what lies ahead is sent.
+const HOMELESS_MAX: usize = 4 * RANGES_MAX;
+/// How long a subscription rests after something about it could not be written, in milliseconds;
+/// twice as long after each time that follows.
+const REST_MS: u64 = 500;
+/// The longest it rests, in milliseconds.
+const REST_MS_MAX: u64 = 60_000;
 
 /// See the module documentation.
 #[derive(Debug)]
@@ -32,6 +45,12 @@ pub(super) struct GroupSubscription {
     end: Option<Offset>,
     passed: Vec<Span>,
     again: Vec<Offset>,
+    /// What was passed over and found no room in the state: it is proposed again when there is some.
+    homeless: Vec<Span>,
+    /// Nothing is sent or proposed before, as it could not be written last.
+    rests_until: Option<TimestampMs>,
+    /// How often in a row it could not be.
+    refusals: u32,
 }
 
 impl GroupSubscription {
@@ -47,6 +66,9 @@ impl GroupSubscription {
             end: None,
             passed: Vec::new(),
             again: Vec::new(),
+            homeless: Vec::new(),
+            rests_until: None,
+            refusals: 0,
         }
     }
 
@@ -65,12 +87,14 @@ impl GroupSubscription {
         }
     }
 
-    /// Retries were sent.
+    /// Retries were sent. What the member has had in its hands since an earlier connection is no
+    /// delivery more: it was counted when it was sent first.
     pub(super) fn delivered_again(&mut self, offsets: &[Offset]) {
         for offset in offsets {
-            self.owed.remove(offset);
-            self.sent.insert(*offset);
-            self.again.push(*offset);
+            if !self.owed.remove(offset) {
+                self.sent.insert(*offset);
+                self.again.push(*offset);
+            }
         }
     }
 
@@ -84,23 +108,88 @@ impl GroupSubscription {
         self.passed.len() + self.again.len() >= NOTED_MAX
     }
 
-    /// What to propose of deliveries, and the retries among them.
-    pub(super) fn take_noted(&mut self) -> Option<(GroupItem, Vec<Offset>)> {
+    /// What to propose of deliveries: an item at a time, until there is none.
+    pub(super) fn take_noted(&mut self) -> Option<Delivered> {
         if !self.has_noted() {
             return None;
         }
-        let (passed, again) = (std::mem::take(&mut self.passed), std::mem::take(&mut self.again));
-        let end = self.end.take().unwrap_or(Offset(0));
-        let delivered = Delivered { holding: self.holding, end, passed, again: again.clone() };
-        Some((GroupItem::Delivered(delivered), again))
+        let passed = first_of(&mut self.passed, ITEM_MAX);
+        let again = first_of(&mut self.again, ITEM_MAX);
+        let end = self.end.unwrap_or(Offset(0));
+        if self.passed.is_empty() {
+            self.end = None;
+        }
+        Some(Delivered { holding: self.holding, end, passed, again })
     }
 
-    /// Deliveries of retries are applied, or will not be: the state tells from here on.
-    pub(super) fn noted(&mut self, again: &[Offset]) {
-        for offset in again {
+    /// Deliveries are applied, or perhaps they are: the state tells from here on.
+    pub(super) fn noted(&mut self, delivered: &Delivered, progress: &Progress) {
+        for offset in &delivered.again {
             self.sent.remove(offset);
         }
+        let open = delivered.passed.iter();
+        let open =
+            open.flat_map(|span| progress.passed.gaps(span.from.max(progress.floor).0, span.to.0));
+        let open = open.map(|(from, to)| Span { from: Offset(from), to: Offset(to) });
+        self.homeless.extend(open);
+        self.went_well();
     }
+
+    /// What found no room in the state before is noted once more, where there is some now.
+    pub(super) fn house(&mut self, progress: &Progress) {
+        if !self.homeless.is_empty() && progress.passed.len() <= RANGES_MAX / 2 {
+            let more = first_of(&mut self.homeless, RANGES_MAX / 2);
+            let end = more.last().map_or(Offset(0), |span| span.to);
+            self.add_passed(more);
+            self.end = Some(self.end.map_or(end, |before| before.max(end)));
+        }
+    }
+
+    /// Whether so much found no room that nothing more may be passed over.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.homeless.len() > HOMELESS_MAX
+    }
+
+    /// Deliveries were not written: they are noted as they were, and proposed again after a rest.
+    pub(super) fn put_back(&mut self, delivered: Delivered, now: TimestampMs) {
+        let Delivered { end, passed, mut again, .. } = delivered;
+        self.end = Some(self.end.map_or(end, |before| before.max(end)));
+        self.add_passed(passed);
+        again.append(&mut self.again);
+        self.again = again;
+        self.rest(now);
+    }
+
+    fn add_passed(&mut self, mut more: Vec<Span>) {
+        more.append(&mut self.passed);
+        more.sort_unstable();
+        for span in more {
+            push(&mut self.passed, span.from.0, span.to.0);
+        }
+    }
+
+    /// Something about it could not be written: it is left alone for a while.
+    pub(super) fn rest(&mut self, now: TimestampMs) {
+        let wait_ms = REST_MS.saturating_mul(1 << self.refusals.min(16)).min(REST_MS_MAX);
+        self.refusals = self.refusals.saturating_add(1);
+        self.rests_until = Some(TimestampMs(now.0.saturating_add(wait_ms)));
+    }
+
+    /// Something about it was written.
+    pub(super) fn went_well(&mut self) {
+        (self.refusals, self.rests_until) = (0, None);
+    }
+
+    /// Until when it rests, if it does at `now`.
+    pub(super) fn rests_until(&self, now: TimestampMs) -> Option<TimestampMs> {
+        self.rests_until.filter(|until| *until > now)
+    }
+}
+
+/// Takes so many from the front.
+fn first_of<T>(list: &mut Vec<T>, most: usize) -> Vec<T> {
+    let rest = list.split_off(list.len().min(most));
+    std::mem::replace(list, rest)
 }
 
 #[cfg(test)]
@@ -108,7 +197,8 @@ mod tests {
     use grus_protocol::ids::{Generation, GroupId, MemberId, QueueKey};
 
     use super::*;
-    use crate::commands::groups::ProgressKey;
+    use crate::commands::Command;
+    use crate::commands::groups::{GroupItem, ProgressKey};
 
     #[test]
     fn deliveries_are_noted_until_they_are_taken_and_those_sent_until_they_are_applied() {
@@ -121,20 +211,73 @@ mod tests {
         let span = |from, to| Span { from: Offset(from), to: Offset(to) };
         one.delivered_to(Offset(10), &[span(4, 6)]);
         one.delivered_to(Offset(9), &[span(6, 7), span(8, 9)]);
-        one.delivered_again(&[Offset(3), Offset(1)]);
-        assert!(one.owed.is_empty() && one.sent.contains(&Offset(3)) && !one.is_full());
-        let Some((GroupItem::Delivered(item), again)) = one.take_noted() else { panic!("noted") };
-        assert_eq!((item.end, item.passed), (Offset(10), vec![span(4, 7), span(8, 9)]));
-        assert_eq!(
-            (&item.again, &again),
-            (&vec![Offset(3), Offset(1)], &vec![Offset(3), Offset(1)])
-        );
+        one.delivered_again(&[Offset(3), Offset(1), Offset(2)]);
+        assert!(one.owed.is_empty() && !one.sent.contains(&Offset(3)) && !one.is_full());
+        let item = one.take_noted().expect("noted");
+        assert_eq!((item.end, &item.passed), (Offset(10), &vec![span(4, 7), span(8, 9)]));
+        assert_eq!(item.again, [Offset(1), Offset(2)], "3 was in its hands all the while");
         assert!(!one.has_noted() && one.sent.len() == 2);
-        one.noted(&again);
+        let mut progress = Progress::at(Offset(5));
+        progress.pass(Offset(5), Offset(7), 9);
+        one.noted(&item, &progress);
         assert!(one.sent.is_empty());
+        assert_eq!(one.homeless, [span(8, 9)], "that one found no room");
+        one.house(&progress);
+        let item = one.take_noted().expect("there is some now");
+        assert_eq!((item.end, item.passed), (Offset(9), vec![span(8, 9)]));
         for at in 0..NOTED_MAX as u64 {
             one.delivered_to(Offset(at), &[span(2 * at, 2 * at + 1)]);
         }
         assert!(one.is_full());
+    }
+
+    fn subscription() -> GroupSubscription {
+        let place = ProgressKey { queue: QueueKey::default(), group: GroupId(9) };
+        let (generation, member) = (Generation(1), MemberId(1));
+        let holding = Holding { place, generation, member, round: 0 };
+        GroupSubscription::new(holding, MessageFilter::All, BTreeSet::new())
+    }
+
+    #[test]
+    fn what_one_turn_may_note_goes_in_items_that_read() {
+        let mut one = subscription();
+        let spans: Vec<Span> = (0..u64::from(ELEMENTS_MAX) + 7)
+            .map(|at| Span { from: Offset(2 * at), to: Offset(2 * at + 1) })
+            .collect();
+        one.delivered_to(Offset(u64::from(ELEMENTS_MAX) * 3), &spans);
+        let mut seen = Vec::new();
+        while let Some(item) = one.take_noted() {
+            let command = Command::Group(GroupItem::Delivered(item.clone()));
+            let bytes: Vec<u8> = command.encode().concat();
+            assert_eq!(Command::decode(command.kind(), bytes.into()), Ok(command));
+            seen.extend(item.passed);
+        }
+        assert_eq!(seen, spans);
+    }
+
+    #[test]
+    fn what_was_not_written_is_proposed_again_in_order_after_a_rest_that_grows() {
+        let mut one = subscription();
+        let span = |from, to| Span { from: Offset(from), to: Offset(to) };
+        one.delivered_to(Offset(4), &[span(1, 2), span(3, 4)]);
+        one.delivered_again(&[Offset(0)]);
+        let first = one.take_noted().expect("noted");
+        one.delivered_to(Offset(8), &[span(4, 5), span(7, 8)]);
+        one.delivered_again(&[Offset(2)]);
+        let now = TimestampMs(1_000);
+        one.put_back(first, now);
+        assert_eq!(one.rests_until(now), Some(TimestampMs(1_000 + REST_MS)));
+        let both = one.take_noted().expect("noted");
+        assert_eq!(both.passed, [span(1, 2), span(3, 5), span(7, 8)]);
+        assert_eq!((both.end, &both.again[..]), (Offset(8), &[Offset(0), Offset(2)][..]));
+        assert_eq!(one.sent.len(), 2, "nobody sends them meanwhile");
+        one.put_back(both, now);
+        assert_eq!(one.rests_until(now), Some(TimestampMs(1_000 + 2 * REST_MS)));
+        for _ in 0..99 {
+            one.rest(now);
+        }
+        assert_eq!(one.rests_until(now), Some(TimestampMs(1_000 + REST_MS_MAX)));
+        one.went_well();
+        assert_eq!(one.rests_until(now), None);
     }
 }

@@ -67,7 +67,7 @@ enum Found {
     Dying(Vec<(Offset, u32)>),
     /// These are due again and cannot be read.
     Damaged(Vec<Offset>),
-    /// Dead letters are under way.
+    /// Dead letters are under way, or what was passed over waits for room.
     Wait,
     /// The subscriber can read nothing more.
     Ended(Box<ErrorReply>),
@@ -179,6 +179,9 @@ impl<D: Disk> TopicQueue<D> {
         let machine = self.parts.ground.machine.borrow();
         let held = machine.state.progress(one.holding.place).ok_or(QueueError::UnknownGroup)?;
         held.numbers().judge(&one.holding)?;
+        if one.rests_until(now).is_some() {
+            return Ok(Found::Wait);
+        }
         let topic = machine.state.topic(self.parts.key.topic);
         let buries = topic.is_some_and(|topic| topic.expired == ExpiredPolicy::DeadLetter);
         let looking = Looking { queue: self, key, one, reading, held, turn, warm, buries };
@@ -251,7 +254,9 @@ impl<D: Disk> Looking<'_, D> {
             if self.one.sent.contains(&retry.offset) {
                 continue;
             }
-            if terms.is_last(retry.deliveries) {
+            // What its member has in its hands is not over: only the connection was another one.
+            let is_owed = retry.due == IN_HANDS;
+            if terms.is_last(retry.deliveries) && !is_owed {
                 dying.push((retry.offset, retry.deliveries));
             } else {
                 due.insert(retry.offset);
@@ -336,6 +341,9 @@ impl<D: Disk> Looking<'_, D> {
 
     /// What lies ahead.
     fn ahead(&self) -> Result<Found, QueueError> {
+        if self.one.is_crowded() {
+            return Ok(Found::Wait);
+        }
         let Bounds { log_start, end_offset } = self.reading.bounds();
         let numbers = self.numbers();
         let mut next = self.turn.standing.next.max(log_start).max(numbers.floor);

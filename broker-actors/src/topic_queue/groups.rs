@@ -25,7 +25,7 @@ use super::subscriber::Subscriber;
 use super::subscription::{Account, Standing, SubscriptionKey};
 use super::{At, Bounds, ListedOffset, OVERLOADED_RETRY_MS, TopicQueue};
 use crate::commands::Command;
-use crate::commands::groups::{GroupItem, Holding, ProgressKey, RetryTerms, Span};
+use crate::commands::groups::{Delivered, GroupItem, Holding, ProgressKey, RetryTerms, Span};
 use crate::error::QueueError;
 use crate::machine::groups::Moved;
 use crate::machine::groups::progress::{HeldProgress, Progress};
@@ -37,8 +37,8 @@ use crate::shard::{GroupDone, Propose, Waiter};
 pub(crate) enum Proposed {
     /// A member's answers.
     Answers(Box<Answers>, Result<GroupDone, QueueError>),
-    /// Deliveries were counted: retries among them.
-    Deliveries(SubscriptionKey, Vec<Offset>),
+    /// Deliveries were counted.
+    Deliveries(SubscriptionKey, Box<Delivered>, Result<GroupDone, QueueError>),
 }
 
 impl Weigh for Proposed {}
@@ -98,13 +98,17 @@ impl<D: Disk> TopicQueue<D> {
         reply: Port<Result<ClaimTaken, QueueError>>,
         credit: Credit,
     ) {
+        // Topics have ascending ids, and a group has its topic's: all of a later topic came when the
+        // group was there already.
+        let is_later = holding.place.queue.topic.0 > holding.place.group.0;
+        let start = if is_later && start == At::Last { At::First } else { start };
         let listed = match self.list_offset(start) {
             Ok(listed) => listed,
             Err(error) => return reply.send(Err(error)),
         };
         self.count_claim(&holding);
         // What an earlier holder has in its hands counts as delivered to it.
-        self.propose_noted(Some(holding.place.group));
+        self.propose_noted(holding.place.group);
         let ListedOffset { offset: start, log_start, end_offset } = listed;
         let answer = move |done: GroupDone| match done {
             GroupDone::Claimed(claimed) => Some(ClaimTaken { claimed, log_start, end_offset }),
@@ -165,7 +169,7 @@ impl<D: Disk> TopicQueue<D> {
         // One at a time: an earlier one of the same claim is of a connection that is no more.
         let group = holding.place.group;
         let earlier: Vec<SubscriptionKey> = self.group_keys(Some(group));
-        self.propose_noted(Some(group));
+        self.propose_noted(group);
         for one in earlier {
             self.end(one, &QueueError::UnknownSubscription);
         }
@@ -206,35 +210,57 @@ impl<D: Disk> TopicQueue<D> {
         }
     }
 
-    /// Proposes what was noted of deliveries to a group, or to all.
-    pub(super) fn propose_noted(&mut self, group: Option<GroupId>) {
-        for key in self.group_keys(group) {
+    /// Proposes what was noted of deliveries to a group.
+    pub(super) fn propose_noted(&mut self, group: GroupId) {
+        for key in self.group_keys(Some(group)) {
             self.propose_noted_of(key);
         }
     }
 
     pub(super) fn propose_noted_of(&mut self, key: SubscriptionKey) {
-        let noted = self.groups.get_mut(&key).and_then(GroupSubscription::take_noted);
-        let Some((item, again)) = noted else { return };
-        let Some(own) = &self.own else { return };
-        let proposed = own.proposed.clone();
-        // Dropped, or refused: it was not counted, and is looked at again.
-        let reply = Port::call(move |_done: Result<Result<GroupDone, QueueError>, Dropped>| {
-            let _ = proposed.try_put(Proposed::Deliveries(key, again)); // stopped: so is the queue
-        });
-        self.propose_for_group(item, reply);
+        while let Some(delivered) =
+            self.groups.get_mut(&key).and_then(GroupSubscription::take_noted)
+        {
+            let Some(own) = &self.own else { return };
+            let (proposed, noted) = (own.proposed.clone(), Box::new(delivered.clone()));
+            let reply = Port::call(move |done: Result<Result<GroupDone, QueueError>, Dropped>| {
+                let result = done.unwrap_or(Err(QueueError::OutcomeUnknown));
+                // Stopped: so is the queue.
+                let _ = proposed.try_put(Proposed::Deliveries(key, noted, result));
+            });
+            self.propose_for_group(GroupItem::Delivered(delivered), reply);
+        }
     }
 
     pub(super) fn proposed(&mut self, done: Proposed, now: TimestampMs) {
         match done {
             Proposed::Answers(answers, result) => self.answers_done(answers, result, now),
-            Proposed::Deliveries(key, again) => {
-                if let Some(one) = self.groups.get_mut(&key) {
-                    one.noted(&again);
-                }
+            Proposed::Deliveries(key, delivered, result) => {
+                self.deliveries_done(key, *delivered, result, now);
             }
         }
         self.look_after_groups(now);
+    }
+
+    fn deliveries_done(
+        &mut self,
+        key: SubscriptionKey,
+        delivered: Delivered,
+        result: Result<GroupDone, QueueError>,
+        now: TimestampMs,
+    ) {
+        let of_it = self.groups.get_mut(&key).filter(|one| one.holding == delivered.holding);
+        let Some(one) = of_it else { return };
+        match result {
+            // It may be in the log, or will be: twice is no harm but to counts.
+            Ok(_) | Err(QueueError::OutcomeUnknown) => {
+                let machine = self.parts.ground.machine.borrow();
+                if let Some(held) = machine.state.progress(delivered.holding.place) {
+                    one.noted(&delivered, held.numbers());
+                }
+            }
+            Err(_) => one.put_back(delivered, now),
+        }
     }
 
     /// Ends the subscriptions of members that do not hold the queue any more, asks for turns where
@@ -260,10 +286,13 @@ impl<D: Disk> TopicQueue<D> {
             let Some(one) = self.groups.get_mut(&key) else { continue };
             let Some(held) = machine.state.progress(one.holding.place) else { continue };
             one.owe_only(|offset| held.retry(offset).is_some_and(|retry| retry.due == IN_HANDS));
+            one.house(held.numbers());
             let has_due = held.due(now).any(|retry| !one.sent.contains(&retry.offset));
-            let is_urged = !one.is_burying && (!one.owed.is_empty() || has_due);
+            let rests_until = one.rests_until(now);
+            let is_awake = !one.is_burying && rests_until.is_none();
+            let is_urged = is_awake && (!one.owed.is_empty() || has_due);
             let next = held.next_due().filter(|due| *due > now);
-            next_due = next_due.into_iter().chain(next).chain(one.bury_again).min();
+            next_due = [next_due, next, one.bury_again, rests_until].into_iter().flatten().min();
             drop(machine);
             self.subscriptions.urge(key, is_urged);
             self.ask_turn_if_wanted(key);
@@ -292,7 +321,11 @@ impl<D: Disk> TopicQueue<D> {
                 (one.is_burying, one.bury_again) = (false, None);
             }
         }
-        self.propose_noted(None);
+        let awake = self.groups.iter().filter(|(_, one)| one.rests_until(now).is_none());
+        let awake: Vec<SubscriptionKey> = awake.map(|(key, _)| *key).collect();
+        for key in awake {
+            self.propose_noted_of(key);
+        }
         self.look_after_groups(now);
     }
 

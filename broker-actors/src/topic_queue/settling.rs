@@ -116,7 +116,7 @@ impl<D: Disk> TopicQueue<D> {
             return reply.send(Err(error));
         }
         self.count_nacks(group, answered.failed.len());
-        self.propose_noted(Some(group)); // it counts before what is said of it
+        self.propose_noted(group); // it counts before what is said of it
         let given_up = answered.given_up.into_iter();
         let given_up = given_up.map(|one| Dying {
             deliveries: self.deliveries_of(group, one.offset),

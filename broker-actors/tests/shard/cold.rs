@@ -9,6 +9,7 @@ use grus_protocol::ids::Durability;
 use rustix::fs::{Advice, fadvise};
 
 use crate::bench::{Bench, Queue, batch, settings, topic};
+use crate::groups::{Member, letters, letters_topic};
 
 /// Offset and bytes of a batch.
 type Sent = (u64, bytes::Bytes);
@@ -91,5 +92,34 @@ async fn what_is_not_in_memory_is_read_as_it_was_written() {
     for queue in 0..2 {
         assert_eq!(bench.queue(1, queue).read_all().await, sent[queue as usize]);
     }
+    bench.stop().await;
+}
+
+#[actix::test]
+async fn what_is_given_up_and_not_in_memory_becomes_a_dead_letter_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = settings(folder.path().join("0"), Durability::Persisted);
+    settings.log.segment_bytes = 1024 * 1024;
+    settings.log.first_segment_bytes = 1024 * 1024;
+    let (bench, _) = cold_bench(settings, 60).await;
+    bench.open(letters_topic()).await.unwrap();
+    let mut member = Member::new(&bench.queue(1, 0), 1, 1);
+    member.claim().await.unwrap();
+    let dead: Vec<u64> = (0..60).filter(|offset| offset % 7 == 0).collect();
+    member.answer(&[(1, 3)], &[4], &dead).await.unwrap();
+    let found = letters(&bench).await;
+    let origins: Vec<u64> = found.iter().map(|letter| letter.0).collect();
+    assert_eq!(origins, dead, "each once, in order");
+    for (origin, _, _, body) in &found {
+        // Batch n of this queue holds number 2n: 50 kB of it, then one byte.
+        let number = u8::try_from(origin / 2 * 2).unwrap();
+        let length = if origin % 2 == 0 { 50_000 } else { 1 };
+        assert_eq!(*body, vec![number; length], "the body of {origin}");
+    }
+    let status = member.status().await;
+    assert_eq!((status.counts.dead, status.counts.settled, status.retries), (9, 2, 1));
+    let actors = bench.places.process().census.snapshot();
+    let reader = actors.into_iter().find(|actor| actor.kind == "Reader").unwrap();
+    println!("the Reader was asked {} times", reader.handled);
     bench.stop().await;
 }

@@ -18,7 +18,7 @@ use grus_broker::topic_queue::{
 use grus_log::{Disk, SimDisk};
 use grus_mailbox::Port;
 use grus_mailbox::reply::port;
-use grus_protocol::batch::{BatchBuilder, NewRecord, RecordBatch};
+use grus_protocol::batch::{BatchBuilder, Compression, NewRecord, RecordBatch};
 use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::ids::{
     Generation, GroupId, MemberId, MessageId, Offset, SubscriptionId, TimestampMs, TopicId,
@@ -93,7 +93,7 @@ fn messages(fetched: &Fetched, marks: &Marks) -> Vec<Message> {
     all
 }
 
-struct Member {
+pub(crate) struct Member {
     queue: Arc<QueueHandle>,
     holding: Holding,
     terms: RetryTerms,
@@ -101,7 +101,7 @@ struct Member {
 }
 
 impl Member {
-    fn new(queue: &Arc<QueueHandle>, generation: u64, member: u64) -> Self {
+    pub(crate) fn new(queue: &Arc<QueueHandle>, generation: u64, member: u64) -> Self {
         let holding = Holding {
             place: ProgressKey { queue: queue.key, group: GROUP },
             generation: Generation(generation),
@@ -121,7 +121,7 @@ impl Member {
         answer.await.unwrap()
     }
 
-    async fn claim(&mut self) -> Result<ClaimTaken, QueueError> {
+    pub(crate) async fn claim(&mut self) -> Result<ClaimTaken, QueueError> {
         let (holding, terms) = (self.holding, self.terms.clone());
         let taken =
             self.ask(|reply| GroupAsk::Claim { holding, start: At::First, terms, reply }).await?;
@@ -129,6 +129,7 @@ impl Member {
         Ok(taken)
     }
 
+    /// Over another connection each time.
     async fn subscribe(&mut self, filter: MessageFilter) -> Result<u64, QueueError> {
         let (sender, pushes) = unbounded_channel();
         let connection = self.holding.member.0 << 8 | self.holding.generation.0;
@@ -178,7 +179,7 @@ impl Member {
         }
     }
 
-    async fn answer(
+    pub(crate) async fn answer(
         &self,
         acks: &[(u64, u64)],
         failed: &[u64],
@@ -202,7 +203,7 @@ impl Member {
         self.ask(|reply| GroupAsk::Settle { answered, reply }).await
     }
 
-    async fn status(&self) -> ProgressStatus {
+    pub(crate) async fn status(&self) -> ProgressStatus {
         self.ask(|reply| GroupAsk::Status { group: GROUP, reply }).await.unwrap().unwrap()
     }
 }
@@ -211,7 +212,7 @@ fn offsets(messages: &[Message]) -> Vec<(u64, u32)> {
     messages.iter().map(|(at, before, _)| (*at, *before)).collect()
 }
 
-fn letters_topic() -> TopicConfig {
+pub(crate) fn letters_topic() -> TopicConfig {
     let name = GroupName::try_from("billing").unwrap().dead_letters();
     TopicConfig { name, ..topic(GROUP.0, 1) }
 }
@@ -236,7 +237,7 @@ fn tagged(tags: &[&str]) -> RecordBatch {
 }
 
 /// Dead letters: offset of the origin, deliveries, reason, body.
-async fn letters<D: Disk>(bench: &Bench<D>) -> Vec<(u64, u32, String, Bytes)> {
+pub(crate) async fn letters<D: Disk>(bench: &Bench<D>) -> Vec<(u64, u32, String, Bytes)> {
     let mut all = Vec::new();
     for (_, bytes) in bench.queue(GROUP.0, 0).read_all().await {
         let batch = RecordBatch::check(bytes, &BatchLimits::FORMAT).unwrap();
@@ -329,6 +330,10 @@ async fn counts_retries_and_progress_are_there_after_a_restart() {
     // 0 was in its hands the second time; 1, 2 and 5 the first.
     assert_eq!(all, [(0, 2), (1, 1), (2, 1), (5, 1)]);
     member.answer(&[(1, 6)], &[], &[]).await.unwrap();
+    // It was sent once more because the connection was another one: that is no third delivery.
+    let second = member.answer(&[], &[0], &[]).await.unwrap();
+    assert_eq!((second.dead, second.retries), (0, 2));
+    assert_eq!(offsets(&member.next(1).await), [(0, 2)]);
     let last = member.answer(&[], &[0], &[]).await.unwrap();
     assert_eq!((last.dead, last.retries), (1, 1), "the third was the last; 6 has an hour to wait");
     let letters = letters(&bench).await;
@@ -432,5 +437,175 @@ async fn a_group_is_gone_with_its_topic_of_dead_letters() {
     assert_eq!(member.end().await, ErrorCode::UnknownGroup);
     assert_eq!(member.answer(&[(0, 1)], &[], &[]).await, Err(QueueError::UnknownGroup));
     assert_eq!(member.claim().await, Err(QueueError::UnknownGroup));
+    bench.stop().await;
+}
+
+#[actix::test]
+async fn a_connection_that_breaks_is_no_delivery_and_no_end_of_what_is_in_hands() {
+    let (bench, queue) = bench().await;
+    queue.produce(batch(&[b"slow", b"bad"])).await.unwrap();
+    let mut member = Member::new(&queue, 1, 1);
+    member.begin().await;
+    member.next(2).await;
+    for deliveries in 1..3 {
+        member.answer(&[], &[1], &[]).await.unwrap();
+        assert_eq!(offsets(&member.next(1).await), [(1, deliveries)]);
+    }
+    // Its third delivery is its last, and its member is at work on it.
+    for _ in 0..5 {
+        member.begin().await;
+        let mut all = offsets(&member.next(2).await);
+        all.sort_unstable();
+        assert_eq!(all, [(0, 1), (1, 3)], "both are in its hands");
+    }
+    let settled = member.answer(&[(0, 2)], &[], &[]).await.unwrap();
+    assert_eq!((settled.floor, settled.retries), (Offset(2), 0));
+    assert_eq!(letters(&bench).await, [], "nothing is given up");
+    let status = member.status().await;
+    assert_eq!((status.counts.redelivered, status.counts.settled), (2, 2));
+    bench.stop().await;
+}
+
+/// Fills the disk with messages for others.
+async fn fill(bench: &Bench<SimDisk>) {
+    bench.open(topic(2, 1)).await.unwrap();
+    let others = bench.queue(2, 0);
+    bench.disk.set_capacity_bytes(bench.disk.used_bytes());
+    for size in [10_000, 1_000, 100, 1] {
+        let body = vec![7; size];
+        while others.produce(batch(&[&body])).await.is_ok() {}
+    }
+    assert!(bench.status().await.disk_full);
+}
+
+#[actix::test]
+async fn what_is_delivered_while_the_disk_is_full_is_counted_once_when_there_is_room() {
+    let (bench, queue) = bench().await;
+    queue.produce(tagged(&["a", "x", "a", "x"])).await.unwrap();
+    for _ in 0..20 {
+        queue.produce(tagged(&["x"])).await.unwrap();
+    }
+    let mut member = Member::new(&queue, 1, 1);
+    member.claim().await.unwrap();
+    member.answer(&[], &[0], &[]).await.unwrap();
+    fill(&bench).await;
+    member.subscribe(MessageFilter::parse_tags("a").unwrap()).await.unwrap();
+    let mut all = offsets(&member.next(2).await);
+    all.sort_unstable();
+    assert_eq!(all, [(0, 1), (2, 0)]);
+    let full = QueueError::StorageFull;
+    assert_eq!(member.answer(&[(2, 3)], &[], &[]).await, Err(full), "nothing can be written");
+    // A second in which it might be sent again and again.
+    let again = tokio::time::timeout(std::time::Duration::from_secs(1), member.push()).await;
+    assert!(again.is_err(), "it is in its member's hands: {again:?}");
+    assert_eq!(member.status().await.lag, 24);
+
+    bench.disk.set_capacity_bytes(u64::MAX);
+    let settles = async {
+        while member.answer(&[(0, 1), (2, 3)], &[], &[]).await.is_err() {}
+        while member.status().await.lag > 0 {}
+    };
+    let within = std::time::Duration::from_secs(60);
+    tokio::time::timeout(within, settles).await.expect("what was passed over is settled");
+    let counts = member.status().await.counts;
+    assert_eq!((counts.settled, counts.passed, counts.redelivered), (2, 22, 1));
+    bench.stop().await;
+}
+
+#[actix::test]
+async fn a_batch_of_very_many_gaps_is_settled_to_the_end() {
+    let (bench, queue) = bench().await;
+    // More gaps than the state keeps of one group at a time, and all of them in one turn.
+    let tags: Vec<&str> = (0..36_000).map(|at| if at % 2 == 0 { "a" } else { "x" }).collect();
+    let mut builder = BatchBuilder::new(BatchLimits::FORMAT);
+    for tag in tags {
+        let id = MessageId::from_parts(TimestampMs(1), &[9; 10]);
+        let record = NewRecord::new(id, TimestampMs(1), "");
+        builder.push(&NewRecord { tag: Some(tag.into()), ..record }).unwrap();
+    }
+    builder.compress(Compression::Zstd);
+    let gaps = RecordBatch::check(builder.finish(), &BatchLimits::FORMAT).unwrap();
+    queue.produce(gaps).await.unwrap();
+    let mut member = Member::new(&queue, 1, 1);
+    member.claim().await.unwrap();
+    member.subscribe(MessageFilter::parse_tags("a").unwrap()).await.unwrap();
+    let mut seen = 0;
+    while seen < 18_000 {
+        let Push::Batches(fetched, marks) = member.push().await else { panic!("batches") };
+        let spans: Vec<_> = fetched
+            .batches
+            .iter()
+            .flat_map(|batch| batch.base_offset.0..batch.base_offset.0 + u64::from(batch.count))
+            .filter(|at| at % 2 == 0)
+            .map(|at| (at, at + 1))
+            .collect();
+        assert!(!marks.skipped.is_empty());
+        seen += spans.len();
+        // What finds no room may be said again.
+        for some in spans.chunks(4_000) {
+            while let Err(error) = member.answer(some, &[], &[]).await {
+                assert!(matches!(error, QueueError::Limit { .. }), "{error}");
+            }
+        }
+    }
+    let settles = async { while member.status().await.lag > 0 {} };
+    let within = std::time::Duration::from_secs(60);
+    tokio::time::timeout(within, settles).await.expect("nothing is left behind");
+    bench.restart().await.stop().await;
+}
+
+#[actix::test]
+async fn a_message_that_cannot_be_read_is_neither_given_up_nor_lost_and_holds_nobody_else_up() {
+    let (bench, queue) = bench().await;
+    for number in 0..150_u8 {
+        queue.produce(batch(&[&vec![number; 7_000]])).await.unwrap(); // an entry each
+    }
+    let (disk, settings) = bench.stop().await;
+    let mut segments = disk.files();
+    segments.retain(|(path, _)| path.to_string_lossy().contains("segment-"));
+    let (path, _) = &segments[0];
+    let needle = [10_u8; 7_000];
+    let content = disk.content(path);
+    let at = content.windows(needle.len()).position(|window| window == needle).unwrap();
+    disk.flip_bit(path, 8 * at as u64 + 8 * 100);
+    let bench = Bench::start(disk, settings).await;
+    let queue = bench.queue(1, 0);
+    let mut member = Member::new(&queue, 1, 1);
+    member.claim().await.unwrap();
+    let told = member.answer(&[(0, 9)], &[], &[9, 10, 11]).await.unwrap();
+    assert_eq!((told.floor, told.retries), (Offset(12), 1), "10 waits for better times");
+    let origins: Vec<u64> = letters(&bench).await.iter().map(|letter| letter.0).collect();
+    assert_eq!(origins, [9, 11]);
+    let status = member.status().await;
+    assert_eq!((status.counts.dead, status.counts.lost, status.lag), (2, 0, 139));
+    assert!(status.next_retry.is_some());
+    // It is damaged for whoever reads ahead as well: the others come, and it stays unsettled.
+    member
+        .ask(|reply| GroupAsk::Reset { group: GROUP, to: ResetTo::Offset(Offset(9)), reply })
+        .await
+        .unwrap();
+    assert_eq!(member.begin().await, 9);
+    let mut all = offsets(&member.next(30).await);
+    all.sort_unstable();
+    let expected: Vec<u64> = (9..40).filter(|at| *at != 10).collect();
+    let first = all.iter().map(|(at, _)| *at).take(expected.len());
+    assert_eq!(first.collect::<Vec<_>>(), expected);
+    member.answer(&[(9, 10), (11, 40)], &[], &[]).await.unwrap();
+    assert_eq!(member.status().await.floor, Offset(10), "it is named, and not lost");
+    bench.stop().await;
+}
+
+#[actix::test]
+async fn a_group_that_begins_at_the_end_misses_nothing_of_a_topic_that_is_made_later() {
+    let (bench, queue) = bench().await;
+    bench.open(topic(GROUP.0 + 3, 1)).await.unwrap();
+    for (queue, floor) in [(queue, 2), (bench.queue(GROUP.0 + 3, 0), 0)] {
+        queue.produce(batch(&[b"a", b"b"])).await.unwrap();
+        let Member { holding, terms, .. } = Member::new(&queue, 1, 1);
+        let (reply, answer) = port();
+        let start = At::Last;
+        queue.group.put(GroupAsk::Claim { holding, start, terms, reply }).await.unwrap();
+        assert_eq!(answer.await.unwrap().unwrap().claimed.floor, Offset(floor), "{}", queue.key);
+    }
     bench.stop().await;
 }

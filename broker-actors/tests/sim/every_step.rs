@@ -39,7 +39,7 @@ struct Story {
 }
 
 /// The answer. None comes once the power is off: it did not leave before.
-async fn answered<T>(world: &World, answer: Answer<T>) -> T {
+pub(crate) async fn answered<T>(world: &World, answer: Answer<T>) -> T {
     let answer = answer.await;
     if world.members[&1].disk.is_off() {
         std::future::pending::<()>().await;
@@ -51,7 +51,7 @@ async fn answered<T>(world: &World, answer: Answer<T>) -> T {
 }
 
 /// Starts the member; only without power it does not.
-async fn start(world: &mut World) {
+pub(crate) async fn start(world: &mut World) {
     if let Err(error) = world.start(1).await {
         assert!(world.members[&1].disk.is_off(), "it does not start: {error}");
         std::future::pending::<()>().await;

@@ -1,9 +1,13 @@
 //! Whole shards with all their actors in one thread, on simulated disks and paused time: a group of
-//! three members, and one alone whose power goes at one step after the other.
+//! three members, one alone whose power goes at one step after the other, and a consumer group's
+//! life on two brokers.
 
 #![allow(clippy::unwrap_used)]
 
 mod every_step;
+mod group_replicas;
+mod group_steps;
+mod groups;
 mod later;
 mod net;
 mod recurring;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
+use grus_broker::group_ties::GroupTies;
 use grus_broker::shard::{
     Ground, Membership, Shard, ShardHandle, ShardMachine, ShardMember, ShardPlaces, ShardRequest,
     ShardSettings, TopicConfig, start_member,
@@ -58,6 +59,8 @@ pub(crate) struct World {
     pub(crate) members: BTreeMap<NodeId, Member>,
     founders: Vec<NodeId>,
     net: Net,
+    /// What consumer groups need of the rest of a broker.
+    pub(crate) groups: Option<GroupTies>,
 }
 
 impl World {
@@ -69,7 +72,7 @@ impl World {
         };
         let members = founders.iter().map(member).collect();
         let (clock, founders) = (Clock::simulated(BEGIN), founders.to_vec());
-        Self { clock, members, founders, net: Net::default() }
+        Self { clock, members, founders, net: Net::default(), groups: None }
     }
 
     pub(crate) fn now(&self) -> u64 {
@@ -96,6 +99,7 @@ impl World {
         settings.log.first_segment_bytes = SEGMENT_BYTES;
         settings.log.segment_bytes = SEGMENT_BYTES;
         settings.retention_check_ms = 50;
+        settings.groups = self.groups.clone();
         let is_founder = self.founders.contains(&node);
         let founders = self.founders.iter().map(|id| (*id, format!("m{id}")));
         let membership = Membership {

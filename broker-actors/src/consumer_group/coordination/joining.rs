@@ -11,6 +11,10 @@ use thiserror::Error;
 use super::super::records::{MemberRecord, RECORD_BYTES_MAX, encode};
 use super::{Coordination, MEMBERS_MAX, News, Ticket, UnderWay};
 
+/// A change takes in no more members once theirs are so many bytes: others wait for the next one, or
+/// a crowd that joins together would be an entry that the log does not take, again and again.
+const TAKEN_IN_BYTES_MAX: usize = 1024 * 1024;
+
 /// What one that wants to be a member says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Joining {
@@ -199,10 +203,13 @@ impl Coordination {
         others.any(|other| sorted(other) != wanted)
     }
 
-    /// Those that wait are members with this change.
+    /// Those that wait are members with this change, as many as it has room for.
     pub(super) fn take_in(&mut self, under_way: &mut UnderWay) {
         let mut head = self.book.head().clone();
-        for (session, waiting) in std::mem::take(&mut self.waiting) {
+        let mut bytes = 0;
+        while bytes < TAKEN_IN_BYTES_MAX
+            && let Some((session, waiting)) = self.waiting.pop_first()
+        {
             let change = &mut under_way.change;
             let known = self.book.of_session(session);
             let known = known.filter(|member| !change.members_gone.contains(member));
@@ -225,6 +232,7 @@ impl Coordination {
             }
             let joined = self.book.members().get(&member).map(|record| record.joined);
             let record = waiting.joining.record(joined.unwrap_or(waiting.received));
+            bytes += encode(&record).len();
             change.members_set.push((member, record));
             under_way.joined.push(TakenIn { waiting, member });
         }

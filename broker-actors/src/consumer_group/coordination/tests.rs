@@ -9,6 +9,7 @@ use grus_protocol::names::InstanceName;
 
 use super::super::book::Book;
 use super::super::field::tests::{GROUP, group, key, put, subscription};
+use super::super::records::encode;
 use super::{Beat, Coordination, JoinRefusal, Joining, News, NoMember, ORPHAN_MS};
 use crate::registry_link::routes::Routes;
 
@@ -379,4 +380,28 @@ fn each_member_of_a_broadcast_group_is_told_all_that_it_subscribes_to() {
     let mut cluster = Desk::joining(3);
     cluster.options.model = Some(GroupModel::Cluster);
     assert!(matches!(desk.try_join(cluster), Err(JoinRefusal::Settings(_))));
+}
+
+#[test]
+fn a_crowd_of_large_members_is_taken_in_by_changes_that_a_log_takes() {
+    let mut desk = Desk::new(1);
+    let crowd = 100;
+    for session in 1..=crowd {
+        let subscriptions = (0..250).map(|number| subscription(&format!("{:t<190}{number}", "")));
+        let joining = Joining { subscriptions: subscriptions.collect(), ..Desk::joining(session) };
+        desk.coordination.join(joining, session, desk.now()).unwrap();
+    }
+    let mut changes = 0;
+    while let Some(change) = desk.coordination.next_change(desk.now_ms) {
+        let records = change.members_set.iter();
+        let bytes: usize = records.map(|(_, record)| encode(record).len()).sum();
+        assert!(bytes < 2 * 1024 * 1024, "{bytes} bytes of members in one change");
+        desk.coordination.applied(desk.now_ms);
+        changes += 1;
+    }
+    assert_eq!(desk.coordination.book().members().len() as u64, crowd);
+    assert!(changes > 3, "{changes} changes");
+    let joined = desk.coordination.take_news().into_iter();
+    let joined = joined.filter(|news| matches!(news, News::Joined(..))).count();
+    assert_eq!(joined as u64, crowd, "each is told");
 }

@@ -170,15 +170,15 @@ impl Machine {
         heads.chain(members).chain(grants)
     }
 
-    /// All of a change, or nothing. One of an earlier generation is refused: its maker is not the
-    /// coordinator any more.
+    /// All of a change, or nothing. One that begins no newer generation is refused: its maker does
+    /// not know all that was decided.
     pub(super) fn change_group(&mut self, change: &GroupChange) -> Result<(), Refusal> {
         if self.dead_letter_queue(change.group).is_none() {
             return Err(Refusal::UnknownGroup);
         }
         let known = self.groups.coordinated.get(&change.group);
         if let Some(known) = known.map(GroupState::head)
-            && change.generation < known.generation
+            && change.generation <= known.generation
         {
             return Err(Refusal::NotHeld { generation: known.generation });
         }
@@ -189,10 +189,14 @@ impl Machine {
         let members = change.members_set.iter();
         let members =
             members.filter(|(member, _)| known.is_none_or(|state| is_new(state, member))).count();
+        let is_more = |state: &GroupState, queue| !state.grants.contains_key(queue);
+        let given = change.grants.iter().filter(|(_, grant)| grant.member != MemberId::NONE);
+        let given =
+            given.filter(|(queue, _)| known.is_none_or(|state| is_more(state, queue))).count();
         let limits = [
             (self.groups.members + members, MEMBERS_MAX, "members of groups"),
             (self.groups.blob_bytes + blob_bytes, BLOBS_BYTES_MAX, "bytes of groups"),
-            (self.groups.grants + change.grants.len(), GRANTS_MAX, "queues given to members"),
+            (self.groups.grants + given, GRANTS_MAX, "queues given to members"),
         ];
         if let Some((_, limit, what)) = limits.into_iter().find(|(count, limit, _)| count > limit) {
             return Err(Refusal::Limit { what, limit });

@@ -1,0 +1,108 @@
+//! What happens in a simulation of groups, in order: written down at the instant in which it happens,
+//! by whoever sees it, and compared when the same seed runs twice.
+
+use grus_mailbox::Clock;
+use grus_protocol::ids::QueueKey;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+/// What the leader of a queue, or a program, has seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fact {
+    /// An operation or a fault of the story.
+    Did(&'static str, u64),
+    /// A message is stored: its sender was told so.
+    Sent(QueueKey, u64),
+    /// A claim is applied.
+    Claimed {
+        by: Holder,
+        floor: u64,
+    },
+    /// Messages leave for a member: offset and deliveries before.
+    Delivered {
+        by: Holder,
+        messages: Vec<(u64, u32)>,
+    },
+    /// A member was told that its answers are in the log.
+    Settled {
+        by: Holder,
+        acks: Vec<u64>,
+        failed: Vec<u64>,
+    },
+    /// The leader refused a member: another one has the queue, or it was reset.
+    Refused {
+        by: Holder,
+        fenced: bool,
+    },
+    /// A member says that it holds a queue no more.
+    LetGo {
+        queue: QueueKey,
+        member: u64,
+    },
+    /// A message was handled by the program of a member.
+    Handled(QueueKey, u64),
+    /// The progress of a queue was set elsewhere, somewhere between these.
+    ResetBegins(QueueKey),
+    ResetEnds(QueueKey),
+    /// A broker is there again, and what of groups' floors it had kept.
+    Restored {
+        broker: u64,
+        floors: u64,
+        retries: u64,
+    },
+}
+
+/// Who speaks of a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Holder {
+    pub(crate) queue: QueueKey,
+    pub(crate) generation: u64,
+    pub(crate) member: u64,
+    pub(crate) round: u32,
+}
+
+/// Everything, each with its time in nanoseconds.
+pub(crate) type Facts = Vec<(u64, Fact)>;
+
+/// Writes facts down; may be cloned and sent along.
+#[derive(Clone)]
+pub(crate) struct Scribe {
+    clock: Clock,
+    to: UnboundedSender<(u64, Fact)>,
+}
+
+impl Scribe {
+    pub(crate) fn new(clock: Clock) -> (Self, UnboundedReceiver<(u64, Fact)>) {
+        let (to, from) = unbounded_channel();
+        (Self { clock, to }, from)
+    }
+
+    pub(crate) fn note(&self, fact: Fact) {
+        let _ = self.to.send((self.clock.monotonic_ns(), fact)); // nobody reads: the story is over
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.clock.monotonic_ms()
+    }
+}
+
+/// Numbers that follow from a seed.
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(seed: u64, of: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ of.wrapping_mul(0xd1b5_4a32_d192_ed03))
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// One of `0..below`.
+    pub(crate) fn below(&mut self, below: u64) -> u64 {
+        self.next() % below
+    }
+}
