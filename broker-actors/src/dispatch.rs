@@ -10,9 +10,11 @@ mod listings;
 pub mod peers;
 mod readership;
 mod schedules;
+mod service;
 mod subscriptions;
 
 pub use readership::Readership;
+pub use service::Service;
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -22,37 +24,31 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use grus_mailbox::{Clock, Inbox, reply};
+use grus_mailbox::{Inbox, reply};
 use grus_protocol::batch::{Compression, RecordBatch, RecordView};
 use grus_protocol::error::{ErrorCode, ErrorReply};
-use grus_protocol::ids::{BrokerAddress, QueueId, SubscriptionId, TopicId};
-use grus_protocol::limits::{BatchLimits, FrameLimits};
+use grus_protocol::ids::{QueueId, SubscriptionId, TopicId};
+use grus_protocol::limits::BatchLimits;
 use grus_protocol::message::{
     CloseProducerReply, Fetch, Hello, HelloReply, InitProducer, ListAt, ListOffsets,
     ListOffsetsReply, PingReply, Produce, Subscribe,
 };
 use grus_protocol::names::TopicName;
-use grus_registry::RoutingTable;
 use tokio::sync::watch;
 
-use crate::clients::Clients;
 use crate::connection::replies::{Outgoing, ReplyTo};
 use crate::connection::requests::Request;
 use crate::connection::timeouts::Timed;
-use crate::find::Find;
-use crate::groups::Groups;
-use crate::metrics::EdgeMetrics;
 use crate::registry_link::LinkRequest;
 use crate::registry_link::routes::{Routes, TopicRoute, unknown_topic};
 use crate::route_feed::RouteFeed;
-use crate::scheduled::Schedules;
 use crate::socket::Gate;
 use crate::socket::alarm::Alarm;
 use crate::topic_queue::{self, At, ListedOffset, QueueAsk, QueueHandle};
 use alike::Alike;
 use groups::ConnectionMembers;
 use listings::Asides;
-use peers::{PeerGate, PeerId};
+use peers::PeerId;
 use subscriptions::ConnectionSubscriptions;
 
 /// How long a client waits before it repeats what was refused for want of room.
@@ -63,49 +59,6 @@ const PRODUCE_WAIT: Duration = Duration::from_secs(30);
 pub const PANIC_TOPIC: &str = "grus-fault-panic";
 /// Program and version, for people.
 pub const SOFTWARE: &str = concat!("grus-broker ", env!("CARGO_PKG_VERSION"));
-
-/// What every connection of a broker is served from. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Service {
-    /// How clients reach this broker.
-    pub address: BrokerAddress,
-    /// Where HTTP is served, to tell those who ask at the wrong port.
-    pub http_address: Arc<str>,
-    /// What a frame may be.
-    pub frame_limits: FrameLimits,
-    /// What a batch may be.
-    pub batch_limits: BatchLimits,
-    /// Most bytes of one fetch.
-    pub fetch_bytes_max: u32,
-    /// Longest wait of one fetch, in milliseconds.
-    pub fetch_wait_ms_max: u32,
-    /// How long a connection may be idle, in milliseconds.
-    pub idle_ms_max: u32,
-    /// The routes, as they change.
-    pub routes: watch::Receiver<Arc<Routes>>,
-    /// Whether the registry is a process of its own, which may know more than is known here.
-    pub follows_registry: bool,
-    /// The routes of the registry, for those who watch.
-    pub table: watch::Receiver<Arc<RoutingTable>>,
-    /// Whoever changes them.
-    pub link: Inbox<LinkRequest>,
-    /// The clock.
-    pub clock: Clock,
-    /// The counters.
-    pub metrics: EdgeMetrics,
-    /// Where messages are looked for.
-    pub find: Find,
-    /// Who is connected.
-    pub clients: Clients,
-    /// Who knows what is scheduled.
-    pub schedules: Schedules,
-    /// Who knows the groups.
-    pub groups: Groups,
-    /// By what other brokers are let in.
-    pub peers: PeerGate,
-    /// Whether faults may be injected, for tests of supervision.
-    pub fault_switches: bool,
-}
 
 /// What is left of handing a request on. Boxed, and made of what has to wait alone: ten thousand idle
 /// connections have no room for the largest request there may be.

@@ -15,9 +15,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use grus_mailbox::{
-    ActorSpec, Credit, Host, HostHandle, Inbox, Place, Receive, Resident, Room, Stopped,
-};
+use grus_mailbox::{ActorSpec, Credit, Host, HostHandle, Inbox, Place, Receive, Resident, Room};
 use grus_protocol::ids::BrokerId;
 use grus_registry::{RegistryHandle, RoutingChanged, RoutingTable, Watch};
 use tokio::sync::watch;
@@ -61,7 +59,7 @@ impl Neighbours {
         })
     }
 
-    fn meet(&mut self, broker: BrokerId, peer: PeerIs, place: &Place) {
+    fn meet(&mut self, broker: BrokerId, peer: &PeerIs, place: &Place) {
         if let Some(neighbour) = self.known.get(&broker) {
             for is_at in &neighbour.is_at {
                 let _ = is_at.try_put(peer.clone()); // full: the next change of the routes tells it
@@ -111,7 +109,7 @@ impl Resident for Neighbours {
 impl Drop for Neighbours {
     fn drop(&mut self) {
         for peer in self.known.values().flat_map(|neighbour| &neighbour.peers) {
-            let _: Stopped = peer.stop(); // nobody waits for it
+            drop(peer.stop()); // nobody waits for it
         }
     }
 }
@@ -119,7 +117,7 @@ impl Drop for Neighbours {
 impl Receive<RoutingChanged> for Neighbours {
     fn receive(&mut self, changed: RoutingChanged, _: Credit, room: &mut Room<'_, Self>) {
         for (broker, peer) in neighbours_of(self.parts.broker, &changed.table) {
-            self.meet(broker, peer, room.place());
+            self.meet(broker, &peer, room.place());
         }
     }
 }

@@ -347,23 +347,16 @@ impl<D: Disk> Receive<RegistryRequest> for Registry<D> {
                 self.propose(&delete, Asker::Delete(reply), credit, room);
             }
             RegistryRequest::EnrolBroker {
-                address,
+                address: BrokerAddress { id: broker, host, port },
                 disk,
                 shards,
                 shards_wanted,
                 memberships,
                 reply,
             } => {
-                let BrokerAddress { id: broker, host, port } = address;
                 let enrol =
                     EnrolBroker { broker, disk, host, port, shards, shards_wanted, memberships };
-                // Writes nothing, so that a broker starts on a full disk as well.
-                let enrolled = self.core.machine.borrow().state().enrolled_as(&enrol);
-                if let Some(shards) = enrolled {
-                    let table = self.publish();
-                    return reply.send(Ok(Enrolled { table, shards }));
-                }
-                self.propose(&Command::EnrolBroker(enrol), Asker::Enrol(reply), credit, room);
+                self.enrol(enrol, reply, credit, room);
             }
             RegistryRequest::MarkBroker { broker, live, reply } => {
                 let mark = Command::MarkBroker(MarkBroker { broker, live });

@@ -158,7 +158,9 @@ pub(crate) async fn write(
         let mut next = Some(first);
         while let Some(Outgoing { head, body }) = next {
             output.push(head);
-            body.into_iter().for_each(|slice| output.push(slice));
+            for slice in body {
+                output.push(slice);
+            }
             let has_room = output.bytes() < WRITE_BYTES;
             next = has_room.then(|| outgoing.try_recv().ok()).flatten();
         }

@@ -236,7 +236,7 @@ impl<D: Disk> TopicQueue<D> {
         match done {
             Proposed::Answers(answers, result) => self.answers_done(answers, result, now),
             Proposed::Deliveries(key, delivered, result) => {
-                self.deliveries_done(key, *delivered, result, now);
+                self.deliveries_done(key, *delivered, &result, now);
             }
         }
         self.look_after_groups(now);
@@ -246,7 +246,7 @@ impl<D: Disk> TopicQueue<D> {
         &mut self,
         key: SubscriptionKey,
         delivered: Delivered,
-        result: Result<GroupDone, QueueError>,
+        result: &Result<GroupDone, QueueError>,
         now: TimestampMs,
     ) {
         let of_it = self.groups.get_mut(&key).filter(|one| one.holding == delivered.holding);

@@ -10,7 +10,7 @@ use grus_protocol::names::TopicName;
 
 use super::answers::{draw_topic_id, unexpected};
 use super::{DRAWS_MAX, Registry};
-use crate::command::{self, AlterTopic, Command, LeadShards};
+use crate::command::{self, AlterTopic, Command, EnrolBroker, LeadShards};
 use crate::error::RegistryError;
 use crate::rebalance::Plan;
 use crate::request::{Enrolled, REQUESTS_MAX, RefusedTopics, TopicCreated};
@@ -76,6 +76,23 @@ impl<D: Disk> Registry<D> {
         }
         let command = Command::PlaceDeadLetters(ask.place.clone());
         self.propose(&command, Asker::Place(ask), credit, room);
+    }
+
+    /// Enrols a broker. What is known already writes nothing, so that a broker starts on a full disk
+    /// as well.
+    pub(super) fn enrol(
+        &mut self,
+        enrol: EnrolBroker,
+        reply: Port<Result<Enrolled, RegistryError>>,
+        credit: Credit,
+        room: &mut Room<'_, Self>,
+    ) {
+        let enrolled = self.core.machine.borrow().state().enrolled_as(&enrol);
+        if let Some(shards) = enrolled {
+            let table = self.publish();
+            return reply.send(Ok(Enrolled { table, shards }));
+        }
+        self.propose(&Command::EnrolBroker(enrol), Asker::Enrol(reply), credit, room);
     }
 
     /// Notes who leads shards; what is known already writes nothing.

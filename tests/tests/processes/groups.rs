@@ -255,7 +255,7 @@ fn what_nobody_saw_never_dies_however_often_its_queue_changes_hands() {
     for number in 0..20 {
         assert_eq!(grus("consume t --group g --max 1"), format!("{number}\n"));
     }
-    let rest: String = (20..60).map(|number| format!("{number}\n")).collect();
+    let rest = (20..60).map(|number| number.to_string()).collect::<Vec<_>>().join("\n") + "\n";
     assert_eq!(grus("consume t --group g --max 40"), rest, "in order, each once");
     assert_eq!(grus("dlq list g"), "");
     // What is printed before it is acknowledged is lost by nobody who asked for less.

@@ -41,20 +41,17 @@ impl<W> Ledger<W> {
         leader: Option<BrokerId>,
     ) -> Vec<Action<W>> {
         let mut actions = Vec::new();
-        match reign {
-            Some(reign) => {
-                self.followed.remove(&shard);
-                self.own.insert(shard);
-                // One that ceased to lead and does again has other queues than before.
-                if self.reigns.insert(shard, reign) != Some(reign) {
-                    self.open_all_of(shard);
-                }
+        if let Some(reign) = reign {
+            self.followed.remove(&shard);
+            self.own.insert(shard);
+            // One that ceased to lead and does again has other queues than before.
+            if self.reigns.insert(shard, reign) != Some(reign) {
+                self.open_all_of(shard);
             }
-            None => {
-                self.followed.insert(shard, leader);
-                self.own.remove(&shard);
-                self.drops.retain(|(at, _)| *at != shard); // whoever leads forgets the topics
-            }
+        } else {
+            self.followed.insert(shard, leader);
+            self.own.remove(&shard);
+            self.drops.retain(|(at, _)| *at != shard); // whoever leads forgets the topics
         }
         self.find_leaders(&mut actions);
         self.go_on(&mut actions);
