@@ -14,7 +14,7 @@ use crate::two_brokers::quick_registry;
 use crate::{await_leaders, bodies, grus_at, leaders};
 
 /// What a busy machine may take for an election, or for a broker to be back.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Messages under way at once.
 const UNDER_WAY: usize = 40;
 
