@@ -225,10 +225,10 @@ impl Program {
             Heard::Tick | Heard::Left => {}
             Heard::Joined(joined) => self.joined(joined),
             Heard::Beat(sent_ms, told) => self.told(sent_ms, told),
-            Heard::Claimed(by, taken) => self.claimed(by, taken),
-            Heard::Subscribed(by, connection, result) => self.subscribed(by, connection, result),
+            Heard::Claimed(by, taken) => self.claimed(by, &taken),
+            Heard::Subscribed(by, connection, result) => self.subscribed(by, connection, &result),
             Heard::Pushed(by, connection, push) => self.pushed(by, connection, push),
-            Heard::Settled(by, offsets, result) => self.settled(by, &offsets, result),
+            Heard::Settled(by, offsets, result) => self.settled(by, &offsets, &result),
         }
     }
 
@@ -472,7 +472,7 @@ impl Program {
         );
     }
 
-    fn claimed(&mut self, by: Holder, taken: Result<ClaimTaken, Option<QueueError>>) {
+    fn claimed(&mut self, by: Holder, taken: &Result<ClaimTaken, Option<QueueError>>) {
         let again_ms = self.now_ms() + AGAIN_MS;
         let Some(held) = self.held(by) else { return };
         match taken {
@@ -532,7 +532,7 @@ impl Program {
         &mut self,
         by: Holder,
         connection: u64,
-        result: Result<ListedOffset, Option<QueueError>>,
+        result: &Result<ListedOffset, Option<QueueError>>,
     ) {
         let again_ms = self.now_ms() + AGAIN_MS;
         let Some(held) = self.held(by) else { return };
@@ -638,7 +638,7 @@ impl Program {
         &mut self,
         by: Holder,
         offsets: &[u64],
-        result: Result<Settled, Option<QueueError>>,
+        result: &Result<Settled, Option<QueueError>>,
     ) {
         let now_ms = self.now_ms();
         let Some(held) = self.held(by).filter(|held| held.by.round == by.round) else { return };

@@ -56,8 +56,8 @@ pub(crate) struct Brokers {
     worlds: Vec<World>,
     topics: BTreeMap<u64, (TopicName, u32)>,
     routes: watch::Sender<Arc<Routes>>,
-    _settled: watch::Sender<bool>,
-    _registry: Outlet<RegistryRequest>,
+    /// What ends when nobody holds it.
+    _held: (watch::Sender<bool>, Outlet<RegistryRequest>),
 }
 
 impl Brokers {
@@ -81,8 +81,7 @@ impl Brokers {
             .iter()
             .map(|(id, name, queues)| (*id, (TopicName::try_from(*name).unwrap(), *queues)));
         let topics = users.chain([(GROUP.0, (letters, BROKERS))]).collect();
-        let (_settled, _registry) = (settled, questions);
-        let mut brokers = Self { town, worlds, topics, routes, _settled, _registry };
+        let mut brokers = Self { town, worlds, topics, routes, _held: (settled, questions) };
         for broker in 0..BROKERS {
             brokers.start_one(broker).await;
         }
