@@ -239,6 +239,6 @@ fn a_group_of_another_model_is_left_at_once() {
         assert_eq!(state.take_refusal().unwrap().code, ErrorCode::InvalidSettings);
         let leave = state.poll_member(0).unwrap();
         state.left(leave.number, 0);
-        assert!(state.is_over());
+        assert!(state.is_over(0));
     }
 }
