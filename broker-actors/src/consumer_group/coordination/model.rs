@@ -74,8 +74,8 @@ impl Member {
         self.asked = None;
         let Some(told) = told else { return self.ends() };
         self.until_ms = self.until_ms.max(sent_ms + SESSION_MS * 2 / 3);
-        self.known = told.generation;
         let Some(assigned) = told.assigned else { return };
+        self.known = told.generation; // not without what it has: it may have lost it meanwhile
         let now: BTreeMap<QueueKey, Generation> = assigned
             .into_iter()
             .map(|one| (QueueKey { topic: one.topic_id, queue: one.queue }, one.generation))
