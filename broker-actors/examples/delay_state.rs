@@ -11,9 +11,7 @@ use grus_broker::commands::delay::Scheduling;
 use grus_broker::commands::{Command, TopicConfig};
 use grus_broker::machine::{Machine, Moment};
 use grus_protocol::batch::{BatchBuilder, NewRecord};
-use grus_protocol::ids::{
-    Durability, MessageId, QueueId, QueueKey, ShardId, Term, TimestampMs, TopicId,
-};
+use grus_protocol::ids::{MessageId, QueueId, QueueKey, ShardId, Term, TimestampMs, TopicId};
 use grus_protocol::limits::BatchLimits;
 use grus_protocol::names::TopicName;
 
@@ -69,17 +67,8 @@ fn main() {
 }
 
 fn topic() -> TopicConfig {
-    TopicConfig {
-        topic: TopicId(1),
-        name: TopicName::try_from("later").expect("a name"),
-        queues: vec![QueueId(0)],
-        durability: Durability::Persisted,
-        retention_ms: 0,
-        retention_bytes: 0,
-        kind: 0,
-        dedup_window_ms: 0,
-        expired: grus_protocol::message::ExpiredPolicy::Drop,
-    }
+    let name = TopicName::try_from("later").expect("a name");
+    TopicConfig::plain(TopicId(1), name, vec![QueueId(0)])
 }
 
 fn batch(records: u64) -> Bytes {

@@ -118,17 +118,8 @@ async fn run(options: Options) -> Result<(), Anything> {
     let begin_ns = clock.monotonic_ns();
     let shard = start(at, settings).await?;
     let start_ms = (clock.monotonic_ns() - begin_ns) / 1_000_000;
-    let config = TopicConfig {
-        topic: TopicId(1),
-        name: TopicName::try_from("speed")?,
-        queues: vec![QueueId(0)],
-        durability: options.durability,
-        retention_ms: 0,
-        retention_bytes: 0,
-        dedup_window_ms: 0,
-        expired: grus_protocol::message::ExpiredPolicy::Drop,
-        kind: 0,
-    };
+    let plain = TopicConfig::plain(TopicId(1), TopicName::try_from("speed")?, vec![QueueId(0)]);
+    let config = TopicConfig { durability: options.durability, ..plain };
     let (reply, opened) = port();
     shard.handle().inbox.put(ShardRequest::OpenTopic { config, reply }).await?;
     opened.await??;

@@ -112,6 +112,23 @@ pub struct TopicConfig {
     pub expired: ExpiredPolicy,
 }
 
+impl TopicConfig {
+    /// Persisted, of the first kind, kept for ever, without dedup; what is expired is dropped.
+    pub fn plain(topic: TopicId, name: TopicName, queues: Vec<QueueId>) -> Self {
+        Self {
+            topic,
+            name,
+            queues,
+            durability: Durability::Persisted,
+            retention_ms: 0,
+            retention_bytes: 0,
+            kind: 0,
+            dedup_window_ms: 0,
+            expired: ExpiredPolicy::Drop,
+        }
+    }
+}
+
 /// A queue's new start, decided by the leader's retention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetainQueue {

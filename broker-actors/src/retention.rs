@@ -179,7 +179,7 @@ impl Sweep {
 mod tests {
     use std::collections::BTreeMap;
 
-    use grus_protocol::ids::{Durability, QueueId, ShardId, Term, TopicId};
+    use grus_protocol::ids::{QueueId, ShardId, Term, TopicId};
     use grus_protocol::names::TopicName;
 
     use super::*;
@@ -213,16 +213,11 @@ mod tests {
             let machine = Machine::new(ShardId(0));
             let mut shard = Self { machine, index: Index::default(), next_index: 1 };
             for (topic, (retention_ms, retention_bytes)) in (1..).zip(topics) {
+                let name = TopicName::try_from("orders").unwrap();
                 let config = TopicConfig {
-                    topic: TopicId(topic),
-                    name: TopicName::try_from("orders").unwrap(),
-                    queues: vec![QueueId(0)],
-                    durability: Durability::Persisted,
                     retention_ms: *retention_ms,
                     retention_bytes: *retention_bytes,
-                    kind: 0,
-                    dedup_window_ms: 0,
-                    expired: grus_protocol::message::ExpiredPolicy::Drop,
+                    ..TopicConfig::plain(TopicId(topic), name, vec![QueueId(0)])
                 };
                 shard.apply(0, Command::TopicConfig(config));
             }

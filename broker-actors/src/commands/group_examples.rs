@@ -13,17 +13,9 @@ use super::*;
 pub(crate) const LETTERS: TopicId = TopicId(9);
 
 pub(crate) fn letters_config() -> TopicConfig {
-    TopicConfig {
-        topic: LETTERS,
-        name: TopicName::system("DLQ", "billing").unwrap(),
-        queues: vec![QueueId(0)],
-        durability: Durability::Replicated,
-        retention_ms: 0,
-        retention_bytes: 0,
-        kind: 3,
-        dedup_window_ms: 0,
-        expired: grus_protocol::message::ExpiredPolicy::Drop,
-    }
+    let name = TopicName::system("DLQ", "billing").unwrap();
+    let plain = TopicConfig::plain(LETTERS, name, vec![QueueId(0)]);
+    TopicConfig { durability: Durability::Replicated, kind: 3, ..plain }
 }
 
 pub(crate) fn place() -> ProgressKey {

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use grus_protocol::batch::{BatchBuilder, NewRecord};
 use grus_protocol::ids::{
-    Durability, MessageId, Offset, ProducerEpoch, ProducerId, QueueId, QueueKey, Sequence, ShardId,
-    Term, TimestampMs, TopicId,
+    MessageId, Offset, ProducerEpoch, ProducerId, QueueId, QueueKey, Sequence, ShardId, Term,
+    TimestampMs, TopicId,
 };
 use grus_protocol::limits::BatchLimits;
 use grus_protocol::names::{ProducerName, TopicName};
@@ -36,17 +36,9 @@ pub(super) fn queue(topic: u64, queue: u32) -> QueueKey {
 }
 
 pub(super) fn config(topic: u64, queues: u32) -> TopicConfig {
-    TopicConfig {
-        topic: TopicId(topic),
-        name: TopicName::try_from("orders").unwrap(),
-        queues: (0..queues).map(QueueId).collect(),
-        durability: Durability::Persisted,
-        retention_ms: 0,
-        retention_bytes: 0,
-        kind: 0,
-        dedup_window_ms: DEDUP_WINDOW_MS,
-        expired: grus_protocol::message::ExpiredPolicy::Drop,
-    }
+    let (name, queues) = (TopicName::try_from("orders").unwrap(), (0..queues).map(QueueId));
+    let plain = TopicConfig::plain(TopicId(topic), name, queues.collect());
+    TopicConfig { dedup_window_ms: DEDUP_WINDOW_MS, ..plain }
 }
 
 /// A batch the model has stored.

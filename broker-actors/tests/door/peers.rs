@@ -161,17 +161,7 @@ async fn leader(brokers: &BTreeMap<u64, Broker>) -> u64 {
 }
 
 fn topic() -> TopicConfig {
-    TopicConfig {
-        topic: TopicId(5),
-        name: TopicName::try_from("t").unwrap(),
-        queues: vec![QueueId(0)],
-        durability: Durability::Persisted,
-        retention_ms: 0,
-        retention_bytes: 0,
-        kind: 0,
-        dedup_window_ms: 0,
-        expired: grus_protocol::message::ExpiredPolicy::Drop,
-    }
+    TopicConfig::plain(TopicId(5), TopicName::try_from("t").unwrap(), vec![QueueId(0)])
 }
 
 /// Sends a message where somebody leads, until it is acknowledged.

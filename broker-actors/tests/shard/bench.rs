@@ -137,17 +137,9 @@ pub fn key(topic: u64, queue: u32) -> QueueKey {
 
 /// A topic of `queues` queues that keeps everything.
 pub fn topic(topic: u64, queues: u32) -> TopicConfig {
-    TopicConfig {
-        topic: TopicId(topic),
-        name: TopicName::try_from(format!("topic-{topic}").as_str()).unwrap(),
-        queues: (0..queues).map(QueueId).collect(),
-        durability: Durability::Persisted,
-        retention_ms: 0,
-        retention_bytes: 0,
-        kind: 0,
-        dedup_window_ms: 600_000,
-        expired: grus_protocol::message::ExpiredPolicy::Drop,
-    }
+    let name = TopicName::try_from(format!("topic-{topic}").as_str()).unwrap();
+    let plain = TopicConfig::plain(TopicId(topic), name, (0..queues).map(QueueId).collect());
+    TopicConfig { dedup_window_ms: 600_000, ..plain }
 }
 
 /// A batch of these bodies, without a producer.

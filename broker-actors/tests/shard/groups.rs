@@ -1,216 +1,28 @@
 //! Consumer groups on a real log: claims, deliveries, retries, dead letters, and what of them is
 //! there after a restart.
 
+mod member;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use grus_broker::commands::groups::{Holding, ProgressKey, RetryTerms, Span};
 use grus_broker::error::QueueError;
-use grus_broker::machine::groups::Settled;
 use grus_broker::shard::TopicConfig;
 use grus_broker::topic_queue::letters::facts_of;
-use grus_broker::topic_queue::sifting::Marks;
-use grus_broker::topic_queue::{
-    Account, Answered, At, ClaimTaken, Failed, Fetched, GivenUp, GroupAsk, ProgressStatus,
-    PushTurn, QueueHandle, ResetTo, Subscriber, SubscriptionKey,
-};
+use grus_broker::topic_queue::{At, GroupAsk, QueueHandle, ResetTo};
 use grus_log::{Disk, SimDisk};
-use grus_mailbox::Port;
 use grus_mailbox::reply::port;
 use grus_protocol::batch::{BatchBuilder, Compression, NewRecord, RecordBatch};
-use grus_protocol::error::{ErrorCode, ErrorReply};
-use grus_protocol::ids::{
-    Generation, GroupId, MemberId, MessageId, Offset, SubscriptionId, TimestampMs, TopicId,
-};
+use grus_protocol::error::ErrorCode;
+use grus_protocol::ids::{Generation, MessageId, Offset, TimestampMs, TopicId};
 use grus_protocol::limits::BatchLimits;
 use grus_protocol::message::MessageFilter;
 use grus_protocol::names::GroupName;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::bench::{Bench, Queue, batch, sim_bench, topic};
-
-const GROUP: GroupId = GroupId(9);
-const WINDOW: u32 = 1 << 20;
-
-/// What a member is sent.
-#[derive(Debug)]
-enum Push {
-    Batches(Fetched, Marks),
-    End(ErrorReply),
-    Gone,
-}
-
-/// A connection that always has room.
-struct Wire(UnboundedSender<Push>);
-
-impl Subscriber for Wire {
-    fn ask_turn(&self, turn: Port<PushTurn>) {
-        turn.send(PushTurn::new(|| ()));
-    }
-
-    fn readable(&self, fetched: Fetched) -> Result<Fetched, ErrorReply> {
-        Ok(fetched)
-    }
-
-    fn deliver(&self, _fetched: Fetched, _turn: PushTurn) {
-        panic!("a member is sent by deliver_group");
-    }
-
-    fn deliver_group(&self, fetched: Fetched, marks: Marks, _turn: PushTurn) {
-        let _ = self.0.send(Push::Batches(fetched, marks));
-    }
-
-    fn end(self: Box<Self>, error: ErrorReply) {
-        let _ = self.0.send(Push::End(error));
-    }
-
-    fn dismiss(self: Box<Self>) {
-        let _ = self.0.send(Push::Gone);
-    }
-
-    fn is_gone(&self) -> bool {
-        self.0.is_closed()
-    }
-}
-
-/// A delivered message: its offset, how often it was delivered before, its body.
-type Message = (u64, u32, Bytes);
-
-fn messages(fetched: &Fetched, marks: &Marks) -> Vec<Message> {
-    let holds = |span: &Span, at: u64| (span.from.0..span.to.0).contains(&at);
-    let mut all = Vec::new();
-    for batch in &fetched.batches {
-        let records = RecordBatch::check(batch.bytes.clone(), &BatchLimits::FORMAT).unwrap();
-        for (record, at) in records.records().zip(batch.base_offset.0..) {
-            if marks.skipped.iter().any(|span| holds(span, at)) {
-                continue;
-            }
-            let before = marks.again.iter().find(|again| holds(&again.span, at));
-            all.push((at, before.map_or(0, |b| b.deliveries), record.unwrap().body_bytes()));
-        }
-    }
-    all
-}
-
-pub(crate) struct Member {
-    queue: Arc<QueueHandle>,
-    holding: Holding,
-    terms: RetryTerms,
-    pushes: Option<UnboundedReceiver<Push>>,
-}
-
-impl Member {
-    pub(crate) fn new(queue: &Arc<QueueHandle>, generation: u64, member: u64) -> Self {
-        let holding = Holding {
-            place: ProgressKey { queue: queue.key, group: GROUP },
-            generation: Generation(generation),
-            member: MemberId(member),
-            round: 0,
-        };
-        let terms = RetryTerms { deliveries_max: 3, ladder_ms: vec![5, 10] };
-        Self { queue: Arc::clone(queue), holding, terms, pushes: None }
-    }
-
-    async fn ask<T>(
-        &self,
-        ask: impl FnOnce(Port<Result<T, QueueError>>) -> GroupAsk,
-    ) -> Result<T, QueueError> {
-        let (reply, answer) = port();
-        self.queue.group.put(ask(reply)).await.unwrap();
-        answer.await.unwrap()
-    }
-
-    pub(crate) async fn claim(&mut self) -> Result<ClaimTaken, QueueError> {
-        let (holding, terms) = (self.holding, self.terms.clone());
-        let taken =
-            self.ask(|reply| GroupAsk::Claim { holding, start: At::First, terms, reply }).await?;
-        self.holding.round = taken.claimed.round;
-        Ok(taken)
-    }
-
-    /// Over another connection each time.
-    async fn subscribe(&mut self, filter: MessageFilter) -> Result<u64, QueueError> {
-        let (sender, pushes) = unbounded_channel();
-        let connection = self.holding.member.0 << 8 | self.holding.generation.0;
-        let key = SubscriptionKey { connection, id: SubscriptionId(1) };
-        let (holding, account) = (self.holding, Account::new(WINDOW, WINDOW));
-        let subscriber = Box::new(Wire(sender));
-        let listed = self
-            .ask(|reply| GroupAsk::Subscribe { key, holding, filter, account, subscriber, reply })
-            .await?;
-        self.pushes = Some(pushes);
-        Ok(listed.offset.0)
-    }
-
-    /// Claims and subscribes.
-    async fn begin(&mut self) -> u64 {
-        self.claim().await.unwrap();
-        self.subscribe(MessageFilter::All).await.unwrap()
-    }
-
-    async fn push(&mut self) -> Push {
-        self.pushes.as_mut().unwrap().recv().await.unwrap()
-    }
-
-    /// The next messages, until there are so many.
-    async fn next(&mut self, count: usize) -> Vec<Message> {
-        let mut all = Vec::new();
-        while all.len() < count {
-            match self.push().await {
-                Push::Batches(fetched, marks) => {
-                    let some = messages(&fetched, &marks);
-                    assert!(!some.is_empty(), "a push holds something for its member");
-                    all.extend(some);
-                }
-                other => panic!("{other:?}"),
-            }
-        }
-        all
-    }
-
-    async fn end(&mut self) -> ErrorCode {
-        loop {
-            match self.push().await {
-                Push::End(error) => return error.code,
-                Push::Batches(..) => {}
-                Push::Gone => panic!("not ended by itself"),
-            }
-        }
-    }
-
-    pub(crate) async fn answer(
-        &self,
-        acks: &[(u64, u64)],
-        failed: &[u64],
-        dead: &[u64],
-    ) -> Result<Settled, QueueError> {
-        let span = |(from, to): &(u64, u64)| Span { from: Offset(*from), to: Offset(*to) };
-        let failed = failed.iter().map(|offset| Failed {
-            offset: Offset(*offset),
-            retry_after_ms: None,
-            reason: "no luck".into(),
-        });
-        let given_up =
-            dead.iter().map(|offset| GivenUp { offset: Offset(*offset), reason: "bad".into() });
-        let answered = Answered {
-            holding: self.holding,
-            acks: acks.iter().map(span).collect(),
-            failed: failed.collect(),
-            given_up: given_up.collect(),
-            hands_back: None,
-        };
-        self.ask(|reply| GroupAsk::Settle { answered, reply }).await
-    }
-
-    pub(crate) async fn status(&self) -> ProgressStatus {
-        self.ask(|reply| GroupAsk::Status { group: GROUP, reply }).await.unwrap().unwrap()
-    }
-}
-
-fn offsets(messages: &[Message]) -> Vec<(u64, u32)> {
-    messages.iter().map(|(at, before, _)| (*at, *before)).collect()
-}
+pub(crate) use member::Member;
+use member::{GROUP, Push, offsets};
 
 pub(crate) fn letters_topic() -> TopicConfig {
     let name = GroupName::try_from("billing").unwrap().dead_letters();

@@ -6,16 +6,18 @@ use std::time::Duration;
 
 use grus_broker::delay_wheel::messages::Recalled;
 use grus_broker::timers::TimerId;
-use grus_mailbox::Answer;
 
+use crate::cuts::{Story, answered, cut_at_every_step, start};
 use crate::later::{body_of, key, recall, send, visible, waiting};
-use crate::world::{SEGMENT_BYTES, World, power_off, simulate, topic};
+use crate::world::{SEGMENT_BYTES, World, topic};
 
 const LATER: u64 = 1;
 const NOISE: u64 = 2;
 const BODY_BYTES: usize = 1_000;
 const NOISE_BYTES: u32 = 8_000;
 const HOUR_MS: u64 = 3_600_000;
+/// Cuts tried by default; `GRUS_EVERY_STEP=1` tries every step.
+const CUTS: u64 = 120;
 
 /// What was under way when the power went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,7 +31,7 @@ enum Doing {
 }
 
 #[derive(Default)]
-struct Story {
+struct Told {
     doing: Option<Doing>,
     sent: BTreeMap<u64, u64>,
     acked: BTreeSet<u64>,
@@ -38,27 +40,7 @@ struct Story {
     asked: BTreeSet<u64>,
 }
 
-/// The answer. None comes once the power is off: it did not leave before.
-pub(crate) async fn answered<T>(world: &World, answer: Answer<T>) -> T {
-    let answer = answer.await;
-    if world.members[&1].disk.is_off() {
-        std::future::pending::<()>().await;
-    }
-    match answer {
-        Ok(answer) => answer,
-        Err(_dropped) => std::future::pending().await,
-    }
-}
-
-/// Starts the member; only without power it does not.
-pub(crate) async fn start(world: &mut World) {
-    if let Err(error) = world.start(1).await {
-        assert!(world.members[&1].disk.is_off(), "it does not start: {error}");
-        std::future::pending::<()>().await;
-    }
-}
-
-impl Story {
+impl Told {
     /// Stores a batch to be seen at these times; its first message and timer.
     async fn store(&mut self, world: &World, due: &[u64]) -> (u64, TimerId) {
         let first = self.sent.len() as u64;
@@ -79,8 +61,17 @@ impl Story {
         let answer = send(&noise, &[body], &[]).await;
         answered(world, answer).await.expect("it is stored");
     }
+}
 
-    /// All of it.
+impl Story for Told {
+    type Doing = Doing;
+    const REST: Doing = Doing::Rest;
+    const SEED: u64 = 11;
+
+    fn doing(&self) -> Option<Doing> {
+        self.doing
+    }
+
     async fn tell(&mut self, world: &mut World) {
         self.doing = Some(Doing::Start);
         start(world).await;
@@ -145,67 +136,8 @@ impl Story {
     }
 }
 
-/// The story with a cut at a step, and a second one soon after the next start; what was under way at the
-/// first.
-fn told_with_cuts(cut: u64) -> Doing {
-    simulate(async {
-        let mut world = World::of(&[1], 11);
-        let mut story = Story::default();
-        let disk = world.members[&1].disk.clone();
-        disk.cut_at_step(cut);
-        tokio::select! {
-            () = story.tell(&mut world) => {}
-            () = power_off(&disk) => {}
-        }
-        let doing = story.doing.expect("it was begun");
-        world.cut_power(1).await;
-        if doing != Doing::Rest {
-            disk.cut_at_step(1 + cut * 7 % 60);
-            // It may come through: then it is cut while it releases, or rests.
-            let comes_through = async {
-                start(&mut world).await;
-                tokio::time::sleep(Duration::from_millis(cut % 700)).await;
-            };
-            tokio::select! {
-                () = comes_through => {}
-                () = power_off(&disk) => {}
-            }
-            world.cut_power(1).await;
-            world.start(1).await.expect("it starts on what is left");
-            story.check(&world, cut).await;
-            world.cut_power(1).await;
-        }
-        doing
-    })
-}
-
-/// Cuts tried by default; `GRUS_EVERY_STEP=1` tries every step.
-const CUTS: u64 = 120;
-
 #[test]
 fn the_power_goes_at_any_step_twice_in_a_row_and_nothing_is_lost_early_or_twice() {
-    let steps = steps_of_the_story();
-    let stride = if std::env::var_os("GRUS_EVERY_STEP").is_some() { 1 } else { steps / CUTS };
-    let mut cuts: BTreeMap<Doing, u64> = BTreeMap::new();
-    let mut cut = 1;
-    while cut <= steps {
-        *cuts.entry(told_with_cuts(cut)).or_default() += 1;
-        cut += stride.max(1);
-    }
-    println!("{steps} steps; cuts by what was under way: {cuts:?}");
-    for doing in [Doing::Start, Doing::Store, Doing::Recall, Doing::Release, Doing::RollAndTrim] {
-        assert!(cuts.contains_key(&doing), "no cut while doing {doing:?}: {cuts:?}");
-    }
-}
-
-/// How many steps the disk makes when the power stays on.
-fn steps_of_the_story() -> u64 {
-    simulate(async {
-        let mut world = World::of(&[1], 11);
-        let mut story = Story::default();
-        story.tell(&mut world).await;
-        let steps = world.members[&1].disk.steps();
-        world.cut_power(1).await;
-        steps
-    })
+    let wanted = [Doing::Start, Doing::Store, Doing::Recall, Doing::Release, Doing::RollAndTrim];
+    cut_at_every_step::<Told>(CUTS, &wanted);
 }

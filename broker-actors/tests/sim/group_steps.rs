@@ -2,7 +2,6 @@
 //! gives up, changes hands and sends dead letters back, and once more soon after the next start.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use grus_broker::commands::groups::{Holding, ProgressKey, RetryTerms, Span};
 use grus_broker::dead_letters::DeadLetters;
@@ -17,9 +16,9 @@ use grus_mailbox::{Answer, Port};
 use grus_protocol::ids::{Generation, GroupId, MemberId, Offset, TopicId};
 use grus_protocol::names::GroupName;
 
-use crate::every_step::{answered, start};
+use crate::cuts::{Story, answered, cut_at_every_step, start};
 use crate::later::{body_of, key, number_of, records, send};
-use crate::world::{SEGMENT_BYTES, World, power_off, simulate, topic};
+use crate::world::{SEGMENT_BYTES, World, topic};
 
 const QUEUE: u64 = 1;
 const NOISE: u64 = 2;
@@ -42,7 +41,7 @@ enum Doing {
 }
 
 #[derive(Default)]
-struct Story {
+struct Told {
     doing: Option<Doing>,
     acked: BTreeSet<u64>,
     failed: BTreeSet<u64>,
@@ -89,7 +88,7 @@ fn letters(world: &World) -> DeadLetters {
     DeadLetters { group: GROUP, queue }
 }
 
-impl Story {
+impl Told {
     async fn settle(&mut self, world: &World, acks: &[u64], failed: &[u64], dead: &[u64]) {
         self.asked_dead.extend(dead);
         let reason = || "bad".to_owned();
@@ -126,7 +125,51 @@ impl Story {
         }
     }
 
-    /// All of it.
+    /// A re-drive that was interrupted goes on without doubles, and a later member settles what is left.
+    async fn goes_on(
+        &self,
+        world: &World,
+        cut: u64,
+        buried: &BTreeMap<u64, u32>,
+        before: &BTreeMap<u64, u32>,
+    ) {
+        assert!(world.open_topics(1, &topics()).await);
+        for number in buried.keys().filter(|_| self.redriven) {
+            assert_eq!(before[number], 2, "cut {cut}: {number} went back");
+        }
+        letters(world).redrive(&[], 1_000, |_| Some(TopicId(QUEUE))).await.expect("they go back");
+        let mut copies: BTreeMap<u64, u32> = BTreeMap::new();
+        for (_, record, _) in records(world.running(1), key(QUEUE), 0) {
+            *copies.entry(number_of(&record.body_bytes())).or_default() += 1;
+        }
+        for (number, copies) in &copies {
+            let expected = 1 + u32::from(buried.contains_key(number));
+            assert_eq!(*copies, expected, "cut {cut}: {number} went back once, or not at all");
+        }
+        let late = claim(world, self.generation.saturating_sub(1)).await;
+        let late = late.await.expect("it is answered");
+        assert!(self.generation == 0 || late.is_err(), "cut {cut}: an older claim is taken");
+        let taken = claim(world, 9).await.await.expect("it is answered").expect("it is the newest");
+        let acks = vec![Span { from: Offset(0), to: taken.end_offset }];
+        let (failed, given_up, hands_back) = (Vec::new(), Vec::new(), None);
+        let answers = Answered { holding: holding(9), acks, failed, given_up, hands_back };
+        let answer = ask(world, |reply| GroupAsk::Settle { answered: answers, reply }).await;
+        answer.await.expect("it is answered").expect("it holds the queue");
+        let status = ask(world, |reply| GroupAsk::Status { group: GROUP, reply }).await;
+        let status: ProgressStatus = status.await.unwrap().unwrap().expect("it has been here");
+        assert_eq!((status.lag, status.retries), (0, 0), "cut {cut}: all is settled");
+    }
+}
+
+impl Story for Told {
+    type Doing = Doing;
+    const REST: Doing = Doing::Rest;
+    const SEED: u64 = 17;
+
+    fn doing(&self) -> Option<Doing> {
+        self.doing
+    }
+
     async fn tell(&mut self, world: &mut World) {
         self.doing = Some(Doing::Start);
         start(world).await;
@@ -202,101 +245,10 @@ impl Story {
         }
         self.goes_on(world, cut, &buried, &copies).await;
     }
-
-    /// A re-drive that was interrupted goes on without doubles, and a later member settles what is left.
-    async fn goes_on(
-        &self,
-        world: &World,
-        cut: u64,
-        buried: &BTreeMap<u64, u32>,
-        before: &BTreeMap<u64, u32>,
-    ) {
-        assert!(world.open_topics(1, &topics()).await);
-        for number in buried.keys().filter(|_| self.redriven) {
-            assert_eq!(before[number], 2, "cut {cut}: {number} went back");
-        }
-        letters(world).redrive(&[], 1_000, |_| Some(TopicId(QUEUE))).await.expect("they go back");
-        let mut copies: BTreeMap<u64, u32> = BTreeMap::new();
-        for (_, record, _) in records(world.running(1), key(QUEUE), 0) {
-            *copies.entry(number_of(&record.body_bytes())).or_default() += 1;
-        }
-        for (number, copies) in &copies {
-            let expected = 1 + u32::from(buried.contains_key(number));
-            assert_eq!(*copies, expected, "cut {cut}: {number} went back once, or not at all");
-        }
-        let late = claim(world, self.generation.saturating_sub(1)).await;
-        let late = late.await.expect("it is answered");
-        assert!(self.generation == 0 || late.is_err(), "cut {cut}: an older claim is taken");
-        let taken = claim(world, 9).await.await.expect("it is answered").expect("it is the newest");
-        let acks = vec![Span { from: Offset(0), to: taken.end_offset }];
-        let (failed, given_up, hands_back) = (Vec::new(), Vec::new(), None);
-        let answers = Answered { holding: holding(9), acks, failed, given_up, hands_back };
-        let answer = ask(world, |reply| GroupAsk::Settle { answered: answers, reply }).await;
-        answer.await.expect("it is answered").expect("it holds the queue");
-        let status = ask(world, |reply| GroupAsk::Status { group: GROUP, reply }).await;
-        let status: ProgressStatus = status.await.unwrap().unwrap().expect("it has been here");
-        assert_eq!((status.lag, status.retries), (0, 0), "cut {cut}: all is settled");
-    }
-}
-
-/// The story with a cut at a step, and a second one soon after the next start; what was under way at the
-/// first.
-fn told_with_cuts(cut: u64) -> Doing {
-    simulate(async {
-        let mut world = World::of(&[1], 17);
-        let mut story = Story::default();
-        let disk = world.members[&1].disk.clone();
-        disk.cut_at_step(cut);
-        tokio::select! {
-            () = story.tell(&mut world) => {}
-            () = power_off(&disk) => {}
-        }
-        let doing = story.doing.expect("it was begun");
-        world.cut_power(1).await;
-        if doing != Doing::Rest {
-            disk.cut_at_step(1 + cut * 7 % 60);
-            let comes_through = async {
-                start(&mut world).await;
-                tokio::time::sleep(Duration::from_millis(cut % 700)).await;
-            };
-            tokio::select! {
-                () = comes_through => {}
-                () = power_off(&disk) => {}
-            }
-            world.cut_power(1).await;
-            world.start(1).await.expect("it starts on what is left");
-            story.check(&world, cut).await;
-            world.cut_power(1).await;
-        }
-        doing
-    })
-}
-
-/// How many steps the disk makes when the power stays on.
-fn steps_of_the_story() -> u64 {
-    simulate(async {
-        let mut world = World::of(&[1], 17);
-        let mut story = Story::default();
-        story.tell(&mut world).await;
-        let steps = world.members[&1].disk.steps();
-        story.check(&world, 0).await;
-        world.cut_power(1).await;
-        steps
-    })
 }
 
 #[test]
 fn the_power_goes_at_any_step_of_a_group_and_nothing_answered_is_forgotten_or_done_twice() {
-    let steps = steps_of_the_story();
-    let stride = if std::env::var_os("GRUS_EVERY_STEP").is_some() { 1 } else { steps / CUTS };
-    let mut cuts: BTreeMap<Doing, u64> = BTreeMap::new();
-    let mut cut = 1;
-    while cut <= steps {
-        *cuts.entry(told_with_cuts(cut)).or_default() += 1;
-        cut += stride.max(1);
-    }
-    println!("{steps} steps; cuts by what was under way: {cuts:?}");
-    for doing in [Doing::Start, Doing::Settle, Doing::GiveUp, Doing::HandOver, Doing::Redrive] {
-        assert!(cuts.contains_key(&doing), "no cut while doing {doing:?}: {cuts:?}");
-    }
+    let wanted = [Doing::Start, Doing::Settle, Doing::GiveUp, Doing::HandOver, Doing::Redrive];
+    cut_at_every_step::<Told>(CUTS, &wanted);
 }

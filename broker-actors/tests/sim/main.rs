@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod cuts;
 mod every_step;
 mod group_replicas;
 mod group_steps;

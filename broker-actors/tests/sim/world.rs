@@ -238,15 +238,7 @@ pub(crate) async fn power_off(disk: &SimDisk) {
 
 /// A topic of one queue that keeps so many bytes; 0: all.
 pub(crate) fn topic(topic: u64, retention_bytes: u64) -> TopicConfig {
-    TopicConfig {
-        topic: TopicId(topic),
-        name: TopicName::try_from(format!("topic-{topic}").as_str()).unwrap(),
-        queues: vec![QueueId(0)],
-        durability: Durability::Persisted,
-        retention_ms: 0,
-        retention_bytes,
-        kind: 0,
-        dedup_window_ms: 0,
-        expired: grus_protocol::message::ExpiredPolicy::Drop,
-    }
+    let name = TopicName::try_from(format!("topic-{topic}").as_str()).unwrap();
+    let plain = TopicConfig::plain(TopicId(topic), name, vec![QueueId(0)]);
+    TopicConfig { retention_bytes, ..plain }
 }

@@ -2,20 +2,41 @@
 //! file of its own, and who fails alone sees repeats.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use grus_client::{Client, Consumer, ConsumerConfig, Message, Outcome, ProducerConfig, QueueId};
-use grus_tests::broker::Home;
+use grus_tests::broker::{Broker, Home};
 use grus_tests::process::Process;
 use grus_tests::watch::Watch;
 use rustix::process::Signal;
+use tempfile::TempDir;
 
 use crate::create;
 use crate::program::{block_on, connect};
 
 /// Longest that anything here may keep one waiting, on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A broker with a topic, and a folder for what its members keep.
+struct Ground {
+    _broker: Broker, // ends first
+    home: Home,
+    folder: TempDir,
+}
+
+impl Ground {
+    fn with_queues(queues: u32) -> Self {
+        let home = Home::new();
+        let broker = home.start();
+        create(&home, "t", queues);
+        Self { _broker: broker, home, folder: tempfile::tempdir().expect("a folder") }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
 
 async fn send(client: &Client, numbers: std::ops::Range<u32>) {
     let producer = client.producer(ProducerConfig::new("t").expect("a name")).expect("a producer");
@@ -67,16 +88,13 @@ fn take(process: &mut Process, count: usize) -> Vec<u32> {
 
 #[test]
 fn s17_each_member_has_all_and_one_that_is_killed_goes_on_where_it_was() {
-    let home = Home::new();
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = |name: &str| folder.path().join(name);
-    let _broker = home.start();
-    create(&home, "t", 2);
+    let ground = Ground::with_queues(2);
+    let (home, file) = (&ground.home, |name: &str| ground.file(name));
     block_on(async {
-        let client = connect(&home).await;
+        let client = connect(home).await;
         send(&client, 0..400).await;
         let names = ["a", "b", "c"];
-        let mut members = names.map(|name| member(&home, &file(name), name, &[]));
+        let mut members = names.map(|name| member(home, &file(name), name, &[]));
         for one in &mut members {
             let seen: BTreeSet<u32> = take(one, 400).into_iter().collect();
             assert_eq!(seen.len(), 400, "each one, once");
@@ -91,7 +109,7 @@ fn s17_each_member_has_all_and_one_that_is_killed_goes_on_where_it_was() {
         until_settled(&file("b"), 400);
         members[1].kill();
         send(&client, 400..1_000).await;
-        let mut again = member(&home, &file("b"), "b", &["--max", "600"]);
+        let mut again = member(home, &file("b"), "b", &["--max", "600"]);
         let seen: BTreeSet<u32> = take(&mut again, 600).into_iter().collect();
         assert_eq!(seen, (400..1_000).collect(), "what it had not had, and nothing twice");
         assert!(again.next_line(PATIENCE).is_none(), "it ends");
@@ -105,17 +123,14 @@ fn s17_each_member_has_all_and_one_that_is_killed_goes_on_where_it_was() {
 
 #[test]
 fn one_that_is_killed_at_any_moment_loses_nothing() {
-    let home = Home::new();
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("progress");
-    let _broker = home.start();
-    create(&home, "t", 2);
+    let ground = Ground::with_queues(2);
+    let (home, file) = (&ground.home, ground.file("progress"));
     block_on(async {
-        let client = connect(&home).await;
+        let client = connect(home).await;
         send(&client, 0..3_000).await;
         let mut seen = BTreeSet::new();
         for round in 0_usize..4 {
-            let mut one = member(&home, &file, "one", &[]);
+            let mut one = member(home, &file, "one", &[]);
             seen.extend(take(&mut one, 1 + 97 * round));
             one.signal(Signal::KILL);
             while let Some(line) = one.next_line(PATIENCE) {
@@ -124,7 +139,7 @@ fn one_that_is_killed_at_any_moment_loses_nothing() {
                 seen.extend(whole); // the last line may be cut
             }
         }
-        let mut last = member(&home, &file, "one", &[]);
+        let mut last = member(home, &file, "one", &[]);
         while seen.len() < 3_000 {
             seen.extend(take(&mut last, 1));
         }
@@ -161,13 +176,10 @@ async fn handle(consumer: &mut Consumer, count: usize, failures: u32) -> BTreeMa
 
 #[test]
 fn s29_only_the_member_that_fails_sees_repeats() {
-    let home = Home::new();
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = |name: &str| folder.path().join(name);
-    let _broker = home.start();
-    create(&home, "t", 2);
+    let ground = Ground::with_queues(2);
+    let (home, file) = (&ground.home, |name: &str| ground.file(name));
     block_on(async {
-        let client = connect(&home).await;
+        let client = connect(home).await;
         send(&client, 0..10).await;
         let mut failing = consumer(&client, &file("failing"), (1, 5));
         let mut sound = consumer(&client, &file("sound"), (1, 5));
@@ -205,12 +217,9 @@ fn s29_only_the_member_that_fails_sees_repeats() {
 
 #[test]
 fn a_file_that_is_not_this_members_is_refused_by_what_is_wrong_with_it() {
-    let home = Home::new();
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("progress");
+    let ground = Ground::with_queues(1);
+    let (home, path) = (&ground.home, ground.file("progress"));
     let file = path.to_str().expect("a plain path");
-    let _broker = home.start();
-    create(&home, "t", 1);
     home.grus_fed(&["produce", "t"], b"x\n").ok();
     let words = |group, name| {
         let words = ["consume", "t", "--group", group, "--model", "broadcast", "--progress", file];
@@ -220,7 +229,7 @@ fn a_file_that_is_not_this_members_is_refused_by_what_is_wrong_with_it() {
     let refused = |group, name| home.grus(&words(group, name)).refused();
     assert!(refused("h", "one").contains("it belongs to the group g"));
     assert!(refused("g", "two").contains("it belongs to the member one"));
-    let mut running = member(&home, &path, "one", &[]);
+    let mut running = member(home, &path, "one", &[]);
     home.grus_fed(&["produce", "t"], b"y\n").ok();
     assert_eq!(running.next_line(PATIENCE), Some(b"y".to_vec()), "it goes on behind x");
     assert!(refused("g", "one").contains("another consumer keeps its progress there"));
