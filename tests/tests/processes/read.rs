@@ -16,7 +16,8 @@ fn s20_from_first_last_offset_and_time() {
     let _broker = home.start();
     create(&home, "t", 1);
     home.grus_fed(&["produce", "t"], numbered("old", 10).as_bytes()).ok();
-    let all_old = home.grus(&["consume", "t", "--max", "10", "--json"]).ok().json();
+    let all_old =
+        home.grus(&["consume", "t", "--from", "first", "--max", "10", "--json"]).ok().json();
     let time = |message: &Value| message["stored"].as_str().expect("a time").to_owned();
     let stored = time(&all_old[9]);
     // The ten may have come in several batches, the earlier ones in an earlier millisecond.
