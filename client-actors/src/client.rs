@@ -21,7 +21,7 @@ use crate::link::LinkSettings;
 use crate::producer::RouterDoors;
 use crate::pull::Puller;
 use crate::read::Reader;
-use crate::router::{ASKS_MAX, Ask, Await, FindRoute, Router};
+use crate::router::{ASKS_MAX, Ask, AskOutlook, Await, FindRoute, Router};
 use crate::runtime::Runtime;
 use crate::send::{Producer, ProducerCore};
 
@@ -136,6 +136,7 @@ impl Client {
             doors: RouterDoors {
                 ask: router.inbox::<Ask>(ASKS_MAX),
                 find: router.inbox::<FindRoute>(ASKS_MAX),
+                outlook: router.inbox::<AskOutlook>(ASKS_MAX),
             },
             awaits: router.inbox::<Await>(ASKS_MAX),
             router,

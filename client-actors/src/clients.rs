@@ -9,7 +9,9 @@ use crate::client::Client;
 use crate::error::ClientError;
 
 /// A topic that nobody has: of routes that are asked for, only the brokers are wanted.
-const NO_TOPIC: &str = "0.no.topic";
+pub(crate) fn nobodys_topic() -> TopicName {
+    TopicName::try_from("0.no.topic").expect("a name")
+}
 
 /// One connection to a broker, and what it has shown of its client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,8 +61,7 @@ impl Client {
 
     /// All brokers that are there.
     pub(crate) async fn brokers(&self) -> Result<Vec<BrokerAddress>, ClientError> {
-        let nobodys = TopicName::try_from(NO_TOPIC).expect("a name");
-        Ok(self.routes_of(&nobodys).await?.0)
+        Ok(self.routes_of(&nobodys_topic()).await?.0)
     }
 
     async fn list_clients_of(

@@ -18,7 +18,8 @@ use crate::config::millis;
 use crate::consumer::requests::Identity;
 use crate::consumer::state::{Change, Changed, ConsumerSettings};
 use crate::consumer::{
-    ConsumerActor, ConsumerParts, Gate, HandItem, Resubscribe, Settle, StopConsumer, Take,
+    ConsumerActor, ConsumerParts, Gate, HandItem, NoMore, Resubscribe, Settle, StopConsumer, Take,
+    Word,
 };
 use crate::error::{ClientError, Refusal};
 use crate::guard::Guard;
@@ -51,6 +52,10 @@ pub enum ConsumeError {
     /// After a first join the consumer is closed; after a change it goes on as before.
     #[error("group refused: {0}")]
     Refused(Refusal),
+    /// The consumer was no member of the group within [`ConsumerConfig::join_wait_max`], and is
+    /// closed. The text says what it waited for.
+    #[error("{0}")]
+    NotJoined(Arc<str>),
     /// The consumer has stopped, or its client was closed.
     #[error("consumer is closed")]
     Closed,
@@ -66,7 +71,7 @@ pub struct OwnQueue {
     pub queue: grus_protocol::QueueId,
 }
 
-/// What happens to the queues of a consumer.
+/// What happens to a consumer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConsumerEvent {
@@ -78,6 +83,11 @@ pub enum ConsumerEvent {
     /// These are gone, with what was in work: it is delivered again, and answers for it count for
     /// nothing.
     Lost(Vec<OwnQueue>),
+    /// It is no member of the group yet, or does not hear of the group's coordinator, or messages of
+    /// queues of its own do not come: what it waits for. Told after 3 s and then every 30 s, and
+    /// logged as a warning; it goes on by itself. Also: the file of a member of a broadcast group
+    /// cannot be written.
+    Waiting(String),
 }
 
 impl ConsumerEvent {
@@ -134,7 +144,7 @@ pub struct Consumer {
     stops: Inbox<StopConsumer>,
     _actor: OwnedActor,
     /// The answer awaited; kept when a future is dropped, so that nothing of it is lost.
-    pending: Option<Answer<Result<Vec<HandItem>, Refusal>>>,
+    pending: Option<Answer<Result<Vec<HandItem>, NoMore>>>,
     hands: Hands,
     hooks: Option<ReceiveHooks>,
 }
@@ -204,20 +214,24 @@ impl Client {
                 queue_messages_max: config.queue_messages_max,
                 bytes_max: config.buffer_bytes_max,
                 revoke_ms_max: millis(config.revoke_wait_max),
+                join_ms_max: config.join_wait_max.map(millis),
             },
             subscriptions: config.subscriptions.clone(),
             router: self.core.doors.clone(),
             gate: gate.clone(),
-            on_change: teller(self.core.guard.clone(), config.on_event.clone()),
+            on_word: teller(self.core.guard.clone(), config.on_event.clone()),
             owner,
             seed: random(),
             own,
         };
         let spec = ActorSpec::new("Consumer", config.group.as_str());
         let mut lives = 0;
+        let mut parts = parts;
         let actor = Host::spawn(&place, spec, move || {
             lives += 1;
-            ConsumerActor::new(parts.clone(), lives)
+            // The file is the first life's alone: a later one only stops.
+            let own = parts.own.take();
+            ConsumerActor::new(ConsumerParts { own, ..parts.clone() }, lives)
         });
         Ok(Consumer {
             client: self.clone(),
@@ -236,9 +250,12 @@ impl Client {
     }
 }
 
-fn teller(guard: Guard, on_event: Option<EventHandler>) -> Arc<dyn Fn(&Changed) + Send + Sync> {
-    Arc::new(move |changed| {
-        let event = ConsumerEvent::of(changed);
+fn teller(guard: Guard, on_event: Option<EventHandler>) -> Arc<dyn Fn(Word<'_>) + Send + Sync> {
+    Arc::new(move |word| {
+        let event = match word {
+            Word::Queues(changed) => ConsumerEvent::of(changed),
+            Word::Waiting(line) => ConsumerEvent::Waiting(line.to_owned()),
+        };
         tracing::info!(?event, "queues of the group");
         if let Some(handler) = &on_event {
             guard.call("on_event", || handler.call(&event));
@@ -311,6 +328,12 @@ impl Consumer {
         self.changes.put(change).await.map_err(|_stopped| ConsumeError::Closed)
     }
 
+    /// Whether it has been a member of the group: it may still wait for queues of its own, and for
+    /// messages.
+    pub fn has_joined(&self) -> bool {
+        self.gate.was_open()
+    }
+
     /// What stops it from elsewhere.
     pub fn stopper(&self) -> ConsumerStop {
         let wait_ms_max = millis(self.config.stop_wait_max);
@@ -327,7 +350,7 @@ impl Consumer {
                 match poll_fn(|context| self.poll_items(ACKED_AHEAD, context)).await {
                     Ok(items) => self.hands.add(items),
                     Err(ConsumeError::Closed) => return,
-                    Err(ConsumeError::Refused(_)) => {}
+                    Err(ConsumeError::Refused(_) | ConsumeError::NotJoined(_)) => {}
                 }
             }
         };
@@ -378,7 +401,12 @@ impl Consumer {
         };
         match Pin::new(&mut answer).poll(context) {
             Poll::Ready(Ok(Ok(items))) => Poll::Ready(Ok(items)),
-            Poll::Ready(Ok(Err(refusal))) => Poll::Ready(Err(ConsumeError::Refused(refusal))),
+            Poll::Ready(Ok(Err(NoMore::Refused(refusal)))) => {
+                Poll::Ready(Err(ConsumeError::Refused(refusal)))
+            }
+            Poll::Ready(Ok(Err(NoMore::NotJoined(why)))) => {
+                Poll::Ready(Err(ConsumeError::NotJoined(why)))
+            }
             Poll::Ready(Err(Dropped)) => Poll::Ready(Err(ConsumeError::Closed)),
             Poll::Pending => {
                 self.pending = Some(answer);

@@ -14,7 +14,7 @@
 //!   ([`state`](self::state)).
 //! * Lives on: the client's arbiter.
 //! * Inbox: [`Take`], [`Settle`], [`Resubscribe`], [`StopConsumer`], [`MemberAnswered`],
-//!   [`QueueAnswered`], [`Pushed`], [`Routed`], [`LinkChanged`], [`Kept`], [`Tick`]. What is pushed is bounded by
+//!   [`QueueAnswered`], [`Pushed`], [`Routed`], [`LinkChanged`], [`Kept`], [`Outlook`], [`Tick`]. What is pushed is bounded by
 //!   the credit that was given for it, and so are the answers of the program.
 //! * Talks to: links, Router; the program by reply port.
 //! * Stops: once what is in work is settled and it has left, when it is told so by [`StopConsumer`];
@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use grus_mailbox::{Credit, Drained, Dropped, Inbox, Port, Receive, Resident, Room, Tick, Weigh};
+use grus_mailbox::{Credit, Drained, Inbox, Port, Receive, Resident, Room, Tick};
 use grus_protocol::message::{
     AckMessagesReply, ClaimQueueReply, GroupDeliver, GroupHeartbeatReply, GroupSubscription,
     JoinGroupReply, LeaveGroupReply, SubscribeGroupReply,
@@ -45,6 +45,7 @@ mod assigning;
 pub(crate) mod broadcast;
 #[cfg(test)]
 mod broadcast_cases;
+mod complaining;
 mod ending;
 mod item;
 mod keeping;
@@ -54,6 +55,7 @@ mod messages;
 #[cfg(test)]
 mod model;
 pub(crate) mod offsets;
+mod patience;
 pub(crate) mod progress_file;
 pub(crate) mod queue;
 pub(crate) mod requests;
@@ -62,51 +64,31 @@ mod serving;
 pub(crate) mod settling;
 pub(crate) mod state;
 
-pub(crate) use messages::{Gate, Resubscribe, Settle, StopConsumer, Take};
+pub(crate) use messages::{Gate, NoMore, Resubscribe, Settle, StopConsumer, Take};
 pub(crate) use queue::HandItem;
 pub(crate) use settling::Verdict;
 
+use complaining::Outlook;
 use keeping::Kept;
 use membership::{MemberAsk, MemberWord};
+pub(crate) use messages::{MemberAnswered, QueueAnswered};
+use messages::{MemberKind, QueueKind};
 use progress_file::OwnProgress;
 use requests::{Identity, member_frame, queue_frame, reading_frame};
 use state::{Changed, ConsumerSettings, ConsumerState, QueueAsk, QueueWord, Telling};
 
+/// How often it looks at the time while something is due soon.
 const TICK: Duration = Duration::from_millis(25);
+/// The same while nothing is, so that ten thousand members that wait cost next to nothing.
+const RESTING_TICK: Duration = Duration::from_millis(250);
+/// Complaints under way: one now and then.
+const OUTLOOKS_MAX: u32 = 16;
 
-/// The coordinator answered, or its connection was lost.
-#[derive(Debug)]
-pub(crate) struct MemberAnswered {
-    number: u64,
-    kind: MemberKind,
-    answer: Result<Frame, Dropped>,
-}
-
-impl Weigh for MemberAnswered {}
-
+/// What the program hears of besides messages.
 #[derive(Debug, Clone, Copy)]
-enum MemberKind {
-    Join,
-    Heartbeat,
-    Leave,
-}
-
-/// The leader of a queue answered, or its connection was lost.
-#[derive(Debug)]
-pub(crate) struct QueueAnswered {
-    slot: u64,
-    number: u64,
-    kind: QueueKind,
-    answer: Result<Frame, Dropped>,
-}
-
-impl Weigh for QueueAnswered {}
-
-#[derive(Debug, Clone, Copy)]
-enum QueueKind {
-    Claim,
-    Subscribe,
-    Ack,
+pub(crate) enum Word<'a> {
+    Queues(&'a Changed),
+    Waiting(&'a str),
 }
 
 /// What a consumer is made of.
@@ -117,8 +99,8 @@ pub(crate) struct ConsumerParts {
     pub(crate) subscriptions: Vec<GroupSubscription>,
     pub(crate) router: RouterDoors,
     pub(crate) gate: Gate,
-    /// Told of changes about queues; called on the client's thread.
-    pub(crate) on_change: Arc<dyn Fn(&Changed) + Send + Sync>,
+    /// Told of changes about queues, and of what is waited for; called on the client's thread.
+    pub(crate) on_word: Arc<dyn Fn(Word<'_>) + Send + Sync>,
     pub(crate) owner: u32,
     pub(crate) seed: u64,
     /// As a member of a broadcast group: its file, and what was in it.
@@ -133,6 +115,7 @@ pub(crate) struct ConsumerActor {
     own: Option<OwnInboxes>,
     taker: Option<Take>,
     stoppers: Vec<Port<()>>,
+    is_resting: bool,
     lives: u32,
 }
 
@@ -144,6 +127,7 @@ struct OwnInboxes {
     changes: Inbox<LinkChanged>,
     pushes: Inbox<Pushed>,
     kept: Inbox<Kept>,
+    outlooks: Inbox<Outlook>,
 }
 
 struct OpenLink {
@@ -164,6 +148,7 @@ impl ConsumerActor {
             own: None,
             taker: None,
             stoppers: Vec::new(),
+            is_resting: false,
             lives,
         }
     }
@@ -195,7 +180,10 @@ impl ConsumerActor {
         self.state.take_heard().into_iter().for_each(|done| done.send(()));
         self.parts.gate.open_until(self.state.safe_until_ms());
         while let Some(change) = self.state.poll_change() {
-            (self.parts.on_change)(&change);
+            (self.parts.on_word)(Word::Queues(&change));
+        }
+        if let Some(complaint) = self.state.poll_complaint(now_ms) {
+            self.complain(complaint);
         }
         self.hand_out(now_ms);
         if self.state.is_over(now_ms) {
@@ -359,6 +347,7 @@ impl Resident for ConsumerActor {
             changes: room.inbox(ANSWERS_MAX),
             pushes: room.inbox(ANSWERS_MAX),
             kept: room.inbox(1),
+            outlooks: room.inbox(OUTLOOKS_MAX),
         });
         self.pump(room);
     }
@@ -476,6 +465,10 @@ impl Receive<LinkChanged> for ConsumerActor {
 impl Receive<Drained> for ConsumerActor {
     fn receive(&mut self, _: Drained, _: Credit, room: &mut Room<'_, Self>) {
         self.pump(room);
+        if self.is_resting && !self.state.is_at_rest() {
+            self.is_resting = false;
+            room.tick_every(TICK);
+        }
     }
 }
 
@@ -483,5 +476,9 @@ impl Receive<Tick> for ConsumerActor {
     fn receive(&mut self, tick: Tick, _: Credit, room: &mut Room<'_, Self>) {
         self.state.tick(tick.monotonic_ms);
         self.pump(room);
+        if !self.is_resting && self.state.is_at_rest() {
+            self.is_resting = true;
+            room.tick_every(RESTING_TICK);
+        }
     }
 }

@@ -16,7 +16,7 @@ use crate::client::Client;
 use crate::error::ClientError;
 
 /// How long the leaders of queues are waited for: those that are away are named, not waited out.
-const LEADER_WAIT: Duration = Duration::from_secs(5);
+pub(crate) const LEADER_WAIT: Duration = Duration::from_secs(5);
 
 /// All that is known of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,10 +10,13 @@ use grus_protocol::message::{
     OffsetRange, PurgeDeadLetters, QueueProgress, RedriveDeadLetters, ResetGroup, ResetGroupReply,
     SubscribeAt,
 };
-use grus_protocol::{ErrorCode, ErrorReply, GroupId, GroupName, Offset, QueueId, Term, TopicName};
+use grus_protocol::{
+    BrokerId, ErrorCode, ErrorReply, GroupId, GroupName, Offset, QueueId, Term, TopicName,
+};
 
 use crate::client::Client;
 use crate::config::StartAt;
+use crate::describe::LEADER_WAIT;
 use crate::error::ClientError;
 use crate::find::{read, take};
 
@@ -59,27 +62,57 @@ impl DeadLettersPage {
     }
 }
 
+/// What the brokers that answered have of something that is spread over all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Gathered<T> {
+    /// What they have.
+    pub items: Vec<T>,
+    /// Brokers that could not be asked, and may have more, and why.
+    pub unasked: Vec<(BrokerId, String)>,
+}
+
 impl Client {
-    /// Lists the consumer groups of all brokers, by name.
+    /// Lists the consumer groups of all brokers, by name. Each broker is waited for for 5 s at most;
+    /// those that do not answer are named.
     ///
     /// # Errors
-    /// [`ClientError::Refused`], [`ClientError::Timeout`], [`ClientError::Closed`].
-    pub async fn list_groups(&self) -> Result<Vec<GroupSummary>, ClientError> {
+    /// What the last broker said when none answered; [`ClientError::Refused`],
+    /// [`ClientError::Timeout`], [`ClientError::Closed`].
+    pub async fn list_groups(&self) -> Result<Gathered<GroupSummary>, ClientError> {
+        let mut listed = self.gather(async |broker| self.list_groups_of(&broker).await).await?;
+        listed.items.sort_by(|one, other| one.group.cmp(&other.group));
+        Ok(listed)
+    }
+
+    /// Asks each broker; an error only when none answers.
+    async fn gather<T>(
+        &self,
+        ask: impl AsyncFn(BrokerAddress) -> Result<Vec<T>, ClientError>,
+    ) -> Result<Gathered<T>, ClientError> {
         let brokers = self.brokers().await?;
-        let asked = join_all(brokers.iter().map(|broker| self.list_groups_of(broker))).await;
-        let mut groups = Vec::new();
-        for listed in asked {
-            groups.extend(listed?);
+        let asked = brokers.iter().map(|broker| ask(broker.clone()));
+        let (mut items, mut unasked, mut failed) = (Vec::new(), Vec::new(), None);
+        for (broker, answer) in brokers.iter().zip(join_all(asked).await) {
+            match answer {
+                Ok(some) => items.extend(some),
+                Err(error) => {
+                    unasked.push((broker.id, error.to_string()));
+                    failed = Some(error);
+                }
+            }
         }
-        groups.sort_by(|one: &GroupSummary, other| one.group.cmp(&other.group));
-        Ok(groups)
+        match failed {
+            Some(error) if unasked.len() == brokers.len() => Err(error),
+            _ => Ok(Gathered { items, unasked }),
+        }
     }
 
     async fn list_groups_of(
         &self,
         broker: &BrokerAddress,
     ) -> Result<Vec<GroupSummary>, ClientError> {
-        let limit = self.core.config.request_timeout;
+        let limit = LEADER_WAIT;
         let mut groups: Vec<GroupSummary> = Vec::new();
         loop {
             let after = groups.last().map(|last| last.group.clone());
@@ -107,19 +140,19 @@ impl Client {
         Ok(of_group(group, told)?.0)
     }
 
-    /// How far a group has come in each queue that it has ever had, by topic and queue.
+    /// How far a group has come in each queue that it has ever had, by topic and queue. Each broker is
+    /// waited for for 5 s at most; those that do not answer are named.
     ///
     /// # Errors
-    /// As [`Client::describe_group`].
+    /// As [`Client::list_groups`].
     pub async fn group_progress(
         &self,
         group: &GroupName,
-    ) -> Result<Vec<QueueProgress>, ClientError> {
-        let ask = |broker| self.group_progress_of(broker, group);
-        let told = self.at_each_leader(None, None, ask).await?;
-        let mut queues: Vec<_> = told.into_iter().flatten().collect();
-        queues.sort_by(|one, other| (&one.topic, one.queue).cmp(&(&other.topic, other.queue)));
-        Ok(queues)
+    ) -> Result<Gathered<QueueProgress>, ClientError> {
+        let ask = async |broker| self.group_progress_of(broker, group).await;
+        let mut told = self.gather(ask).await?;
+        told.items.sort_by(|one, other| (&one.topic, one.queue).cmp(&(&other.topic, other.queue)));
+        Ok(told)
     }
 
     async fn group_progress_of(
@@ -127,7 +160,7 @@ impl Client {
         broker: BrokerAddress,
         group: &GroupName,
     ) -> Result<Vec<QueueProgress>, ClientError> {
-        let limit = self.core.config.request_timeout;
+        let limit = LEADER_WAIT;
         let (mut queues, mut after) = (Vec::new(), None);
         loop {
             let (group, group_id) = (group.clone(), GroupId::UNKNOWN);

@@ -88,7 +88,7 @@ pub use deliver::{DeliverTo, Delivery, DeliveryHandle, ReadFailed};
 pub use describe::{QueueContents, QueueState, TopicDescription};
 pub use error::{ClientError, ReadError, Refusal, SendError};
 pub use find::{FindError, FoundMessage, FoundMessages, SentBy};
-pub use groups::{DeadLetterMessage, DeadLettersPage};
+pub use groups::{DeadLetterMessage, DeadLettersPage, Gathered};
 pub use grus_protocol as protocol;
 pub use grus_protocol::batch::Compression;
 pub use grus_protocol::message::{

@@ -34,7 +34,7 @@ use crate::guard::Guard;
 use crate::link::{ANSWERS_MAX, Call, LinkChanged, LinkState, Subscribe, encode, encode_one_way};
 use crate::receipt::{BatchReceipt, DueTime, RecallHandle, Receipt};
 use crate::route::{ASK_MS_MAX, LinkId};
-use crate::router::{Ask, FindRoute, LinkHandle, Routed, reply_of, unavailable};
+use crate::router::{Ask, AskOutlook, FindRoute, LinkHandle, Routed, reply_of, unavailable};
 
 pub(crate) mod choice;
 pub(crate) mod flushes;
@@ -160,6 +160,7 @@ pub(crate) struct ProducerActor {
 pub(crate) struct RouterDoors {
     pub(crate) ask: Inbox<Ask>,
     pub(crate) find: Inbox<FindRoute>,
+    pub(crate) outlook: Inbox<AskOutlook>,
 }
 
 /// The inboxes by which others answer.

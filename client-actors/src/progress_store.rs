@@ -64,7 +64,9 @@ impl ProgressStore {
         done: impl FnOnce(Result<(), String>) + Send + 'static,
     ) {
         tokio::task::spawn_blocking(move || {
-            done(self.write(&text).map_err(|error| error.to_string()));
+            let result = self.write(&text).map_err(|error| error.to_string());
+            drop(self); // whoever hears of it may take the file at once
+            done(result);
         });
     }
 

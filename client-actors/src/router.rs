@@ -9,7 +9,8 @@
 //! * Owns: the links, which broker each leads to, requests that wait for a broker to be there, and
 //!   who follows which routes ([`watching`]).
 //! * Lives on: the client's arbiter, with all links, producers and readers.
-//! * Inbox: [`Ask`], [`FindRoute`], [`Await`], [`LinkChanged`], [`MetadataAnswered`], [`Tick`].
+//! * Inbox: [`Ask`], [`FindRoute`], [`Await`], [`AskOutlook`], [`LinkChanged`], [`MetadataAnswered`],
+//!   [`BrokersTold`], [`Tick`].
 //! * Talks to: its links; whoever asked, by reply port or inbox.
 //! * Stops: at once, after producers and readers; what waits is dropped.
 //! * If it panics: links are made anew, under numbers that were never used; whoever used the old ones
@@ -18,7 +19,8 @@
 //! A broker that the bootstrap link has reached is used through that link, whatever address it
 //! announces, until it announces another one while that link is lost; others get a link of their
 //! own when a route first leads to them, or when nobody else can be reached. The bootstrap link may
-//! lead to a registry, which serves all that is about topics.
+//! lead to a registry, which serves all that is about topics. What any broker may serve, but no
+//! registry, waits then until a broker is connected that the registry has named ([`brokers`]).
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -42,10 +44,15 @@ use crate::link::{
     Pushed, PushesTo, Subscribe, encode,
 };
 use crate::route::{ASK_MS_MAX, LinkId, Route};
-pub(crate) use messages::{Ask, Await, FindRoute, LinkHandle, MetadataAnswered, Routed};
+use brokers::{REGISTRY, Search, is_for_brokers};
+pub(crate) use messages::{
+    Ask, AskOutlook, Await, BrokersTold, FindRoute, LinkHandle, MetadataAnswered, Routed,
+};
 use watching::Watching;
 
+mod brokers;
 mod messages;
+mod seeking;
 mod watching;
 
 const TICK: Duration = Duration::from_millis(50);
@@ -55,10 +62,6 @@ const PUSHES_MAX: u32 = 1_024;
 pub(crate) const ASKS_MAX: u32 = 4_096;
 /// Numbers of links that each life of a router has for itself.
 const LINKS_EACH_LIFE: u32 = 1 << 16;
-/// The broker id by which a registry introduces itself.
-const REGISTRY: BrokerId = BrokerId(0);
-/// Where the opcode stands in a frame's head.
-const OPCODE: std::ops::Range<usize> = 8..10;
 /// Most brokers that are tried when the bootstrap addresses are of no use.
 const OTHERS_MAX: usize = 8;
 
@@ -99,6 +102,7 @@ pub(crate) struct Router {
     watching: Watching,
     /// All brokers, as they were last told.
     brokers: Vec<BrokerAddress>,
+    search: Search,
     own: Option<OwnInboxes>,
 }
 
@@ -106,6 +110,7 @@ pub(crate) struct Router {
 struct OwnInboxes {
     changes: Inbox<LinkChanged>,
     metadata: Inbox<MetadataAnswered>,
+    brokers: Inbox<BrokersTold>,
     pushes: Inbox<Pushed>,
 }
 
@@ -113,6 +118,7 @@ impl Router {
     /// A router that starts its bootstrap link when it is started. `lives` have ended in a panic.
     pub(crate) fn new(settings: LinkSettings, lives: u32) -> Self {
         Self {
+            search: Search::new(settings.seed),
             settings,
             bootstrap: LinkId(lives.wrapping_mul(LINKS_EACH_LIFE)),
             links: Vec::new(),
@@ -200,6 +206,7 @@ impl Router {
         let over = to.and_then(|to| self.link_to(to.id, std::slice::from_ref(&to), room));
         if let Err((frame, answer)) = self.send(over, frame, answer) {
             self.waiting.push_back(Waiting { over, frame, deadline_ms, answer, credit });
+            self.seek_broker(room);
         }
     }
 
@@ -288,28 +295,6 @@ fn text_of(address: &BrokerAddress) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// Whether a request is served by brokers alone, not by a registry.
-fn is_for_brokers(frame: &[u8]) -> bool {
-    let opcode = frame.get(OPCODE).map(|bytes| u16::from_le_bytes([bytes[0], bytes[1]]));
-    let known = [
-        Opcode::InitProducer,
-        Opcode::FindMessages,
-        Opcode::ListScheduled,
-        Opcode::CountScheduled,
-        Opcode::ListClients,
-        Opcode::ListSchedules,
-        Opcode::JoinGroup,
-        Opcode::GroupHeartbeat,
-        Opcode::LeaveGroup,
-        Opcode::ListGroups,
-        Opcode::DescribeGroup,
-        Opcode::DeleteGroup,
-        Opcode::GroupProgress,
-        Opcode::ListDeadLetters,
-    ];
-    known.map(|known| Some(known.number())).contains(&opcode)
-}
-
 /// Decodes a reply; what cannot be decoded is a refusal, too.
 pub(crate) fn reply_of<T: serde::de::DeserializeOwned>(frame: &Frame) -> Result<T, Refusal> {
     frame.reply::<T>().map_err(|error| match error {
@@ -330,9 +315,12 @@ pub(crate) fn unavailable(what: &str) -> Refusal {
 impl Resident for Router {
     fn started(&mut self, room: &mut Room<'_, Self>) {
         room.tick_every(TICK);
-        let (changes, metadata) = (room.inbox(ANSWERS_MAX), room.inbox(ASKS_MAX));
-        let own = OwnInboxes { changes, metadata, pushes: room.inbox(PUSHES_MAX) };
-        self.own = Some(own);
+        self.own = Some(OwnInboxes {
+            changes: room.inbox(ANSWERS_MAX),
+            metadata: room.inbox(ASKS_MAX),
+            brokers: room.inbox(ASKS_MAX),
+            pushes: room.inbox(PUSHES_MAX),
+        });
         let addresses = self.settings.addresses.clone();
         let link = self.open_link(addresses, room);
         assert!(link == self.bootstrap, "the bootstrap link is the first one");
@@ -463,10 +451,11 @@ impl Receive<LinkChanged> for Router {
 }
 
 impl Receive<Tick> for Router {
-    fn receive(&mut self, tick: Tick, _: Credit, _: &mut Room<'_, Self>) {
+    fn receive(&mut self, tick: Tick, _: Credit, room: &mut Room<'_, Self>) {
         let now_ms = tick.monotonic_ms;
         self.send_waiting();
         self.waiting.retain(|waiting| waiting.deadline_ms > now_ms);
+        self.seek_broker(room);
         let overdue = |wait: &Await| wait.deadline_ms.is_some_and(|deadline| deadline <= now_ms);
         for (wait, _) in self.awaiting.extract_if(.., |(wait, _)| overdue(wait)) {
             wait.answer.send(Err(Arc::clone(&self.last_reason)));

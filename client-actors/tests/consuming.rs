@@ -213,6 +213,37 @@ async fn a_refusal_is_told_however_late_the_program_asks() {
 }
 
 #[tokio::test]
+async fn one_that_cannot_join_in_time_says_what_it_waited_for() {
+    let (broker, client) = start().await;
+    broker.state().group.refuses_joins = Some(ErrorCode::Unavailable);
+    let mut hasty = config();
+    hasty.join_wait_max = Some(Duration::from_millis(50));
+    let mut hasty = client.consumer(hasty).unwrap();
+    match within(hasty.next()).await {
+        Err(ConsumeError::NotJoined(why)) => {
+            assert!(why.contains("Unavailable") && why.ends_with("is connected"), "{why}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(within(hasty.next()).await.is_err_and(|error| error == ConsumeError::Closed));
+    assert!(!hasty.has_joined());
+    // One that may wait says so meanwhile, and is a member as soon as it may be.
+    let (waits, mut waiting) = tokio::sync::mpsc::unbounded_channel();
+    let patient = config().on_event(move |event| {
+        if let ConsumerEvent::Waiting(line) = event {
+            waits.send(line.clone()).unwrap();
+        }
+    });
+    let mut patient = client.consumer(patient).unwrap();
+    let line = within(waiting.recv()).await.unwrap();
+    assert!(line.starts_with("not a member of the group after") && line.contains("Unavailable"));
+    broker.state().group.refuses_joins = None;
+    send(&client, 0..1).await;
+    assert_eq!(number(within(patient.next()).await.unwrap().body()), 0);
+    assert!(patient.has_joined());
+}
+
+#[tokio::test]
 async fn a_queue_that_is_taken_away_is_drained_first_and_then_let_go_of() {
     let (broker, client) = start().await;
     send(&client, 0..12).await;

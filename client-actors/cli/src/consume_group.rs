@@ -5,9 +5,7 @@ use std::io::Stdout;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use grus_client::{
-    AckMode, Client, ConsumeError, Consumer, ConsumerConfig, Handed, ListAt, Outcome,
-};
+use grus_client::{AckMode, Client, Consumer, ConsumerConfig, Handed, ListAt, Outcome};
 use grus_protocol::ids::TimestampMs;
 use grus_protocol::message::GroupModel;
 
@@ -53,7 +51,7 @@ pub async fn run(common: &Common, args: &ConsumeArgs, group: &str) -> Result<(),
     let patient = args.idle_exit.is_none() && common.timeout.is_none();
     let wait_max = (!patient).then(|| common.timeout());
     let client = session::connect(common, wait_max).await?;
-    let consumer = consumer(&client, args, group)?;
+    let consumer = consumer(&client, args, group, wait_max)?;
     let mut output = Output::standard();
     let printed = print(consumer, &mut output, common.json, args).await;
     output.flush()?;
@@ -61,7 +59,12 @@ pub async fn run(common: &Common, args: &ConsumeArgs, group: &str) -> Result<(),
     printed
 }
 
-fn consumer(client: &Client, args: &ConsumeArgs, group: &str) -> Result<Consumer, Failure> {
+fn consumer(
+    client: &Client,
+    args: &ConsumeArgs,
+    group: &str,
+    join_wait_max: Option<Duration>,
+) -> Result<Consumer, Failure> {
     let config = ConsumerConfig::new(group).map_err(|error| Failure::because(group, error))?;
     let failed = |error| Failure::because(&args.topic, error);
     let tags = args.tags.as_deref().unwrap_or("*");
@@ -76,6 +79,7 @@ fn consumer(client: &Client, args: &ConsumeArgs, group: &str) -> Result<Consumer
         ModelArg::Broadcast => GroupModel::Broadcast,
     });
     config.instance.clone_from(&args.member);
+    config.join_wait_max = join_wait_max;
     match args.model {
         Some(ModelArg::Broadcast) => {
             config.progress_file = Some(args.progress.clone().unwrap_or_else(|| {
@@ -125,13 +129,13 @@ async fn print(
         let some = tokio::select! {
             some = consumer.next_batch(most, Duration::MAX) => match some {
                 Ok(some) => some,
-                Err(ConsumeError::Closed) => break,
                 Err(error) => {
                     result = Err(Failure::because(&args.topic, error));
                     break;
                 }
             },
-            () = idle(args.idle_exit) => break,
+            // Nothing can come before it is a member: it says so itself if that lasts too long.
+            () = idle(args.idle_exit) => if consumer.has_joined() { break } else { continue },
             () = &mut closed => { result = Err(Failure::OutputClosed); break }
             _ = &mut interrupted => break,
         };
@@ -151,12 +155,36 @@ async fn print(
             break;
         }
     }
-    tokio::select! {
-        () = consumer.stop() => {}
+    let stop = async {
+        if args.ack == AckArg::Before && !matches!(result, Err(Failure::OutputClosed)) {
+            end_printing(consumer, output, json).await
+        } else {
+            consumer.stop().await;
+            Ok(())
+        }
+    };
+    let ended = tokio::select! {
+        ended = stop => ended,
         // Nobody has to wait for a broker that is not there: said once more, it ends at once.
-        _ = tokio::signal::ctrl_c() => {}
-    }
-    result
+        _ = tokio::signal::ctrl_c() => Ok(()),
+    };
+    result.and(ended)
+}
+
+/// Stops, and prints what was acknowledged meanwhile: it comes to nobody else.
+async fn end_printing(
+    mut consumer: Consumer,
+    output: &mut Output<Stdout>,
+    json: bool,
+) -> Result<(), Failure> {
+    let stopper = consumer.stopper();
+    let print = async {
+        while let Ok(some) = consumer.next_batch(BATCH_MESSAGES, Duration::MAX).await {
+            show(&some, output, json)?;
+        }
+        Ok(())
+    };
+    futures_util::future::join(stopper.stop(), print).await.1
 }
 
 fn show(some: &[Handed], output: &mut Output<Stdout>, json: bool) -> Result<(), Failure> {

@@ -1,8 +1,8 @@
 //! `grus group`: lists, describes, resets and deletes consumer groups.
 
 use clap::{Args, Subcommand};
-use grus_client::{Client, GroupName, MessageFilter, StartAt, TopicName};
-use grus_protocol::ids::{Offset, QueueId, TimestampMs};
+use grus_client::{Client, ClientError, GroupName, MessageFilter, StartAt, TopicName};
+use grus_protocol::ids::{BrokerId, Offset, QueueId, TimestampMs};
 use grus_protocol::message::{DescribeGroupReply, GroupMember, GroupSettings, QueueProgress};
 use serde_json::{Value, json};
 
@@ -84,7 +84,9 @@ pub async fn run(common: &Common, command: &GroupCommand) -> Result<(), Failure>
 
 async fn list(client: &Client, common: &Common, output: &mut Out) -> Result<(), Failure> {
     let groups = client.list_groups().await;
-    for group in groups.map_err(|error| Failure::because("groups", error))? {
+    let groups = groups.map_err(|error| Failure::because("groups", error))?;
+    warn_of(&groups.unasked);
+    for group in groups.items {
         if common.json {
             let object = json!({
                 "group": group.group.as_str(),
@@ -102,6 +104,12 @@ async fn list(client: &Client, common: &Common, output: &mut Out) -> Result<(), 
         }
     }
     Ok(())
+}
+
+fn warn_of(unasked: &[(BrokerId, String)]) {
+    for (broker, why) in unasked {
+        tracing::warn!("broker {broker} could not be asked, and may have more: {why}");
+    }
 }
 
 fn settings_json(settings: &GroupSettings) -> Value {
@@ -122,35 +130,50 @@ async fn describe(
     output: &mut Out,
 ) -> Result<(), Failure> {
     let failed = |error| Failure::because(group, error);
-    let described = client.describe_group(group).await.map_err(failed)?;
+    let described = match client.describe_group(group).await {
+        Ok(described) => Some(described),
+        // Its coordinator is silent: how far it has come the others know all the same.
+        Err(error @ ClientError::Timeout { .. }) => {
+            tracing::warn!("the coordinator of {group} does not say who its members are: {error}");
+            None
+        }
+        Err(error) => return Err(failed(error)),
+    };
     let progress = client.group_progress(group).await.map_err(failed)?;
+    warn_of(&progress.unasked);
+    let progress = progress.items;
     let lag: u64 = progress.iter().map(|queue| queue.lag).sum();
+    let described = described.as_ref();
     if common.json {
-        let queues: Vec<_> = progress.iter().map(|queue| queue_json(&described, queue)).collect();
+        let queues: Vec<_> = progress.iter().map(|queue| queue_json(described, queue)).collect();
+        let members =
+            |one: &DescribeGroupReply| -> Vec<_> { one.members.iter().map(member_json).collect() };
         let object = json!({
             "group": group.as_str(),
-            "group_id": described.group_id.0,
-            "generation": described.generation.0,
-            "settings": settings_json(&described.settings),
-            "members": described.members.iter().map(member_json).collect::<Vec<_>>(),
+            "group_id": described.map(|one| one.group_id.0),
+            "generation": described.map(|one| one.generation.0),
+            "settings": described.map(|one| settings_json(&one.settings)),
+            "members": described.map(members),
             "lag": lag,
             "queues": queues,
         });
         return output.add(|out| push_json(&object, out));
     }
-    let settings = &described.settings;
     output.line(&format!("{:<12} {group}", "group"))?;
-    output.line(&format!("{:<12} {} ({})", "model", settings.model, settings.strategy))?;
-    output.line(&format!("{:<12} {}", "members", described.members.len()))?;
+    if let Some(DescribeGroupReply { settings, members, .. }) = described {
+        output.line(&format!("{:<12} {} ({})", "model", settings.model, settings.strategy))?;
+        output.line(&format!("{:<12} {}", "members", members.len()))?;
+    }
     output.line(&format!("{:<12} {}", "lag", units::grouped(lag)))?;
     for queue in &progress {
-        output.line(&queue_line(&described, queue))?;
+        output.line(&queue_line(described, queue))?;
     }
     Ok(())
 }
 
 /// The name of the member whose the queue is.
-fn owner(described: &DescribeGroupReply, queue: &QueueProgress) -> Option<String> {
+fn owner(described: Option<&DescribeGroupReply>, queue: &QueueProgress) -> Option<String> {
+    let described = described?;
     let is_it = |one: &&grus_protocol::message::GroupQueue| {
         one.topic == queue.topic && one.queue == queue.queue
     };
@@ -165,7 +188,7 @@ fn owner(described: &DescribeGroupReply, queue: &QueueProgress) -> Option<String
     )
 }
 
-fn queue_line(described: &DescribeGroupReply, queue: &QueueProgress) -> String {
+fn queue_line(described: Option<&DescribeGroupReply>, queue: &QueueProgress) -> String {
     let QueueProgress { topic, queue: number, floor, end_offset, lag, retries, dead, .. } = queue;
     let owner = owner(described, queue).unwrap_or_else(|| "-".to_owned());
     let oldest = queue.oldest.map_or_else(|| "-".to_owned(), |at| units::rfc3339(at.0));
@@ -175,7 +198,7 @@ fn queue_line(described: &DescribeGroupReply, queue: &QueueProgress) -> String {
     )
 }
 
-fn queue_json(described: &DescribeGroupReply, queue: &QueueProgress) -> Value {
+fn queue_json(described: Option<&DescribeGroupReply>, queue: &QueueProgress) -> Value {
     let time = |at: Option<TimestampMs>| at.map(|at| units::rfc3339(at.0));
     json!({
         "topic": queue.topic.as_str(),

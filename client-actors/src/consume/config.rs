@@ -68,6 +68,11 @@ pub struct ConsumerConfig {
     /// Most bytes of all its queues on the way and in hand, in equal shares of at least 64 KiB; a
     /// batch of each more at most. Default: 16 MiB.
     pub buffer_bytes_max: u32,
+    /// How long it waits to be a member of the group at first; then it is closed, and
+    /// [`Consumer::next`](crate::Consumer::next) says why by
+    /// [`ConsumeError::NotJoined`](crate::ConsumeError::NotJoined). Default: as long as it takes, with
+    /// a warning now and then.
+    pub join_wait_max: Option<Duration>,
     /// How long work on a queue that is to go may last before it goes all the same. Default: 3 s.
     pub revoke_wait_max: Duration,
     /// How long work may last when the consumer stops. Default: 30 s.
@@ -99,6 +104,7 @@ impl ConsumerConfig {
             handler_timeout: Duration::from_mins(5),
             queue_messages_max: 1_000,
             buffer_bytes_max: 16 * 1024 * 1024,
+            join_wait_max: None,
             revoke_wait_max: Duration::from_secs(3),
             stop_wait_max: Duration::from_secs(30),
             options: GroupOptions::default(),

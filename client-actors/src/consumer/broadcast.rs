@@ -26,6 +26,8 @@ use crate::reader::cursor::{Content, Fetched};
 
 /// How long after the file could not be written it is tried again.
 const WRITE_AGAIN_MS: u64 = 1_000;
+/// Most queues of the file that are not the member's now: of topics that are gone, most likely.
+const OTHER_QUEUES_MAX: usize = 4_096;
 /// Behind the last offset there can be.
 const END: Offset = Offset(u64::MAX);
 
@@ -48,6 +50,23 @@ impl Broadcast {
 
     fn done(&self, place: QueuePlace) -> Option<&QueueDone> {
         self.progress.queues.get(&place)
+    }
+
+    /// Whether the file is being written.
+    pub(super) const fn is_writing(&self) -> bool {
+        self.writing.is_some()
+    }
+
+    /// Keeps a limit to the queues that are not the member's now: the oldest topics are forgotten.
+    fn forget(&mut self, is_own: impl Fn(&QueuePlace) -> bool) {
+        let queues = &mut self.progress.queues;
+        let mut others: Vec<_> = queues.keys().filter(|place| !is_own(place)).copied().collect();
+        if let Some(surplus @ 1..) = others.len().checked_sub(OTHER_QUEUES_MAX) {
+            others.sort_unstable();
+            for place in &others[..surplus] {
+                queues.remove(place);
+            }
+        }
     }
 }
 
@@ -102,6 +121,7 @@ impl<P> ConsumerState<P> {
         let done = QueueDone { topic, floor: offset, above: OffsetSet::default() };
         own.progress.queues.insert(place, done);
         own.is_changed = true;
+        own.forget(|known| self.slots.contains_key(known));
     }
 
     /// The place where a queue was to go on is not in it: it goes on at the nearest one.
@@ -120,6 +140,9 @@ impl<P> ConsumerState<P> {
         if done.floor < log_start {
             done.rise_to(log_start);
         } else {
+            // The log has lost its end: what is in hand is not what lies there now.
+            self.leftovers.extend(queue.leftovers());
+            drop(queue.lose());
             done.floor = done.floor.min(end_offset);
             done.above = OffsetSet::default();
         }

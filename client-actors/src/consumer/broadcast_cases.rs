@@ -3,7 +3,7 @@
 use grus_protocol::error::ErrorDetail;
 use grus_protocol::message::{
     AssignedQueue, GroupHeartbeatReply, GroupModel, GroupSettings, GroupSubscription,
-    JoinGroupReply, MessageFilter, OffsetRange, SubscribeAt,
+    JoinGroupReply, MessageFilter, OffsetRange, QueuePlace, SubscribeAt,
 };
 use grus_protocol::{
     BatchBuilder, BatchLimits, ErrorCode, ErrorReply, Generation, GroupId, GroupName, InstanceName,
@@ -11,7 +11,9 @@ use grus_protocol::{
     TopicName,
 };
 
-use super::progress_file::OwnProgress;
+use super::messages::NoMore;
+use super::offsets::OffsetSet;
+use super::progress_file::{OwnProgress, QueueDone};
 use super::queue::HandItem;
 use super::settling::Verdict;
 use super::state::{ConsumerSettings, ConsumerState, QueueWord};
@@ -40,11 +42,21 @@ struct Desk {
 
 impl Desk {
     fn new(progress: OwnProgress, tags: &str, starts: SubscribeAt) -> Self {
+        Self::that_acks(false, progress, tags, starts)
+    }
+
+    fn that_acks(
+        acks_before: bool,
+        progress: OwnProgress,
+        tags: &str,
+        starts: SubscribeAt,
+    ) -> Self {
         let settings = ConsumerSettings {
-            acks_before: false,
+            acks_before,
             queue_messages_max: 100,
             bytes_max: 1 << 20,
             revoke_ms_max: 3_000,
+            join_ms_max: None,
         };
         let filter = MessageFilter::parse_tags(tags).unwrap();
         let subscription = GroupSubscription { topics: (&topic()).into(), filter };
@@ -191,6 +203,37 @@ fn what_failed_comes_again_here_and_is_given_up_after_its_last_time() {
 }
 
 #[test]
+fn what_is_acked_before_it_is_handed_out_never_comes_again() {
+    let mut desk = Desk::that_acks(true, begun(), "*", SubscribeAt::First);
+    desk.deliver(0, 0);
+    desk.state.ack_ahead(4, 0);
+    assert_eq!(of(&desk.write(50).0), (4, vec![]));
+    let items = desk.take(50);
+    assert_eq!(offsets(&items), [0, 1, 2, 3]);
+    for offset in 0..4 {
+        desk.state.settle(0, (items[0].number, Offset(offset)), nack(), None, 60);
+    }
+    desk.state.tick(10_000);
+    assert_eq!(offsets(&desk.take(10_000)), [], "no answer counts");
+}
+
+#[test]
+fn places_of_topics_that_are_gone_are_kept_up_to_a_limit() {
+    let mut progress = begun();
+    for id in 10..5_010 {
+        let place = QueuePlace { topic_id: TopicId(id), queue: QueueId(0) };
+        let topic = TopicName::try_from(format!("day-{id}").as_str()).unwrap();
+        let done = QueueDone { topic, floor: Offset(7), above: OffsetSet::default() };
+        progress.queues.insert(place, done);
+    }
+    let mut desk = Desk::new(progress, "*", SubscribeAt::First);
+    let (kept, _) = desk.write(50);
+    assert_eq!(kept.queues.len(), 4_096 + 1, "its own is not one of them");
+    let oldest = kept.queues.keys().map(|place| place.topic_id).find(|id| *id != TopicId(1));
+    assert_eq!(oldest, Some(TopicId(5_010 - 4_096)));
+}
+
+#[test]
 fn other_tags_are_passed_and_never_handed_out() {
     let mut desk = Desk::new(begun(), "b", SubscribeAt::First);
     desk.deliver(0, 0);
@@ -221,6 +264,15 @@ fn a_place_that_is_gone_or_damaged_is_left_for_the_next_one() {
     let mut ahead = Desk::new(progress, "*", SubscribeAt::Offset(Offset(30), Term::UNKNOWN));
     ahead.state.ended(ahead.subscription, &refused(ErrorCode::OffsetOutOfRange, bounds), 0);
     ahead.subscribe(SubscribeAt::Offset(Offset(20), Term::UNKNOWN));
+    // What is in hand the log has lost: what lies there now is new, and comes.
+    let mut lost = Desk::new(begun(), "*", SubscribeAt::First);
+    lost.deliver(0, 0);
+    assert_eq!(offsets(&lost.take(0)), [0, 1, 2, 3]);
+    let none = ErrorDetail::Bounds { log_start: Offset(0), end_offset: Offset(0) };
+    lost.state.ended(lost.subscription, &refused(ErrorCode::OffsetOutOfRange, none), 0);
+    lost.subscribe(SubscribeAt::Offset(Offset(0), Term::UNKNOWN));
+    lost.deliver(0, 0);
+    assert_eq!(offsets(&lost.take(0)), [0, 1, 2, 3]);
 }
 
 #[test]
@@ -230,13 +282,15 @@ fn a_group_of_another_model_is_left_at_once() {
         queue_messages_max: 1,
         bytes_max: 1,
         revoke_ms_max: 1,
+        join_ms_max: None,
     };
     for (progress, model) in [(Some(begun()), GroupModel::Cluster), (None, GroupModel::Broadcast)] {
         let state = ConsumerState::<u32>::new(settings.clone(), Vec::new(), 7);
         let mut state = state.with_progress(progress);
         let join = state.poll_member(0).unwrap();
         state.joined(join.number, joined(model), 0);
-        assert_eq!(state.take_refusal().unwrap().code, ErrorCode::InvalidSettings);
+        let Some(NoMore::Refused(refusal)) = state.take_refusal() else { panic!("taken") };
+        assert_eq!(refusal.code, ErrorCode::InvalidSettings);
         let leave = state.poll_member(0).unwrap();
         state.left(leave.number, 0);
         assert!(state.is_over(0));

@@ -3,6 +3,7 @@
 use grus_protocol::Offset;
 use grus_protocol::message::ACK_RANGES_MAX;
 
+use super::broadcast::Broadcast;
 use super::membership::MemberAsk;
 use super::queue::OwnedQueue;
 use super::settling::HandBack;
@@ -32,9 +33,13 @@ impl<P> ConsumerState<P> {
     pub(crate) fn is_over(&self, now_ms: u64) -> bool {
         let is_owed = match self.stopping_by_ms {
             Some(by_ms) => !self.leftovers.is_empty() && now_ms < by_ms,
-            None => !self.leftovers.is_empty() || self.refused.is_some(),
+            None => !self.leftovers.is_empty() || self.refused.is_some() || self.is_giving_up,
         };
-        self.membership.is_over() && !is_owed
+        // Whoever hears that it has stopped may take its file; a disk that hangs is not waited for.
+        let is_waited_for = self.stopping_by_ms.is_none_or(|by_ms| now_ms < by_ms);
+        let is_writing =
+            is_waited_for && self.broadcast.as_ref().is_some_and(Broadcast::is_writing);
+        self.membership.is_over() && !is_owed && !is_writing
     }
 
     /// Its subscriptions that are to end, as it is dropped.

@@ -44,10 +44,14 @@ impl ConsumerActor {
 
 impl Receive<Kept> for ConsumerActor {
     fn receive(&mut self, kept: Kept, _: Credit, room: &mut Room<'_, Self>) {
-        if let Err(error) = &kept.result {
-            tracing::error!(error, "progress cannot be written: what is answered may come again");
-        }
         let now_ms = room.clock().monotonic_ms();
+        if let Err(error) = &kept.result
+            && self.state.may_complain(now_ms)
+        {
+            let text =
+                "progress cannot be written, what is answered is not kept and may come again";
+            self.say(&format!("{text}: {error}"));
+        }
         let heard = self.state.kept(kept.result.is_ok(), now_ms);
         for done in heard {
             done.send(());

@@ -8,6 +8,7 @@ use grus_protocol::message::{
 };
 use grus_protocol::{ErrorCode, Generation, GroupId, MemberId};
 
+use super::patience::Wait;
 use crate::backoff::Backoff;
 use crate::error::Refusal;
 
@@ -93,6 +94,8 @@ pub(crate) struct Membership {
     not_before_ms: u64,
     backoff: Backoff,
     safe_until_ms: u64,
+    /// To be a member, or to hear of the coordinator again.
+    waits: Wait,
     standing: Standing,
 }
 
@@ -120,6 +123,7 @@ impl Membership {
             not_before_ms: 0,
             backoff: Backoff::new(50, 1_000, seed),
             safe_until_ms: 0,
+            waits: Wait::default(),
             standing: Standing::Staying,
         }
     }
@@ -139,6 +143,16 @@ impl Membership {
         self.safe_until_ms
     }
 
+    /// What it waits for, and whether it is a member.
+    pub(crate) fn waits(&self) -> (&Wait, bool) {
+        (&self.waits, self.joined.is_some())
+    }
+
+    /// It does not wait to be a member any longer.
+    pub(crate) fn give_up(&mut self) {
+        self.over();
+    }
+
     /// Whether it has left, or been refused.
     pub(crate) fn is_over(&self) -> bool {
         self.standing == Standing::Over
@@ -147,6 +161,17 @@ impl Membership {
     /// It wants other things than before.
     pub(crate) fn join_again(&mut self) {
         self.wants_join = true;
+    }
+
+    /// Whether it is a member, and waits for news.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        let waits = self.under_way.iter().all(|ask| ask.kind == Kind::Heartbeat);
+        self.joined.is_some()
+            && self.standing == Standing::Staying
+            && !self.wants_join
+            && !self.has_word
+            && waits
+            && !self.under_way.is_empty()
     }
 
     /// It has let go of a queue, or of another.
@@ -201,6 +226,7 @@ impl Membership {
         };
         if kind == Kind::Join {
             self.wants_join = false;
+            self.waits.begin(now_ms);
         }
         let slack_ms = match kind {
             Kind::Heartbeat => (self.session_ms / ANSWER_SLACK_PART).max(1),
@@ -218,6 +244,7 @@ impl Membership {
 
     fn extend_lease(&mut self, sent_ms: u64) {
         self.backoff.succeeded();
+        self.waits.end();
         self.safe_until_ms = self.safe_until_ms.max(sent_ms + self.session_ms * 2 / 3);
     }
 
@@ -281,11 +308,14 @@ impl Membership {
         }
         match refusal.code {
             ErrorCode::NotLeader => {
-                let to = match refusal.detail {
-                    Some(ErrorDetail::Leader(address)) => Some(address),
+                let to = match &refusal.detail {
+                    Some(ErrorDetail::Leader(address)) => Some(address.clone()),
                     _ => None,
                 };
                 let is_new = to.is_some() && to != self.coordinator;
+                if !is_new {
+                    self.waits.refused(&refusal, now_ms);
+                }
                 self.coordinator = to;
                 let wait_ms = self.backoff.failed().max(u64::from(refusal.retry_after_ms));
                 self.not_before_ms = now_ms + if is_new { 0 } else { wait_ms };
@@ -302,6 +332,7 @@ impl Membership {
                 || code.wants_metadata()
                 || code == ErrorCode::UnknownGroup =>
             {
+                self.waits.refused(&refusal, now_ms);
                 self.wait(now_ms, u64::from(refusal.retry_after_ms));
                 News::None
             }
@@ -336,6 +367,7 @@ impl Membership {
             }
             Kind::Heartbeat => {}
         }
+        self.waits.begin(now_ms);
         self.wait(now_ms, 0);
         News::None
     }

@@ -1,5 +1,4 @@
-//! A consumer against brokers, a coordinator and a program that do as they please: what it says
-//! and hands out, held against what they know.
+//! A consumer against brokers, a coordinator and a program that do as they please.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -152,6 +151,7 @@ impl World {
             queue_messages_max: WINDOW,
             bytes_max: 1 << 20,
             revoke_ms_max: 3_000,
+            join_ms_max: None,
         };
         let subscription =
             GroupSubscription { topics: (&topic()).into(), filter: MessageFilter::All };

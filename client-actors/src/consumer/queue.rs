@@ -11,6 +11,7 @@ use grus_protocol::{Generation, Offset, TopicName};
 use super::item::ClaimFlag;
 use super::local::{Failure, LocalRetries, alone};
 use super::offsets::OffsetSet;
+use super::patience::Wait;
 use super::settling::{Settling, Verdict};
 use super::state::QueueWord;
 use crate::backoff::Backoff;
@@ -66,6 +67,8 @@ pub(crate) struct OwnedQueue<P> {
     pub(crate) link: Option<LinkId>,
     pub(crate) phase: Phase,
     pub(crate) not_before_ms: u64,
+    /// For its messages.
+    pub(crate) waits: Wait,
     pub(crate) round: u32,
     pub(crate) settling: Settling<Waiter<P>>,
     pub(crate) window: Window,
@@ -112,6 +115,7 @@ impl<P> OwnedQueue<P> {
             link: None,
             phase: Phase::Unclaimed,
             not_before_ms: 0,
+            waits: Wait::default(),
             round: 0,
             settling: Settling::default(),
             window: Window::default(),

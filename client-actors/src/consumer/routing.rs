@@ -109,6 +109,7 @@ mod tests {
             queue_messages_max: 8,
             bytes_max: 1 << 20,
             revoke_ms_max: 3_000,
+            join_ms_max: None,
         };
         let subscription = GroupSubscription { topics: topic.into(), filter: MessageFilter::All };
         let mut state = ConsumerState::new(settings, vec![subscription], 1);

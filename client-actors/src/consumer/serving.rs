@@ -180,6 +180,7 @@ impl<P> ConsumerState<P> {
                 self.release(now_ms);
             }
             code => {
+                queue.waits.refused(refusal, now_ms);
                 let later_ms = queue.wait(now_ms, u64::from(refusal.retry_after_ms));
                 if is_ack {
                     queue.settling.failed(later_ms);

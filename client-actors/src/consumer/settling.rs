@@ -104,6 +104,11 @@ impl<W> Settling<W> {
         self.pending.is_empty() && self.sent.as_ref().is_none_or(|(_, told)| told.is_empty())
     }
 
+    /// Whether nothing at all is to be told, or on its way.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.pending_since_ms.is_none() && self.sent.is_none()
+    }
+
     /// Whether it is to be told that the queue is handed back, or is being told.
     pub(crate) fn is_handing_back(&self) -> bool {
         let sent = self.sent.as_ref().map(|(_, told)| told);

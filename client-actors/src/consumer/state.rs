@@ -11,8 +11,10 @@ use grus_protocol::{Offset, TopicName};
 use super::assigning::filter_of;
 use super::broadcast::Broadcast;
 use super::membership::{Joined, MemberAsk, Membership, News};
+use super::messages::NoMore;
+use super::patience::Patience;
 use super::progress_file::OwnProgress;
-use super::queue::{HandItem, OwnedQueue, Waiter};
+use super::queue::{HandItem, OwnedQueue, Phase, Waiter};
 use super::settling::{Told, Verdict};
 use crate::backoff::{Backoff, Jitter};
 use crate::error::Refusal;
@@ -32,6 +34,8 @@ pub(crate) struct ConsumerSettings {
     pub(crate) bytes_max: u32,
     /// How long work on a queue that is to go may last.
     pub(crate) revoke_ms_max: u64,
+    /// How long it waits to be a member at first; none: as long as it takes.
+    pub(crate) join_ms_max: Option<u64>,
 }
 
 /// A request about a queue.
@@ -101,7 +105,11 @@ pub(crate) struct ConsumerState<P> {
     pub(super) leaving: Vec<(LinkId, u64)>,
     pub(super) leftovers: VecDeque<HandItem>,
     changes: VecDeque<Changed>,
-    pub(super) refused: Option<Refusal>,
+    pub(super) refused: Option<NoMore>,
+    pub(super) patience: Patience,
+    pub(super) was_member: bool,
+    /// It waits no longer to be a member, and the program is to hear why.
+    pub(super) is_giving_up: bool,
     /// It is to leave: by when at the latest.
     pub(super) stopping_by_ms: Option<u64>,
     /// What it keeps itself, as a member of a broadcast group.
@@ -137,6 +145,9 @@ impl<P> ConsumerState<P> {
             leftovers: VecDeque::new(),
             changes: VecDeque::new(),
             refused: None,
+            patience: Patience::default(),
+            was_member: false,
+            is_giving_up: false,
             stopping_by_ms: None,
             broadcast: None,
             heard: Vec::new(),
@@ -171,7 +182,7 @@ impl<P> ConsumerState<P> {
 
     /// Until when messages may be handed out; after it, the queues may be another's.
     pub(crate) fn safe_until_ms(&self) -> u64 {
-        if self.broadcast.is_some() {
+        if self.broadcast.is_some() && self.was_member {
             return u64::MAX; // nobody else's they are
         }
         self.membership.safe_until_ms()
@@ -220,8 +231,9 @@ impl<P> ConsumerState<P> {
     pub(crate) fn joined(&mut self, number: u64, reply: JoinGroupReply, now_ms: u64) {
         let news = self.membership.is_member(number, reply);
         self.hear(news, now_ms);
+        self.was_member |= self.membership.joined().is_some();
         if let Some(refusal) = self.of_other_model() {
-            self.refused = Some(refusal);
+            self.refused = Some(NoMore::Refused(refusal));
             self.membership.leave(now_ms);
         }
     }
@@ -256,7 +268,7 @@ impl<P> ConsumerState<P> {
             News::Lost if self.broadcast.is_some() => {} // it reads on, and joins again
             News::Lost | News::Left => self.lose_all(),
             News::Refused(refusal) => {
-                self.refused = Some(refusal);
+                self.refused = Some(NoMore::Refused(refusal));
                 if self.membership.is_over() {
                     self.lose_all();
                 }
@@ -319,7 +331,7 @@ impl<P> ConsumerState<P> {
     }
 
     /// Why it cannot be a member, or not of what it wants, once.
-    pub(crate) fn take_refusal(&mut self) -> Option<Refusal> {
+    pub(crate) fn take_refusal(&mut self) -> Option<NoMore> {
         self.refused.take()
     }
 
@@ -333,7 +345,7 @@ impl<P> ConsumerState<P> {
         port: Option<P>,
         now_ms: u64,
     ) {
-        let verdict = if self.broadcast.is_none() {
+        let verdict = if self.broadcast.is_none() || self.settings.acks_before {
             verdict
         } else if let Some(verdict) = self.failed_here(slot, at, verdict, now_ms) {
             verdict
@@ -351,6 +363,21 @@ impl<P> ConsumerState<P> {
         self.look.insert(slot);
     }
 
+    /// Whether nothing is due soon: it has what it asked for, and waits for messages and for news.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        let is_served = |queue: &OwnedQueue<P>| {
+            let is_settled = matches!(queue.phase, Phase::Live { .. } | Phase::Fenced);
+            let is_staying = queue.revoked_by_ms.is_none();
+            is_settled && is_staying && queue.local.is_none() && queue.settling.is_at_rest()
+        };
+        self.membership.is_at_rest()
+            && self.stopping_by_ms.is_none()
+            && self.leaving.is_empty()
+            && self.asked.is_empty()
+            && self.ways.values().all(|way| way.ask == AskRoute::Rest)
+            && self.queues.values().all(is_served)
+    }
+
     /// Time has passed.
     pub(crate) fn tick(&mut self, now_ms: u64) {
         let news = self.membership.tick(now_ms);
@@ -359,6 +386,7 @@ impl<P> ConsumerState<P> {
         self.release(now_ms);
         for queue in self.queues.values_mut() {
             self.leaving.extend(queue.expire(now_ms, ANSWER_MS_MAX));
+            queue.note_wait(now_ms);
             self.look.insert(queue.slot);
         }
         if self.stopping_by_ms.is_some() && self.queues.is_empty() && !self.membership.is_over() {

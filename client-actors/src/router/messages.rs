@@ -74,3 +74,19 @@ pub(crate) struct MetadataAnswered {
 }
 
 impl Weigh for MetadataAnswered {}
+
+/// The registry has said which brokers there are.
+#[derive(Debug)]
+pub(crate) struct BrokersTold {
+    pub(super) answer: Result<Frame, Dropped>,
+}
+
+impl Weigh for BrokersTold {}
+
+/// Asks, for a person to read, why what any broker may answer has not been answered.
+#[derive(Debug)]
+pub(crate) struct AskOutlook {
+    pub(crate) answer: Port<String>,
+}
+
+impl Weigh for AskOutlook {}

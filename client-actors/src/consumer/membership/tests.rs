@@ -106,6 +106,27 @@ fn a_member_that_is_not_known_any_more_has_lost_all_and_joins_again() {
 }
 
 #[test]
+fn it_is_known_since_when_nobody_answers_and_what_was_said_last() {
+    let mut member = Membership::new(1);
+    let waited = |member: &Membership, now_ms| member.waits().0.waited_ms(now_ms);
+    assert_eq!(waited(&member, 0), None, "nothing was asked yet");
+    member.poll(1, &[], 100).unwrap();
+    member.is_refused(1, refusal(ErrorCode::NotLeader), 400);
+    member.poll(2, &[], 2_000).unwrap();
+    member.is_lost(2, 2_500);
+    assert_eq!((waited(&member, 3_000), member.waits().1), (Some(2_900), false));
+    member.poll(3, &[], 5_000).unwrap();
+    member.is_member(3, joined(7));
+    assert_eq!((waited(&member, 9_000), member.waits().1), (None, true));
+    member.poll(4, &[], 5_000).unwrap();
+    member.is_lost(4, 6_000);
+    assert_eq!(waited(&member, 9_000), Some(3_000), "since it was in touch");
+    member.poll(5, &[], 9_000).unwrap();
+    member.is_heard(5, beat(1, None));
+    assert_eq!(waited(&member, 9_000), None);
+}
+
+#[test]
 fn a_lost_connection_shortens_the_lease_and_silence_counts_as_one() {
     let mut member = member(0);
     member.poll(2, &[], 1_000).unwrap();
