@@ -53,7 +53,7 @@ use crate::shard::ground::{Ground, ShardMachine};
 use crate::shard::{GroupDone, Propose, Waiter};
 use crate::topic_queue::OVERLOADED_RETRY_MS;
 use book::Change;
-use coordination::{Beat, Coordination, News, Ticket};
+use coordination::{Beat, Coordination, JoinRefusal, News, Ticket};
 use error::CoordinatorError;
 use keeping::{item, read_book};
 pub(crate) use messages::{Awaken, Placed, Written};
@@ -253,6 +253,11 @@ impl<D: Disk> ConsumerGroup<D> {
         for one in news {
             match one {
                 News::Joined(ticket, member) => self.joined(ticket, member),
+                News::Superseded(ticket) => {
+                    if let Some(waits) = self.waits.remove(&ticket) {
+                        waits.fail(CoordinatorError::Join(JoinRefusal::Superseded));
+                    }
+                }
                 News::Done(ticket) => {
                     if let Some(Waits::Leave(reply, _credit)) = self.waits.remove(&ticket) {
                         reply.send(Ok(()));

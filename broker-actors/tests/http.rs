@@ -20,6 +20,9 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+/// Longest that anything here may keep one waiting, on a machine that is busy with other tests.
+const PATIENCE: Duration = Duration::from_mins(2);
+
 async fn start(folder: &tempfile::TempDir) -> (Broker, SocketAddr) {
     let config = BrokerConfig {
         data: folder.path().join("data"),
@@ -153,12 +156,15 @@ async fn the_live_metrics_and_the_documented_ones_are_the_same() {
     client.call(&unknown).await.unwrap_err();
     drop(client);
     // A closed connection is counted no more, as soon as that is known.
-    let live = loop {
-        let (_, _, text) = ask(http, "GET", "/metrics?queues=true", "localhost").await;
-        if text.contains("grus_actors{kind=\"Connection\"} 0") {
-            break text;
+    let live = async {
+        loop {
+            let (_, _, text) = ask(http, "GET", "/metrics?queues=true", "localhost").await;
+            if text.contains("grus_actors{kind=\"Connection\"} 0") {
+                break text;
+            }
         }
     };
+    let live = tokio::time::timeout(PATIENCE, live).await.expect("its connections are gone");
     let handled = "grus_actor_handled_total{kind=\"Connection\"} ";
     assert!(live.contains(handled) && !live.contains(&format!("{handled}0")), "never goes back");
     let served = types(&live);
@@ -480,7 +486,8 @@ async fn slow_and_giant_heads_are_cut_off_and_others_are_served_meanwhile() {
             assert!(!hostile(http, odd).await.contains("200 OK"), "{odd:?}");
         }
     };
-    let (ends, ()) = tokio::join!(slow, served); // for ever, if slow heads are not cut off
+    let both = tokio::time::timeout(PATIENCE, async { tokio::join!(slow, served) });
+    let (ends, ()) = both.await.expect("slow heads are cut off");
     for end in ends {
         assert!(end.is_empty() || end.contains("408"), "{end}");
     }

@@ -14,7 +14,7 @@ use grus_protocol::opcode::Opcode;
 use super::replies::{Content, Outgoing, REBUILT_RETRY_AFTER_MS};
 use crate::dispatch::Readership;
 use crate::topic_queue::sifting::Marks;
-use crate::topic_queue::{Fetched, PushTurn, Subscriber};
+use crate::topic_queue::{Fetched, FetchedBatch, PushTurn, Subscriber};
 
 /// Most subscriptions of one connection.
 pub const SUBSCRIPTIONS_MAX: usize = 16_384;
@@ -96,8 +96,12 @@ impl Subscriber for PushSink {
         self.put(Content::GroupDelivered { head, queue, fetched, marks, turn });
     }
 
-    fn readable(&self, fetched: Fetched) -> Result<Fetched, ErrorReply> {
-        self.readership.given(fetched)
+    fn readable(
+        &self,
+        fetched: Fetched,
+        in_hands: &dyn Fn(&FetchedBatch) -> bool,
+    ) -> Result<Fetched, ErrorReply> {
+        self.readership.given_but(fetched, in_hands)
     }
 
     fn end(mut self: Box<Self>, error: ErrorReply) {

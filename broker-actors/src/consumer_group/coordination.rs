@@ -21,6 +21,7 @@
 //! Times are monotonic milliseconds unless they are of type `TimestampMs`.
 
 mod joining;
+mod news;
 mod rebalance;
 
 #[cfg(test)]
@@ -41,7 +42,8 @@ use super::leases::Leases;
 use super::strategy::Target;
 use crate::registry_link::routes::Routes;
 pub use joining::{JoinRefusal, Joining};
-use joining::{TakenIn, Waiting};
+use joining::{Superseded, TakenIn, Waiting};
+pub use news::{Beat, News, NoMember, Told};
 
 /// Most members of one group.
 pub const MEMBERS_MAX: usize = 20_000;
@@ -57,43 +59,6 @@ const BACKOFF_MS: u64 = 500;
 
 /// One that waits for what it asked to be written.
 pub type Ticket = u64;
-
-/// What to do after an event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum News {
-    /// The one with this ticket is that member now.
-    Joined(Ticket, MemberId),
-    /// What the one with this ticket asked is done.
-    Done(Ticket),
-    /// This member must be told its assignment, if a heartbeat of it waits.
-    Changed(MemberId),
-    /// This member is one no more; a heartbeat of it that waits is refused.
-    Gone(MemberId),
-}
-
-/// Why a member is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NoMember;
-
-/// What becomes of a heartbeat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Beat {
-    /// It is answered at once.
-    Answer,
-    /// It may wait.
-    Park,
-}
-
-/// What a member is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
-    /// The generation of its assignment.
-    pub generation: Generation,
-    /// All its queues; none when they are what it knows.
-    pub assigned: Option<Vec<AssignedQueue>>,
-    /// How the group works, where that may be news.
-    pub settings: Option<GroupSettings>,
-}
 
 /// What is known of a member besides what is written.
 #[derive(Debug, Clone, Default)]
@@ -118,6 +83,8 @@ struct UnderWay {
     /// What the field and the target are with it, if it is a rebalance.
     division: Option<(Field, Target)>,
     joined: Vec<TakenIn>,
+    /// Sessions whose place one of those takes.
+    superseded: Vec<u64>,
     done: Vec<Ticket>,
 }
 
@@ -137,6 +104,7 @@ pub struct Coordination {
     leases: Leases,
     /// Members to be, or to be changed, by session.
     waiting: BTreeMap<u64, Waiting>,
+    superseded: Superseded,
     leaving: BTreeMap<MemberId, Vec<Ticket>>,
     /// Queues whose member has let go of them.
     let_go: BTreeSet<QueueKey>,
@@ -166,6 +134,7 @@ impl Coordination {
             presences: BTreeMap::new(),
             leases: Leases::default(),
             waiting: BTreeMap::new(),
+            superseded: Superseded::default(),
             leaving: BTreeMap::new(),
             let_go: BTreeSet::new(),
             rebalance_at_ms: None,
@@ -435,7 +404,10 @@ impl Coordination {
     /// When nothing was.
     pub fn applied(&mut self, now_ms: u64) {
         let under_way = self.under_way.take().expect("only what is under way is applied");
-        let UnderWay { change, division, joined, done } = under_way;
+        let UnderWay { change, division, joined, superseded, done } = under_way;
+        for session in superseded {
+            self.superseded.note(session);
+        }
         let generation = change.generation;
         let mut changed = BTreeSet::new();
         for (queue, member) in &change.grants {

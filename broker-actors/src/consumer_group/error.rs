@@ -63,6 +63,7 @@ const fn code_of(refusal: &JoinRefusal) -> ErrorCode {
         JoinRefusal::Settings(_) => ErrorCode::InvalidSettings,
         JoinRefusal::Unserved(_) => ErrorCode::UnsupportedFeature,
         JoinRefusal::Differs => ErrorCode::SubscriptionsDiffer,
+        JoinRefusal::Superseded => ErrorCode::Fenced,
         JoinRefusal::Full => ErrorCode::Overloaded,
     }
 }

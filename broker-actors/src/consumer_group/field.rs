@@ -102,6 +102,26 @@ impl Field {
         self.topics.get(&id)
     }
 
+    /// Those who subscribe to other queues than `before`.
+    #[must_use]
+    pub fn members_with_others_than(&self, before: &Self) -> BTreeSet<MemberId> {
+        let mut members = BTreeSet::new();
+        let ids: BTreeSet<&TopicId> = self.topics.keys().chain(before.topics.keys()).collect();
+        for id in ids {
+            let now = self.topics.get(id);
+            let was = before.topics.get(id);
+            let is_same = now
+                .zip(was)
+                .is_some_and(|(now, was)| (&now.name, &now.queues) == (&was.name, &was.queues));
+            for (one, other) in [(now, was), (was, now)] {
+                let of_both = other.filter(|_| is_same).map_or(&[][..], |topic| &topic.members);
+                let of_one = one.into_iter().flat_map(|topic| &topic.members);
+                members.extend(of_one.filter(|member| of_both.binary_search(member).is_err()));
+            }
+        }
+        members
+    }
+
     /// All queues, in order.
     pub fn queues(&self) -> impl Iterator<Item = QueueKey> {
         let of = |topic: &FieldTopic| {
@@ -197,6 +217,26 @@ pub(crate) mod tests {
         let expected = expected.map(|(name, queues, members)| (name.to_owned(), queues, members));
         assert_eq!(seen, expected);
         assert_eq!((field.len(), field.unready().len()), (4, 0));
+    }
+
+    #[test]
+    fn who_has_other_queues_than_before_is_known() {
+        let topic = |id, queues: u32, members: &[u64]| FieldTopic {
+            name: TopicName::try_from("t").unwrap(),
+            id: TopicId(id),
+            queues: (0..queues).map(QueueId).collect(),
+            members: members.iter().copied().map(MemberId).collect(),
+        };
+        let before = Field::from_topics(vec![topic(1, 4, &[1, 2, 3]), topic(2, 1, &[2])]);
+        let others = |topics| -> Vec<u64> {
+            let members = Field::from_topics(topics).members_with_others_than(&before);
+            members.into_iter().map(|member| member.0).collect()
+        };
+        assert_eq!(others(vec![topic(1, 4, &[1, 2, 3]), topic(2, 1, &[2])]), Vec::<u64>::new());
+        assert_eq!(others(vec![topic(1, 4, &[1, 3, 4]), topic(2, 1, &[2])]), [2, 4], "came, went");
+        assert_eq!(others(vec![topic(1, 5, &[1, 2, 3]), topic(2, 1, &[2])]), [1, 2, 3], "grew");
+        assert_eq!(others(vec![topic(1, 4, &[1, 2, 3])]), [2], "gone");
+        assert_eq!(others(vec![topic(1, 4, &[1, 2, 3]), topic(3, 1, &[1, 2])]), [1, 2], "anew");
     }
 
     #[test]

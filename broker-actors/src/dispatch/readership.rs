@@ -24,10 +24,22 @@ impl Readership {
     ///
     /// # Errors
     /// The error reply to send.
-    pub fn given(&self, mut fetched: Fetched) -> Result<Fetched, ErrorReply> {
+    pub fn given(&self, fetched: Fetched) -> Result<Fetched, ErrorReply> {
+        self.given_but(fetched, &|_| false)
+    }
+
+    /// The same, but batches that somebody has in his hands already have no end.
+    ///
+    /// # Errors
+    /// As [`Readership::given`].
+    pub fn given_but(
+        &self,
+        mut fetched: Fetched,
+        in_hands: &dyn Fn(&FetchedBatch) -> bool,
+    ) -> Result<Fetched, ErrorReply> {
         let now = self.clock.now();
         for batch in &mut fetched.batches {
-            if is_over(batch, now) {
+            if is_over(batch, now) && !in_hands(batch) {
                 batch.bytes = Bytes::new();
             }
         }
@@ -109,5 +121,8 @@ mod tests {
         let bytes: Vec<_> = given.batches.iter().map(|one| one.bytes.is_empty()).collect();
         assert_eq!(bytes, [true, false], "over; readable; the third cannot be read");
         assert_eq!(given.batches[0].count, 20);
+        let fetched = Fetched { batches: vec![batch(Some(10), Compression::None)], ..given };
+        let kept = plain_only.given_but(fetched, &|batch| batch.base_offset == Offset(3)).unwrap();
+        assert!(!kept.batches[0].is_over(), "somebody has it in his hands");
     }
 }

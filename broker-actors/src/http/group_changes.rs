@@ -162,7 +162,8 @@ async fn send_back(
     }
     match refused {
         Some(error) if redriven == 0 => Err(error),
-        _ => Ok(Redriven { redriven, more, queues_elsewhere }),
+        // What was refused is there still: said once more, it goes, or its error is told.
+        refused => Ok(Redriven { redriven, more: more || refused.is_some(), queues_elsewhere }),
     }
 }
 
@@ -178,11 +179,17 @@ pub async fn purge(
 
 async fn remove(parts: &HttpParts, name: &str, query: &LettersQuery) -> Result<Purged, ErrorReply> {
     let (meant, queues_elsewhere) = letters_meant(parts, &group_name(name)?, query)?;
-    let mut purged = 0;
+    let (mut purged, mut refused) = (0, None);
     for (letters, offsets) in meant {
-        purged += letters.purge(&offsets).await?;
+        match letters.purge(&offsets).await {
+            Ok(some) => purged += some,
+            Err(error) => refused = refused.or(Some(error)), // those of other queues go
+        }
     }
-    Ok(Purged { purged, queues_elsewhere })
+    match refused {
+        Some(error) if purged == 0 => Err(error),
+        refused => Ok(Purged { purged, more: refused.is_some(), queues_elsewhere }),
+    }
 }
 
 /// Queues of dead letters and which of each, none: all; and how many queues are led elsewhere.

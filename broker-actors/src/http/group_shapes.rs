@@ -299,6 +299,8 @@ pub struct Redriven {
 pub struct Purged {
     /// How many.
     pub purged: u64,
+    /// Whether there are more: a queue refused, and says why when it is asked again.
+    pub more: bool,
     /// Queues of dead letters that other brokers lead.
     pub queues_elsewhere: usize,
 }

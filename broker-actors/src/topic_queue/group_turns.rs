@@ -217,15 +217,17 @@ impl<D: Disk> Looking<'_, D> {
         self.held.numbers()
     }
 
-    /// What the subscriber can read of batches, those that are over without their bytes.
+    /// What the subscriber can read of batches, those that are over without their bytes, unless the
+    /// member has them in its hands.
     fn readable(
         &self,
         batches: Vec<FetchedBatch>,
+        in_hands: &dyn Fn(&FetchedBatch) -> bool,
     ) -> Result<Result<Fetched, Box<ErrorReply>>, QueueError> {
         let fetched = super::fetched(self.reading.bounds(), batches);
         let subscriber = self.queue.subscriptions.sink(self.key);
         let subscriber = subscriber.ok_or(QueueError::UnknownSubscription)?;
-        Ok(subscriber.readable(fetched).map_err(Box::new))
+        Ok(subscriber.readable(fetched, in_hands).map_err(Box::new))
     }
 
     /// The batch that holds an offset.
@@ -242,6 +244,15 @@ impl<D: Disk> Looking<'_, D> {
             Ok(Batches::Cold(fault_in)) => One::Cold(fault_in),
             Err(_) => One::Damaged,
         }
+    }
+
+    /// Whether the member was sent something of a batch, over an earlier connection, and has not
+    /// answered for it: its answer is waited for, whatever the time to live.
+    fn has_in_hands(&self, batch: &FetchedBatch) -> bool {
+        let numbers = self.numbers();
+        let end = end_of(batch).min(numbers.delivered_to).0;
+        let open_from = batch.base_offset.max(numbers.floor).0;
+        open_from < end && numbers.passed.gaps(open_from, end).next().is_some()
     }
 
     /// Retries that are due, or were lost with an earlier subscription, by offset.
@@ -277,6 +288,10 @@ impl<D: Disk> Looking<'_, D> {
         if !dying.is_empty() {
             return Ok(Found::Dying(dying));
         }
+        // What the member has in its hands is never over, and goes by itself.
+        let is_owed = |at: &Offset| self.held.retry(*at).is_some_and(|one| one.due == IN_HANDS);
+        let owed: BTreeSet<_> = due.iter().copied().filter(is_owed).collect();
+        let (due, in_hands) = if owed.is_empty() { (due, false) } else { (owed, true) };
         let mut batches: Vec<FetchedBatch> = Vec::new();
         let (mut offsets, mut damaged) = (Vec::new(), Vec::new());
         let mut bytes = 0;
@@ -310,7 +325,7 @@ impl<D: Disk> Looking<'_, D> {
         if batches.is_empty() {
             return Ok(Found::Nothing);
         }
-        let mut fetched = match self.readable(batches)? {
+        let mut fetched = match self.readable(batches, &|_| in_hands)? {
             Ok(fetched) => fetched,
             Err(error) => return Ok(Found::Ended(error)),
         };
@@ -397,7 +412,7 @@ impl<D: Disk> Looking<'_, D> {
             Err(error) => return Err(error),
         };
         let first = batches.first().filter(|_| self.buries).cloned();
-        let mut fetched = match self.readable(batches)? {
+        let mut fetched = match self.readable(batches, &|batch| self.has_in_hands(batch))? {
             Ok(fetched) => fetched,
             Err(error) => return Ok(Found::Ended(error)),
         };

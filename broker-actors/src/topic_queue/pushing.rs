@@ -259,7 +259,7 @@ impl<D: Disk> TopicQueue<D> {
 
     fn deliver(&mut self, key: SubscriptionKey, fetched: Fetched, pass: PushTurn) {
         let Some(subscriber) = self.subscriptions.sink(key) else { return };
-        let fetched = match subscriber.readable(fetched) {
+        let fetched = match subscriber.readable(fetched, &|_| false) {
             Ok(fetched) => fetched,
             Err(error) => return self.end_saying(key, error),
         };

@@ -3,8 +3,8 @@
 use grus_mailbox::Port;
 use grus_protocol::error::ErrorReply;
 
-use super::Fetched;
 use super::sifting::Marks;
+use super::{Fetched, FetchedBatch};
 
 /// The receiving end of one subscription. Dropped without a word, as by the panic of its queue, it
 /// tells the subscriber to come again.
@@ -12,11 +12,16 @@ pub trait Subscriber: Send {
     /// Asks for a turn: room in the subscriber's output for one frame. A dropped port means that
     /// there is none for now.
     fn ask_turn(&self, turn: Port<PushTurn>);
-    /// As many of the batches, from the first on, as the subscriber can read.
+    /// As many of the batches, from the first on, as the subscriber can read. Those whose time to live
+    /// is over are left without bytes, but for those that are `in_hands`.
     ///
     /// # Errors
     /// When it cannot read the first one.
-    fn readable(&self, fetched: Fetched) -> Result<Fetched, ErrorReply>;
+    fn readable(
+        &self,
+        fetched: Fetched,
+        in_hands: &dyn Fn(&FetchedBatch) -> bool,
+    ) -> Result<Fetched, ErrorReply>;
     /// Sends batches; uses the turn up.
     fn deliver(&self, fetched: Fetched, turn: PushTurn);
     /// Sends batches to a member of a group, with what of them is for it; uses the turn up.

@@ -5,6 +5,8 @@ mod member;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use bytes::Bytes;
 use grus_broker::error::QueueError;
@@ -17,7 +19,7 @@ use grus_protocol::batch::{BatchBuilder, Compression, NewRecord, RecordBatch};
 use grus_protocol::error::ErrorCode;
 use grus_protocol::ids::{Generation, MessageId, Offset, TimestampMs, TopicId};
 use grus_protocol::limits::BatchLimits;
-use grus_protocol::message::MessageFilter;
+use grus_protocol::message::{ExpiredPolicy, MessageFilter};
 use grus_protocol::names::GroupName;
 
 use crate::bench::{Bench, Queue, batch, sim_bench, topic};
@@ -278,6 +280,36 @@ async fn a_connection_that_breaks_is_no_delivery_and_no_end_of_what_is_in_hands(
     bench.stop().await;
 }
 
+#[actix::test]
+async fn what_a_member_has_in_its_hands_is_never_over() {
+    let bench = sim_bench().await;
+    bench.open(TopicConfig { expired: ExpiredPolicy::DeadLetter, ..topic(1, 1) }).await.unwrap();
+    bench.open(letters_topic()).await.unwrap();
+    let queue = bench.queue(1, 0);
+    queue.produce(batch(&[b"slow", b"failed"])).await.unwrap();
+    let mut member = Member::new(&queue, 1, 1);
+    member.begin().await;
+    member.next(2).await;
+    member.answer(&[], &[1], &[]).await.unwrap();
+    assert_eq!(offsets(&member.next(1).await), [(1, 1)]);
+    // Its time to live ends while it is at work, and its connection breaks.
+    member.is_late.store(true, Relaxed);
+    queue.produce(batch(&[b"nobody has it"])).await.unwrap();
+    member.begin().await;
+    let mut all = offsets(&member.next(2).await);
+    all.sort_unstable();
+    assert_eq!(all, [(0, 1), (1, 2)], "its answers are waited for");
+    let settled = member.answer(&[(0, 2)], &[], &[]).await.unwrap();
+    assert_eq!(settled.retries, 0);
+    let buried = async { while member.status().await.lag > 0 {} };
+    tokio::time::timeout(Duration::from_mins(2), buried).await.expect("the third is over");
+    let letters: Vec<u64> = letters(&bench).await.iter().map(|(offset, ..)| *offset).collect();
+    assert_eq!(letters, [2], "which nobody had");
+    let counts = member.status().await.counts;
+    assert_eq!((counts.settled, counts.dead), (2, 1));
+    bench.stop().await;
+}
+
 /// Fills the disk with messages for others.
 async fn fill(bench: &Bench<SimDisk>) {
     bench.open(topic(2, 1)).await.unwrap();
@@ -308,7 +340,7 @@ async fn what_is_delivered_while_the_disk_is_full_is_counted_once_when_there_is_
     let full = QueueError::StorageFull;
     assert_eq!(member.answer(&[(2, 3)], &[], &[]).await, Err(full), "nothing can be written");
     // A second in which it might be sent again and again.
-    let again = tokio::time::timeout(std::time::Duration::from_secs(1), member.push()).await;
+    let again = tokio::time::timeout(Duration::from_secs(1), member.push()).await;
     assert!(again.is_err(), "it is in its member's hands: {again:?}");
     assert_eq!(member.status().await.lag, 24);
 
@@ -317,7 +349,7 @@ async fn what_is_delivered_while_the_disk_is_full_is_counted_once_when_there_is_
         while member.answer(&[(0, 1), (2, 3)], &[], &[]).await.is_err() {}
         while member.status().await.lag > 0 {}
     };
-    let within = std::time::Duration::from_mins(1);
+    let within = Duration::from_mins(1);
     tokio::time::timeout(within, settles).await.expect("what was passed over is settled");
     let counts = member.status().await.counts;
     assert_eq!((counts.settled, counts.passed, counts.redelivered), (2, 22, 1));
@@ -361,7 +393,7 @@ async fn a_batch_of_very_many_gaps_is_settled_to_the_end() {
         }
     }
     let settles = async { while member.status().await.lag > 0 {} };
-    let within = std::time::Duration::from_mins(1);
+    let within = Duration::from_mins(1);
     tokio::time::timeout(within, settles).await.expect("nothing is left behind");
     bench.restart().await.stop().await;
 }

@@ -1,5 +1,7 @@
 //! Joining a group: who may, and who takes whose place.
 
+use std::collections::{BTreeSet, VecDeque};
+
 use grus_protocol::ids::{MemberId, TimestampMs};
 use grus_protocol::message::{
     GROUP_SUBSCRIPTIONS_MAX, GroupModel, GroupOptions, GroupSettings, GroupStrategy,
@@ -14,6 +16,9 @@ use super::{Coordination, MEMBERS_MAX, News, Ticket, UnderWay};
 /// A change takes in no more members once theirs are so many bytes: others wait for the next one, or
 /// a crowd that joins together would be an entry that the log does not take, again and again.
 const TAKEN_IN_BYTES_MAX: usize = 1024 * 1024;
+
+/// So many of those whose place was taken are remembered.
+const SUPERSEDED_MAX: usize = 4_096;
 
 /// What one that wants to be a member says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +57,27 @@ pub(super) struct TakenIn {
     member: MemberId,
 }
 
+/// Sessions whose place another one has taken by its stable name. They do not get it back: two programs
+/// of one name would take it from each other for ever.
+#[derive(Debug, Default)]
+pub(super) struct Superseded {
+    known: BTreeSet<u64>,
+    order: VecDeque<u64>,
+}
+
+impl Superseded {
+    pub(super) fn note(&mut self, session: u64) {
+        if self.known.insert(session) {
+            self.order.push_back(session);
+        }
+        if self.order.len() > SUPERSEDED_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+    }
+}
+
 /// Why one is no member.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum JoinRefusal {
@@ -67,6 +93,9 @@ pub enum JoinRefusal {
     /// The group's members must subscribe to the same.
     #[error("the members of this group subscribe to the same topics with the same filters")]
     Differs,
+    /// A later one has taken its place.
+    #[error("another consumer has joined under the stable name of this one, and has its place")]
+    Superseded,
     /// There are too many members.
     #[error("a group has at most {MEMBERS_MAX} members")]
     Full,
@@ -123,6 +152,9 @@ impl Coordination {
         (now_ms, now): (u64, TimestampMs),
     ) -> Result<(), JoinRefusal> {
         joining.check()?;
+        if self.superseded.known.contains(&joining.session) {
+            return Err(JoinRefusal::Superseded);
+        }
         let own = self.member_of(joining.session);
         let settings = joining.options.applied_to(self.settings());
         self.check_settings(&settings, own)?;
@@ -151,6 +183,7 @@ impl Coordination {
             self.news.push(News::Joined(ticket, member));
             return Ok(());
         }
+        self.supersede_waiting(&joining);
         let before = self.waiting.remove(&joining.session);
         let mut tickets = before.map_or_else(Vec::new, |waiting| waiting.tickets);
         tickets.push(ticket);
@@ -158,6 +191,19 @@ impl Coordination {
         let waiting = Waiting { joining, tickets, received_ms: now_ms, received: now };
         self.waiting.insert(session, waiting);
         Ok(())
+    }
+
+    /// Whoever waits to be a member under the same stable name will not be one.
+    fn supersede_waiting(&mut self, joining: &Joining) {
+        let Some(instance) = &joining.instance else { return };
+        let is_earlier = |(session, waiting): (&u64, &Waiting)| {
+            let bears = waiting.joining.instance.as_ref() == Some(instance);
+            (bears && *session != joining.session).then_some(*session)
+        };
+        let Some(session) = self.waiting.iter().find_map(is_earlier) else { return };
+        let tickets = self.waiting.remove(&session).map(|waiting| waiting.tickets);
+        self.superseded.note(session);
+        self.news.extend(tickets.into_iter().flatten().map(News::Superseded));
     }
 
     /// The member of a session, unless it is about to go.
@@ -227,6 +273,7 @@ impl Coordination {
             });
             if let Some(earlier) = earlier.filter(|id| !change.members_gone.contains(id)) {
                 change.members_gone.push(earlier);
+                under_way.superseded.extend(self.book.members().get(&earlier).map(|it| it.session));
                 let held = self.book.held_by(earlier);
                 change.grants.extend(held.map(|queue| (queue, Some(member))));
             }

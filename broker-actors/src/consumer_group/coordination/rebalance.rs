@@ -30,7 +30,7 @@ impl Coordination {
             let (field, target) = self.division(&routes);
             under_way.change.grants = self.grants(&routes, &target);
             // Who has no queues to let go of is told all the same of what else there is.
-            let is_told = self.is_broadcast() && field != self.field;
+            let is_told = !self.told_otherwise(&field).is_empty();
             if under_way.change.grants.is_empty() && !self.revokes(&target) && !is_told {
                 self.divided_alike(field, target);
                 return None;
@@ -42,6 +42,17 @@ impl Coordination {
             under_way.change.grants = self.grants_of_let_go(&self.target);
         }
         Some(under_way)
+    }
+
+    /// Members of a broadcast group that have other queues by this field than before. The others are
+    /// told nothing: of very many, that would be very much.
+    fn told_otherwise(&self, field: &Field) -> BTreeSet<MemberId> {
+        if !self.is_broadcast() {
+            return BTreeSet::new();
+        }
+        let mut members = field.members_with_others_than(&self.field);
+        members.retain(|member| self.book.members().contains_key(member));
+        members
     }
 
     fn division(&self, routes: &Routes) -> (Field, Target) {
@@ -108,9 +119,7 @@ impl Coordination {
         generation: Generation,
         changed: &mut BTreeSet<MemberId>,
     ) {
-        if self.is_broadcast() && field != self.field {
-            changed.extend(self.book.members().keys());
-        }
+        changed.extend(self.told_otherwise(&field));
         self.divided_alike(field, target);
         for (queue, grant) in self.book.grants() {
             let Some(presence) = self.presences.get_mut(&grant.member) else { continue };

@@ -222,6 +222,17 @@ fn a_stable_name_takes_the_place_of_its_earlier_life_at_once() {
     assert_eq!(desk.coordination.book().held_by(second).collect::<Vec<_>>(), had);
     assert_eq!(desk.coordination.book().held_by(other).collect::<Vec<_>>(), others);
     assert_eq!(desk.beat(first, 0, &[]), Err(NoMember));
+    // The earlier one lives, and comes back: it would take the place again, and so on for ever.
+    assert_eq!(desk.try_join(named(1)), Err(JoinRefusal::Superseded));
+    assert_eq!(desk.try_join(named(2)), Ok(second), "the later one has it");
+    let now = desk.now();
+    desk.coordination.join(named(3), 33, now).unwrap();
+    desk.coordination.join(named(4), 44, now).unwrap();
+    let news = desk.write();
+    assert!(news.contains(&News::Superseded(33)), "of two that wait the later one: {news:?}");
+    assert!(news.iter().any(|news| matches!(news, News::Joined(44, _))));
+    assert_eq!(desk.try_join(named(3)), Err(JoinRefusal::Superseded));
+    assert_eq!(desk.beat(second, 0, &[]), Err(NoMember));
 }
 
 #[test]
@@ -374,10 +385,14 @@ fn each_member_of_a_broadcast_group_is_told_all_that_it_subscribes_to() {
     assert_eq!(queues.len(), 3);
     // The other one goes: nothing changes for those that stay.
     desk.coordination.leave(second, 9).unwrap();
-    desk.write();
-    desk.beat(first, known, &[]).unwrap();
+    assert!(!desk.write().contains(&News::Changed(first)));
+    assert_eq!(desk.beat(first, known, &[]), Ok(Beat::Park));
+    // Another one comes, and is told; the first is not told all of it again.
+    let third = desk.try_join(broadcast(3)).unwrap();
+    assert_eq!(desk.ask(third, 0, &[]).1.len(), 3);
+    assert_eq!(desk.beat(first, known, &[]), Ok(Beat::Park));
     // One of another model is refused while somebody is in it.
-    let mut cluster = Desk::joining(3);
+    let mut cluster = Desk::joining(4);
     cluster.options.model = Some(GroupModel::Cluster);
     assert!(matches!(desk.try_join(cluster), Err(JoinRefusal::Settings(_))));
 }

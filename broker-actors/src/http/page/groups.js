@@ -144,7 +144,7 @@ function letterList(name) {
   const act = async (what, parameters) => {
     try {
       const done = await change(path(name, 'dead-letters', what), parameters);
-      const text = what === 'redrive' ? `${number(done.redriven)} sent back${done.more ? ', and there are more' : ''}` : `${number(done.purged)} removed`;
+      const text = what === 'redrive' ? `${number(done.redriven)} sent back${done.more ? ', and there are more' : ''}` : `${number(done.purged)} removed${done.more ? ', and there are more' : ''}`;
       tell(done.queuesElsewhere ? `${text}; those that other brokers lead stay` : text, false);
       await refresh();
     } catch (error) {

@@ -4,6 +4,7 @@
 use grus_protocol::ids::{Generation, Offset, TimestampMs};
 
 use super::progress::Progress;
+use super::ranges::Ranges;
 use super::retries::{IN_HANDS, Retry};
 use super::{Claimed, Moved, RANGES_MAX, Settled};
 use crate::commands::groups::{
@@ -197,10 +198,12 @@ impl Machine {
         if self.judge(&back.holding).is_err() {
             return false;
         }
-        let is_in_work =
-            |offset: &Offset| back.in_work.iter().any(|span| (span.from..span.to).contains(offset));
+        let mut in_work = Ranges::default();
+        for span in &back.in_work {
+            in_work.insert(span.from.0, span.to.0);
+        }
         let unseen: Vec<Retry> = self.progress(place).map_or_else(Vec::new, |held| {
-            let offsets = held.in_hands().filter(|offset| !is_in_work(offset));
+            let offsets = held.in_hands().filter(|offset| !in_work.contains(offset.0));
             offsets.filter_map(|offset| held.retry(offset)).collect()
         });
         for retry in unseen {

@@ -1,6 +1,8 @@
 //! A member of a group as its queue sees it: it claims, subscribes, hears what it is pushed, answers.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 use grus_broker::commands::groups::{Holding, ProgressKey, RetryTerms, Span};
@@ -8,8 +10,8 @@ use grus_broker::error::QueueError;
 use grus_broker::machine::groups::Settled;
 use grus_broker::topic_queue::sifting::Marks;
 use grus_broker::topic_queue::{
-    Account, Answered, At, ClaimTaken, Failed, Fetched, GivenUp, GroupAsk, ProgressStatus,
-    PushTurn, QueueHandle, Subscriber, SubscriptionKey,
+    Account, Answered, At, ClaimTaken, Failed, Fetched, FetchedBatch, GivenUp, GroupAsk,
+    ProgressStatus, PushTurn, QueueHandle, Subscriber, SubscriptionKey,
 };
 use grus_mailbox::Port;
 use grus_mailbox::reply::port;
@@ -31,15 +33,26 @@ pub(super) enum Push {
     Gone,
 }
 
-/// A connection that always has room.
-struct Wire(UnboundedSender<Push>);
+/// A connection that always has room. Once `is_late` says so, the time to live of all is over.
+struct Wire {
+    to: UnboundedSender<Push>,
+    is_late: Arc<AtomicBool>,
+}
 
 impl Subscriber for Wire {
     fn ask_turn(&self, turn: Port<PushTurn>) {
         turn.send(PushTurn::new(|| ()));
     }
 
-    fn readable(&self, fetched: Fetched) -> Result<Fetched, ErrorReply> {
+    fn readable(
+        &self,
+        mut fetched: Fetched,
+        in_hands: &dyn Fn(&FetchedBatch) -> bool,
+    ) -> Result<Fetched, ErrorReply> {
+        let is_late = self.is_late.load(Relaxed);
+        for batch in fetched.batches.iter_mut().filter(|batch| is_late && !in_hands(batch)) {
+            batch.bytes = Bytes::new();
+        }
         Ok(fetched)
     }
 
@@ -48,19 +61,19 @@ impl Subscriber for Wire {
     }
 
     fn deliver_group(&self, fetched: Fetched, marks: Marks, _turn: PushTurn) {
-        let _ = self.0.send(Push::Batches(fetched, marks));
+        let _ = self.to.send(Push::Batches(fetched, marks));
     }
 
     fn end(self: Box<Self>, error: ErrorReply) {
-        let _ = self.0.send(Push::End(error));
+        let _ = self.to.send(Push::End(error));
     }
 
     fn dismiss(self: Box<Self>) {
-        let _ = self.0.send(Push::Gone);
+        let _ = self.to.send(Push::Gone);
     }
 
     fn is_gone(&self) -> bool {
-        self.0.is_closed()
+        self.to.is_closed()
     }
 }
 
@@ -88,6 +101,8 @@ pub(crate) struct Member {
     pub(super) holding: Holding,
     pub(super) terms: RetryTerms,
     pub(super) pushes: Option<UnboundedReceiver<Push>>,
+    /// Says that the time to live of all is over.
+    pub(super) is_late: Arc<AtomicBool>,
 }
 
 impl Member {
@@ -99,7 +114,8 @@ impl Member {
             round: 0,
         };
         let terms = RetryTerms { deliveries_max: 3, ladder_ms: vec![5, 10] };
-        Self { queue: Arc::clone(queue), holding, terms, pushes: None }
+        let is_late = Arc::default();
+        Self { queue: Arc::clone(queue), holding, terms, pushes: None, is_late }
     }
 
     pub(super) async fn ask<T>(
@@ -125,7 +141,7 @@ impl Member {
         let connection = self.holding.member.0 << 8 | self.holding.generation.0;
         let key = SubscriptionKey { connection, id: SubscriptionId(1) };
         let (holding, account) = (self.holding, Account::new(WINDOW, WINDOW));
-        let subscriber = Box::new(Wire(sender));
+        let subscriber = Box::new(Wire { to: sender, is_late: Arc::clone(&self.is_late) });
         let listed = self
             .ask(|reply| GroupAsk::Subscribe { key, holding, filter, account, subscriber, reply })
             .await?;

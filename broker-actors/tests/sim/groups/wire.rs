@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use grus_broker::commands::groups::Span;
 use grus_broker::topic_queue::sifting::Marks;
-use grus_broker::topic_queue::{Fetched, PushTurn, Subscriber};
+use grus_broker::topic_queue::{Fetched, FetchedBatch, PushTurn, Subscriber};
 use grus_mailbox::Port;
 use grus_protocol::batch::RecordBatch;
 use grus_protocol::error::{ErrorCode, ErrorReply};
@@ -46,7 +46,11 @@ impl Subscriber for Wire {
         }
     }
 
-    fn readable(&self, fetched: Fetched) -> Result<Fetched, ErrorReply> {
+    fn readable(
+        &self,
+        fetched: Fetched,
+        _in_hands: &dyn Fn(&FetchedBatch) -> bool,
+    ) -> Result<Fetched, ErrorReply> {
         Ok(fetched)
     }
 

@@ -1,0 +1,45 @@
+//! What a coordinator's decisions are told by. Pure.
+
+use grus_protocol::ids::{Generation, MemberId};
+use grus_protocol::message::{AssignedQueue, GroupSettings};
+
+use super::Ticket;
+
+/// What to do after an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// The one with this ticket is that member now.
+    Joined(Ticket, MemberId),
+    /// What the one with this ticket asked is done.
+    Done(Ticket),
+    /// The one with this ticket is no member: another one has taken its place by its name.
+    Superseded(Ticket),
+    /// This member must be told its assignment, if a heartbeat of it waits.
+    Changed(MemberId),
+    /// This member is one no more; a heartbeat of it that waits is refused.
+    Gone(MemberId),
+}
+
+/// Why a member is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoMember;
+
+/// What becomes of a heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beat {
+    /// It is answered at once.
+    Answer,
+    /// It may wait.
+    Park,
+}
+
+/// What a member is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// The generation of its assignment.
+    pub generation: Generation,
+    /// All its queues; none when they are what it knows.
+    pub assigned: Option<Vec<AssignedQueue>>,
+    /// How the group works, where that may be news.
+    pub settings: Option<GroupSettings>,
+}
