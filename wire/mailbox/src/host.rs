@@ -7,8 +7,9 @@
 //! * A panic in a handler drops the resident, and with it all credits and reply ports it held, and
 //!   the message that did it. The factory then builds another in its place; the mailbox and all
 //!   inboxes stay, so senders notice a short wait at most. Too many panics end the process.
-//! * An actix mailbox is drained to its end before timers and neighbours run; a shell gives way
-//!   after [`BURST_MESSAGES_MAX`] messages or [`BURST_BUSY_NS_MAX`] of work.
+//! * An actix mailbox is drained to its end before timers and neighbours run, and what an actor tells
+//!   itself then as well; a shell gives way after [`BURST_MESSAGES_MAX`] calls or
+//!   [`BURST_BUSY_NS_MAX`] of work.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,7 +33,8 @@ use crate::resident::{Receive, Resident};
 use crate::restart::{RestartHistory, RestartPolicy, Verdict};
 use crate::room::{Furniture, Room};
 
-/// Most messages received before timers and neighbours on the same arbiter have their turn.
+/// Most messages received (`Drained` is one) before timers and neighbours on the same arbiter have
+/// their turn.
 pub const BURST_MESSAGES_MAX: u32 = 256;
 /// Most time in handlers before timers and neighbours have their turn, in nanoseconds.
 pub const BURST_BUSY_NS_MAX: u64 = 1_000_000;
@@ -356,17 +358,29 @@ impl<A: Resident> Shell<A> {
         let busy_ns = now_ns.saturating_sub(begun_ns);
         self.furniture.stats.received(busy_ns);
         self.handler_ended_ns = more.then_some(now_ns);
-        self.burst_messages += 1;
-        self.burst_busy_ns += busy_ns;
-        if self.burst_messages < BURST_MESSAGES_MAX && self.burst_busy_ns < BURST_BUSY_NS_MAX {
+        if !self.is_burst_over(busy_ns) {
             return;
         }
-        self.burst_messages = 0;
-        self.burst_busy_ns = 0;
         self.handler_ended_ns = None;
         if let Some(on_drained) = self.furniture.on_drained.take() {
             self.call_or_rebuild(context, on_drained);
         }
+        Self::give_way(context);
+    }
+
+    /// Counts one call; true when it is the turn of timers and neighbours.
+    const fn is_burst_over(&mut self, busy_ns: u64) -> bool {
+        self.burst_messages += 1;
+        self.burst_busy_ns += busy_ns;
+        if self.burst_messages < BURST_MESSAGES_MAX && self.burst_busy_ns < BURST_BUSY_NS_MAX {
+            return false;
+        }
+        self.burst_messages = 0;
+        self.burst_busy_ns = 0;
+        true
+    }
+
+    fn give_way(context: &mut Context<Self>) {
         context.wait(wrap_future::<_, Self>(tokio::task::yield_now()));
     }
 
@@ -437,8 +451,14 @@ impl<A: Resident> Handler<DrainedNotice> for Shell<A> {
     fn handle(&mut self, _: DrainedNotice, context: &mut Context<Self>) {
         self.furniture.notice_pending = false;
         self.handler_ended_ns = None;
-        if let Some(on_drained) = self.furniture.on_drained.take() {
-            self.call_or_rebuild(context, on_drained);
+        let Some(on_drained) = self.furniture.on_drained.take() else { return };
+        let clock = self.furniture.place.process().clock;
+        let begun_ns = clock.monotonic_ns();
+        self.call_or_rebuild(context, on_drained);
+        // A resident that goes on in slices asks for the next one here; actix has all of them run
+        // before anything else does.
+        if self.is_burst_over(clock.monotonic_ns().saturating_sub(begun_ns)) {
+            Self::give_way(context);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -160,6 +160,49 @@ async fn a_mailbox_that_never_drains_starves_neither_ticker_nor_neighbour_nor_dr
         );
         tokio::task::yield_now().await;
     }
+    handle.stop().await;
+}
+
+/// Has more to do each time, as one that works in slices.
+struct Slicer {
+    slices: Rc<Cell<u32>>,
+    is_over: Rc<Cell<bool>>,
+}
+
+const SLICES_MAX: u32 = 100_000;
+
+impl Resident for Slicer {}
+
+impl Receive<Again> for Slicer {
+    fn receive(&mut self, _: Again, _: Credit, room: &mut Room<'_, Self>) {
+        room.notify_drained();
+    }
+}
+
+impl Receive<Drained> for Slicer {
+    fn receive(&mut self, _: Drained, _: Credit, room: &mut Room<'_, Self>) {
+        self.slices.set(self.slices.get() + 1);
+        if !self.is_over.get() && self.slices.get() < SLICES_MAX {
+            room.notify_drained();
+        }
+    }
+}
+
+#[actix::test]
+async fn one_that_works_in_slices_gives_way_between_them() {
+    let place = paused_place(); // its clock stands still: slices are counted
+    let (slices, is_over) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
+    let own = (Rc::clone(&slices), Rc::clone(&is_over));
+    let handle = Host::spawn_local(&place, ActorSpec::new("Slicer", "s"), move || Slicer {
+        slices: Rc::clone(&own.0),
+        is_over: Rc::clone(&own.1),
+    });
+    handle.inbox(1).put(Again).await.unwrap();
+    while slices.get() == 0 {
+        tokio::task::yield_now().await;
+    }
+    is_over.set(true);
+    assert!(slices.get() < SLICES_MAX / 10, "{} slices in a row", slices.get());
     handle.stop().await;
 }
 
