@@ -4,6 +4,7 @@
 //! run whose timers are all over goes; one of which half is over is written anew without the
 //! batches that are over, so memory follows what is pending.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -34,12 +35,20 @@ pub(super) struct Held {
     min_due: TimestampMs,
     /// Of all its batches.
     bytes: u64,
+    /// Where its batches lie that are needed, once somebody has asked since one came or was carried on.
+    reach: OnceCell<Option<(u64, u64)>>,
 }
 
 impl Held {
     fn new(content: Tracked<Content>) -> Self {
         let (min_due, bytes) = (content.get().min_due(), content.get().bytes());
-        Self { bytes, content, done: Tracked::saved(Done::default(), 0), order: None, min_due }
+        let (done, reach) = (Tracked::saved(Done::default(), 0), OnceCell::new());
+        Self { bytes, content, done, order: None, min_due, reach }
+    }
+
+    /// No batch with a pending timer lies in an entry before the first of these, or behind the second.
+    fn reach(&self) -> Option<(u64, u64)> {
+        *self.reach.get_or_init(|| self.content.get().reach(self.done.get()))
     }
 
     fn pending(&self) -> usize {
@@ -180,6 +189,7 @@ impl Timers {
     pub fn lying_below(&self, index: u64, after: TimerId, batches_max: usize) -> Vec<Timer> {
         let from = self.runs.range(..=after).next_back().map_or(after, |(run, _)| *run);
         let runs = self.runs.range(from..).take_while(|(run, _)| run.index <= index);
+        let runs = runs.filter(|(_, held)| held.reach().is_some_and(|(first, _)| first <= index));
         let batches = runs.flat_map(|(_, held)| {
             let (content, done) = (held.content.get(), held.done.get());
             let live = content.live_batches(done);
@@ -191,7 +201,8 @@ impl Timers {
 
     /// About how many bytes of batches with a pending timer lie at or below the first of `bounds`,
     /// between it and the second, and so on; 0 only where there are none. Beyond the last is left
-    /// out. Looks at each run, and at the batches of those that lie on both sides of a bound.
+    /// out. Looks at each run, and at the batches of those that lie on both sides of a bound, or were
+    /// carried on since they were last looked at.
     #[must_use]
     pub fn bytes_below(&self, bounds: &[u64]) -> Vec<u64> {
         let mut bytes = vec![0; bounds.len()];
@@ -199,9 +210,8 @@ impl Timers {
         let part_of = |index: u64| bounds.partition_point(|bound| *bound < index);
         for (_, held) in self.runs.iter().take_while(|(run, _)| run.index <= last) {
             let (content, done) = (held.content.get(), held.done.get());
-            if let Some((first, last)) = content.unmoved_range()
-                && part_of(first) == part_of(last)
-            {
+            let Some((first, last)) = held.reach() else { continue };
+            if part_of(first) == part_of(last) {
                 let share = held.bytes * held.pending() as u64 / content.len().max(1) as u64;
                 if let Some(bytes) = bytes.get_mut(part_of(first)) {
                     *bytes += share.max(1);

@@ -163,12 +163,12 @@ impl Content {
         self.rows.iter().map(|row| u64::from(row.length)).sum()
     }
 
-    /// Log indexes of its first and last entry, if nothing of it was carried on.
+    /// Log indexes of the first and the last entry in which a batch with a timer that is not over lies.
     #[must_use]
-    pub fn unmoved_range(&self) -> Option<(u64, u64)> {
-        let last = self.rows.len().checked_sub(1)?;
-        let range = (self.id_of_row(0).index, self.id_of_row(last).index);
-        self.moved.is_empty().then_some(range)
+    pub fn reach(&self, done: &Done) -> Option<(u64, u64)> {
+        let mut entries = self.live_batches(done).map(|(_, at, ..)| at.index);
+        let first = entries.next()?;
+        Some(entries.fold((first, first), |(low, high), at| (low.min(at), high.max(at))))
     }
 
     /// The queues that have, or had, a timer in it.

@@ -103,6 +103,8 @@ proptest! {
         let pending: Vec<Timer> = (0..timers.len())
             .filter(|position| !done.contains(*position)).map(|position| timers[position]).collect();
         prop_assert_eq!(done.count() + pending.len(), timers.len());
+        let entries = pending.iter().map(|timer| timer.at.index);
+        prop_assert_eq!(content.reach(&done), entries.clone().min().zip(entries.max()));
         prop_assert_eq!(Content::decode(content.encode()).unwrap(), content.clone());
         if let Some(bytes) = done.encode() {
             prop_assert_eq!(Done::decode(bytes, timers.len()).unwrap(), done.clone());

@@ -60,6 +60,7 @@ impl Machine {
             });
             content.push(batch);
             held.order = None;
+            held.reach.take();
             held.bytes += u64::from(batch.length);
             held.min_due = batch.due.iter().copied().fold(held.min_due, TimestampMs::min);
         }
@@ -139,6 +140,7 @@ impl Machine {
             *digest ^= hash;
             dirty.insert(PartKey::TimerRun(run));
         });
+        held.reach.take();
         let byte = moment.byte.saturating_add(ROLL_HEADER_BYTES);
         content.carry(batch, Position { index: moment.index, byte })
     }
@@ -198,6 +200,7 @@ impl Machine {
             return;
         }
         held.order = None;
+        held.reach.take();
         held.min_due = content.min_due();
         held.bytes = content.bytes();
         *held.content.change(|hash| {
