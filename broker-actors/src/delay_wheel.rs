@@ -9,12 +9,13 @@
 //! A message's time has come only by a Release entry, so nothing here needs to be remembered: the
 //! state says what is pending ([`crate::machine::timers`]), and a Release acts on nothing else. Each
 //! round releases what is due, in order, and waits for its entry before the next; so overdue messages
-//! leave a little at a time and producers get their turn between.
+//! leave a little at a time and producers get their turn between. What is asked waits in a line of its
+//! own, of which a turn does one step: a flood of questions holds up no round.
 //!
 //! * Owns: the wheel of what is near ([`near`]), the round under way, listings under way.
 //! * Lives on: its shard's core arbiter.
 //! * Inbox: [`DelayAsk`], `ClearBelow`, `TimersStored`, and answers to what it has asked.
-//! * Talks to: Shard, Reader.
+//! * Talks to: Shard, Reader. Their inboxes have room for all that a wheel can have under way.
 //! * Stops: with its shard; whoever still asks is told by a dropped port.
 //! * If it panics: it is rebuilt and looks at the state again. What it had proposed is applied
 //!   or not; either way the state says what is left to do.
@@ -58,6 +59,7 @@ use messages::{
 use near::Near;
 use releasing::Round;
 use rolling::{RollRound, Rolling};
+use round::RELEASED_BYTES_MAX;
 
 /// How often the wheel looks at the time when nothing is due sooner.
 const TICK_MS: u64 = 100;
@@ -65,6 +67,11 @@ const TICK_MS: u64 = 100;
 const BACKOFF_MS: u64 = 100;
 /// More items than can be under way.
 const ITEMS_MAX: u32 = (DELAY_ASKS_MAX * RECALL_MAX) + (1 << 16);
+/// Reads that can be under way: a round, what is carried on, each question, and one that the Reader
+/// has answered and not let go of.
+pub(crate) const READS_MAX: u32 = DELAY_ASKS_MAX + 3;
+/// More than a Recall item takes of an entry.
+const RECALL_ITEM_BYTES: u32 = 64;
 
 /// What a DelayWheel is built from, at first and after a panic.
 pub(crate) struct WheelParts<D: Disk> {
@@ -73,6 +80,16 @@ pub(crate) struct WheelParts<D: Disk> {
     pub(crate) shard: Inbox<Propose>,
     pub(crate) reader: Inbox<ReadBodies>,
     pub(crate) metrics: DelayMetrics,
+    /// The largest item that the log takes.
+    pub(crate) item_bytes_max: usize,
+}
+
+/// Bytes of items that a wheel can have under way, where one takes `item_bytes_max` at most: all recalls
+/// that can be asked for, a round, and what is carried on.
+pub(crate) fn proposed_bytes_max(item_bytes_max: usize) -> u32 {
+    let round_and_roll = 2 * (RELEASED_BYTES_MAX + item_bytes_max);
+    let recalls = DELAY_ASKS_MAX * RECALL_MAX * RECALL_ITEM_BYTES;
+    recalls.saturating_add(u32::try_from(round_and_roll).unwrap_or(u32::MAX))
 }
 
 /// Something under way, by its ticket.
@@ -102,8 +119,6 @@ pub(crate) struct DelayWheel<D: Disk> {
     paused_until_ms: u64,
     rolling: Option<Rolling>,
     jobs: VecDeque<Job>,
-    /// The Reader has not brought these in.
-    unread: Vec<u64>,
     alarm_at_ms: Option<u64>,
     /// Batches that were found damaged, and are needed still.
     damaged: BTreeSet<TimerId>,
@@ -122,7 +137,6 @@ impl<D: Disk> DelayWheel<D> {
             paused_until_ms: 0,
             rolling: None,
             jobs: VecDeque::new(),
-            unread: Vec::new(),
             alarm_at_ms: None,
             damaged: BTreeSet::new(),
             own: None,
@@ -222,20 +236,33 @@ impl<D: Disk> DelayWheel<D> {
             // Stopped: it is rebuilt, and looks at the state.
             let _ = read.try_put(BodiesRead { ticket, is_read: answer.is_ok() });
         });
-        // Full, or rebuilt meanwhile: the port says so.
+        // Stopped, or rebuilt meanwhile: the port says so.
         let _ = self.parts.reader.try_put(ReadBodies { fault_in, done });
     }
 
-    /// The Reader has not done it: asks it again.
-    fn read_again(&mut self) {
-        for ticket in std::mem::take(&mut self.unread) {
-            let timers = match self.works.get(&ticket) {
-                Some(Work::Round(round)) => round.timers.clone(),
-                Some(Work::Roll(roll)) => roll.batches.clone(),
-                Some(Work::Page(page)) => page.timers.clone(),
-                Some(Work::Recall(_)) | None => continue,
-            };
-            self.bring_in(ticket, &timers);
+    /// The Reader has brought in what some work needs, unless it was rebuilt meanwhile. Where a batch was
+    /// carried on since, it may be gone from where it lay: the work goes on from where it lies now.
+    fn bodies_read(&mut self, msg: &BodiesRead) {
+        let machine = self.parts.ground.machine.borrow();
+        let state = machine.state.timers();
+        let timers = match self.works.get_mut(&msg.ticket) {
+            Some(Work::Round(round)) => &mut round.timers,
+            Some(Work::Roll(roll)) => &mut roll.batches,
+            Some(Work::Page(page)) => &mut page.timers,
+            Some(Work::Recall(_)) | None => return,
+        };
+        let mut is_there = msg.is_read;
+        for timer in timers.iter_mut() {
+            if let Some(now) = state.get(timer.id).filter(|now| now.at != timer.at) {
+                (*timer, is_there) = (now, false);
+            }
+        }
+        let timers = if is_there { Vec::new() } else { timers.clone() };
+        drop(machine);
+        if is_there {
+            self.go_on(msg.ticket);
+        } else {
+            self.bring_in(msg.ticket, &timers);
         }
     }
 
@@ -305,7 +332,6 @@ impl<D: Disk> Receive<Tick> for DelayWheel<D> {
             self.near = None;
             self.alarm_at_ms = None;
         }
-        self.read_again();
         self.turn(msg, room);
         self.measure(msg.now);
     }
@@ -335,10 +361,10 @@ impl<D: Disk> Receive<Drained> for DelayWheel<D> {
 
 impl<D: Disk> Receive<BodiesRead> for DelayWheel<D> {
     fn receive(&mut self, msg: BodiesRead, _credit: Credit, room: &mut Room<'_, Self>) {
-        if !msg.is_read {
-            return self.unread.push(msg.ticket); // asked again at the next tick
+        if self.parts.reader.is_stopped() {
+            return; // so does the shard
         }
-        self.go_on(msg.ticket);
+        self.bodies_read(&msg);
         self.turn(Tick::of(&room.clock()), room);
     }
 }

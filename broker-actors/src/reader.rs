@@ -12,7 +12,8 @@
 //!   ([`DiskTurns`]).
 //! * Lives on: its own arbiter, which the disk may hold up. May serve several shards.
 //! * Inbox: `ReadCold`, full means too many readers of old messages, which they are told;
-//!   `ReadBodies`, a few per shard; `CheckEntries`, one per shard; `ReadForConsensus`, a few per shard.
+//!   `ReadBodies`, one for each question to a shard's wheel, and a few; `CheckEntries`, one per shard;
+//!   `ReadForConsensus`, a few per shard.
 //! * Talks to: TopicQueue, DelayWheel, Storage.
 //! * Stops: with its shard.
 //! * If it panics: it is rebuilt; the reader concerned asks again.
@@ -27,8 +28,6 @@ use crate::topic_queue::{Cold, Warmed};
 
 /// Cold reads that may wait.
 pub const COLD_READS_MAX: u32 = 256;
-/// Scheduled messages that may wait to be read, by the wheel's rounds.
-pub const BODY_READS_MAX: u32 = 16;
 /// Checkpoints that may wait to be read for consensus.
 pub const CONSENSUS_READS_MAX: u32 = 16;
 

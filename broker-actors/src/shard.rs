@@ -101,8 +101,6 @@ fn queue_table() -> (QueueTableSender, QueueTableWatch) {
 
 /// Bytes that may wait to be proposed or be under way, over all queues of the shard.
 pub const PROPOSED_BYTES_MAX: u32 = 64 * 1024 * 1024;
-/// Bytes of what the wheel has proposed that may wait or be under way: a largest batch, and some.
-pub const WHEEL_BYTES_MAX: u32 = 32 * 1024 * 1024;
 /// Requests to a shard that may be on their way.
 pub const REQUESTS_MAX: u32 = 4096;
 /// How often a shard looks at the time.

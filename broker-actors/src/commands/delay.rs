@@ -30,7 +30,8 @@ pub const ROLL_HEADER_BYTES: u32 = 32;
 pub const RELEASE_BATCHES_MAX: u32 = 65_536;
 
 const SCHEDULE_HEADER_BYTES: u32 = 40;
-const RELEASE_HEADER_BYTES: u32 = 24;
+/// Bytes before the first batch of a Release item.
+pub const RELEASE_HEADER_BYTES: u32 = 24;
 /// Bytes before each batch in a Release item.
 pub const RELEASED_HEADER_BYTES: u32 = 24;
 const FLAG_DEDUP_KEY: u8 = 1;

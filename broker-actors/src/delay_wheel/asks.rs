@@ -43,14 +43,20 @@ impl RecallJob {
     }
 }
 
-/// A look at all timers that somebody waits for.
-pub(super) struct Job {
-    listing: Listing,
-    answer: JobAnswer,
-    credit: Credit,
+/// What somebody waits for.
+pub(super) enum Job {
+    /// A look at all timers.
+    Look { listing: Box<Listing>, answer: JobAnswer, credit: Credit },
+    /// One of them.
+    Show {
+        queue: QueueKey,
+        timer: TimerId,
+        reply: Port<Result<Option<Scheduled>, QueueError>>,
+        credit: Credit,
+    },
 }
 
-enum JobAnswer {
+pub(super) enum JobAnswer {
     Page { with_bodies: bool, key: Option<Bytes>, reply: Port<Result<ScheduledPage, QueueError>> },
     Count(Port<Result<u64, QueueError>>),
     Status(Port<DelayStatus>),
@@ -71,7 +77,7 @@ enum PageReply {
 }
 
 impl<D: Disk> DelayWheel<D> {
-    /// Takes a question; true when it is to go on with listings.
+    /// Takes a question; true when it is one that a turn answers.
     pub(super) fn ask(&mut self, ask: DelayAsk, credit: Credit, now: TimestampMs) -> bool {
         let refusal = self.refusal();
         let (listing, answer) = match ask {
@@ -83,11 +89,12 @@ impl<D: Disk> DelayWheel<D> {
                 return false;
             }
             DelayAsk::Show { queue, timer, reply } => {
-                match refusal {
-                    Some(error) => reply.send(Err(error)),
-                    None => self.show(queue, timer, reply, credit),
+                if let Some(error) = refusal {
+                    reply.send(Err(error));
+                    return false;
                 }
-                return false;
+                self.jobs.push_back(Job::Show { queue, timer, reply, credit });
+                return true;
             }
             DelayAsk::List { filter, after, messages_max, with_bodies, reply } => {
                 if let Some(error) = refusal {
@@ -112,7 +119,8 @@ impl<D: Disk> DelayWheel<D> {
             }
             DelayAsk::Panic => panic!("a test asked for this panic"),
         };
-        self.jobs.push_back(Job { listing, answer, credit });
+        let listing = Box::new(listing);
+        self.jobs.push_back(Job::Look { listing, answer, credit });
         true
     }
 
@@ -171,18 +179,24 @@ impl<D: Disk> DelayWheel<D> {
         self.start(Work::Page(page), &[timer]);
     }
 
-    /// Goes on with the first listing; true when there is more to do.
+    /// Goes on with the first question; true when there is more to do.
     pub(super) fn list_on(&mut self) -> bool {
-        let Some(job) = self.jobs.front_mut() else { return false };
-        let is_over = job.listing.step(self.parts.ground.machine.borrow().state.timers());
-        if is_over && let Some(job) = self.jobs.pop_front() {
-            self.answer(job);
+        if let Some(Job::Look { listing, .. }) = self.jobs.front_mut()
+            && !listing.step(self.parts.ground.machine.borrow().state.timers())
+        {
+            return true;
+        }
+        match self.jobs.pop_front() {
+            Some(Job::Look { listing, answer, credit }) => self.answer(*listing, answer, credit),
+            Some(Job::Show { queue, timer, reply, credit }) => {
+                self.show(queue, timer, reply, credit);
+            }
+            None => {}
         }
         !self.jobs.is_empty()
     }
 
-    fn answer(&mut self, job: Job) {
-        let Job { listing, answer, credit } = job;
+    fn answer(&mut self, listing: Listing, answer: JobAnswer, credit: Credit) {
         match answer {
             JobAnswer::Count(reply) => reply.send(Ok(listing.count())),
             JobAnswer::Status(reply) => {

@@ -1,4 +1,4 @@
-//! Scheduled messages whose bytes are damaged.
+//! Scheduled messages whose bytes are damaged, or more than an entry takes since limits were lowered.
 //!
 //! One is named once, counted, and stays pending: nobody but the operator may decide that it is lost. It is
 //! recalled by its handle like any other one. Where its entry was given up by `log.accept_loss` (of those that a
@@ -55,7 +55,8 @@ impl<D: Disk> DelayWheel<D> {
             due = due.0,
             messages = count,
             entry = at.index,
-            "a scheduled message cannot be read: it and the others of its batch wait until they are recalled"
+            "a scheduled message is damaged, or larger than limits.batch_bytes_max now allows: it and the \
+             others of its batch wait until they are recalled"
         );
     }
 

@@ -170,7 +170,7 @@ impl Weigh for ClearBelow {}
 pub(crate) struct BodiesRead {
     /// For what.
     pub(crate) ticket: u64,
-    /// False when the Reader had no room, or was rebuilt.
+    /// False when the Reader was rebuilt meanwhile.
     pub(crate) is_read: bool,
 }
 

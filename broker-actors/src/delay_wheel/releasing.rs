@@ -61,13 +61,17 @@ impl<D: Disk> DelayWheel<D> {
     /// Proposes what a round releases; its messages are in memory.
     pub(super) fn release(&mut self, ticket: u64) {
         let Some(Work::Round(round)) = self.works.get(&ticket) else { return };
-        let mut made = releases(&round.timers, |timer| self.batch_of(timer));
-        let damaged: Vec<Timer> = round
-            .timers
-            .iter()
-            .filter(|timer| made.unreadable.contains(&timer.id))
-            .copied()
-            .collect();
+        let item_bytes_max = self.parts.item_bytes_max;
+        let mut made = releases(&round.timers, item_bytes_max, |timer| self.batch_of(timer));
+        let damaged: Vec<Timer> = {
+            let machine = self.parts.ground.machine.borrow();
+            let state = machine.state.timers();
+            // What was taken back meanwhile may be gone from the log.
+            let is_damaged = |timer: &&Timer| {
+                made.unreadable.contains(&timer.id) && state.get(timer.id).is_some()
+            };
+            round.timers.iter().filter(is_damaged).copied().collect()
+        };
         made.commands.extend(self.give_up(&damaged));
         let Some(Work::Round(round)) = self.works.get_mut(&ticket) else { return };
         let left = round.timers.split_off(made.looked_at);

@@ -5,12 +5,14 @@
 //! of their bytes. So the log is at most about twice what is pending, and rolling writes no more
 //! than producers did.
 
+use bytes::Bytes;
 use grus_log::Disk;
 use grus_mailbox::Port;
 
 use super::messages::{ClearBelow, ItemDone};
 use super::{DelayWheel, Work};
 use crate::commands::Command;
+use crate::commands::delay::ROLL_HEADER_BYTES;
 use crate::timers::TimerId;
 use crate::timers::run::Timer;
 
@@ -117,13 +119,15 @@ impl<D: Disk> DelayWheel<D> {
         self.start(Work::Roll(round), &batches);
     }
 
-    /// Proposes what is carried on; it is in memory. What is damaged cannot be carried on: the log keeps
-    /// it, from its entry on, unless it was given up.
+    /// Proposes what is carried on; it is in memory. What is damaged, or larger than an entry may be by
+    /// now, cannot be carried on: the log keeps it, from its entry on, unless it was given up.
     pub(super) fn roll(&mut self, ticket: u64) {
         let Some(Work::Roll(round)) = self.works.get(&ticket) else { return };
         let (mut commands, mut damaged) = (Vec::new(), Vec::new());
+        let batch_bytes_max = self.parts.item_bytes_max.saturating_sub(ROLL_HEADER_BYTES as usize);
+        let fits = |bytes: &Bytes| bytes.len() <= batch_bytes_max;
         for batch in &round.batches {
-            match self.batch_of(batch) {
+            match self.batch_of(batch).filter(fits) {
                 Some(bytes) => {
                     let (queue, timer) = (batch.queue, batch.batch);
                     commands.push(Command::Roll { queue, timer, batch: bytes });

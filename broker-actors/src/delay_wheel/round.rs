@@ -8,7 +8,7 @@ use grus_protocol::ids::QueueKey;
 use grus_protocol::limits::BatchLimits;
 
 use crate::commands::Command;
-use crate::commands::delay::ReleasedBatch;
+use crate::commands::delay::{RELEASE_HEADER_BYTES, RELEASED_HEADER_BYTES, ReleasedBatch};
 use crate::timers::TimerId;
 use crate::timers::run::Timer;
 
@@ -19,11 +19,12 @@ const ROUND_BYTES_MAX: u64 = 256 * 1024;
 /// A round ends before a batch that would bring what it reads to more bytes; one is always read.
 const ROUND_READ_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// An item ends with the batch that brings it to this many bytes: a largest batch fits an entry.
+/// An item ends before the batch that would bring it to more bytes, unless the log takes less in an
+/// entry; one batch goes whatever its size.
 const ITEM_BYTES_MAX: usize = 256 * 1024;
 /// Records of compressed batches may be far longer than what they were cut from: a round ends with
 /// the batch that brings what it releases to this many bytes.
-const RELEASED_BYTES_MAX: usize = 2 * 1024 * 1024;
+pub const RELEASED_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// How much of a round is used up. Timers that follow one another in a batch are one piece, which is
 /// never cut: what is due as a whole leaves as a whole.
@@ -70,39 +71,57 @@ pub struct Releases {
     pub commands: Vec<Command>,
     /// How many of the timers were looked at; the others are for the next round.
     pub looked_at: usize,
-    /// Timers whose message cannot be read.
+    /// Timers whose message cannot be read, or is larger than an item may be.
     pub unreadable: BTreeSet<TimerId>,
 }
 
-/// Makes the items for `timers`, which come in the order in which they shall be seen. `read` gives
-/// a batch's bytes; it is asked once for each, in the order of the log.
-pub fn releases(timers: &[Timer], read: impl FnMut(&Timer) -> Option<Bytes>) -> Releases {
+/// Makes the items for `timers`, which come in the order in which they shall be seen; none is larger
+/// than `item_bytes_max`. `read` gives a batch's bytes; it is asked once for each, in the order of the
+/// log.
+pub fn releases(
+    timers: &[Timer],
+    item_bytes_max: usize,
+    read: impl FnMut(&Timer) -> Option<Bytes>,
+) -> Releases {
     let mut made = Releases::default();
     let mut cutter = Cutter::read(timers, read);
     let mut by_queue: BTreeMap<QueueKey, Vec<ReleasedBatch>> = BTreeMap::new();
     let mut bytes = 0;
-    for piece in timers.chunk_by(is_next) {
+    // The next one is the last.
+    let mut pieces: Vec<&[Timer]> = timers.chunk_by(is_next).collect();
+    pieces.reverse();
+    while bytes < RELEASED_BYTES_MAX
+        && let Some(piece) = pieces.pop()
+    {
         let Some(first) = piece.first() else { continue };
+        let released = cutter.cut(piece);
+        let fits = released.as_ref().is_some_and(|released| {
+            RELEASE_HEADER_BYTES as usize + bytes_of(released) <= item_bytes_max
+        });
+        if released.is_some() && !fits && piece.len() > 1 {
+            // Stored when an entry took more, or longer than the compressed batch it came in.
+            let (piece, rest) = piece.split_at(piece.len() / 2);
+            pieces.extend([rest, piece]);
+            continue;
+        }
         made.looked_at += piece.len();
-        let Some(released) = cutter.cut(piece) else {
+        let Some(released) = released.filter(|_| fits) else {
             made.unreadable.extend(piece.iter().map(|timer| timer.id));
             continue;
         };
         bytes += released.batch.len();
         by_queue.entry(first.queue).or_default().push(released);
-        if bytes >= RELEASED_BYTES_MAX {
-            break;
-        }
     }
+    let item_bytes_max = item_bytes_max.min(ITEM_BYTES_MAX);
     for (queue, batches) in by_queue {
         let mut item = Vec::new();
-        let mut bytes = 0;
+        let mut bytes = RELEASE_HEADER_BYTES as usize;
         for released in batches {
-            let length = released.batch.len();
-            if bytes + length > ITEM_BYTES_MAX && !item.is_empty() {
+            let length = bytes_of(&released);
+            if bytes + length > item_bytes_max && !item.is_empty() {
                 let batches = std::mem::take(&mut item);
                 made.commands.push(Command::Release { queue, batches });
-                bytes = 0;
+                bytes = RELEASE_HEADER_BYTES as usize;
             }
             bytes += length;
             item.push(released);
@@ -110,6 +129,11 @@ pub fn releases(timers: &[Timer], read: impl FnMut(&Timer) -> Option<Bytes>) -> 
         made.commands.push(Command::Release { queue, batches: item });
     }
     made
+}
+
+/// What a batch takes of an item.
+fn bytes_of(released: &ReleasedBatch) -> usize {
+    RELEASED_HEADER_BYTES as usize + released.batch.len()
 }
 
 /// The batches that some timers lie in, each read once and walked over once at most.
@@ -205,6 +229,9 @@ mod tests {
 
     use super::*;
 
+    /// More than any item of these tests, where it is not about that.
+    const ITEM: usize = 8 << 20;
+
     fn batch(bodies: &[&str]) -> Bytes {
         let mut builder = BatchBuilder::new(BatchLimits::FORMAT);
         for body in bodies {
@@ -252,7 +279,7 @@ mod tests {
             timer(1, 5, 1, 3),
         ];
         let read = |timer: &Timer| Some(if timer.count == 3 { three.clone() } else { two.clone() });
-        let made = releases(&timers, read);
+        let made = releases(&timers, ITEM, read);
         assert!(made.unreadable.is_empty());
         let body = |text: &'static str| vec![Bytes::from_static(text.as_bytes())];
         let one = [(timers[0].id, body("a")), (timers[1].id, body("c")), (timers[4].id, body("b"))];
@@ -270,7 +297,7 @@ mod tests {
         let mut timers: Vec<Timer> = numbers.iter().map(|n| timer(1, 5, *n, 5)).collect();
         timers.insert(2, timer(1, 9, 0, 5));
         let mut reads = Vec::new();
-        let made = releases(&timers, |timer| {
+        let made = releases(&timers, ITEM, |timer| {
             reads.push(timer.at.index);
             Some(large.clone())
         });
@@ -306,7 +333,7 @@ mod tests {
     fn what_cannot_be_read_is_named_and_holds_up_nobody() {
         let good = batch(&["a"]);
         let timers = [timer(1, 5, 0, 1), timer(1, 6, 0, 1), timer(1, 7, 1, 2)];
-        let made = releases(&timers, |timer| match timer.id.index {
+        let made = releases(&timers, ITEM, |timer| match timer.id.index {
             5 => None,
             _ => Some(good.clone()),
         });
@@ -319,11 +346,52 @@ mod tests {
     fn no_item_grows_beyond_what_an_entry_takes_and_what_is_too_much_waits() {
         let large = batch(&[&"x".repeat(200 * 1024)]);
         let timers: Vec<Timer> = (0..20).map(|index| timer(1, index, 0, 1)).collect();
-        let made = releases(&timers, |_| Some(large.clone()));
+        let made = releases(&timers, ITEM, |_| Some(large.clone()));
         assert_eq!((made.looked_at, made.commands.len()), (11, 11));
         let small = batch(&["x"]);
-        let made = releases(&timers, |_| Some(small.clone()));
+        let made = releases(&timers, ITEM, |_| Some(small.clone()));
         assert_eq!((made.looked_at, made.commands.len()), (20, 1));
+    }
+
+    #[test]
+    fn every_item_fits_the_log_however_little_an_entry_of_it_takes() {
+        let one = batch(&[&"x".repeat(2_000)]);
+        let timers: Vec<Timer> = (0..500).map(|index| timer(1, index, 0, 1)).collect();
+        for item_bytes_max in [one.len() + 48, 10_000, 100_000, 262_143, 262_144, 300_000] {
+            let made = releases(&timers, item_bytes_max, |_| Some(one.clone()));
+            assert!(made.unreadable.is_empty() && made.looked_at == timers.len());
+            let lengths = made
+                .commands
+                .iter()
+                .map(|command| command.encode().iter().map(Bytes::len).sum::<usize>());
+            let longest = lengths.max().unwrap();
+            let bound = item_bytes_max.min(ITEM_BYTES_MAX);
+            assert!((bound - one.len() - 48..=bound).contains(&longest), "{longest} of {bound}");
+            let all: Vec<TimerId> =
+                made.commands.iter().flat_map(bodies).map(|(id, _)| id).collect();
+            assert!(all.iter().eq(timers.iter().map(|timer| &timer.id)), "each once, in order");
+        }
+        let made = releases(&timers, one.len() + 47, |_| Some(one.clone()));
+        assert_eq!((made.commands.len(), made.unreadable.len()), (0, 500), "larger than any item");
+    }
+
+    #[test]
+    fn a_batch_from_times_when_an_entry_took_more_leaves_in_parts() {
+        let texts: Vec<String> = (0..9).map(|number| number.to_string().repeat(1_000)).collect();
+        let whole = batch(&texts.iter().map(String::as_str).collect::<Vec<_>>());
+        let mut timers: Vec<Timer> = (0..9).map(|number| timer(1, 5, number, 9)).collect();
+        timers.push(timer(1, 6, 0, 1));
+        let alone = batch(&["alone"]);
+        let read =
+            |timer: &Timer| Some(if timer.count == 9 { whole.clone() } else { alone.clone() });
+        let made = releases(&timers, 5_000, read);
+        assert!(made.unreadable.is_empty() && made.looked_at == 10);
+        let lengths =
+            made.commands.iter().map(|command| command.encode().iter().map(Bytes::len).sum());
+        assert!(lengths.max().is_some_and(|longest: usize| longest <= 5_000));
+        let came: Vec<Bytes> =
+            made.commands.iter().flat_map(bodies).flat_map(|(_, bodies)| bodies).collect();
+        assert!(came.iter().eq(texts.iter().map(String::as_str).chain(["alone"])));
     }
 
     #[test]

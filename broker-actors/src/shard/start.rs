@@ -21,14 +21,14 @@ use super::settings::{ShardPlaces, ShardSettings};
 use super::upkeep::{Checking, Upkeep};
 use super::{
     PROPOSED_BYTES_MAX, Propose, REQUESTS_MAX, RoomAgain, ShardActor, ShardHandle, Stage,
-    WHEEL_BYTES_MAX, queue_table, standing_channel,
+    queue_table, standing_channel,
 };
 use crate::delay_wheel::messages::DELAY_ASKS_MAX;
-use crate::delay_wheel::{DelayWheel, WheelParts};
+use crate::delay_wheel::{DelayWheel, READS_MAX, WheelParts, proposed_bytes_max};
 use crate::finder::{Finder, SEARCHES_MAX};
 use crate::flush::{Flush, FlushPort, JOBS_MAX};
 use crate::group_ties::{RouteWatch, group_table};
-use crate::reader::{BODY_READS_MAX, COLD_READS_MAX, CONSENSUS_READS_MAX, Reader};
+use crate::reader::{COLD_READS_MAX, CONSENSUS_READS_MAX, Reader};
 use crate::storage::{ConsensusStarted, Storage, StorageLinks};
 
 /// This part of a first segment is what a full disk keeps for retention: 256 KiB by default, room
@@ -361,8 +361,7 @@ fn open<D: Disk>(
         changed,
         metrics: settings.metrics.expired().clone(),
     };
-    let item_bytes_max =
-        ground.log.borrow().entry_bytes_max().saturating_sub(super::ENTRY_HEADER_BYTES);
+    let item_bytes_max = item_bytes_max(ground);
     let checking = Checking { reader: workers.reader.inbox(1), storage: workers.storage.inbox(1) };
     let mut living = Queues::new(maker, table);
     let first = ShardStanding::first(ground.leads.get(), settings.broker);
@@ -408,6 +407,11 @@ fn open<D: Disk>(
     (host, handle)
 }
 
+/// The largest item with its header that fits an entry of the log.
+fn item_bytes_max<D: Disk>(ground: &Ground<D>) -> usize {
+    ground.log.borrow().entry_bytes_max().saturating_sub(super::ENTRY_HEADER_BYTES)
+}
+
 /// Starts the shard's wheel, and has the state machine tell it of what is stored for later.
 fn start_wheel<D: Disk>(
     places: &ShardPlaces,
@@ -420,9 +424,10 @@ fn start_wheel<D: Disk>(
     let parts = Rc::new(WheelParts {
         ground: Rc::clone(ground),
         group: group.clone(),
-        shard: shard.inbox::<Propose>(WHEEL_BYTES_MAX),
-        reader: workers.reader.inbox(BODY_READS_MAX),
+        shard: shard.inbox::<Propose>(proposed_bytes_max(item_bytes_max(ground))),
+        reader: workers.reader.inbox(READS_MAX),
         metrics: settings.metrics.delays(),
+        item_bytes_max: item_bytes_max(ground).saturating_sub(super::ITEM_HEADER_BYTES),
     });
     let spec = ActorSpec::new("DelayWheel", format!("shard-{}", settings.shard));
     let wheel = Host::spawn_local(&places.core, spec, move || DelayWheel::new(Rc::clone(&parts)));
