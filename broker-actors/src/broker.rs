@@ -12,7 +12,7 @@
 //!
 //! Start: the folder's lock, the ports (so that a taken one is told at once), the registry (embedded,
 //! or the link to one that is a process of its own), the shards side by side, the routes, the door,
-//! and HTTP last. Stop, in stages: the door, the shards
+//! and HTTP last. Stop, in stages: what is led of shards of several members is handed over, the door, the shards
 //! (whose answers still leave), the connections, the link, the registry, and every thread.
 
 mod enrolment;
@@ -55,6 +55,7 @@ use crate::metrics::shards::LogMetrics;
 use crate::registry_link::ledger::Home;
 use crate::registry_link::routes::Routes;
 use crate::registry_link::{LinkParts, LinkRequest, REQUESTS_MAX, RegistryLink};
+use crate::replicas::Retire;
 use crate::scheduled::Schedules;
 use crate::shard::{self, Replicated, Shard, ShardHandle, ShardPlaces, ShardSet, ShardStartError};
 use enrolment::Enrolment;
@@ -63,7 +64,7 @@ use replication::{Replicating, Workshop};
 use sockets::{Sockets, advertised};
 
 /// Stages of a stop; each gets its share of the time allowed.
-const STAGES: u32 = 4;
+const STAGES: u32 = 5;
 /// Listings of connections that may be under way.
 const LISTINGS_MAX: u32 = 16;
 /// Longest wait for all topics to be open before the door opens anyway.
@@ -376,6 +377,15 @@ impl Running {
     /// shards answer all that is under way, then those answers leave with their connections.
     async fn stop(self) -> Vec<StageReport> {
         let mut shutdown = Shutdown::new(self.stage_limit);
+        if let Some(replicating) = &self.replicating {
+            shutdown.stage("leadership");
+            let ask = replicating.replicas.inbox(1);
+            shutdown.step("hand over what is led", move || async move {
+                let (port, done) = reply::port();
+                let _ = ask.try_put(Retire { reply: port });
+                let _ = done.await; // also when it is gone
+            });
+        }
         shutdown.stage("door");
         if let Some(listener) = self.listener.clone() {
             shutdown.step("listener", move || async move {

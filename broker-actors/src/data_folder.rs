@@ -8,6 +8,7 @@
 //! <data>/routes     the routes as they were last known
 //! <data>/registry   the embedded registry
 //! <data>/shards/N   one shard each
+//! <data>/members/N  which group shard N is of, for those that several brokers have
 //! ```
 
 use std::fs;
@@ -34,10 +35,12 @@ impl DataFolder {
         let folder = LockedFolder::open(path)?;
         let broker = BrokerId(number_in(&folder.path().join("broker.id"))?);
         let disk = number_in(&folder.path().join("disk.id"))?;
-        for name in ["registry", "shards"] {
+        for name in ["registry", "shards", "members"] {
             let inner = folder.path().join(name);
             fs::create_dir_all(&inner).map_err(at(&inner))?;
         }
+        let opened = fs::File::open(folder.path()).and_then(|folder| folder.sync_all());
+        opened.map_err(at(folder.path()))?;
         Ok(Self { folder, broker, disk })
     }
 
@@ -75,6 +78,12 @@ impl DataFolder {
     #[must_use]
     pub fn shards(&self) -> PathBuf {
         self.path().join("shards")
+    }
+
+    /// The folder of [what has begun](crate::begun).
+    #[must_use]
+    pub fn members(&self) -> PathBuf {
+        self.path().join("members")
     }
 
     /// A shard's folder.

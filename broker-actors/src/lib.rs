@@ -14,6 +14,7 @@
 // An actor's head names its messages, which nobody outside can send.
 #![allow(rustdoc::private_intra_doc_links)]
 
+pub mod begun;
 pub mod broker;
 pub mod clients;
 mod codec;

@@ -7,7 +7,7 @@
 //!
 //! * Owns: nothing; what consensus has not answered yet is a future of its room.
 //! * Lives on: its shard's core arbiter.
-//! * Inbox: [`FromPeer`] in bytes, held until it is answered.
+//! * Inbox: [`FromPeer`] in bytes, held until it is answered; [`HandOver`].
 //! * Talks to: consensus.
 //! * Stops: with its shard; whoever still asks is told by a dropped port.
 //! * If it panics: it is rebuilt; peers ask again.
@@ -17,7 +17,7 @@ use grus_consensus::Group;
 use grus_log::Disk;
 use grus_mailbox::{ActorSpec, Credit, Host, HostHandle, Inbox, Place, Port, Receive, Resident};
 use grus_mailbox::{Room, Weigh};
-use grus_protocol::ids::ShardId;
+use grus_protocol::ids::{BrokerId, ShardId};
 
 use crate::shard::ShardMachine;
 
@@ -40,6 +40,19 @@ impl Weigh for FromPeer {
         u32::try_from(self.message.len()).unwrap_or(u32::MAX).max(MESSAGE_BYTES_MIN)
     }
 }
+
+/// Gives the shard to another member, if this one leads it.
+#[derive(Debug)]
+pub struct HandOver {
+    /// To whom; none: to the one that has most of the log.
+    pub to: Option<BrokerId>,
+    /// Whether this member is not to lead again before it is started anew.
+    pub for_good: bool,
+    /// Gets whether another member leads, once that is known.
+    pub reply: Port<bool>,
+}
+
+impl Weigh for HandOver {}
 
 /// The way to a member of a shard's group.
 #[derive(Debug, Clone)]
@@ -73,6 +86,20 @@ impl<D: Disk> Receive<FromPeer> for Member<D> {
         // Futures are polled first in the order in which they are spawned: appends stay in order.
         room.spawn(async move {
             reply.send(group.handle(message).await);
+            drop(credit);
+        });
+    }
+}
+
+impl<D: Disk> Receive<HandOver> for Member<D> {
+    fn receive(&mut self, msg: HandOver, credit: Credit, room: &mut Room<'_, Self>) {
+        let HandOver { to, for_good, reply } = msg;
+        let group = self.group.clone();
+        if for_good {
+            group.retire();
+        }
+        room.spawn(async move {
+            reply.send(group.hand_over(to.map(|broker| broker.0)).await);
             drop(credit);
         });
     }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
@@ -32,13 +33,19 @@ pub struct Network {
     shard: ShardId,
     group: u64,
     doors: watch::Receiver<PeerDoors>,
+    is_open: Arc<AtomicBool>,
 }
 
 impl Network {
-    /// The network of one member of that group.
+    /// The network of one member of that group. Nothing passes before it is opened.
     #[must_use]
-    pub const fn new(shard: ShardId, group: u64, doors: watch::Receiver<PeerDoors>) -> Self {
-        Self { shard, group, doors }
+    pub fn new(shard: ShardId, group: u64, doors: watch::Receiver<PeerDoors>) -> Self {
+        Self { shard, group, doors, is_open: Arc::default() }
+    }
+
+    /// From here on it passes on what it is given, and so do its clones.
+    pub fn open(&self) {
+        self.is_open.store(true, Relaxed);
     }
 
     /// Puts a call on its way; its place in the order is that of this call.
@@ -48,6 +55,9 @@ impl Network {
         message: Vec<Bytes>,
     ) -> Result<reply::Answer<Result<Bytes, PeerFailure>>, PeerFailure> {
         let away = |reason: &str| PeerFailure::Away { reason: reason.to_owned() };
+        if !self.is_open.load(Relaxed) {
+            return Err(away("this member has not begun yet"));
+        }
         let door = self.doors.borrow().get(&BrokerId(to)).cloned();
         let door = door.ok_or_else(|| away("the registry has not told of it"))?;
         let lane = if is_install(&message) { door.installs } else { door.messages };

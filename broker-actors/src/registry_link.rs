@@ -263,8 +263,11 @@ impl RegistryLink {
 
     /// Identities are given by the first shard alone, which is a persisted one.
     fn init_producer(&self, ask: InitProducer, reply: Answer<InitProducerReply>, credit: Credit) {
-        let Some((first, others)) = self.parts.shards.own().split_first() else { return };
-        let others = others.iter().map(|shard| shard.inbox.clone()).collect();
+        let Some(first) = self.parts.shards.own().first() else { return };
+        // Those of several members that are led here hold what the producer sends to them.
+        let led = self.parts.shards.led();
+        let others = led.iter().filter(|shard| shard.shard != first.shard);
+        let others = others.map(|shard| shard.inbox.clone()).collect();
         producers::give(ask, &first.inbox, others, reply, credit);
     }
 

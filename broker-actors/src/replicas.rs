@@ -9,8 +9,8 @@
 //!
 //! * Owns: those shards, running; which are being started, and which could not be.
 //! * Lives on: core arbiter 0.
-//! * Inbox: [`RoutingChanged`] of one, `Started` of its own tasks, [`Tick`].
-//! * Talks to: nobody; its shards live by themselves.
+//! * Inbox: [`RoutingChanged`] of one, [`Retire`], `Started` of its own tasks, [`Tick`].
+//! * Talks to: Member, to have it give its shard away; its shards live by themselves.
 //! * Stops: with the shards: stops them all and waits until they have.
 //! * If it panics: the process ends: a second member must never be started beside the first.
 
@@ -19,20 +19,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use grus_consensus::Timings;
+use grus_consensus::{ProposeError, Timings};
 use grus_log::RealDisk;
 use grus_mailbox::{
-    ActorSpec, Credit, Host, HostHandle, Place, Receive, Resident, Room, Tick, Weigh,
+    ActorSpec, Credit, Host, HostHandle, Place, Port, Receive, Resident, Room, Tick, Weigh, reply,
 };
 use grus_protocol::ids::{BrokerId, ShardId};
 use grus_registry::{RegistryHandle, RoutingChanged, RoutingTable, ShardPlace, Watch};
 use tokio::sync::watch;
 
+use crate::begun::{Begun, BegunError};
 use crate::config::BrokerConfig;
 use crate::disk_turns::DiskTurns;
 use crate::dispatch::peers::MemberDoors;
 use crate::group_ties::GroupTies;
-use crate::member::{FROM_PEER_BYTES_MAX, Member, MemberDoor};
+use crate::member::{FROM_PEER_BYTES_MAX, HandOver, Member, MemberDoor};
 use crate::metrics::shards::LogMetrics;
 use crate::network::{Network, PeerDoors};
 use crate::shard::{
@@ -52,6 +53,8 @@ pub struct ReplicaParts {
     pub broker: BrokerId,
     /// The folder that has a folder for each shard.
     pub folder: PathBuf,
+    /// The folder that names the shards that have begun.
+    pub begun: PathBuf,
     /// How shards are kept.
     pub config: Arc<BrokerConfig>,
     /// Core arbiters, by shard number.
@@ -92,6 +95,15 @@ struct Running {
     ear: HostHandle<Member<RealDisk>>,
     group: u64,
 }
+
+/// The broker is about to stop: gives away what it leads. New shards are not taken any more.
+#[derive(Debug)]
+pub struct Retire {
+    /// Told once that is done, or cannot be.
+    pub reply: Port<()>,
+}
+
+impl Weigh for Retire {}
 
 /// All have stopped.
 struct Stopped;
@@ -167,6 +179,7 @@ impl Replicas {
         settings.groups = Some(self.parts.ties.clone());
         settings.disk_turns = self.parts.disk_turns.clone();
         let group = place.group;
+        let begun = Begun::new(&self.parts.begun, shard, group);
         let membership = Membership {
             founders: place.members.iter().map(|member| (member.0, String::new())).collect(),
             peers: Network::new(shard, group, self.parts.doors.clone()),
@@ -174,7 +187,7 @@ impl Replicas {
         };
         let core = places.core.clone();
         async move {
-            let build = move || build(places, settings, membership, group);
+            let build = move || build(places, settings, membership, (group, begun));
             core.run(build).await?
         }
     }
@@ -190,17 +203,43 @@ impl Replicas {
     }
 }
 
-/// Builds a member on its shard's arbiter.
+/// Builds a member on its shard's arbiter. It neither speaks nor hears before it is noted durably that it
+/// has begun, and that is noted once the first entry of its log is on disk.
 async fn build(
     places: ShardPlaces,
-    settings: ShardSettings,
+    mut settings: ShardSettings,
     membership: Membership<Network>,
-    group: u64,
+    (group, begun): (u64, Begun),
 ) -> Result<Running, ShardStartError> {
-    let shard = settings.shard;
+    let (shard, network) = (settings.shard, membership.peers.clone());
+    let is_noted = aside(begun.clone(), Begun::is_noted).await?;
+    settings.log.was_written = is_noted;
     let member = start_member(RealDisk, &places, settings, membership).await?;
+    if !is_noted {
+        let noted = if member.group.is_founded().await {
+            aside(begun, Begun::note).await
+        } else {
+            Err(ShardStartError::NotReady(ProposeError::Stopped))
+        };
+        if let Err(error) = noted {
+            member.shard.stop().await;
+            return Err(error);
+        }
+    }
+    network.open();
     let ear = Member::start(&places.core, shard, member.group);
     Ok(Running { shard: member.shard, ear, group })
+}
+
+/// Does something with a file on a thread that may block.
+async fn aside<T: Send + 'static>(
+    begun: Begun,
+    work: impl FnOnce(&Begun) -> Result<T, BegunError> + Send + 'static,
+) -> Result<T, ShardStartError> {
+    match tokio::task::spawn_blocking(move || work(&begun)).await {
+        Ok(done) => Ok(done?),
+        Err(_panicked) => Err(ShardStartError::Gone),
+    }
 }
 
 impl Resident for Replicas {
@@ -224,6 +263,24 @@ impl Resident for Replicas {
             });
             futures_util::future::join_all(stops).await;
             Stopped
+        });
+    }
+}
+
+impl Receive<Retire> for Replicas {
+    fn receive(&mut self, Retire { reply }: Retire, _: Credit, room: &mut Room<'_, Self>) {
+        self.is_stopping = true;
+        let mut answers = Vec::new();
+        for running in self.running.values() {
+            let (port, answer) = reply::port();
+            let hand_over = HandOver { to: None, for_good: true, reply: port };
+            if running.ear.inbox(1).try_put(hand_over).is_ok() {
+                answers.push(answer);
+            }
+        }
+        room.spawn(async move {
+            futures_util::future::join_all(answers).await;
+            reply.send(());
         });
     }
 }

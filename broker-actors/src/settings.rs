@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use grus_log::LogConfig;
 use grus_protocol::ids::{BrokerId, Durability, ShardId};
-use grus_protocol::limits::{BatchLimits, FrameLimits};
+use grus_protocol::limits::{BatchLimits, FrameLimits, REQUEST_HEADER_BYTES_MAX};
 use grus_protocol::message::{TopicKind, TopicSettings};
 
 use crate::config::BrokerConfig;
@@ -66,7 +66,9 @@ impl BrokerConfig {
         durability: Durability,
     ) -> ShardSettings {
         let defaults = ShardSettings::new(shard, broker, folder, durability);
-        ShardSettings { log: self.log_config(durability), ..defaults }
+        let fits = self.limits.frame_bytes_max.saturating_sub(REQUEST_HEADER_BYTES_MAX);
+        let append_bytes_max = defaults.append_bytes_max.min(u64::from(fits));
+        ShardSettings { log: self.log_config(durability), append_bytes_max, ..defaults }
     }
 
     /// The log of a shard, each of its limits within its bounds.
@@ -106,5 +108,23 @@ mod tests {
         let log = config.log_config(Durability::Replicated);
         assert!(limits.batch_bytes_max as usize + ENTRY_OVERHEAD_BYTES <= log.entry_bytes_max);
         assert!(log.entry_bytes_max < 1 << 20);
+    }
+
+    #[test]
+    fn what_members_say_to_each_other_fits_a_frame_however_short_that_is() {
+        for (frame, batch, message) in [(16 << 20, 8 << 20, 4 << 20), (2 << 20, 1 << 20, 500 << 10)]
+        {
+            let mut config = BrokerConfig::default();
+            config.limits.frame_bytes_max = frame;
+            (config.limits.batch_bytes_max, config.limits.message_bytes_max) = (batch, message);
+            let settings = config.shard_settings(
+                ShardId(1),
+                BrokerId(1),
+                PathBuf::new(),
+                Durability::Persisted,
+            );
+            assert!(settings.append_bytes_max + 64 * 1024 < u64::from(frame));
+            assert!(settings.log.entry_bytes_max + 64 * 1024 < frame as usize);
+        }
     }
 }

@@ -349,8 +349,8 @@ impl<D: Disk> Resident for ShardActor<D> {
     fn stopping(&mut self, room: &mut Room<'_, Self>) {
         room.linger();
         self.stage = Stage::StoppingQueues;
-        self.look_at_leader();
-        let mut stops = self.queues.stop();
+        let mut stops = self.look_at_leader();
+        stops.extend(self.queues.stop());
         stops.extend(self.groups.stop());
         stops.push(self.wheel_host.stop());
         room.spawn_into(async move {
@@ -423,13 +423,13 @@ impl<D: Disk> Receive<Proposed> for ShardActor<D> {
 impl<D: Disk> Receive<LeaderChanged> for ShardActor<D> {
     fn receive(&mut self, _: LeaderChanged, credit: Credit, _room: &mut Room<'_, Self>) {
         drop(credit); // what changes from here on needs another one
-        self.look_at_leader();
+        drop(self.look_at_leader());
     }
 }
 
 impl<D: Disk> Receive<Tick> for ShardActor<D> {
     fn receive(&mut self, msg: Tick, _credit: Credit, room: &mut Room<'_, Self>) {
-        self.look_at_leader(); // a lease ends without a word
+        drop(self.look_at_leader()); // a lease ends without a word
         self.queues.expire(msg.now, msg.monotonic_ms);
         self.groups.tick(msg.monotonic_ms);
         if self.ground.starved.get() {

@@ -3,6 +3,7 @@
 //! * [`broker`] is a broker as a process: started, waited for, killed, started again.
 //! * [`browser`] is a real browser that looks at a broker's page.
 //! * [`calm`] is a client that keeps to all rules, and whose round trips are timed.
+//! * [`cluster`] is a registry and three brokers, and one who sends while they die.
 //! * [`program`] runs `grus` with arguments and hands back what it printed.
 //! * [`process`] is what both stand on: a child whose lines are events and whose log is shown on failure.
 //! * [`hostile`] is a peer whose every byte is the test's own.
@@ -12,6 +13,7 @@
 pub mod broker;
 pub mod browser;
 pub mod calm;
+pub mod cluster;
 pub mod hostile;
 pub mod http;
 pub mod ports;

@@ -8,6 +8,11 @@
 //!   leader only after that leader has agreed that its log went back. It is sound again once its
 //!   durable log has reached a read index taken after that. When every voter is such a member,
 //!   there is nobody left who remembers more: they elect normally.
+//!
+//! A member that lost its log as a whole (a *blank* one) has forgotten its votes, too. It asks to be taken
+//! back only by a leader that a majority of the others has just confirmed: one that leads by a vote it
+//! does not remember may otherwise lead beside the one it follows. For the same reason it votes with
+//! others that lost their kernel only when all of them are blank.
 
 use std::time::Duration;
 
@@ -48,6 +53,8 @@ impl Standing {
 pub(crate) struct Ballot {
     hold: Duration,
     standing: Standing,
+    /// It has forgotten its votes, too, and nobody has taken it back yet.
+    is_blank: bool,
     rejoined: Option<RaftVote>,
     sound_at: Option<u64>,
 }
@@ -56,7 +63,17 @@ impl Ballot {
     /// `hold` is one election timeout, 0 for the only voter of its group.
     pub(crate) fn new(hold: Duration, amnesiac: bool) -> Self {
         let standing = if amnesiac { Standing::Amnesiac } else { Standing::Sound };
-        Self { hold, standing, rejoined: None, sound_at: None }
+        Self { hold, standing, is_blank: false, rejoined: None, sound_at: None }
+    }
+
+    /// Of a member whose log, which had been written, is empty.
+    pub(crate) fn blank(hold: Duration) -> Self {
+        Self { is_blank: true, ..Self::new(hold, true) }
+    }
+
+    /// Whether it has forgotten its votes, too.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.is_blank
     }
 
     pub(crate) fn standing(&self) -> Standing {
@@ -77,6 +94,7 @@ impl Ballot {
     pub(crate) fn rejoined(&mut self, leader: RaftVote) {
         self.rejoined = Some(leader);
         self.sound_at = None;
+        self.is_blank = false; // its vote is that of this leader from here on
     }
 
     /// The only voter of its group: there is nobody it could have promised anything.
@@ -186,5 +204,14 @@ mod tests {
         ballot.read_index(&vote(9), 7);
         assert!(!ballot.durable(Some(6)) && ballot.durable(Some(7)));
         assert_eq!(ballot.standing(), Standing::Sound);
+    }
+
+    #[test]
+    fn a_blank_member_is_one_until_a_leader_has_taken_it_back() {
+        let mut ballot = Ballot::blank(HOLD);
+        assert_eq!((ballot.standing(), ballot.is_blank()), (Standing::Amnesiac, true));
+        assert!(!ballot.may_vote(LATER) && !ballot.may_follow(&vote(3)));
+        ballot.rejoined(vote(3));
+        assert!(!ballot.is_blank() && ballot.may_follow(&vote(3)) && !ballot.may_vote(LATER));
     }
 }

@@ -11,8 +11,8 @@ use crate::fault::{Fault, StartError};
 use crate::transfer::SNAPSHOT_CHUNK_BYTES;
 use crate::types::{Member, NodeId};
 
-/// Most bytes of entries in one append to a follower.
-pub(crate) const APPEND_BYTES_MAX: u64 = 4 << 20;
+/// Most bytes of entries in one append to a follower, by default.
+pub const APPEND_BYTES_MAX: u64 = 4 << 20;
 /// Most entries in one append to a follower; far below what the receiver of one takes.
 const APPEND_ENTRIES_MAX: usize = 300;
 const _: () = assert!(APPEND_ENTRIES_MAX <= crate::wire::ENTRIES_MAX);
@@ -80,6 +80,9 @@ pub struct GroupConfig {
     pub timings: Timings,
     /// Where a chunk of a snapshot ends that is sent to a member, in bytes of parts.
     pub snapshot_chunk_bytes: usize,
+    /// Most bytes of entries in one append to a follower, unless one entry alone has more: a message must
+    /// fit what [`crate::Peers`] carries.
+    pub append_bytes_max: u64,
     /// The wall clock, read once per proposal.
     pub clock: Rc<dyn Fn() -> TimestampMs>,
     /// Called once when this replica stops for a reason that only a restart can mend. Ends the
@@ -107,6 +110,7 @@ impl GroupConfig {
             feature_level_max: 0,
             timings: Timings::ALONE,
             snapshot_chunk_bytes: SNAPSHOT_CHUNK_BYTES,
+            append_bytes_max: APPEND_BYTES_MAX,
             clock,
             fatal,
             sabotage: Sabotage::default(),

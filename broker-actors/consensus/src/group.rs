@@ -21,7 +21,7 @@ use tokio::sync::watch;
 
 use crate::applier::Applier;
 use crate::apply::Applied;
-use crate::ballot::Ballot;
+use crate::ballot::{Ballot, Standing};
 use crate::config::{GroupConfig, LEASE_DRIFT, Timings};
 use crate::fault::{Fault, StartError};
 use crate::floor;
@@ -95,6 +95,8 @@ pub(crate) struct Inner<S: StateMachine, D: Disk, RT: AsyncRuntime> {
     pub(crate) stopped: Cell<bool>,
     /// The term in which this leader has asked for a successor.
     pub(crate) handed_over: Cell<Option<u64>>,
+    /// It does not stand for election any more.
+    pub(crate) retiring: Cell<bool>,
     /// A Seal entry is under way.
     pub(crate) sealing: Cell<bool>,
     /// A snapshot promotion is under way.
@@ -133,7 +135,15 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         }
         let applied = restore(&log, &recovered.checkpoints, &machine)?;
         let amnesiac = recovered.volatile && !config.sabotage.trust_amnesiacs;
-        let ballot = Ballot::new(config.election_timeout(), amnesiac);
+        let is_empty = log.borrow().last().is_none() && log.borrow().purged().is_none();
+        let hold = config.election_timeout();
+        let ballot = if amnesiac && is_empty {
+            let shard = config.shard.0;
+            tracing::warn!(shard, "its log is gone: no vote before it has caught up with the rest");
+            Ballot::blank(hold)
+        } else {
+            Ballot::new(hold, amnesiac)
+        };
         let node = config.node;
         let peers: Rc<dyn Peers> = Rc::new(peers);
         let shared = Rc::new(Shared::new(config, log, machine, Box::new(jobs), applied, ballot));
@@ -159,6 +169,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             leadership: watch::Sender::new(Leadership::default()),
             stopped: Cell::new(false),
             handed_over: Cell::new(None),
+            retiring: Cell::new(false),
             sealing: Cell::new(false),
             promoting: Cell::new(false),
             rejoining: RefCell::new(None),
@@ -307,6 +318,22 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         }
     }
 
+    /// Waits until the first entry of the log is on disk: from then on this member may have
+    /// acknowledged something. False when the group stops before.
+    pub async fn is_founded(&self) -> bool {
+        let shared = &self.inner.shared;
+        loop {
+            let done = shared.next_job_done();
+            if shared.log.borrow().synced_index().is_some() {
+                return true;
+            }
+            if self.inner.stopped.get() || shared.is_stopping() {
+                return false;
+            }
+            done.await;
+        }
+    }
+
     /// Who leads, now and whenever it changes.
     pub fn watch(&self) -> watch::Receiver<Leadership> {
         self.inner.leadership.subscribe()
@@ -401,7 +428,9 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         let raft = &self.inner.raft;
         let stopped = |error: String| Fault::Raft(error);
         let empty = !raft.is_initialized().await.map_err(|e| stopped(e.to_string()))?;
-        if empty && !config.members.is_empty() {
+        // One that has lost its log founds nothing: the others have it.
+        let forgot = self.inner.shared.ballot.borrow().standing() == Standing::Amnesiac;
+        if empty && !forgot && !config.members.is_empty() {
             // Refused only when another founder was faster: then there is nothing to do.
             let _ = raft.initialize(config.founders()).await;
         }

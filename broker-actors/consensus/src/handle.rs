@@ -56,7 +56,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             Request::PreVote(request) => self.on_vote(request, true).await,
             Request::Snapshot { vote, meta, chunk } => self.on_snapshot(vote, meta, chunk).await,
             Request::Transfer { from, to, last } => {
-                if !self.may_vote() {
+                if !self.may_vote() || (to == self.inner.shared.config.node && self.is_retiring()) {
                     return Reply::Refused;
                 }
                 let request = TransferLeaderRequest::new(from, to, last);
@@ -201,8 +201,17 @@ async fn rejoin<S: StateMachine, D: Disk, RT: AsyncRuntime>(
     let member = membership.get_node(&leader);
     let address = member.map_or(String::new(), |member| member.addr.clone());
     let limit = inner.shared.config.election_timeout();
+    let target = (leader, &*address);
+    if inner.shared.ballot.borrow().is_blank() {
+        // A majority must stand behind it, which this member is no part of: it refuses to follow as yet.
+        let confirmed = ask::<RT>(&inner.peers, target, &Request::ReadIndex, limit).await;
+        if !matches!(confirmed, Ok(Reply::ReadIndex { .. })) {
+            *inner.rejoining.borrow_mut() = None;
+            return;
+        }
+    }
     let request = Request::Rejoin { node: inner.shared.config.node };
-    let reply = ask::<RT>(&inner.peers, (leader, &address), &request, limit).await;
+    let reply = ask::<RT>(&inner.peers, target, &request, limit).await;
     *inner.rejoining.borrow_mut() = None;
     if matches!(reply, Ok(Reply::Done)) {
         Rc::clone(&inner.shared).ballot.borrow_mut().rejoined(vote);

@@ -147,7 +147,7 @@ fn election_rights<S: StateMachine, D: Disk, RT: AsyncRuntime>(group: &Group<S, 
     let since_start = InstantOf::<RT>::now() - inner.started;
     let ballot = inner.shared.ballot.borrow();
     let may_vote = ballot.may_vote(since_start);
-    inner.raft.runtime_config().elect(may_vote);
+    inner.raft.runtime_config().elect(may_vote && !inner.retiring.get());
     let standing = ballot.standing();
     let wants_read_index = ballot.wants_read_index();
     drop(ballot);
@@ -165,20 +165,34 @@ async fn ask_voters<S: StateMachine, D: Disk, RT: AsyncRuntime>(group: Group<S, 
     let inner = &group.inner;
     let membership = inner.raft.metrics().borrow_watched().membership_config.clone();
     let limit = inner.shared.config.election_timeout();
+    let mut voters: Vec<_> = membership.voter_ids().collect();
+    if voters.is_empty() {
+        // With all of its log it has lost who they are.
+        voters.extend(inner.shared.config.members.iter().map(|(id, _)| *id));
+    }
+    if voters.is_empty() {
+        return; // it waits to be added to a group
+    }
     let mut answers = Vec::new();
-    for id in membership.voter_ids() {
-        if id == inner.shared.config.node {
-            continue;
-        }
+    for id in voters.into_iter().filter(|id| *id != inner.shared.config.node) {
         let address = membership.get_node(&id).map_or("", |member| member.addr.as_str());
         let reply = ask::<RT>(&inner.peers, (id, address), &Request::Standing, limit).await;
+        let is_blank = inner.shared.ballot.borrow().is_blank();
         answers.push(match reply {
+            // Who has a log remembers more than one who has none.
+            Ok(Reply::Standing { durable: Some(_), .. }) if is_blank => None,
             Ok(Reply::Standing { standing, .. }) => Standing::of_code(standing),
             _ => None,
         });
     }
     if inner.shared.ballot.borrow_mut().voters(answers) {
-        tracing::warn!(shard = inner.shared.config.shard.0, "all voters lost their kernel");
+        tracing::warn!(shard = inner.shared.config.shard.0, "all voters lost what they remembered");
+        // Where even the first entry is lost, they found the group again.
+        if let Err(fault) = group.found().await
+            && !inner.stopped.get()
+        {
+            let _ = inner.shared.fail(fault);
+        }
         inner.shared.keeper.notify_one();
     }
 }

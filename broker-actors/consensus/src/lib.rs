@@ -13,6 +13,7 @@ mod fault;
 mod floor;
 mod flushes;
 mod group;
+mod hand_over;
 mod handle;
 mod jobs;
 mod keeper;
@@ -39,7 +40,7 @@ pub use ballot::Standing;
 pub use codec::CodecError;
 #[doc(hidden)]
 pub use config::Sabotage;
-pub use config::{GroupConfig, Timings};
+pub use config::{APPEND_BYTES_MAX, GroupConfig, Timings};
 pub use fault::{Fault, StartError};
 pub use group::{Group, ProposeError};
 pub use grus_log::{Part, Run};
@@ -51,6 +52,6 @@ pub use machine::{
 pub use members::{ChangeError, PROMOTE_LAG_ENTRIES_MAX};
 pub use own::SealPoint;
 pub use peers::{NoPeers, PeerError, Peers, is_install};
-pub use status::{Leadership, Status};
+pub use status::{Leadership, MemberLag, Status};
 pub use transfer::SNAPSHOT_CHUNK_BYTES;
 pub use types::{Member, NodeId, TypeConfig};

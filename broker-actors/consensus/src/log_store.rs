@@ -13,7 +13,6 @@ use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 
 use crate::codec::{decode_vote, encode_vote};
-use crate::config::APPEND_BYTES_MAX;
 use crate::fault::Fault;
 use crate::machine::StateMachine;
 use crate::shared::{Shared, Types};
@@ -136,7 +135,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> RaftLogReader<Types<S, RT>>
         start: u64,
         end: u64,
     ) -> io::Result<Vec<RaftEntry>> {
-        self.read(&(start..end), APPEND_BYTES_MAX)
+        self.read(&(start..end), self.shared.config.append_bytes_max)
     }
 
     async fn get_key_log_ids(&mut self, range: RangeInclusive<LogId>) -> io::Result<Vec<LogId>> {

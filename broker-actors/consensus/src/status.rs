@@ -34,6 +34,17 @@ pub struct Status {
     pub standing: Standing,
 }
 
+/// How far another member is, as the leader knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemberLag {
+    /// The member.
+    pub node: NodeId,
+    /// The last entry that it is known to have.
+    pub matched: Option<u64>,
+    /// How long ago it last answered.
+    pub heard: Option<Duration>,
+}
+
 /// Who leads; changes are worth telling.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Leadership {

@@ -68,3 +68,14 @@ fn a_member_without_memory_must_not_vote() {
     let sabotage = Sabotage { trust_amnesiacs: true, ..Sabotage::default() };
     needs_its_rule(sabotage, scenarios::a_voter_loses_its_memory);
 }
+
+#[test]
+fn a_member_without_its_folder_must_not_vote() {
+    let sabotage = Sabotage { trust_amnesiacs: true, ..Sabotage::default() };
+    needs_its_rule(sabotage, scenarios::a_voter_loses_its_folder);
+}
+
+#[test]
+fn members_that_all_lost_their_folders_begin_anew() {
+    simulate(7, scenarios::all_lose_their_folders(7));
+}

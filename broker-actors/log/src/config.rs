@@ -20,6 +20,10 @@ pub struct LogConfig {
     /// The operator accepts that the damaged entries named in the report are lost: they read as
     /// [`crate::EntryKind::Lost`] from now on. Those, and none that is found damaged later. Default false.
     pub accept_loss: bool,
+    /// This log is known to have held entries: one that is found to hold none has lost them with its
+    /// folder, and counts as one whose kernel was lost ([`crate::Recovered::volatile`]) until it is healed.
+    /// Default false.
+    pub was_written: bool,
     /// Remember what is appended for an index of ids and keys ([`crate::FindIndex`]), which must be
     /// fed by [`crate::Log::find_feed`] then. Default false.
     pub find_index: bool,
@@ -37,6 +41,7 @@ impl Default for LogConfig {
             entry_bytes_max: 8 * 1024 * 1024 + 64 * 1024,
             unsynced_bytes_max: 8 * 1024 * 1024,
             accept_loss: false,
+            was_written: false,
             find_index: false,
             #[cfg(feature = "fault-switches")]
             without: None,

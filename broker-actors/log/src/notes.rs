@@ -29,7 +29,8 @@ pub(crate) struct Notes {
     pub floor: Option<EntryId>,
     /// Entries are acknowledged before they are synced.
     pub volatile: bool,
-    /// A kernel has been lost while `volatile` stood, and that has not been healed yet.
+    /// A kernel has been lost while `volatile` stood, or all that the log held, and that has not been
+    /// healed yet.
     pub lost_kernel: bool,
     /// Segments up to this sequence number hold nothing: a snapshot was installed over them.
     pub void_through: u64,

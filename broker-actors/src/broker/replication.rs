@@ -100,6 +100,7 @@ impl Running {
             registry: registry.clone(),
             broker,
             folder: self.folder.shards(),
+            begun: self.folder.members(),
             config: Arc::new(config.clone()),
             flushes: (0..REPLICA_FLUSHES).map(flush).collect(),
             cores: self.places.cores().to_vec(),

@@ -276,8 +276,8 @@ impl<W> Ledger<W> {
 
     /// Some time has passed: what failed is asked again.
     pub fn tick(&mut self) -> Vec<Action<W>> {
-        let mut actions: Vec<_> =
-            self.drops.iter().map(|(shard, id)| Action::Drop(*shard, *id)).collect();
+        let mut actions = Vec::new();
+        self.drop_what_waits(|_| true, &mut actions);
         let failed = std::mem::take(&mut self.failed);
         let again: Vec<_> = failed.iter().filter_map(|id| self.table.by_id(*id).cloned()).collect();
         for topic in again {
@@ -421,13 +421,24 @@ impl<W> Ledger<W> {
         let may_drop = |shard: &ShardId| {
             let place = self.table.shards.get(shard);
             let is_replicated = place.is_some_and(ShardPlace::is_replicated);
-            self.own.contains(shard) && (is_deleted || !is_replicated)
+            // One that follows drops it when it comes to lead: whoever leads now may die before it has.
+            let is_here = self.own.contains(shard) || self.followed.contains_key(shard);
+            is_here && (is_deleted || !is_replicated)
         };
         let shards: BTreeSet<_> = spans.filter(may_drop).collect();
-        for shard in shards {
-            self.drops.insert((shard, topic.id));
-            actions.push(Action::Drop(shard, topic.id));
-        }
+        self.drops.extend(shards.iter().map(|shard| (*shard, topic.id)));
+        self.drop_what_waits(|(shard, id)| id == topic.id && shards.contains(&shard), actions);
+    }
+
+    /// Has the shards that are led here forget what they are to forget.
+    fn drop_what_waits(
+        &self,
+        wanted: impl Fn((ShardId, TopicId)) -> bool,
+        actions: &mut Vec<Action<W>>,
+    ) {
+        let led = self.drops.iter().filter(|(shard, _)| self.own.contains(shard));
+        let due = led.filter(|drop| wanted(**drop));
+        actions.extend(due.map(|(shard, id)| Action::Drop(*shard, *id)));
     }
 }
 

@@ -2,7 +2,7 @@
 //! members the one that leads does, as long as its lease holds.
 
 use grus_log::Disk;
-use grus_mailbox::{Inbox, Room, Weigh};
+use grus_mailbox::{Inbox, Room, Stopped, Weigh};
 use grus_protocol::ids::{BrokerId, Term};
 
 use super::{ShardActor, Stage};
@@ -51,9 +51,10 @@ impl<D: Disk> ShardActor<D> {
         });
     }
 
-    /// Opens the queues where this member has come to lead, and closes them where it has ceased to.
-    pub(super) fn look_at_leader(&mut self) {
-        let Some(told) = &self.leading else { return };
+    /// Opens the queues where this member has come to lead, and closes them where it has ceased to: what it
+    /// gives resolves when those are closed.
+    pub(super) fn look_at_leader(&mut self) -> Vec<Stopped> {
+        let Some(told) = &self.leading else { return Vec::new() };
         let status = self.group.status();
         let leads = status.ready && !status.lease_left.is_zero() && self.stage == Stage::Serving;
         self.ground.leader.set(status.leader);
@@ -78,10 +79,12 @@ impl<D: Disk> ShardActor<D> {
         }
         // Told before those who wait here are: they come again where the routes lead them.
         told.send_if_modified(|before| std::mem::replace(before, now) != now);
-        if led && !leads {
-            tracing::info!(%shard, term = status.term, leader = status.leader, "follows now");
-            drop(self.queues.stop());
-            drop(self.groups.stop());
+        if !led || leads {
+            return Vec::new();
         }
+        tracing::info!(%shard, term = status.term, leader = status.leader, "follows now");
+        let mut stops = self.queues.stop();
+        stops.extend(self.groups.stop());
+        stops
     }
 }

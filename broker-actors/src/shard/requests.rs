@@ -21,7 +21,7 @@ impl<D: Disk> ShardActor<D> {
         let (command, waiter) = match request {
             ShardRequest::OpenTopic { config, reply } => {
                 let topic = config.topic;
-                self.look_at_leader();
+                drop(self.look_at_leader());
                 if !self.ground.leads.get() {
                     let leader = self.ground.leader.get();
                     return reply.send(Err(QueueError::NotLeader { leader }));

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use grus_consensus::APPEND_BYTES_MAX;
 use grus_log::LogConfig;
 use grus_mailbox::Place;
 use grus_protocol::ids::{BrokerId, Durability, ShardId};
@@ -39,6 +40,8 @@ pub struct ShardSettings {
     pub folder: PathBuf,
     /// Its log. The durability in it is the shard's.
     pub log: LogConfig,
+    /// Most bytes of entries in one message to another member, unless one entry alone has more.
+    pub append_bytes_max: u64,
     /// How proposals are gathered.
     pub gather: GatherLimits,
     /// How often retention looks for what is due, in milliseconds.
@@ -68,6 +71,7 @@ impl ShardSettings {
             broker,
             folder,
             log,
+            append_bytes_max: APPEND_BYTES_MAX,
             gather,
             retention_check_ms,
             metrics,

@@ -23,6 +23,7 @@ use super::{
     PROPOSED_BYTES_MAX, Propose, REQUESTS_MAX, RoomAgain, ShardActor, ShardHandle, Stage,
     queue_table, standing_channel,
 };
+use crate::begun::BegunError;
 use crate::delay_wheel::messages::DELAY_ASKS_MAX;
 use crate::delay_wheel::{DelayWheel, READS_MAX, WheelParts, proposed_bytes_max};
 use crate::finder::{Finder, SEARCHES_MAX};
@@ -95,6 +96,9 @@ pub enum ShardStartError {
     /// What was recovered cannot be used.
     #[error(transparent)]
     Consensus(#[from] StartError),
+    /// It is of a shard that this broker may not take part in, or that could not be found out.
+    #[error(transparent)]
+    Begun(#[from] BegunError),
     /// It stopped before it was ready.
     #[error(transparent)]
     NotReady(#[from] ProposeError),
@@ -308,7 +312,8 @@ async fn start_group<D: Disk, P: Peers>(
         }),
     );
     let Membership { founders: members, peers, timings } = membership;
-    let config = GroupConfig { members, timings, ..alone };
+    let append_bytes_max = settings.append_bytes_max;
+    let config = GroupConfig { members, timings, append_bytes_max, ..alone };
     let jobs = FlushPort {
         flush: workers.flush.inbox(JOBS_MAX),
         storage: workers.storage.inbox(JOBS_MAX),

@@ -118,7 +118,9 @@ async fn three() -> BTreeMap<u64, Broker> {
             peers.extend([(*other, messages), (*other, installs)]);
         }
         let (_, ways) = watch::channel::<PeerDoors>(Arc::new(ways));
-        let member = join(broker, &place, Network::new(SHARD, GROUP, ways)).await;
+        let network = Network::new(SHARD, GROUP, ways);
+        network.open();
+        let member = join(broker, &place, network).await;
         let ear = Member::start(&place, SHARD, member.group.clone());
         let inbox = ear.inbox(1 << 20);
         let doors = BTreeMap::from([(SHARD, MemberDoor { group: GROUP, inbox })]);

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
-use crate::two_brokers::quick_registry;
 use crate::{grus_at, lines, produce_by_queue};
+use grus_tests::cluster::quick_registry;
 use grus_tests::watch::{PATIENCE, Watch};
 
 /// The queues of `t`, as a client that came by `at` is told.

@@ -3,8 +3,8 @@
 use grus_tests::watch::PATIENCE;
 use serde_json::Value;
 
-use crate::two_brokers::quick_registry;
 use crate::{await_leaders, grus_at, leaders};
+use grus_tests::cluster::quick_registry;
 
 #[test]
 fn a_message_is_found_through_the_registry_and_through_either_broker() {

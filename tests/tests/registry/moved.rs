@@ -3,8 +3,8 @@
 use grus_client::{Client, ClientConfig, Message, Producer, ProducerConfig, QueueId};
 use grus_tests::watch::{PATIENCE, Watch};
 
-use crate::two_brokers::quick_registry;
 use crate::{await_leaders, bodies, grus_at, leaders};
+use grus_tests::cluster::quick_registry;
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
+use grus_tests::cluster::quick_registry;
 use grus_tests::registry::RegistryHome;
 use rustix::process::Signal;
 
@@ -12,10 +13,6 @@ use crate::{await_leaders, bodies, grus_at, input, leaders, lines, produce_by_qu
 const LEASE: Duration = Duration::from_secs(5);
 /// What may be added to a lease: the looks at it, and the telling.
 const SLACK: Duration = Duration::from_secs(8);
-
-pub(crate) fn quick_registry() -> RegistryHome {
-    RegistryHome::new().with("GRUS__BROKER__LEASE", "5s").with("GRUS__BROKER__HEARTBEAT", "200ms")
-}
 
 #[test]
 fn queues_are_spread_and_a_broker_leaves_and_comes_back_with_all_it_had() {

@@ -153,6 +153,7 @@ impl Member {
             timings: Timings::default(),
             // One part each, so that the chunks of small states are many.
             snapshot_chunk_bytes: 1,
+            append_bytes_max: 64 * 1024,
             clock: Rc::new(move || TimestampMs(clock.now_ms())),
             fatal: Rc::new(move |why| {
                 told.line(format!("member {node} stops: {why}"));

@@ -4,6 +4,7 @@ use grus_consensus::{NodeId, Sabotage, Standing};
 use grus_protocol::ids::Durability;
 
 use super::chaos;
+use super::checks::Checks;
 use super::cluster::Cluster;
 use super::member::{Member, Setup};
 
@@ -180,6 +181,57 @@ pub async fn a_voter_loses_its_memory(seed: u64, sabotage: Sabotage) {
     }
     mend_and_read(&mut cluster).await;
     cluster.run(3_000).await;
+    for node in cluster.nodes() {
+        let standing = cluster.group(node).status().standing;
+        assert_eq!(standing, Standing::Sound, "member {node} never recovers from what it lost");
+    }
+}
+
+/// One voter loses its whole folder, its votes included, and then the only other member that has what was
+/// acknowledged dies.
+pub async fn a_voter_loses_its_folder(seed: u64, sabotage: Sabotage) {
+    let mut cluster = three(seed, Durability::Persisted, sabotage).await;
+    fill(&mut cluster, 2).await;
+    cluster.setup.log.was_written = true;
+    let leader = cluster.leader().unwrap();
+    let [lossy, other] = cluster.others(leader)[..] else { unreachable!() };
+    cluster.net.isolate(other, cluster.others(other));
+    cluster.send(leader, 10);
+    cluster.run(200).await;
+    cluster.kill(lossy).await;
+    cluster.kill(leader).await;
+    cluster.members.insert(lossy, Member::new(lossy, seed ^ 0xf01d));
+    cluster.start_member(lossy).await;
+    cluster.net.heal();
+    cluster.run(5_000).await;
+    assert_eq!(cluster.leader(), None, "elected without the only one that remembers");
+    assert_eq!(cluster.group(lossy).status().standing, Standing::Amnesiac);
+    // It stays so however often it starts, and also when it has got a part of the log.
+    cluster.kill(lossy).await;
+    cluster.start_member(lossy).await;
+    cluster.start_member(leader).await;
+    cluster.wait_leader(30_000).await;
+    cluster.run(5_000).await;
+    assert_eq!(cluster.group(lossy).status().standing, Standing::Sound);
+    mend_and_read(&mut cluster).await;
+}
+
+/// All members lose their folders: nobody is left who remembers more, and they begin anew.
+pub async fn all_lose_their_folders(seed: u64) {
+    let mut cluster = three(seed, Durability::Persisted, Sabotage::default()).await;
+    cluster.setup.log.was_written = true;
+    for node in cluster.nodes() {
+        cluster.kill(node).await;
+        cluster.members.insert(node, Member::new(node, seed ^ 0xf01d));
+    }
+    cluster.checks = Checks::default(); // another life begins
+    let [one, two, three] = cluster.nodes()[..] else { unreachable!() };
+    cluster.start_member(one).await;
+    cluster.start_member(two).await;
+    cluster.run(5_000).await;
+    assert_eq!(cluster.leader(), None, "the third one may remember");
+    cluster.start_member(three).await;
+    mend_and_read(&mut cluster).await;
     for node in cluster.nodes() {
         let standing = cluster.group(node).status().standing;
         assert_eq!(standing, Standing::Sound, "member {node} never recovers from what it lost");

@@ -40,8 +40,8 @@ pub struct Recovered {
     /// From here on entries are missing at the end, with the files that held them. A log is not to be
     /// gone on with before the operator has given them up ([`Log::accepts_loss_of`]).
     pub missing_from: Option<u64>,
-    /// A kernel was lost while entries were acknowledged before they were synced, and that has not
-    /// been healed since.
+    /// A kernel was lost while entries were acknowledged before they were synced, or the folder of a log
+    /// that had been written, and that has not been healed since.
     pub volatile: bool,
     /// What was found and done.
     pub report: Report,
@@ -107,7 +107,7 @@ impl<D: Disk> Log<D> {
         opening.settle(&outcome, &found, &names)?;
         opening.reserve();
         // Only now: what was torn by the loss of the last kernel is settled.
-        note_start(&mut notes, disk);
+        note_start(&mut notes, disk, config.was_written && ends_at.is_none());
         noted.write(&notes)?;
         let mut log = Self {
             disk: disk.clone(),
@@ -290,8 +290,9 @@ fn evidence<D: Disk>(
     }
 }
 
-/// Notes this run of the kernel.
-fn note_start<D: Disk>(notes: &mut Notes, disk: &D) {
+/// Notes this run of the kernel, and whether all is lost that the log held.
+fn note_start<D: Disk>(notes: &mut Notes, disk: &D, is_gone: bool) {
+    notes.lost_kernel |= is_gone && notes.purged.is_none() && notes.floor.is_none();
     if notes.boot_id != disk.boot_id() || notes.boot_id == [0; 16] {
         notes.lost_kernel |= notes.volatile;
         notes.boot_id = disk.boot_id();

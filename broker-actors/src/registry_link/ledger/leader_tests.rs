@@ -93,3 +93,30 @@ fn what_several_members_have_is_dropped_only_when_it_was_deleted_for_certain() {
     let said = obey(&mut ledger, actions);
     assert!(!said.iter().any(|said| said == "drop 7 on 9"), "{said:?}");
 }
+
+#[test]
+fn what_was_deleted_while_another_one_led_is_dropped_by_whoever_leads_next() {
+    let t = topic("t", 7, &[0, 9]);
+    let mut ledger = ledger();
+    let actions = ledger.table_changed(table_of(1, &[Arc::clone(&t)], 1));
+    obey(&mut ledger, actions);
+    let actions = ledger.stands(ShardId(9), None, Some(OTHER));
+    obey(&mut ledger, actions);
+    let actions = ledger.table_changed(table_of(2, &[], 1));
+    assert_eq!(
+        obey(&mut ledger, actions),
+        ["publish", "drop 7 on 0"],
+        "the other one drops its own"
+    );
+    assert_eq!(obey_tick(&mut ledger), [""; 0]);
+    let actions = ledger.stands(ShardId(9), Some(1), Some(BrokerId(1)));
+    assert!(obey(&mut ledger, actions).contains(&"drop 7 on 9".into()), "it may have died before");
+    let actions = ledger.stands(ShardId(9), Some(2), Some(BrokerId(1)));
+    let said = obey(&mut ledger, actions);
+    assert!(!said.contains(&"drop 7 on 9".into()), "it is done: {said:?}");
+}
+
+fn obey_tick(ledger: &mut Ledger<Waiter>) -> Vec<String> {
+    let actions = ledger.tick();
+    obey(ledger, actions)
+}

@@ -47,11 +47,11 @@ impl<W> Ledger<W> {
             // One that ceased to lead and does again has other queues than before.
             if self.reigns.insert(shard, reign) != Some(reign) {
                 self.open_all_of(shard);
+                self.drop_what_waits(|(at, _)| at == shard, &mut actions);
             }
         } else {
             self.followed.insert(shard, leader);
             self.own.remove(&shard);
-            self.drops.retain(|(at, _)| *at != shard); // whoever leads forgets the topics
         }
         self.find_leaders(&mut actions);
         self.go_on(&mut actions);

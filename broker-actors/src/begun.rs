@@ -1,0 +1,115 @@
+//! Which replicated shards this broker has taken part in: a small file for each, outside of the shard's folder.
+//!
+//! ```text
+//! <data>/members/N    the number of the group that shard N is of, as a decimal number
+//! ```
+//!
+//! It is written once the first entry of the shard's log is on disk, and before the member says a word to
+//! another one. So a log that is empty although the file is there was lost, with all that its member had
+//! promised, and the member must not vote before the others have taken it back. And a folder of another
+//! group under the same number, as after a registry has lost its data, is never gone on with.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use grus_protocol::ids::ShardId;
+use grus_registry::folder::write_durably;
+use thiserror::Error;
+
+/// Why a member cannot take part.
+#[derive(Debug, Error)]
+pub enum BegunError {
+    /// The shard's folder is of another group.
+    #[error(
+        "{} names group {known}, the registry names group {wanted}: the shard's folder is of \
+         another shard that had this number",
+        path.display()
+    )]
+    OtherGroup {
+        /// The file.
+        path: PathBuf,
+        /// The group that it names.
+        known: u64,
+        /// The group that the registry names.
+        wanted: u64,
+    },
+    /// The file holds no number.
+    #[error("{} does not hold a number: `{found}`", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What it holds.
+        found: String,
+    },
+    /// The system refused something.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The file of one shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begun {
+    path: PathBuf,
+    group: u64,
+}
+
+impl Begun {
+    /// That of a shard of this group, in the folder of them all.
+    #[must_use]
+    pub fn new(folder: &Path, shard: ShardId, group: u64) -> Self {
+        Self { path: folder.join(shard.to_string()), group }
+    }
+
+    /// Whether the member has begun before. Blocks.
+    ///
+    /// # Errors
+    /// [`BegunError`].
+    pub fn is_noted(&self) -> Result<bool, BegunError> {
+        let path = self.path.clone();
+        let found = match std::fs::read_to_string(&path) {
+            Ok(text) => text.trim().to_owned(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(source) => return Err(BegunError::Io { path, source }),
+        };
+        match found.parse::<u64>() {
+            Ok(known) if known == self.group => Ok(true),
+            Ok(known) => Err(BegunError::OtherGroup { path, known, wanted: self.group }),
+            Err(_) => Err(BegunError::Unreadable { path, found }),
+        }
+    }
+
+    /// Notes durably that it has. Blocks.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn note(&self) -> Result<(), BegunError> {
+        let failed = |source| BegunError::Io { path: self.path.clone(), source };
+        write_durably(&self.path, format!("{}\n", self.group).as_bytes()).map_err(failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_that_has_begun_is_known_and_another_group_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let begun = |group| Begun::new(folder.path(), ShardId(7), group);
+        assert!(!begun(40).is_noted().unwrap());
+        begun(40).note().unwrap();
+        assert!(begun(40).is_noted().unwrap());
+        assert!(!Begun::new(folder.path(), ShardId(8), 40).is_noted().unwrap());
+        let refused = begun(41).is_noted().unwrap_err();
+        let text = refused.to_string();
+        assert!(text.contains("group 40") && text.contains("group 41"), "{text}");
+        assert!(text.contains("another shard that had"), "{text}");
+        std::fs::write(folder.path().join("7"), "x\n").unwrap();
+        assert!(matches!(begun(40).is_noted(), Err(BegunError::Unreadable { .. })));
+    }
+}

@@ -1,0 +1,229 @@
+//! A registry and brokers whose queues are on all of them, one who sends to them without pause, and what
+//! may happen to a broker meanwhile.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use grus_client::{Client, ClientConfig, Message, PendingReceipt, Producer, ProducerConfig};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::broker::{Broker, Home};
+use crate::program::{self, Done};
+use crate::registry::{Registry, RegistryHome};
+use crate::strain::Strain;
+use crate::watch::Watch;
+
+/// What a busy machine may take for an election, or for a broker to be back.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// Messages under way at once.
+const UNDER_WAY: usize = 40;
+
+/// `grus` run against any of these addresses.
+pub fn grus_at(bootstrap: &[SocketAddr], arguments: &[&str], input: &[u8]) -> Done {
+    let all: Vec<String> = bootstrap.iter().map(ToString::to_string).collect();
+    let mut command = program::grus(arguments);
+    command.env("GRUS_BOOTSTRAP", all.join(","));
+    program::run(command, input)
+}
+
+/// The leader of each queue of a topic, as `at` knows them.
+pub fn leaders(at: SocketAddr, topic: &str) -> Vec<Option<u64>> {
+    let described = grus_at(&[at], &["topic", "describe", topic, "--json"], b"").ok().json();
+    let queues = described[0]["queue_list"].as_array().expect("a list of queues").clone();
+    queues.iter().map(|queue| queue["leader"].as_u64()).collect()
+}
+
+/// Asks until `wanted` holds of the leaders of a topic, which must be within `limit` of a machine that has
+/// time for it; how long that took.
+pub fn await_leaders(
+    at: SocketAddr,
+    topic: &str,
+    limit: Duration,
+    wanted: impl Fn(&[Option<u64>]) -> bool,
+) -> Duration {
+    let (strain, watch) = (Strain::watch(), Watch::start());
+    loop {
+        let found = leaders(at, topic);
+        let (took, lost) = (watch.elapsed(), strain.lost());
+        if wanted(&found) {
+            return took;
+        }
+        assert!(took < limit + lost, "after {took:?} the leaders of {topic} are {found:?}");
+    }
+}
+
+/// All bodies of a topic, sorted.
+pub fn bodies(at: &[SocketAddr], topic: &str, count: usize) -> Vec<String> {
+    let max = count.to_string();
+    let arguments =
+        ["consume", topic, "--json", "--from", "first", "--max", &max, "--idle-exit", "10s"];
+    let read = grus_at(at, &arguments, b"").ok().json();
+    let body = |message: &Value| message["body"].as_str().expect("text").to_owned();
+    let mut bodies: Vec<_> = read.iter().map(body).collect();
+    bodies.sort();
+    bodies
+}
+
+/// A registry that soon notices that a broker is gone.
+pub fn quick_registry() -> RegistryHome {
+    RegistryHome::new().with("GRUS__BROKER__LEASE", "5s").with("GRUS__BROKER__HEARTBEAT", "200ms")
+}
+
+/// A registry and some brokers.
+pub struct Cluster {
+    /// Where the registry lives.
+    pub registry: RegistryHome,
+    _registry: Registry,
+    /// Where the brokers live.
+    pub homes: Vec<Home>,
+    /// The brokers; none where one is down.
+    pub brokers: Vec<Option<Broker>>,
+}
+
+impl Cluster {
+    /// Starts a registry and three brokers.
+    pub fn start() -> Self {
+        let registry = quick_registry();
+        let running = registry.start();
+        let homes: Vec<Home> = (0..3).map(|_| registry.broker()).collect();
+        let brokers = homes.iter().map(|home| Some(home.start())).collect();
+        Self { registry, _registry: running, homes, brokers }
+    }
+
+    /// Where a client begins: at the registry.
+    pub fn at(&self) -> [SocketAddr; 1] {
+        [self.registry.listen]
+    }
+
+    /// A client that begins at the registry.
+    pub async fn client(&self) -> Client {
+        let bootstrap = [self.registry.listen.to_string()];
+        Client::connect(ClientConfig::new(bootstrap)).await.expect("a registry")
+    }
+
+    /// A client that begins at the brokers.
+    pub async fn client_of_brokers(&self) -> Client {
+        let bootstrap = self.homes.iter().map(|home| home.listen.to_string());
+        Client::connect(ClientConfig::new(bootstrap)).await.expect("a broker")
+    }
+
+    /// Makes a topic of so many queues, each on three brokers, and waits until all are led.
+    pub fn topic(&self, name: &str, queues: u32, durability: &str) {
+        let queues = queues.to_string();
+        let arguments = ["topic", "create", name, "--queues", &queues, "--replicas", "3"];
+        grus_at(&self.at(), &[&arguments[..], &["--durability", durability]].concat(), b"").ok();
+        self.await_all_led(name);
+    }
+
+    /// Waits until each queue of a topic has a leader.
+    pub fn await_all_led(&self, topic: &str) {
+        let all = |leaders: &[Option<u64>]| leaders.iter().all(Option::is_some);
+        await_leaders(self.registry.listen, topic, PATIENCE, all);
+    }
+
+    /// Which of the brokers has that id.
+    ///
+    /// # Panics
+    /// When none has.
+    pub fn number_of(&self, id: u64) -> usize {
+        let is_it = |home: &Home| {
+            let text = std::fs::read_to_string(home.data.join("broker.id")).expect("its id");
+            text.trim() == id.to_string()
+        };
+        self.homes.iter().position(is_it).expect("one of the brokers")
+    }
+
+    /// The broker that leads the first queue of a topic.
+    pub fn leader(&self, topic: &str) -> usize {
+        self.number_of(leaders(self.registry.listen, topic)[0].expect("it is led"))
+    }
+
+    /// Kills a broker.
+    pub fn kill(&mut self, number: usize) {
+        self.brokers[number].take().expect("it runs").kill();
+    }
+
+    /// Has a broker stand still, or go on.
+    pub fn signal(&mut self, number: usize, signal: Signal) {
+        self.brokers[number].as_mut().expect("it runs").process.signal(signal);
+    }
+
+    /// Stops a broker in an orderly way.
+    pub fn end(&mut self, number: usize) {
+        self.brokers[number].take().expect("it runs").end(Signal::TERM);
+    }
+
+    /// Starts a broker that is down.
+    pub fn start_again(&mut self, number: usize) {
+        self.brokers[number] = Some(self.homes[number].start());
+    }
+}
+
+/// Runs work that waits.
+pub fn block_on<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(work)
+}
+
+/// One who sends, and what came of it. A send that fails ends the test.
+pub struct Sender {
+    producer: Producer,
+    under_way: VecDeque<(String, PendingReceipt)>,
+    sent: usize,
+    acked: Vec<String>,
+}
+
+impl Sender {
+    /// One that has sent nothing yet.
+    pub fn new(client: &Client, topic: &str) -> Self {
+        let mut config = ProducerConfig::new(topic).expect("a name");
+        config.retries = 40; // outlives an election on a busy machine
+        let producer = client.producer(config).expect("a producer");
+        Self { producer, under_way: VecDeque::new(), sent: 0, acked: Vec::new() }
+    }
+
+    /// Sends on until so many more are acknowledged; how long the longest wait for one was.
+    pub async fn go_on(&mut self, more: usize) -> Duration {
+        let goal = self.acked.len() + more;
+        let mut longest = Duration::ZERO;
+        while self.acked.len() < goal {
+            while self.under_way.len() < UNDER_WAY {
+                let body = format!("message {:06}", self.sent);
+                self.sent += 1;
+                let message = Message::new(body.clone());
+                let pending = self.producer.enqueue(message).await.expect("room");
+                self.under_way.push_back((body, pending));
+            }
+            longest = longest.max(self.take_receipt().await);
+        }
+        longest
+    }
+
+    async fn take_receipt(&mut self) -> Duration {
+        let watch = Watch::start();
+        let (body, pending) = self.under_way.pop_front().expect("some are under way");
+        let receipt = pending.await;
+        assert!(receipt.is_ok(), "{body}: {receipt:?}");
+        self.acked.push(body);
+        watch.elapsed()
+    }
+
+    /// Waits for all receipts; what was sent.
+    pub async fn end(mut self) -> Vec<String> {
+        while !self.under_way.is_empty() {
+            self.take_receipt().await;
+        }
+        self.acked
+    }
+}
+
+/// Reads a topic: what was acknowledged is there, and nothing twice.
+pub fn check(cluster: &Cluster, topic: &str, sent: &[String]) {
+    let mut sent = sent.to_vec();
+    sent.sort();
+    let read = bodies(&cluster.at(), topic, sent.len() + 1);
+    assert_eq!(read.len(), sent.len(), "none lost, none twice");
+    assert_eq!(read, sent);
+}
