@@ -8,8 +8,8 @@ use grus_tests::program;
 use grus_tests::watch::Watch;
 use serde_json::Value;
 
-use crate::two_brokers::quick_registry;
 use crate::{grus_at, lines, produce_by_queue};
+use grus_tests::cluster::quick_registry;
 
 /// Longest that anything here may keep one waiting, on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_mins(1);

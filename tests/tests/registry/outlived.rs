@@ -120,7 +120,7 @@ fn groups_retries_timers_and_dead_letters_outlive_their_leaders() {
         let group = "g".try_into().expect("a name");
         let lag = async || {
             let progress = client.group_progress(&group).await.ok()?;
-            Some(progress.iter().map(|queue| queue.lag).sum::<u64>())
+            Some(progress.items.iter().map(|queue| queue.lag).sum::<u64>())
         };
         within(async { while lag().await != Some(0) {} }).await;
         assert!(story.tries.is_sorted(), "a failed delivery was forgotten: {:?}", story.tries);
