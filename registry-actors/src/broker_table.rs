@@ -23,8 +23,8 @@ use grus_mailbox::{
 use grus_protocol::error::ErrorReply;
 use grus_protocol::ids::{BrokerAddress, BrokerId};
 use grus_protocol::message::{
-    BrokerHeartbeat, BrokerHeartbeatReply, OfferTopics, OfferTopicsReply, RefusedTopic,
-    RegisterBroker, RegisterBrokerReply, ShardClaim,
+    BrokerHeartbeat, BrokerHeartbeatReply, LeadShards, LeadShardsReply, OfferTopics,
+    OfferTopicsReply, RefusedTopic, RegisterBroker, RegisterBrokerReply, ShardClaim,
 };
 
 use crate::command::{AdoptTopic, MembershipClaim, StoredSettings};
@@ -51,6 +51,8 @@ pub enum BrokerAsk {
     Beat(BrokerHeartbeat, Answer<BrokerHeartbeatReply>),
     /// Its shards hold topics that the registry does not know.
     Offer(OfferTopics, Answer<OfferTopicsReply>),
+    /// It leads shards; with the session by which it had registered.
+    Lead(u64, LeadShards, Answer<LeadShardsReply>),
     /// The connection by which it had registered is gone.
     Disconnected(BrokerId, u64),
 }
@@ -70,6 +72,11 @@ pub(crate) enum Answered {
     Adopted {
         reply: Answer<OfferTopicsReply>,
         result: Result<RefusedTopics, RegistryError>,
+        _credit: Credit,
+    },
+    Led {
+        reply: Answer<LeadShardsReply>,
+        result: Result<(), RegistryError>,
         _credit: Credit,
     },
     Marked(BrokerId, Result<(), RegistryError>),
@@ -224,6 +231,28 @@ impl BrokerTable {
         let _ = self.registry.ask.try_put(request); // as above
     }
 
+    /// Has it written which shards a broker leads; the registry's answer is the broker's.
+    fn lead(
+        &self,
+        session: u64,
+        ask: LeadShards,
+        reply: Answer<LeadShardsReply>,
+        credit: Credit,
+        room: &Room<'_, Self>,
+    ) {
+        let LeadShards { broker, shards } = ask;
+        if !self.leases.knows(broker, session) {
+            return reply.send(Err(RegistryError::UnknownBroker { broker }.to_reply()));
+        }
+        let heard = move |result| Answered::Led { reply, result, _credit: credit };
+        let request = RegistryRequest::LeadShards {
+            broker,
+            shards: shards.into_iter().map(|led| (led.shard, led.term)).collect(),
+            reply: self.port(room, heard),
+        };
+        let _ = self.registry.ask.try_put(request); // as above
+    }
+
     /// Has it written that brokers whose lease is over are not live.
     fn give_up(&mut self, room: &Room<'_, Self>, now_ms: u64) {
         for broker in self.leases.tick(now_ms) {
@@ -253,6 +282,7 @@ impl Receive<BrokerAsk> for BrokerTable {
             BrokerAsk::Register(ask, reply) => self.register(ask, reply, credit, room),
             BrokerAsk::Beat(beat, reply) => self.beat(&beat, now_ms, reply, room),
             BrokerAsk::Offer(offer, reply) => self.offer(offer, reply, credit, room),
+            BrokerAsk::Lead(session, ask, reply) => self.lead(session, ask, reply, credit, room),
             BrokerAsk::Disconnected(broker, session) => self.leases.disconnected(broker, session),
         }
     }
@@ -290,6 +320,10 @@ impl Receive<Answered> for BrokerTable {
                     }
                     Err(error) => Err(error.to_reply()),
                 });
+            }
+            Answered::Led { reply, result, .. } => {
+                let led = result.map(|()| LeadShardsReply {});
+                reply.send(led.map_err(|error| error.to_reply()));
             }
             Answered::Marked(broker, result) => {
                 self.marking.retain(|marking| *marking != broker);

@@ -16,9 +16,9 @@ use tokio::sync::{mpsc, oneshot};
 use crate::failure::Failure;
 
 /// Longest that a start may take.
-const READY_LIMIT: Duration = Duration::from_secs(8);
+const READY_LIMIT: Duration = Duration::from_mins(1);
 /// Longest that an orderly end may take.
-const END_LIMIT: Duration = Duration::from_secs(5);
+const END_LIMIT: Duration = Duration::from_mins(1);
 
 /// Where the broker lives, so that it can be started there twice.
 #[derive(Debug, Clone)]

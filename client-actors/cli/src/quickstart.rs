@@ -25,7 +25,7 @@ use check::{Summing, Sums};
 
 const TOPIC: &str = "quickstart";
 /// Longest that a message may wait for its receipt, the broker's restart included.
-const STORED_LIMIT: Duration = Duration::from_secs(10);
+const STORED_LIMIT: Duration = Duration::from_mins(1);
 /// Most messages under way.
 const OUTSTANDING_MAX: usize = 4_096;
 

@@ -103,8 +103,11 @@ impl<D: Disk> Registry<D> {
         credit: Credit,
         room: &mut Room<'_, Self>,
     ) {
-        if self.leads() && !self.core.machine.borrow().state().is_news(&lead) {
-            return reply.send(Ok(()));
+        if self.leads() {
+            let checked = self.core.machine.borrow().state().check_lead(&lead);
+            if checked.is_err() || !self.core.machine.borrow().state().is_news(&lead) {
+                return reply.send(checked);
+            }
         }
         self.propose(&Command::LeadShards(lead), Asker::Mark(reply), credit, room);
     }

@@ -1,11 +1,10 @@
 //! What only a broker that has registered on its connection may ask of a registry.
 
 use grus_protocol::error::{ErrorCode, ErrorReply};
-use grus_protocol::message::{
-    LeadShards, LeadShardsReply, PlaceDeadLetters, PlaceDeadLettersReply,
-};
+use grus_protocol::message::{LeadShards, PlaceDeadLetters, PlaceDeadLettersReply};
 
 use super::Session;
+use crate::broker_table::BrokerAsk;
 use crate::replies::ReplyTo;
 use crate::request::{RegistryRequest, TopicCreated};
 
@@ -26,13 +25,10 @@ impl Session {
 
     /// Notes which shards the broker of this session leads.
     pub(super) fn lead(&self, ask: LeadShards, reply: ReplyTo) {
-        let LeadShards { broker, shards } = ask;
-        if self.broker.is_none_or(|(own, _)| own != broker) {
+        let Some((_, session)) = self.broker.filter(|(own, _)| *own == ask.broker) else {
             return reply.error(for_brokers("only the broker that has registered here leads"));
-        }
-        let shards = shards.into_iter().map(|led| (led.shard, led.term)).collect();
-        let reply = reply.map(|()| LeadShardsReply {});
-        self.ask(RegistryRequest::LeadShards { broker, shards, reply });
+        };
+        self.say(BrokerAsk::Lead(session, ask, reply.port()));
     }
 }
 

@@ -12,6 +12,9 @@ use crate::routing::{ShardClass, ShardPlace};
 /// Most members of a shard.
 pub const REPLICAS_MAX: u32 = 7;
 
+/// Most elections of a shard that the registry may not have heard of.
+const TERM_STEP_MAX: u64 = 1 << 32;
+
 impl State {
     /// Makes the shards of a class that are missing: for each live broker one in whose list of
     /// members it stands first, the brokers behind it in the ring of ids after it. `topic` is the one
@@ -62,6 +65,22 @@ impl State {
             made.push(PartKey::Shard(ShardId(next)));
         }
         Ok(made)
+    }
+
+    /// Whether a broker may lead as it says it does: terms grow by elections, so that one far above
+    /// what is known is none, and would keep every later leader out of the routes.
+    ///
+    /// # Errors
+    /// [`RegistryError::InvalidSettings`].
+    pub(crate) fn check_lead(&self, lead: &LeadShards) -> Result<(), RegistryError> {
+        for (shard, term) in &lead.shards {
+            let known = self.shards.get(shard).map_or(0, |place| place.term.0);
+            if term.0.saturating_sub(known) > TERM_STEP_MAX {
+                let reason = format!("term {} of shard {shard} is far above {known}", term.0);
+                return Err(RegistryError::InvalidSettings { reason });
+            }
+        }
+        Ok(())
     }
 
     /// Whether that changes anything.
@@ -237,6 +256,13 @@ mod tests {
         assert_eq!(lead(3, 4), (Some(2), false), "an earlier term");
         assert_eq!(lead(4, 6), (Some(2), false), "no member");
         assert_eq!(lead(1, 6), (Some(1), true));
+        let check = |term| {
+            let shards = vec![(shard, Term(term))];
+            state.check_lead(&LeadShards { broker: BrokerId(1), shards })
+        };
+        let far = check(u64::MAX).unwrap_err();
+        assert!(far.to_string().contains("far above 6"), "{far}");
+        check(7 + 1_000_000).unwrap();
         let alone = &state.shards[&ShardId(0)];
         assert!(alone.term == Term(0) && !alone.is_replicated());
     }

@@ -3,9 +3,9 @@
 use std::thread;
 use std::time::Duration;
 
-use grus_protocol::ids::BrokerId;
+use grus_protocol::ids::{BrokerId, ShardId, Term};
 use grus_protocol::message::{
-    BrokerHeartbeat, ListTopics, Metadata, Ping, RegisterBroker, WatchRoutes,
+    BrokerHeartbeat, LeadShards, LedShard, ListTopics, Metadata, Ping, RegisterBroker, WatchRoutes,
 };
 use grus_protocol::{ErrorCode, TopicName};
 use grus_tests::hostile::{Peer, framed, noise};
@@ -213,6 +213,12 @@ fn a_live_broker_is_nobody_elses_to_be() {
         leaving: true,
     };
     let refused = thief.call(&leave).expect_err("not its session");
+    assert_eq!(refused.code, ErrorCode::UnknownBroker);
+    let lead = LeadShards {
+        broker: BrokerId(id),
+        shards: vec![LedShard { shard: ShardId(0), term: Term(u64::MAX) }],
+    };
+    let refused = thief.call(&lead).expect_err("it was not registered");
     assert_eq!(refused.code, ErrorCode::UnknownBroker);
     drop(thief);
     grus_at(&[home.listen], &["topic", "create", "t"], b"").ok();
