@@ -188,10 +188,14 @@ async fn send(brokers: &BTreeMap<u64, Broker>, body: &[u8]) -> u64 {
 #[actix::test]
 async fn three_members_agree_over_real_sockets_and_go_on_when_connections_are_cut() {
     let brokers = three().await;
+    // Sent anew after an answer that was not known, a message may lie there twice: none has a producer.
+    let mut next = 0;
     for number in 0..50_u64 {
         // Many entries of many sizes, up to some that fill a frame of their own.
         let size = if number % 10 == 9 { 300_000 } else { 100 };
-        assert_eq!(send(&brokers, &vec![u8::try_from(number).unwrap(); size]).await, number);
+        let offset = send(&brokers, &vec![u8::try_from(number).unwrap(); size]).await;
+        assert!(offset >= next, "{offset} was given away before");
+        next = offset + 1;
     }
     // Every connection that leads to one follower is cut: each peer is told anew where it is.
     let follower = if leader(&brokers).await == 1 { 2 } else { 1 };
@@ -203,8 +207,10 @@ async fn three_members_agree_over_real_sockets_and_go_on_when_connections_are_cu
             assert!(is_at.try_put(told.clone()).is_ok());
         }
     }
-    for number in 50..80_u64 {
-        assert_eq!(send(&brokers, b"after the cut").await, number);
+    for _ in 50..80 {
+        let offset = send(&brokers, b"after the cut").await;
+        assert!(offset >= next, "{offset} was given away before");
+        next = offset + 1;
     }
     let goal = brokers[&leader(&brokers).await].applied();
     until("all have applied the same", || brokers.values().all(|broker| broker.applied() >= goal))
@@ -217,7 +223,7 @@ async fn three_members_agree_over_real_sockets_and_go_on_when_connections_are_cu
             machine.state.queue(queue).map(|numbers| numbers.next_offset.0)
         })
         .collect();
-    assert_eq!(ends, [Some(80); 3]);
+    assert!(ends[0] >= Some(next) && ends.iter().all(|end| *end == ends[0]), "{next} {ends:?}");
 }
 
 fn alone() -> (Process, Place) {

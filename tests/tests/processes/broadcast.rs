@@ -112,7 +112,7 @@ fn s17_each_member_has_all_and_one_that_is_killed_goes_on_where_it_was() {
         let mut again = member(home, &file("b"), "b", &["--max", "600"]);
         let seen: BTreeSet<u32> = take(&mut again, 600).into_iter().collect();
         assert_eq!(seen, (400..1_000).collect(), "what it had not had, and nothing twice");
-        assert!(again.next_line(PATIENCE).is_none(), "it ends");
+        assert!(again.wait(PATIENCE).success(), "it ends");
         for at in [0, 2] {
             let rest: BTreeSet<u32> = take(&mut members[at], 600).into_iter().collect();
             assert_eq!(rest, (400..1_000).collect(), "the others noticed nothing");

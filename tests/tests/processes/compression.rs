@@ -6,15 +6,16 @@ use grus_tests::broker::Home;
 
 use crate::{create, read_all};
 
-/// Lines that compress well, and some that do not.
+/// Lines that compress well, each by itself already: how many come into a batch depends on how fast
+/// the broker answers. And some that do not.
 fn lines() -> Vec<String> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     (0..2_000)
         .map(|number| {
             if number % 10 > 0 {
-                return format!(
-                    "{{\"order\":{number},\"state\":\"created\",\"region\":\"eu-west\"}}"
-                );
+                let order =
+                    format!("{{\"order\":{number},\"state\":\"created\",\"region\":\"eu-west\"}}");
+                return order.repeat(10);
             }
             (0..8).fold(String::new(), |mut line, _| {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

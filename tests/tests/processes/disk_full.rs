@@ -151,7 +151,9 @@ fn a_start_without_any_room_serves_readers_refuses_producers_and_heals() {
         assert!(watch.elapsed() < PATIENCE, "it does not heal: {log}");
     }
     let healed = read_all(&home, "t");
-    assert_eq!(healed.len(), read.len() + 1);
+    // Stored and not answered in time, it was sent once more.
+    let new = &healed[read.len()..];
+    assert!(!new.is_empty() && new.iter().all(|one| one.body.as_deref() == Some("healed")));
     broker.end(Signal::TERM);
     let broker = home.start();
     assert_eq!(read_all(&home, "t"), healed, "and after a restart all of it is there");

@@ -53,6 +53,7 @@ fn consumer(client: &Client) -> Consumer {
     let mut config = config;
     config.options.ladder_ms = Some(vec![1]);
     config.options.max_deliveries = Some(2);
+    config.options.session_ms = Some(600_000); // it does not leave for a machine that is busy
     client.consumer(config).expect("a consumer")
 }
 

@@ -80,10 +80,10 @@ fn half_open_and_dripping_peers_are_given_up_in_time() {
 fn a_peer_that_never_reads_is_cut_off_and_costs_little() {
     let mut siege = Siege::begin(impatient());
     create(&siege.home, "large", 1);
-    let mut sender = Peer::greeted(siege.home.listen);
-    for _ in 0..24 {
-        sender.call_with(&produce("large"), &batch(&[&vec![7; 1 << 20]])).expect("it is stored");
-    }
+    let line = [vec![b'x'; 512 << 10], b"\n".to_vec()].concat();
+    siege.home.grus_fed(&["produce", "large"], &line.repeat(48)).ok();
+    // What the sender makes the broker keep meanwhile is not those peers'.
+    siege.have_sender_rest();
     let before_kib = siege.memory_kib();
     let cut_off = siege.counter("grus_connections_closed_total{reason=\"overdue\"}");
     let greedy: Vec<_> = (0..8)
@@ -98,8 +98,13 @@ fn a_peer_that_never_reads_is_cut_off_and_costs_little() {
             peer
         })
         .collect();
-    siege.goes_on();
+    siege.until("they are there, or were", |siege| {
+        let gone = siege.counter("grus_connections_closed_total{reason=\"overdue\"}") - cut_off;
+        siege.connections() + gone >= 8
+    });
     let grown_kib = siege.memory_kib().saturating_sub(before_kib);
+    siege.set_sender_to_work();
+    siege.goes_on();
     assert!(grown_kib < 32 << 10, "16 GiB were asked for, {grown_kib} KiB taken");
     siege.until("all of them are cut off", |siege| {
         siege.counter("grus_connections_closed_total{reason=\"overdue\"}") >= cut_off + 8
@@ -112,6 +117,8 @@ fn a_peer_that_never_reads_is_cut_off_and_costs_little() {
 fn a_peer_that_asks_for_ever_and_never_reads_is_not_read_from() {
     let mut siege = Siege::begin(impatient());
     create(&siege.home, "silent", 1);
+    siege.goes_on();
+    siege.have_sender_rest(); // what it makes the broker keep meanwhile is not those peers'
     let before_kib = siege.memory_kib();
     let listen = siege.home.listen;
     let pings = framed(1, &Ping {}, &[]).repeat(1_000);
@@ -127,17 +134,20 @@ fn a_peer_that_asks_for_ever_and_never_reads_is_not_read_from() {
             })
         })
         .collect();
-    siege.goes_on();
+    let mut kept = Vec::new();
     for peer in stuck {
         let (taken, peer) = peer.join().expect("it gets stuck");
         // Its requests under way, and what both sockets hold.
         assert!(taken < 64 << 20, "{taken} bytes of requests were taken");
-        drop(peer);
+        kept.push(peer);
     }
     // Kept for each of the millions of requests that were sent, this would be several hundred.
     let grown_kib = siege.memory_kib().saturating_sub(before_kib);
     let clients = siege.broker.get("/clients?all=true").1;
     assert!(grown_kib < 16 << 10, "{grown_kib} KiB\n{clients}\n{}", siege.memory());
+    siege.set_sender_to_work();
+    siege.goes_on(); // beside them
+    drop(kept);
     siege.until("they are gone", |siege| siege.connections() <= 2);
     siege.end();
 }

@@ -8,10 +8,14 @@ use grus_tests::broker::Home;
 /// Longest that a broker may take to be there, on a machine that is busy with other tests.
 const CONNECT_WAIT_MAX: Duration = Duration::from_mins(1);
 
+/// Longest that a program may run: one that waits for ever ends with its test's name.
+const RUN_MAX: Duration = Duration::from_mins(10);
+
 /// Runs a program on this thread.
 pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.expect("a runtime").block_on(work)
+    let bounded = async { tokio::time::timeout(RUN_MAX, work).await };
+    runtime.expect("a runtime").block_on(bounded).expect("a program that ends")
 }
 
 /// A client that has found its broker.

@@ -2,15 +2,16 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::Write;
 use std::process::Command;
 
+use grus_client::{Message, ProducerConfig};
 use grus_tests::broker::Home;
 use grus_tests::trace::{self, STRACE};
 use grus_tests::watch::PATIENCE;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::create;
+use crate::program::{block_on, connect};
 
 /// Messages sent one by one.
 const SENDS: usize = 1_000;
@@ -41,15 +42,18 @@ fn no_receipt_leaves_before_its_sync() {
         STRACE.iter().map(OsString::from).chain([written.clone().into_os_string()]).collect();
     let mut broker = home.start();
     create(&home, "t", 1);
-    let mut sender = home.grus_running(&["produce", "t", "--json", "--timeout", "60s"]);
-    let mut input = sender.take_input();
-    for number in 0..SENDS {
-        writeln!(input, "message {number}").expect("an open pipe");
-        let receipt = sender.next_line(PATIENCE);
-        assert!(receipt.is_some(), "receipt {number}: {}", sender.log());
-    }
-    drop(input);
-    assert!(sender.wait(PATIENCE).success());
+    block_on(async {
+        let client = connect(&home).await;
+        let mut config = ProducerConfig::new("t").expect("a name");
+        // Sent anew it would be known already, and answered without a sync of its own.
+        (config.send_timeout, config.retries) = (PATIENCE, 0);
+        let producer = client.producer(config).expect("a producer");
+        for number in 0..SENDS {
+            let receipt = producer.send(Message::new(format!("message {number}"))).await;
+            receipt.unwrap_or_else(|error| panic!("receipt {number}: {error}"));
+        }
+        client.close().await;
+    });
     let traced = traced_pid(&broker.process.log());
     kill_process(traced, Signal::TERM).expect("the traced broker runs");
     assert!(broker.process.wait(PATIENCE).success(), "{}", broker.process.log());
