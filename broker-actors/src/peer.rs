@@ -8,7 +8,7 @@
 //! * Owns: one connection at a time, and what is not answered on it ([`calls`]). There are two of
 //!   them for each broker, so that a snapshot holds up no heartbeat.
 //! * Lives on: core arbiter 0.
-//! * Inbox: [`PeerCall`] in bytes, held until it is answered; [`PeerIs`] of one; `Opened`, `Came`
+//! * Inbox: [`PeerCall`] in bytes, held until it is answered; [`PeerIs`] (4); `Opened`, `Came`
 //!   and `Broken` from its own tasks; [`Tick`].
 //! * Talks to: the other broker.
 //! * Stops: at once; who waits is told.

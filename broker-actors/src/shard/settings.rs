@@ -34,7 +34,7 @@ pub struct ShardPlaces {
 pub struct ShardSettings {
     /// The shard.
     pub shard: ShardId,
-    /// This broker; the only member of the shard's group.
+    /// This broker; a member of the shard's group.
     pub broker: BrokerId,
     /// The shard's folder.
     pub folder: PathBuf,
