@@ -59,7 +59,7 @@ use messages::{
 use near::Near;
 use releasing::Round;
 use rolling::{RollRound, Rolling};
-use round::RELEASED_BYTES_MAX;
+use round::{RELEASED_BYTES_MAX, follow};
 
 /// How often the wheel looks at the time when nothing is due sooner.
 const TICK_MS: u64 = 100;
@@ -251,12 +251,8 @@ impl<D: Disk> DelayWheel<D> {
             Some(Work::Page(page)) => &mut page.timers,
             Some(Work::Recall(_)) | None => return,
         };
-        let mut is_there = msg.is_read;
-        for timer in timers.iter_mut() {
-            if let Some(now) = state.get(timer.id).filter(|now| now.at != timer.at) {
-                (*timer, is_there) = (now, false);
-            }
-        }
+        let has_moved = follow(timers, |timer| state.get(timer));
+        let is_there = msg.is_read && !has_moved;
         let timers = if is_there { Vec::new() } else { timers.clone() };
         drop(machine);
         if is_there {

@@ -211,6 +211,18 @@ pub fn messages_of(
     timers.iter().map(alone).collect()
 }
 
+/// Brings timers up to where their batches lie by now, which `known` says; true when one of them was
+/// carried on. Those that it does not know any more are left as they are.
+pub fn follow(timers: &mut [Timer], known: impl Fn(TimerId) -> Option<Timer>) -> bool {
+    let mut has_moved = false;
+    for timer in timers {
+        if let Some(now) = known(timer.id).filter(|now| now.at != timer.at) {
+            (*timer, has_moved) = (now, true);
+        }
+    }
+    has_moved
+}
+
 /// Whether a batch of one has a record with this key.
 pub fn has_key(bytes: &Bytes, key: &[u8]) -> bool {
     let batch = RecordBatch::from_log(bytes.clone()).ok();
@@ -392,6 +404,21 @@ mod tests {
         let came: Vec<Bytes> =
             made.commands.iter().flat_map(bodies).flat_map(|(_, bodies)| bodies).collect();
         assert!(came.iter().eq(texts.iter().map(String::as_str).chain(["alone"])));
+    }
+
+    #[test]
+    fn what_was_carried_on_meanwhile_is_read_from_where_it_lies_now() {
+        let mut timers = [timer(1, 5, 0, 2), timer(1, 5, 1, 2), timer(1, 6, 0, 1)];
+        let before = timers;
+        assert!(!follow(&mut timers, |id| before.iter().find(|timer| timer.id == id).copied()));
+        let at = Position { index: 90, byte: 32 };
+        let moved = |id: TimerId| match id.index {
+            5 => before.iter().find(|timer| timer.id == id).map(|timer| Timer { at, ..*timer }),
+            _ => None, // taken back
+        };
+        assert!(follow(&mut timers, moved));
+        assert_eq!(timers, [Timer { at, ..before[0] }, Timer { at, ..before[1] }, before[2]]);
+        assert!(!follow(&mut timers, moved), "once it is known");
     }
 
     #[test]

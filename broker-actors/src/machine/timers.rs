@@ -157,13 +157,16 @@ impl Timers {
         let held = self.runs.get_mut(&run)?;
         let content = held.content.get();
         let order = held.order.get_or_insert_with(|| content.sorted());
-        let key = |position: &u16| {
+        // Ties come by position, as they were stored: a name is looked up once and not for each.
+        let (after, behind) = (after.0, content.rank(after.1));
+        let from = order.partition_point(|position| {
             let position = usize::from(*position);
-            (content.due(position), content.timer(position).id)
-        };
-        let from = order.partition_point(|position| key(position) <= after);
+            (content.due(position), position) < (after, behind)
+        });
         let done = held.done.get();
-        order[from..].iter().find(|position| !done.contains(usize::from(**position))).map(key)
+        let mut positions = order[from..].iter().map(|position| usize::from(*position));
+        let next = positions.find(|position| !done.contains(*position))?;
+        Some((content.due(next), content.timer(next).id))
     }
 
     /// Whether [`Timers::next_due`] would have to sort this run.

@@ -166,7 +166,15 @@ impl Content {
     /// Log indexes of the first and the last entry in which a batch with a timer that is not over lies.
     #[must_use]
     pub fn reach(&self, done: &Done) -> Option<(u64, u64)> {
-        let mut entries = self.live_batches(done).map(|(_, at, ..)| at.index);
+        let mut moved = self.moved.iter().peekable();
+        let mut entries = (0..self.rows.len()).filter_map(|row| {
+            // Both are in the order of rows: nothing is searched for.
+            let moved = moved.next_if(|moved| usize::from(moved.row) == row);
+            let mut positions = usize::from(self.rows[row].first)..self.end_of(row);
+            let lives = positions.any(|position| !done.contains(position));
+            let index = || moved.map_or_else(|| self.id_of_row(row).index, |moved| moved.to.index);
+            lives.then(index)
+        });
         let first = entries.next()?;
         Some(entries.fold((first, first), |(low, high), at| (low.min(at), high.max(at))))
     }
@@ -203,17 +211,34 @@ impl Content {
             .map_or(Position { index: id.index, byte: id.place }, |found| self.moved[found].to)
     }
 
-    /// The position of a timer.
-    #[must_use]
-    pub fn find(&self, id: TimerId) -> Option<usize> {
+    /// The last batch whose first timer has this name or an earlier one.
+    fn row_before(&self, id: TimerId) -> Option<usize> {
         let is_before = |row: &Row| {
             (self.base_index + u64::from(row.index_after), row.place) <= (id.index, id.place)
         };
-        let row = self.rows.partition_point(is_before).checked_sub(1)?;
+        self.rows.partition_point(is_before).checked_sub(1)
+    }
+
+    /// The position of a timer.
+    #[must_use]
+    pub fn find(&self, id: TimerId) -> Option<usize> {
+        let row = self.row_before(id)?;
         let batch = self.id_of_row(row);
         let number = (batch.index == id.index).then(|| id.place - batch.place)?;
         let position = usize::from(self.rows[row].first) + number as usize;
         (position < self.end_of(row)).then_some(position)
+    }
+
+    /// How many timers have this name or an earlier one.
+    #[must_use]
+    pub fn rank(&self, id: TimerId) -> usize {
+        let Some(row) = self.row_before(id) else { return 0 };
+        let (batch, end) = (self.id_of_row(row), self.end_of(row));
+        if batch.index < id.index {
+            return end;
+        }
+        let number = (id.place - batch.place) as usize;
+        end.min(usize::from(self.rows[row].first) + number + 1)
     }
 
     /// The timer at a position.

@@ -62,7 +62,13 @@ proptest! {
         prop_assert_eq!(&all(&content), &timers);
         for (position, timer) in timers.iter().enumerate() {
             prop_assert_eq!(content.find(timer.id), Some(position));
+            let after = TimerId { index: timer.id.index + 1, place: 0 };
+            for id in [timer.id, timer.id.nth(1), timer.id.nth(5), after, timer.batch] {
+                let rank = timers.iter().filter(|timer| timer.id <= id).count();
+                prop_assert_eq!(content.rank(id), rank, "{:?}", id);
+            }
         }
+        prop_assert_eq!(content.rank(TimerId::FIRST), 0);
         prop_assert_eq!(content.find(TimerId::FIRST), None);
         prop_assert_eq!(content.find(timers.last().unwrap().id.nth(1)), None);
 
