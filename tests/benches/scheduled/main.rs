@@ -8,7 +8,7 @@
 //! | `lateness` | `--rate 10000 --seconds 20 --size 100 --batch 1` | so many messages due each second, evenly: from a message's due time until a reader has it |
 //! | `burst` | `--messages 100000 --size 100 --batch 1` | all of them due within one second: time until a reader has the last |
 //! | `beside` | `--messages 1000000 --size 100 --batch 1 --seconds 10` | round trips of a sender and reader alone, then while that many overdue messages go out after a kill -9, then alone again |
-//! | `memory` | `--messages 10000000 --size 1KiB --batch 1 --lead 1d` | scheduled over 30 days from there on: anonymous memory, bytes of checkpoints against those of the log, restart after kill -9 and after an orderly end |
+//! | `memory` | `--messages 10000000 --size 1KiB --batch 1 --lead 86400` | scheduled over 30 days from there on: anonymous memory, bytes of checkpoints against those of the log, restart after kill -9 and after an orderly end |
 //! | `rolling` | `--messages 1000000 --size 1KiB --batch 10 --retention 1GiB --periods 10 --rate 100MB` | that many wait while the rest of the log turns over so often at that rate: bytes carried on, bytes written |
 //! | `produce` | `--size 1KiB --batch 1000 --seconds 3 --rounds 5` | `grus bench produce` with `--delay 1d` against without, in turn |
 //!

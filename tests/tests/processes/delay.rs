@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use grus_client::{
-    Client, Delivered, Message, Producer, ProducerConfig, Reader, Receipt, ScheduledFilter,
-    TimestampMs,
+    Client, Delivered, Message, Producer, ProducerConfig, QueueId, Reader, Receipt,
+    ScheduledFilter, TimestampMs,
 };
 use grus_tests::broker::Home;
 use grus_tests::http::post;
@@ -325,4 +325,95 @@ fn a_topic_of_kind_delay_takes_only_what_has_a_due_time() {
         home.grus(&consume).ok().text().lines().map(str::to_owned).collect();
     read.sort();
     assert_eq!(read, ["long ago", "soon"]);
+}
+
+/// Seven messages, each sent another way and due a minute behind the one before it; the first is due at
+/// `base_ms`.
+async fn sent_in_every_way(producer: &Producer, base_ms: u64) {
+    let message = |nth: u64| {
+        let due = TimestampMs(base_ms + nth * 60_000);
+        Message::new(format!("m{nth}")).key(format!("k{}", nth % 3)).deliver_at(due)
+    };
+    let mut told = vec![producer.send(message(0)).await.expect("a receipt")];
+    told.push(producer.enqueue(message(1)).await.expect("room").await.expect("a receipt"));
+    let (answered, answer) = tokio::sync::oneshot::channel();
+    producer.send_async(message(2), move |receipt| drop(answered.send(receipt)));
+    told.push(answer.await.expect("an answer").expect("a receipt"));
+    producer.send_one_way(message(3));
+    let batch = producer.send_batch(vec![message(4), message(5)]).await.expect("a receipt");
+    told.extend(batch.receipts());
+    let once = producer.send(message(6).dedup_key("once")).await.expect("a receipt");
+    let again = producer.send(message(6).dedup_key("once")).await.expect("a receipt");
+    assert_eq!((again.scheduled.as_ref(), again.duplicate), (once.scheduled.as_ref(), true));
+    told.push(once);
+    assert!(told.iter().all(|receipt| receipt.scheduled.is_some()), "{told:?}");
+    producer.flush().await.expect("all are there");
+    assert_eq!(producer.one_way_failures(), 0);
+}
+
+#[test]
+fn every_way_to_send_takes_a_due_time_and_what_waits_is_found_by_topic_time_and_key() {
+    const MINUTE_MS: u64 = 60_000;
+    let home = Home::new();
+    let _broker = home.start();
+    create(&home, "t", 2);
+    create(&home, "other", 1);
+    block_on(async {
+        let client = connect(&home).await;
+        let elsewhere = producer(&client, "other");
+        let message = Message::new("elsewhere").delay(Duration::from_hours(2));
+        elsewhere.send(message).await.expect("a receipt");
+        let base_ms = wall_ms() + 60 * MINUTE_MS;
+        sent_in_every_way(&producer(&client, "t"), base_ms).await;
+
+        let of_topic = ScheduledFilter::topic("t".try_into().expect("a name"));
+        let (from, until) = (base_ms + 2 * MINUTE_MS, base_ms + 5 * MINUTE_MS);
+        let of_time = ScheduledFilter {
+            from: TimestampMs(from),
+            until: TimestampMs(until),
+            ..of_topic.clone()
+        };
+        let of_key = ScheduledFilter { key: Some("k1".into()), ..of_topic.clone() };
+        let (mut of_queue, mut handles) = (Vec::new(), Vec::new());
+        for queue in 0..2 {
+            let filter = ScheduledFilter { queue: Some(QueueId(queue)), ..of_topic.clone() };
+            of_queue.extend(found(&client, &filter).await);
+        }
+        of_queue.sort();
+        assert_eq!(of_queue.join(" "), "m0 m1 m2 m3 m4 m5 m6", "each in one of its queues");
+        assert_eq!(found(&client, &of_topic).await.join(" "), "m0 m1 m2 m3 m4 m5 m6");
+        assert_eq!(found(&client, &of_time).await.join(" "), "m2 m3 m4");
+        assert_eq!(found(&client, &of_key).await.join(" "), "m1 m4");
+        assert_eq!(found(&client, &ScheduledFilter::default()).await.len(), 8);
+
+        let page = client.list_scheduled(&of_topic, None, 100, false).await.expect("a page");
+        for message in page.messages {
+            let shown = client.show_scheduled(&message.handle).await.expect("an answer");
+            assert_eq!(shown.expect("it waits").due, message.due);
+            handles.push(message.handle);
+        }
+        assert_eq!(client.recall_all(&handles).await.expect("answers"), [true; 7]);
+        assert!(found(&client, &of_topic).await.is_empty());
+        client.close().await;
+    });
+    assert_eq!(kept(&home, "t"), 0);
+}
+
+/// Bodies of what waits and is meant, page by page; as many as are counted.
+async fn found(client: &Client, filter: &ScheduledFilter) -> Vec<String> {
+    let (mut bodies, mut after) = (Vec::new(), None);
+    loop {
+        let page = client.list_scheduled(filter, after, 3, true).await.expect("a page");
+        for message in page.messages {
+            let body = message.record.expect("its record").body_bytes();
+            bodies.push(String::from_utf8_lossy(&body).into_owned());
+        }
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let count = client.count_scheduled(filter).await.expect("a count");
+    assert_eq!(count, bodies.len() as u64, "{filter:?}");
+    bodies
 }
