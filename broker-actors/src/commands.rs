@@ -7,7 +7,7 @@
 //! | kind | item | layout |
 //! |---|---|---|
 //! | 64 | Append | version u8, 3 reserved bytes (0), queue u32, topic u64, then the batch as it came |
-//! | 65 | TopicConfig | version u8 (2), kind u8, durability u8, 1 reserved byte, topic u64, retention ms u64, retention bytes u64, name (u16 length, bytes), count u32, queues u32 each, dedup window ms u64 (not in version 1: the default) |
+//! | 65 | TopicConfig | version u8 (3), kind u8, durability u8, 1 reserved byte, topic u64, retention ms u64, retention bytes u64, name (u16 length, bytes), count u32, queues u32 each, dedup window ms u64 (not in version 1: the default), altered ms u64 (from version 3 on) |
 //! | 66 | TopicDrop | version u8, 7 reserved bytes, topic u64 |
 //! | 67 | InitProducer | version u8, named u8, name (u16 length, bytes) |
 //! | 68 | Retain | version u8, 3 reserved bytes, count u32, then per queue: topic u64, queue u32, first offset kept u64, bytes given up u64 |
@@ -30,7 +30,7 @@ pub mod recurring;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use grus_protocol::ids::{
-    Durability, Offset, ProducerEpoch, ProducerId, QueueId, QueueKey, TopicId,
+    Durability, Offset, ProducerEpoch, ProducerId, QueueId, QueueKey, TimestampMs, TopicId,
 };
 use grus_protocol::message::{DEDUP_WINDOW_MS_DEFAULT, ExpiredPolicy};
 use grus_protocol::names::{ProducerName, TopicName};
@@ -74,7 +74,7 @@ pub const ITEM_QUEUES_MAX: u32 = 100_000;
 
 pub(crate) const VERSION: u8 = 1;
 /// Of a TopicConfig item, and of a topic's part in a checkpoint.
-const TOPIC_CONFIG_VERSION: u8 = 2;
+const TOPIC_CONFIG_VERSION: u8 = 3;
 
 /// A dedup key as the log has it: the XXH3-128 hash of what the producer gave, so that long keys
 /// cost no more than short ones.
@@ -110,6 +110,9 @@ pub struct TopicConfig {
     pub dedup_window_ms: u64,
     /// What becomes of messages whose time to live is over.
     pub expired: ExpiredPolicy,
+    /// When these settings were given, as the routes say: older ones never replace newer ones. 0: it
+    /// is not known.
+    pub altered: TimestampMs,
 }
 
 impl TopicConfig {
@@ -125,6 +128,7 @@ impl TopicConfig {
             kind: 0,
             dedup_window_ms: 0,
             expired: ExpiredPolicy::Drop,
+            altered: TimestampMs(0),
         }
     }
 }
@@ -335,6 +339,7 @@ pub(crate) fn encode_topic_config(config: &TopicConfig, out: &mut BytesMut) {
         out.put_u32_le(queue.0);
     }
     out.put_u64_le(config.dedup_window_ms);
+    out.put_u64_le(config.altered.0);
 }
 
 fn put_append(out: &mut BytesMut, queue: QueueKey) {
@@ -366,6 +371,7 @@ pub(crate) fn decode_topic_config(mut decoder: Decoder) -> Result<TopicConfig, C
         queues.push(QueueId(decoder.u32()?));
     }
     let dedup_window_ms = if version == 1 { DEDUP_WINDOW_MS_DEFAULT } else { decoder.u64()? };
+    let altered = TimestampMs(if version < 3 { 0 } else { decoder.u64()? });
     decoder.finish()?;
     Ok(TopicConfig {
         topic,
@@ -377,6 +383,7 @@ pub(crate) fn decode_topic_config(mut decoder: Decoder) -> Result<TopicConfig, C
         kind,
         dedup_window_ms,
         expired,
+        altered,
     })
 }
 

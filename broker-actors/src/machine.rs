@@ -44,6 +44,8 @@ mod schedule_model;
 mod schedule_tests;
 #[cfg(test)]
 mod timer_tests;
+#[cfg(test)]
+mod topic_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -328,6 +330,10 @@ impl Machine {
         }
         if is_new && self.topics.len() >= TOPICS_MAX {
             return Err(Refusal::Limit { what: "topics", limit: TOPICS_MAX });
+        }
+        if let Some(old) = old.filter(|old| old.altered > config.altered) {
+            // Of a leader that has not heard of the change: it adds queues, and changes nothing.
+            config = old.clone();
         }
         config.queues = all.iter().copied().collect();
         let topic = config.topic;

@@ -218,6 +218,7 @@ impl BrokerTable {
             id: topic.id,
             settings: StoredSettings::from(&topic.settings),
             queues: topic.queues.into_iter().map(|queue| (queue.queue, queue.shard)).collect(),
+            altered: topic.altered,
         });
         let request = RegistryRequest::AdoptTopics {
             broker,

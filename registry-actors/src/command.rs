@@ -5,7 +5,9 @@
 //! build knows that it does not know.
 
 use bytes::Bytes;
-use grus_protocol::ids::{BrokerAddress, BrokerId, Durability, QueueId, ShardId, Term, TopicId};
+use grus_protocol::ids::{
+    BrokerAddress, BrokerId, Durability, QueueId, ShardId, Term, TimestampMs, TopicId,
+};
 use grus_protocol::message::{
     DEDUP_WINDOW_MS_DEFAULT, ExpiredPolicy, ShardMembership, TopicKind, TopicSettings,
 };
@@ -191,6 +193,9 @@ pub struct AdoptTopic {
     pub settings: StoredSettings,
     /// Which of its queues are on which shard.
     pub queues: Vec<(QueueId, ShardId)>,
+    /// When these settings were given, see [`TopicRoutes::altered`](crate::TopicRoutes::altered).
+    #[serde(default, skip_serializing_if = "is_unknown")]
+    pub altered: TimestampMs,
 }
 
 /// Makes a group's dead-letter topic, or gives it queues on more shards. Whatever is there already
@@ -292,6 +297,11 @@ pub struct StoredSettings {
     /// Left out where it is 1, as in topics that were made before there was one.
     #[serde(default = "one_replica", skip_serializing_if = "is_one_replica")]
     replicas: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_unknown(time: &TimestampMs) -> bool {
+    *time == TimestampMs(0)
 }
 
 const fn expired_default() -> ExpiredPolicy {

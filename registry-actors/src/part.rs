@@ -108,6 +108,9 @@ const fn is_zero(number: &u64) -> bool {
 struct StoredTopic {
     name: TopicName,
     created: TimestampMs,
+    /// Left out where it is `created`, as in topics that were made before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    altered: Option<TimestampMs>,
     settings: StoredSettings,
     /// By queue: its shards, each with its first offset.
     routes: Vec<Vec<(ShardId, Offset)>>,
@@ -138,6 +141,7 @@ fn encode_topic(topic: &TopicRoutes) -> Bytes {
     encode(&StoredTopic {
         name: topic.name.clone(),
         created: topic.created,
+        altered: Some(topic.altered).filter(|altered| *altered != topic.created),
         settings: StoredSettings::from(&topic.settings),
         routes: topic.queues.iter().map(spans).collect(),
     })
@@ -208,12 +212,13 @@ fn restore_part(
             state.shards.insert(id, place);
         }
         PartKey::Topic(id) => {
-            let StoredTopic { name, created, settings, routes } = decode(value)?;
+            let StoredTopic { name, created, altered, settings, routes } = decode(value)?;
             let span = |(shard, from)| RouteSpan { shard, from };
             let queues: Vec<Vec<RouteSpan>> =
                 routes.into_iter().map(|spans| spans.into_iter().map(span).collect()).collect();
             let settings = TopicSettings::from(&settings);
-            let topic = TopicRoutes { name: name.clone(), id, settings, created, queues };
+            let altered = altered.unwrap_or(created);
+            let topic = TopicRoutes { name: name.clone(), id, settings, created, altered, queues };
             if topics.insert(name, topic).is_some() {
                 return Err(PartError::Contradiction("two topics have one name"));
             }

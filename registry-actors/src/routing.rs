@@ -52,6 +52,9 @@ pub struct TopicRoutes {
     pub settings: TopicSettings,
     /// When it was made.
     pub created: TimestampMs,
+    /// When its settings were given: grows with each change, whatever the clock says and whichever
+    /// registry makes it, so that of two the newer ones are known. 0: not known.
+    pub altered: TimestampMs,
     /// By queue number: the shards that hold it, by offset; the first span begins at 0, and the
     /// last one takes new messages. Empty while its broker has not told where the queue is, after
     /// the registry has lost its data.

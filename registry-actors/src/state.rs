@@ -81,8 +81,10 @@ impl State {
             Command::PlaceTopic(PlaceTopic { create, shards }) => {
                 self.create_topic(time, create, &shards)?
             }
-            Command::AlterTopic(alter) => self.alter_topic(&alter, &[])?,
-            Command::GrowTopic(GrowTopic { alter, shards }) => self.alter_topic(&alter, &shards)?,
+            Command::AlterTopic(alter) => self.alter_topic(time, &alter, &[])?,
+            Command::GrowTopic(GrowTopic { alter, shards }) => {
+                self.alter_topic(time, &alter, &shards)?
+            }
             Command::DeleteTopic(delete) => self.delete_topic(&delete)?,
             Command::RegisterBroker(register) => self.register_broker(&register)?,
             Command::FoundRegistry(found) => self.found(found.registry),
@@ -126,14 +128,21 @@ impl State {
         }
         let mut changed = self.make_replicas(ShardClass::of(&settings), id)?;
         let queues = self.place_queues(ShardClass::of(&settings), settings.queues, chosen)?;
-        let topic = Arc::new(TopicRoutes { name: name.clone(), id, settings, created, queues });
+        let altered = created;
+        let topic = TopicRoutes { name: name.clone(), id, settings, created, altered, queues };
+        let topic = Arc::new(topic);
         self.names.insert(id, name.clone());
         self.topics.insert(name, Arc::clone(&topic));
         changed.push(PartKey::Topic(id));
         Ok((Outcome::Topic(topic), changed))
     }
 
-    fn alter_topic(&mut self, alter: &AlterTopic, chosen: &[ShardId]) -> Applied {
+    fn alter_topic(
+        &mut self,
+        time: TimestampMs,
+        alter: &AlterTopic,
+        chosen: &[ShardId],
+    ) -> Applied {
         let topic = Arc::clone(self.find(&alter.name, alter.id)?);
         if topic.settings.kind == TopicKind::DeadLetter {
             return Err(of_a_group(&alter.name));
@@ -156,6 +165,7 @@ impl State {
         let added = self.place_queues(ShardClass::of(&settings), more, chosen)?;
         let mut altered = TopicRoutes::clone(&topic);
         altered.settings = settings;
+        altered.altered = TimestampMs(time.0.max(topic.altered.0 + 1));
         altered.queues.extend(added);
         let altered = Arc::new(altered);
         self.topics.insert(alter.name.clone(), Arc::clone(&altered));

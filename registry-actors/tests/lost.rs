@@ -5,7 +5,8 @@ use grus_protocol::ids::{BrokerId, Durability, QueueId, ShardId, TimestampMs, To
 use grus_protocol::message::TopicSettings;
 use grus_protocol::names::TopicName;
 use grus_registry::command::{
-    AdoptTopic, AdoptTopics, Command, CreateTopic, EnrolBroker, FoundRegistry, StoredSettings,
+    AdoptTopic, AdoptTopics, AlterTopic, Command, CreateTopic, EnrolBroker, FoundRegistry,
+    StoredSettings,
 };
 use grus_registry::machine::{Applied, Change, RegistryMachine};
 use grus_registry::state::{Answer, Outcome};
@@ -61,7 +62,8 @@ fn held(table: &RoutingTable, broker: u64) -> Vec<AdoptTopic> {
         let queues = queues.map(|(queue, spans)| (queue, spans[0].shard));
         let queues: Vec<_> = queues.filter(|(_, shard)| own(shard)).collect();
         let (name, id) = (topic.name.clone(), topic.id);
-        (!queues.is_empty()).then(|| AdoptTopic { name, id, settings: settings(1), queues })
+        let (settings, altered) = (settings(1), topic.altered);
+        (!queues.is_empty()).then_some(AdoptTopic { name, id, settings, queues, altered })
     };
     table.topics.values().filter_map(of).collect()
 }
@@ -102,7 +104,7 @@ proptest! {
         prop_assert_eq!(&after.brokers, &before.brokers);
         let routes = |table: &RoutingTable| -> Vec<_> {
             let of = |topic: &std::sync::Arc<grus_registry::TopicRoutes>| {
-                (topic.name.clone(), topic.id, topic.settings.clone(), topic.queues.clone())
+                (topic.name.clone(), topic.id, topic.settings.clone(), topic.altered, topic.queues.clone())
             };
             table.topics.values().map(of).collect()
         };
@@ -120,6 +122,7 @@ fn a_queue_is_nowhere_until_its_broker_says_so_and_nothing_is_overwritten() {
         id: TopicId(7),
         settings: settings(1),
         queues: vec![(QueueId(queue), ShardId(shard))],
+        altered: TimestampMs(0),
     };
     assert_eq!(apply(&mut machine, &adopt(2, vec![topic(1, 1)])), Ok(Outcome::Adopted(vec![])));
     let routes = machine.state().routing().topics[&name(1)].clone();
@@ -165,4 +168,48 @@ fn the_same_broker_id_from_another_folder_is_refused() {
     // Shards are given out once: another broker gets others.
     let Ok(Outcome::Enrolled(second)) = apply(&mut machine, &enrol(2, &[], 1)) else { panic!() };
     assert_eq!(second.iter().map(|(shard, _)| shard.0).collect::<Vec<_>>(), [2, 3]);
+}
+
+#[test]
+fn of_settings_the_newest_are_known_whatever_the_clock_says_and_whoever_offers_them() {
+    let mut machine = RegistryMachine::new(Nobody);
+    apply(&mut machine, &enrol(1, &[(ShardId(0), CLASS)], 0)).unwrap();
+    apply(&mut machine, &enrol(2, &[(ShardId(1), CLASS)], 0)).unwrap();
+    let offered = |queue: u32, altered, retention_ms| {
+        let settings = TopicSettings { retention_ms, ..TopicSettings::default() };
+        let topic = AdoptTopic {
+            name: name(1),
+            id: TopicId(7),
+            settings: StoredSettings::from(&settings),
+            queues: vec![(QueueId(queue), ShardId(queue))],
+            altered: TimestampMs(altered),
+        };
+        adopt(u64::from(queue) + 1, vec![topic])
+    };
+    let mut known_after = |command: &Command| {
+        apply(&mut machine, command).unwrap();
+        let topic = machine.state().routing().topics[&name(1)].clone();
+        assert_eq!(topic.settings.queues as usize, topic.queues.len());
+        (topic.settings.retention_ms, topic.altered.0)
+    };
+    let late = u64::MAX / 2; // the clock of who altered it was far ahead
+    assert_eq!(known_after(&offered(0, 20, 7)), (7, 20));
+    assert_eq!(known_after(&offered(1, late, 30)), (30, late), "a member that heard of a change");
+    assert_eq!(known_after(&offered(0, 20, 7)), (30, late));
+    let alter = Command::AlterTopic(AlterTopic {
+        name: name(1),
+        id: TopicId(7),
+        queues: None,
+        retention_ms: Some(8),
+        retention_bytes: None,
+        dedup_window_ms: None,
+        expired: None,
+    });
+    assert_eq!(known_after(&alter), (8, late + 1));
+    let parts = machine.parts();
+    let mut again = RegistryMachine::new(Nobody);
+    again
+        .replace(parts.iter().filter_map(|part| Some((&part.key[..], part.value.as_deref()?))))
+        .unwrap();
+    assert_eq!(again.state().routing(), machine.state().routing());
 }

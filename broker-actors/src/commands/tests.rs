@@ -23,6 +23,7 @@ fn config() -> TopicConfig {
         kind: 2,
         dedup_window_ms: 600_000,
         expired: grus_protocol::message::ExpiredPolicy::Drop,
+        altered: TimestampMs(0x0102_0304_0506),
     }
 }
 
@@ -158,17 +159,23 @@ fn golden_bytes_of_the_items() {
     assert_eq!(hex(&all[0]), "01000000030000000700000000000000746865206261746368");
     assert_eq!(
         hex(&all[1]),
-        "020201000700000000000000e803000000000000000000000001000006006f7264657273\
-         020000000000000003000000c027090000000000"
+        "030201000700000000000000e803000000000000000000000001000006006f7264657273\
+         020000000000000003000000c0270900000000000605040302010000"
     );
+    let known = |hex: &str| {
+        let digits = (0..hex.len()).step_by(2);
+        let bytes: Vec<u8> =
+            digits.map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect();
+        Command::decode(KIND_TOPIC_CONFIG, bytes.into())
+    };
+    let before = TopicConfig { altered: TimestampMs(0), ..config() };
+    let second_version = "020201000700000000000000e803000000000000000000000001000006006f7264657273\
+         020000000000000003000000c027090000000000";
+    assert_eq!(known(second_version), Ok(Command::TopicConfig(before.clone())));
     let first_version = "010201000700000000000000e803000000000000000000000001000006006f7264657273\
          020000000000000003000000";
-    let first_version: Vec<u8> = (0..first_version.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&first_version[at..at + 2], 16).unwrap())
-        .collect();
-    let known = Command::decode(KIND_TOPIC_CONFIG, first_version.into());
-    assert_eq!(known, Ok(Command::TopicConfig(config())), "of before dedup windows");
+    let known = known(first_version);
+    assert_eq!(known, Ok(Command::TopicConfig(before)), "of before dedup windows");
     assert_eq!(hex(&all[2]), "0100000000000000ffffffffffffffff");
     assert_eq!(hex(&all[4]), "0101070062696c6c696e67");
     assert_eq!(

@@ -453,6 +453,7 @@ fn config_for(topic: &TopicRoutes, shard: ShardId) -> TopicConfig {
         kind: topic.settings.kind.number(),
         dedup_window_ms: topic.settings.dedup_window_ms,
         expired: topic.settings.expired,
+        altered: topic.altered,
     }
 }
 

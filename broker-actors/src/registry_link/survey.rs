@@ -130,6 +130,11 @@ pub fn offers(table: &RoutingTable, holdings: &Holdings) -> Vec<Vec<AdoptTopic>>
             }
             let topic = unknown.entry(config.topic).or_insert_with(|| offered(config));
             topic.queues.extend(queues);
+            if topic.altered < config.altered {
+                // That shard was told of a change of which another one was not.
+                topic.settings = StoredSettings::from(&settings_of(config));
+                topic.altered = config.altered;
+            }
         }
     }
     let all: Vec<_> = unknown.into_values().collect();
@@ -147,8 +152,12 @@ pub fn found(table: &RoutingTable, holdings: &Holdings) -> Vec<Arc<TopicRoutes>>
                 id: config.topic,
                 settings: settings_of(config),
                 created: TimestampMs(0),
+                altered: config.altered,
                 queues: Vec::new(),
             });
+            if topic.altered < config.altered {
+                (topic.settings, topic.altered) = (settings_of(config), config.altered);
+            }
             for queue in &config.queues {
                 let at = queue.0 as usize;
                 topic.queues.resize_with(topic.queues.len().max(at + 1), Vec::new);
@@ -179,6 +188,7 @@ fn offered(config: &TopicConfig) -> AdoptTopic {
         id: config.topic,
         settings: StoredSettings::from(&settings_of(config)),
         queues: Vec::new(),
+        altered: config.altered,
     }
 }
 
@@ -200,6 +210,7 @@ mod tests {
             kind: TopicKind::Durable.number(),
             dedup_window_ms: 7,
             expired: grus_protocol::message::ExpiredPolicy::DeadLetter,
+            altered: TimestampMs(8),
         }
     }
 
@@ -214,6 +225,23 @@ mod tests {
         let queues: Vec<_> = offers[0].iter().map(|topic| topic.queues.clone()).collect();
         let place = |queue, shard| (QueueId(queue), ShardId(shard));
         assert_eq!(queues, [vec![place(0, 0), place(2, 0), place(1, 4)], vec![place(0, 0)]]);
+    }
+
+    #[test]
+    fn of_the_settings_that_shards_have_the_newest_are_told() {
+        let newer =
+            TopicConfig { retention_ms: 9, altered: TimestampMs(10), ..config("a", 1, &[1]) };
+        let old = config("a", 1, &[0]);
+        for (first, second) in [(old.clone(), newer.clone()), (newer, old)] {
+            let holdings = Holdings::from([(ShardId(0), vec![first]), (ShardId(4), vec![second])]);
+            let table = RoutingTable::default();
+            let offer = &offers(&table, &holdings)[0][0];
+            let settings = grus_protocol::message::TopicSettings::from(&offer.settings);
+            assert_eq!((settings.retention_ms, offer.altered), (9, TimestampMs(10)));
+            let found = &found(&table, &holdings)[0];
+            assert_eq!((found.settings.retention_ms, found.altered), (9, TimestampMs(10)));
+            assert_eq!(found.settings.queues, 2);
+        }
     }
 
     #[test]

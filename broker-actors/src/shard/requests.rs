@@ -78,13 +78,14 @@ impl<D: Disk> ShardActor<D> {
         }
     }
 
-    /// Whether the topic is there with these settings and at least these queues.
+    /// Whether the topic is there with these settings or newer ones, and at least these queues.
     fn is_open(&self, config: &TopicConfig) -> bool {
         let machine = self.ground.machine.borrow();
         machine.state.topic(config.topic).is_some_and(|known| {
             let queues = known.queues.clone();
             config.queues.iter().all(|queue| queues.contains(queue))
-                && *known == TopicConfig { queues, ..config.clone() }
+                && (known.altered > config.altered
+                    || *known == TopicConfig { queues, ..config.clone() })
         })
     }
 

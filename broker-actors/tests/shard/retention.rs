@@ -3,7 +3,7 @@
 use grus_broker::commands::TopicConfig;
 use grus_broker::error::QueueError;
 use grus_log::SimDisk;
-use grus_protocol::ids::{Durability, Offset};
+use grus_protocol::ids::{Durability, Offset, TimestampMs};
 
 use crate::bench::{Bench, Queue, batch, settings, topic};
 
@@ -41,6 +41,35 @@ async fn a_queue_above_its_bytes_moves_its_start_and_gives_its_space_back() {
     let bench = bench.restart().await;
     assert_eq!(bench.queue(1, 0).read_all().await, kept);
     assert_eq!(bench.queue(1, 0).status().await.end_offset, Offset(400));
+    bench.stop().await;
+}
+
+/// Another member that comes to lead may have heard of a change less than the one before it.
+#[actix::test]
+async fn who_opens_a_topic_by_older_settings_shortens_no_retention() {
+    let bench = bench_that_looks_often().await;
+    let given = |altered, retention_ms, queues| TopicConfig {
+        altered: TimestampMs(altered),
+        retention_ms,
+        ..topic(1, queues)
+    };
+    bench.open(given(8, 1 << 40, 1)).await.unwrap();
+    bench.open(TopicConfig { retention_ms: 1, ..topic(2, 1) }).await.unwrap();
+    let (kept, short) = (bench.queue(1, 0), bench.queue(2, 0));
+    kept.produce(batch(&[b"kept"])).await.unwrap();
+    short.produce(batch(&[b"short"])).await.unwrap();
+    bench.open(given(5, 1, 1)).await.unwrap();
+    assert_eq!(bench.open(given(5, 1, 2)).await.unwrap().len(), 2, "its queues are opened");
+    bench.move_clock(1_000);
+    while short.status().await.messages > 0 {
+        tokio::task::yield_now().await; // one sweep looks at both
+    }
+    let bench = bench.restart().await;
+    assert_eq!(bench.queue(1, 0).bodies().await, ["kept"]);
+    bench.open(given(9, 1, 2)).await.unwrap();
+    while bench.queue(1, 0).status().await.messages > 0 {
+        tokio::task::yield_now().await;
+    }
     bench.stop().await;
 }
 

@@ -64,6 +64,7 @@ fn first_samples() -> Vec<Command> {
                 id: TopicId(7),
                 settings: settings(),
                 queues: vec![(QueueId(2), ShardId(3))],
+                altered: TimestampMs(0),
             }],
         }),
         Command::PlaceDeadLetters(PlaceDeadLetters {
@@ -94,6 +95,16 @@ fn samples_of_replicas() -> Vec<Command> {
                 durability: Durability::Persisted,
                 members: vec![BrokerId(1), BrokerId(2)],
                 group: 5,
+            }],
+        }),
+        Command::AdoptTopics(AdoptTopics {
+            broker: BrokerId(1),
+            topics: vec![AdoptTopic {
+                name: topic(),
+                id: TopicId(7),
+                settings: settings(),
+                queues: Vec::new(),
+                altered: TimestampMs(9),
             }],
         }),
     ]
@@ -158,6 +169,10 @@ fn the_format_does_not_change() {
             "\\x01\\x87\\xa6broker\\x01\\xa4diskM\\xa4host\\xa2mq\\xa4port\\xcd\\x17\\xc6\
              \\xa6shards\\x90\\xadshards_wanted\\x02\\xabmemberships\\x91\\x84\\xa5shard\\t\
              \\xaadurability\\x00\\xa7members\\x92\\x01\\x02\\xa5group\\x05",
+            "\\x01\\x82\\xa6broker\\x01\\xa6topics\\x91\\x85\\xa4name\\xa1t\\xa2id\\x07\
+             \\xa8settings\\x85\\xa6queues\\x04\\xaadurability\\x00\\xacretention_ms\\xce\
+             $\\x0c\\x84\\x00\\xafretention_bytes\\x00\\xa4kind\\x00\\xa6queues\\x90\
+             \\xa7altered\\t",
         ]
     );
 }

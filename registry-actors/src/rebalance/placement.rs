@@ -132,6 +132,7 @@ mod tests {
             id: TopicId(id),
             settings: TopicSettings::default(),
             created: TimestampMs(0),
+            altered: TimestampMs(0),
             queues: shards.iter().map(spans).collect(),
         };
         table.topics.insert(name, Arc::new(topic));

@@ -140,6 +140,7 @@ fn offered(topic: &AdoptTopic) -> OfferedTopic {
         id: topic.id,
         settings: TopicSettings::from(&topic.settings),
         queues: topic.queues.iter().map(queue).collect(),
+        altered: topic.altered,
     }
 }
 

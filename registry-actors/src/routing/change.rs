@@ -169,6 +169,7 @@ impl TopicRoutes {
             id: self.id,
             settings: self.settings.clone(),
             created: self.created,
+            altered: self.altered,
             queues: self.queues.iter().map(|spans| spans.iter().map(span).collect()).collect(),
         }
     }
@@ -177,9 +178,10 @@ impl TopicRoutes {
 impl From<TopicState> for TopicRoutes {
     fn from(state: TopicState) -> Self {
         let span = |span: QueueSpan| RouteSpan { shard: span.shard, from: span.from };
-        let TopicState { name, id, settings, created, queues } = state;
+        let TopicState { name, id, settings, created, altered, queues } = state;
         let spans = |spans: Vec<QueueSpan>| spans.into_iter().map(span).collect();
-        Self { name, id, settings, created, queues: queues.into_iter().map(spans).collect() }
+        let queues = queues.into_iter().map(spans).collect();
+        Self { name, id, settings, created, altered, queues }
     }
 }
 
@@ -202,6 +204,7 @@ mod tests {
             id: TopicId(id),
             settings: TopicSettings { queues, ..TopicSettings::default() },
             created: TimestampMs(id),
+            altered: TimestampMs(id + 1),
             queues: vec![vec![span]; queues as usize],
         })
     }

@@ -40,10 +40,20 @@ impl State {
         broker: BrokerId,
         offered: AdoptTopic,
     ) -> Result<bool, RegistryError> {
-        let AdoptTopic { name, id, settings, queues } = offered;
+        let AdoptTopic { name, id, settings, queues, altered } = offered;
         let mut settings = TopicSettings::from(&settings);
+        let mut is_newer = false;
         let mut topic = match self.topics.get(&name) {
-            Some(topic) if topic.id == id => TopicRoutes::clone(topic),
+            Some(topic) if topic.id == id => {
+                let mut topic = TopicRoutes::clone(topic);
+                // Another member of a shard told of it before, and had not heard of a change yet.
+                is_newer = topic.altered < altered;
+                if is_newer {
+                    take_settings(&mut topic, &settings)?;
+                    topic.altered = altered;
+                }
+                topic
+            }
             Some(topic) => return Err(RegistryError::TopicExists { id: topic.id }),
             None if id == TopicId::UNKNOWN || self.names.contains_key(&id) => {
                 return Err(RegistryError::IdInUse { id });
@@ -56,7 +66,7 @@ impl State {
                     settings.durability = Durability::Persisted; // whichever shard told of it first
                 }
                 let (name, queues) = (name.clone(), Vec::new());
-                TopicRoutes { name, id, settings, created: time, queues }
+                TopicRoutes { name, id, settings, created: time, altered, queues }
             }
         };
         let mut added = Vec::new();
@@ -68,7 +78,7 @@ impl State {
         if self.queues + added.len() as u64 > QUEUES_MAX {
             return Err(RegistryError::TooManyQueues);
         }
-        if added.is_empty() {
+        if added.is_empty() && !is_newer {
             return Ok(false); // nothing new, or a topic without queues
         }
         self.queues += added.len() as u64;
@@ -118,4 +128,13 @@ impl State {
             }
         }
     }
+}
+
+/// Settings that can be altered are taken; the others are those of the shards.
+fn take_settings(topic: &mut TopicRoutes, newer: &TopicSettings) -> Result<(), RegistryError> {
+    let TopicSettings { queues, durability, kind, replicas, .. } = topic.settings;
+    let settings = TopicSettings { queues, durability, kind, replicas, ..*newer };
+    check_settings(&settings)?;
+    topic.settings = settings;
+    Ok(())
 }

@@ -42,7 +42,8 @@ impl State {
             None if self.topics.len() >= TOPICS_MAX => return Err(RegistryError::TooManyTopics),
             None => {
                 let (name, queues) = (name.clone(), Vec::new());
-                TopicRoutes { name, id, settings: settings(), created, queues }
+                let (settings, altered) = (settings(), created);
+                TopicRoutes { name, id, settings, created, altered, queues }
             }
         };
         let there: BTreeSet<ShardId> =

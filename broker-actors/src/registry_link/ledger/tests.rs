@@ -24,6 +24,7 @@ pub(super) fn topic(text: &str, id: u64, shards: &[u32]) -> Arc<TopicRoutes> {
             ..TopicSettings::default()
         },
         created: TimestampMs(5),
+        altered: TimestampMs(5),
         queues: shards.iter().map(span).collect(),
     })
 }

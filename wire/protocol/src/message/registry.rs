@@ -103,6 +103,8 @@ wire_message! {
         /// By queue number: the shards that hold it, in order of their offsets; the last one takes
         /// new messages. Empty while nobody knows where the queue is.
         pub queues: Vec<Vec<QueueSpan>>,
+        /// When its settings were given; grows with each change. 0: not known.
+        pub altered: TimestampMs = TimestampMs(0),
     }
 }
 
@@ -253,6 +255,8 @@ wire_message! {
         pub settings: TopicSettings,
         /// Which of its queues are on which shard of the broker.
         pub queues: Vec<OfferedQueue>,
+        /// When these settings were given, see [`TopicState::altered`]; 0: not known.
+        pub altered: TimestampMs = TimestampMs(0),
     }
 }
 

@@ -61,6 +61,7 @@ pub(super) fn frames(out: &mut Vec<(String, Bytes)>) {
         id: TopicId(77),
         settings: settings(),
         queues: vec![OfferedQueue { queue: QueueId(2), shard: ShardId(3) }],
+        altered: BORN,
     };
     let error = ErrorReply::new(ErrorCode::TopicExists, "topic exists, with id 78");
     let refused = RefusedTopic { name: topic(), id: TopicId(77), error };
@@ -114,6 +115,7 @@ fn changed() -> RoutesChanged {
                     QueueSpan { shard: ShardId(9), from: Offset(1000) },
                 ],
             ],
+            altered: grus_protocol::TimestampMs(BORN.0 + 1),
         }],
         gone: vec![TopicName::try_from("nobody").unwrap()],
     }
