@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use grus_protocol::ids::TopicId;
+use grus_protocol::ids::{ShardId, TopicId};
 use grus_protocol::message::RoutesChanged;
 use grus_registry::RoutingTable;
 use grus_registry::folder::write_durably;
@@ -31,7 +31,9 @@ pub struct Kept {
     pub table: Arc<RoutingTable>,
 }
 
-type Stored = (u64, u64, Vec<TopicId>, Vec<RoutesChanged>);
+type Stored = (u64, u64, Vec<TopicId>, Vec<RoutesChanged>, Vec<(ShardId, TopicId)>);
+/// As builds wrote it that did not keep what is to be dropped.
+type StoredBefore = (u64, u64, Vec<TopicId>, Vec<RoutesChanged>);
 
 impl Kept {
     /// Its bytes.
@@ -40,10 +42,11 @@ impl Kept {
     /// Never: plain values have a form.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let Home { registry, version, refused } = &self.home;
+        let Home { registry, version, refused, drops } = &self.home;
         let refused: Vec<_> = refused.iter().copied().collect();
+        let drops = drops.iter().copied().collect();
         let changes = pushes(None, &self.table, &std::collections::BTreeSet::new());
-        let stored: Stored = (*registry, *version, refused, changes);
+        let stored: Stored = (*registry, *version, refused, changes, drops);
         let body = rmp_serde::to_vec(&stored).expect("plain values have a form");
         [&MAGIC[..], &xxh3_64(&body).to_le_bytes(), &body].concat()
     }
@@ -55,10 +58,16 @@ impl Kept {
         if xxh3_64(body).to_le_bytes() != *hash {
             return None;
         }
-        let (registry, version, refused, changes): Stored = rmp_serde::from_slice(body).ok()?;
+        let before = |(registry, version, refused, changes): StoredBefore| -> Stored {
+            (registry, version, refused, changes, Vec::new())
+        };
+        let stored: Result<Stored, _> = rmp_serde::from_slice(body);
+        let stored = stored.or_else(|_| rmp_serde::from_slice(body).map(before));
+        let (registry, version, refused, changes, drops) = stored.ok()?;
         let mut follower = Follower::default();
         let table = changes.into_iter().filter_map(|change| follower.take(change)).next_back()?;
-        let home = Home { registry, version, refused: refused.into_iter().collect() };
+        let (refused, drops) = (refused.into_iter().collect(), drops.into_iter().collect());
+        let home = Home { registry, version, refused, drops };
         Some(Self { home, table })
     }
 
@@ -103,7 +112,7 @@ impl Kept {
 mod tests {
     use std::collections::BTreeSet;
 
-    use grus_protocol::ids::{BrokerAddress, BrokerId, Durability, ShardId};
+    use grus_protocol::ids::{BrokerAddress, BrokerId, Durability};
     use grus_registry::{BrokerPlace, ShardPlace};
 
     use super::*;
@@ -120,8 +129,17 @@ mod tests {
             shards: [(ShardId(4), place)].into(),
             ..RoutingTable::default()
         };
-        let home = Home { registry: 9, version: 3, refused: BTreeSet::from([TopicId(7)]) };
+        let refused = BTreeSet::from([TopicId(7)]);
+        let drops = BTreeSet::from([(ShardId(4), TopicId(8))]);
+        let home = Home { registry: 9, version: 3, refused, drops };
         let kept = Kept { home, table: Arc::new(table) };
+        let changes = pushes(None, &kept.table, &BTreeSet::new());
+        let before: StoredBefore = (9, 3, vec![TopicId(7)], changes);
+        let body = rmp_serde::to_vec(&before).unwrap();
+        let older = [&MAGIC[..], &xxh3_64(&body).to_le_bytes(), &body].concat();
+        let nothing_to_drop = Home { drops: BTreeSet::new(), ..kept.home.clone() };
+        let known = Kept { home: nothing_to_drop, ..kept.clone() };
+        assert_eq!(Kept::decode(&older), Some(known), "of a build before");
         let bytes = kept.encode();
         assert_eq!(Kept::decode(&bytes), Some(kept));
         for at in 0..bytes.len() {

@@ -121,7 +121,7 @@ impl RegistryLink {
             let routes = Routes::clone(&parts.published.borrow());
             Self {
                 parts: parts.clone(),
-                ledger: Ledger::new(routes, own, parts.home.clone()),
+                ledger: Ledger::new(parts.broker, routes, own, parts.home.clone()),
                 resolving: BTreeMap::new(),
                 heard: None,
                 survey: Survey::default(),

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::ids::{BrokerId, QueueId, ShardId, TopicId};
 use grus_protocol::names::TopicName;
-use grus_registry::{RoutingTable, ShardPlace, TopicRoutes};
+use grus_registry::{RoutingTable, TopicRoutes};
 
 use crate::commands::TopicConfig;
 use crate::error::QueueError;
@@ -47,11 +47,15 @@ pub struct Home {
     pub version: u64,
     /// Topics that were offered to it and not taken: they are never thrown away.
     pub refused: BTreeSet<TopicId>,
+    /// Topics that were deleted, and the shards here that may have them still. One of several members
+    /// is told by whoever leads it, which may be this broker only later.
+    pub drops: BTreeSet<(ShardId, TopicId)>,
 }
 
 /// See the module documentation. `W` is whoever waits.
 #[derive(Debug)]
 pub struct Ledger<W> {
+    broker: BrokerId,
     /// The shards whose queues are served here: those that this broker has alone, and those of several
     /// members that it leads.
     own: BTreeSet<ShardId>,
@@ -73,7 +77,6 @@ pub struct Ledger<W> {
     deleted: BTreeSet<TopicId>,
     /// Made just now, and in no table yet: one that lacks them is older than they are.
     fresh: BTreeSet<TopicId>,
-    drops: BTreeSet<(ShardId, TopicId)>,
     waiting: Vec<(W, Arc<TopicRoutes>)>,
 }
 
@@ -86,10 +89,11 @@ struct Opening {
 }
 
 impl<W> Ledger<W> {
-    /// Begins with what is published; all of it is opened again, which changes nothing.
+    /// Of that broker. Begins with what is published; all of it is opened again, which changes nothing.
     #[must_use]
-    pub fn new(routes: Routes, own: BTreeSet<ShardId>, home: Home) -> Self {
+    pub fn new(broker: BrokerId, routes: Routes, own: BTreeSet<ShardId>, home: Home) -> Self {
         Self {
+            broker,
             own,
             followed: BTreeMap::new(),
             reigns: BTreeMap::new(),
@@ -102,7 +106,6 @@ impl<W> Ledger<W> {
             failed: BTreeSet::new(),
             deleted: BTreeSet::new(),
             fresh: BTreeSet::new(),
-            drops: BTreeSet::new(),
             waiting: Vec::new(),
         }
     }
@@ -163,20 +166,17 @@ impl<W> Ledger<W> {
             }
         }
         let is_believed = table.registry != 0 && table.registry == self.home.registry;
-        let names: Vec<_> =
-            self.routes.topics().map(|topic| (topic.name.clone(), topic.id)).collect();
-        let live = |name: &TopicName, id| table.topics.get(name).is_some_and(|at| at.id == id);
-        for (name, id) in names {
-            if is_believed && !live(&name, id) && !self.fresh.contains(&id) {
-                let was_there = self.table.registry == table.registry
-                    && self.table.topics.get(&name).is_some_and(|at| at.id == id);
+        for (id, (name, was_there)) in self.gone_in(&table) {
+            if is_believed && !self.fresh.contains(&id) {
                 self.forget(&name, id, was_there, &mut actions);
             }
         }
         let moved = self.table.brokers != table.brokers || self.table.shards != table.shards;
         let ids: BTreeSet<_> = table.topics.values().map(|topic| topic.id).collect();
         self.fresh.retain(|id| !ids.contains(id));
-        self.deleted.retain(|id| ids.contains(id));
+        let (wanted, opening) = (&self.wanted, &self.opening);
+        let is_on_its_way = |id: &TopicId| wanted.contains_key(id) || opening.contains_key(id);
+        self.deleted.retain(|id| ids.contains(id) || is_on_its_way(id));
         self.table = table;
         let topics: Vec<_> = self.table.topics.values().cloned().collect();
         for topic in topics {
@@ -253,7 +253,7 @@ impl<W> Ledger<W> {
         let kept =
             |id: &TopicId| known.contains(id) || refused.contains(id) || self.fresh.contains(id);
         let orphans: Vec<_> = ids.iter().filter(|id| !kept(id)).copied().collect();
-        self.drops.extend(orphans.iter().map(|id| (shard, *id)));
+        self.home.drops.extend(orphans.iter().map(|id| (shard, *id)));
         orphans.into_iter().map(|id| Action::Drop(shard, id)).collect()
     }
 
@@ -270,14 +270,17 @@ impl<W> Ledger<W> {
     /// A shard has forgotten a topic, or could not.
     pub fn dropped(&mut self, shard: ShardId, id: TopicId, done: bool) {
         if done {
-            self.drops.remove(&(shard, id));
+            self.home.drops.remove(&(shard, id));
         }
     }
 
     /// Some time has passed: what failed is asked again.
     pub fn tick(&mut self) -> Vec<Action<W>> {
-        let mut actions = Vec::new();
-        self.drop_what_waits(|_| true, &mut actions);
+        // A member that follows says whether the one that leads has done it.
+        let has_leader = |shard| matches!(self.followed.get(shard), Some(Some(_)));
+        let asked =
+            self.home.drops.iter().filter(|(at, _)| self.own.contains(at) || has_leader(at));
+        let mut actions: Vec<_> = asked.map(|(shard, id)| Action::Drop(*shard, *id)).collect();
         let failed = std::mem::take(&mut self.failed);
         let again: Vec<_> = failed.iter().filter_map(|id| self.table.by_id(*id).cloned()).collect();
         for topic in again {
@@ -401,9 +404,24 @@ impl<W> Ledger<W> {
             self.routes.version += 1;
             actions.push(Action::Publish);
         }
-        if let Some(topic) = self.opened.remove(&id) {
+        let wanted = self.wanted.get(&id).cloned();
+        if is_deleted && (wanted.is_some() || self.opening.contains_key(&id)) {
+            self.deleted.insert(id); // it is not published, and dropped behind its opening
+        }
+        if let Some(topic) = self.opened.remove(&id).or(wanted) {
             self.drop_in_shards(&topic, is_deleted, actions);
         }
+    }
+
+    /// Topics that were known and that `newest` lacks; whether the same registry had them before.
+    fn gone_in(&self, newest: &RoutingTable) -> BTreeMap<TopicId, (TopicName, bool)> {
+        let is_same = self.table.registry == newest.registry;
+        let published = self.routes.topics().map(|topic| (topic.id, &topic.name, false));
+        let told = self.table.topics.values().filter(|_| is_same);
+        let told = told.map(|topic| (topic.id, &topic.name, true));
+        let is_live = |name: &TopicName, id| newest.topics.get(name).is_some_and(|at| at.id == id);
+        let gone = published.chain(told).filter(|(id, name, _)| !is_live(name, *id));
+        gone.map(|(id, name, was_there)| (id, (name.clone(), was_there))).collect()
     }
 
     /// Has the shards here forget a topic. Those of several members only if it was deleted for certain:
@@ -419,26 +437,18 @@ impl<W> Ledger<W> {
         }
         let spans = topic.queues.iter().flatten().map(|span| span.shard);
         let may_drop = |shard: &ShardId| {
-            let place = self.table.shards.get(shard);
-            let is_replicated = place.is_some_and(ShardPlace::is_replicated);
-            // One that follows drops it when it comes to lead: whoever leads now may die before it has.
-            let is_here = self.own.contains(shard) || self.followed.contains_key(shard);
-            is_here && (is_deleted || !is_replicated)
+            let place = self.table.shards.get(shard).filter(|place| place.is_replicated());
+            let is_member = place.is_some_and(|place| place.is_on(self.broker));
+            let is_own = self.own.contains(shard);
+            if is_deleted { is_member || is_own } else { is_own && place.is_none() }
         };
         let shards: BTreeSet<_> = spans.filter(may_drop).collect();
-        self.drops.extend(shards.iter().map(|shard| (*shard, topic.id)));
-        self.drop_what_waits(|(shard, id)| id == topic.id && shards.contains(&shard), actions);
-    }
-
-    /// Has the shards that are led here forget what they are to forget.
-    fn drop_what_waits(
-        &self,
-        wanted: impl Fn((ShardId, TopicId)) -> bool,
-        actions: &mut Vec<Action<W>>,
-    ) {
-        let led = self.drops.iter().filter(|(shard, _)| self.own.contains(shard));
-        let due = led.filter(|drop| wanted(**drop));
-        actions.extend(due.map(|(shard, id)| Action::Drop(*shard, *id)));
+        for shard in shards {
+            self.home.drops.insert((shard, topic.id));
+            if self.own.contains(&shard) {
+                actions.push(Action::Drop(shard, topic.id));
+            }
+        }
     }
 }
 

@@ -41,6 +41,10 @@ impl<D: Disk> ShardActor<D> {
                 if self.ground.machine.borrow().state.topic(topic).is_none() {
                     return reply.send(Ok(()));
                 }
+                if !self.ground.leads.get() {
+                    let leader = self.ground.leader.get();
+                    return reply.send(Err(QueueError::NotLeader { leader }));
+                }
                 (Command::TopicDrop { topic }, Waiter::DropTopic { topic, reply })
             }
             ShardRequest::InitProducer { reply, .. }

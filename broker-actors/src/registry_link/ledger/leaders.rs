@@ -1,7 +1,7 @@
 //! Who leads which shard, as the registry and this broker's own members say, and what follows from it
 //! for the routes. Pure.
 
-use grus_protocol::ids::{BrokerId, ShardId};
+use grus_protocol::ids::{BrokerId, ShardId, TopicId};
 
 use super::{Action, Ledger};
 use crate::registry_link::routes::{Leader, QueuePlace, TopicRoute};
@@ -47,7 +47,9 @@ impl<W> Ledger<W> {
             // One that ceased to lead and does again has other queues than before.
             if self.reigns.insert(shard, reign) != Some(reign) {
                 self.open_all_of(shard);
-                self.drop_what_waits(|(at, _)| at == shard, &mut actions);
+                // Nobody may have led when they were deleted, or the one that did died over it.
+                let here = self.home.drops.range((shard, TopicId(0))..=(shard, TopicId(u64::MAX)));
+                actions.extend(here.map(|(_, topic)| Action::Drop(shard, *topic)));
             }
         } else {
             self.followed.insert(shard, leader);

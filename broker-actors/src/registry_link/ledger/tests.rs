@@ -55,7 +55,7 @@ fn handles(config: &TopicConfig, shard: ShardId) -> Vec<Arc<QueueHandle>> {
 /// Of a broker with shards 0 and 1, whose data belongs to registry 1.
 pub(super) fn ledger() -> Ledger<Waiter> {
     let own = [ShardId(0), ShardId(1)].into();
-    Ledger::new(Routes::default(), own, Home { registry: 1, ..Home::default() })
+    Ledger::new(BrokerId(1), Routes::default(), own, Home { registry: 1, ..Home::default() })
 }
 
 /// The same routes, with shard 9 led by another broker that is there or not.
