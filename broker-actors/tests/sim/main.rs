@@ -13,4 +13,5 @@ mod later;
 mod net;
 mod recurring;
 mod references;
+mod reigns;
 mod world;

@@ -42,7 +42,7 @@ pub(crate) struct Running {
     pub(crate) handle: ShardHandle,
     pub(crate) group: Group<ShardMachine, SimDisk>,
     pub(crate) ground: Rc<Ground<SimDisk>>,
-    _shard: Shard<SimDisk>,
+    shard: Shard<SimDisk>,
 }
 
 /// A member.
@@ -129,7 +129,7 @@ impl World {
         let outcome = outcome.await;
         let ShardMember { shard, group, ground } = outcome.map_err(|_| "it panicked")??;
         let handle = shard.handle().clone();
-        let running = Running { handle, group, ground, _shard: shard };
+        let running = Running { handle, group, ground, shard };
         self.members.get_mut(&node).unwrap().running = Some(running);
         Ok(())
     }
@@ -137,6 +137,13 @@ impl World {
     /// Ends a process from one moment to the next, its disk keeping what was written.
     pub(crate) async fn kill(&mut self, node: NodeId) {
         self.members[&node].disk.kill_process();
+        self.end(node).await;
+    }
+
+    /// Stops a member in order.
+    pub(crate) async fn stop(&mut self, node: NodeId) {
+        let running = self.members.get_mut(&node).unwrap().running.take().expect("it runs");
+        running.shard.stop().await;
         self.end(node).await;
     }
 
