@@ -37,9 +37,10 @@ mod settling;
 pub mod sifting;
 pub mod subscriber;
 pub mod subscription;
+mod waiting;
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use grus_log::{Disk, FaultIn};
@@ -57,6 +58,7 @@ pub use messages::{
 };
 pub use subscriber::{PushTurn, Subscriber};
 pub use subscription::{Account, SUBSCRIPTIONS_MAX, SubscriptionKey};
+pub(crate) use waiting::Waiting;
 
 use crate::commands::Command;
 use crate::commands::delay::Scheduling;
@@ -134,6 +136,9 @@ impl Weigh for Warmed {}
 /// What a TopicQueue is built from, at first and after a panic.
 pub(crate) struct TopicQueueParts<D: Disk> {
     pub(crate) key: QueueKey,
+    /// Which of the actors of that queue it is: where a shard is led again, an earlier one may live
+    /// still.
+    pub(crate) reign: u64,
     pub(crate) topic: TopicName,
     pub(crate) ground: Rc<Ground<D>>,
     pub(crate) shard: Inbox<Propose>,
@@ -148,9 +153,6 @@ pub(crate) struct TopicQueueParts<D: Disk> {
 
 /// The queues of a shard by when a retry is due in them.
 pub(crate) type Alarms = Rc<RefCell<Wheel<QueueKey>>>;
-
-/// The queues of a shard on which fetches are parked, or turns put off.
-pub(crate) type Waiting = Rc<RefCell<BTreeSet<QueueKey>>>;
 
 /// See the module documentation.
 pub(crate) struct TopicQueue<D: Disk> {
@@ -181,7 +183,7 @@ const GROUP_PROPOSED_MAX: u32 = 1 << 20;
 
 impl<D: Disk> TopicQueue<D> {
     pub(crate) fn new(parts: Rc<TopicQueueParts<D>>) -> Self {
-        parts.waiting.borrow_mut().remove(&parts.key);
+        parts.waiting.note(parts.key, parts.reign, false);
         let parking = Parking::new(PARKED_MAX as usize);
         let subscriptions = Subscriptions::new(SUBSCRIPTIONS_MAX);
         let (groups, wakes_at) = (BTreeMap::new(), None);
@@ -190,13 +192,9 @@ impl<D: Disk> TopicQueue<D> {
 
     /// Notes whether somebody waits for time to pass.
     fn note_waiting(&self) {
-        let mut waiting = self.parts.waiting.borrow_mut();
         let has_noted = self.groups.values().any(GroupSubscription::has_noted);
-        if self.parking.is_empty() && !self.subscriptions.has_put_off() && !has_noted {
-            waiting.remove(&self.parts.key);
-        } else {
-            waiting.insert(self.parts.key);
-        }
+        let rests = self.parking.is_empty() && !self.subscriptions.has_put_off() && !has_noted;
+        self.parts.waiting.note(self.parts.key, self.parts.reign, !rests);
     }
 
     fn reading(&self) -> Option<QueueReading<'_, D>> {
@@ -357,7 +355,7 @@ impl<D: Disk> Resident for TopicQueue<D> {
             (false, true) => QueueError::Stopping,
             (false, false) => QueueError::NotLeader { leader: ground.leader.get() },
         };
-        self.parts.waiting.borrow_mut().remove(&self.parts.key);
+        self.parts.waiting.note(self.parts.key, self.parts.reign, false);
         for (_, asked) in self.parking.take_all() {
             asked.fetch.reply.send(Err(error.clone()));
         }

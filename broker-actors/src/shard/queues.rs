@@ -34,6 +34,7 @@ struct Living<D: Disk> {
     host: HostHandle<TopicQueue<D>>,
     handle: Arc<QueueHandle>,
     expire: Inbox<Expire>,
+    reign: u64,
 }
 
 /// The living queues of a shard.
@@ -41,6 +42,8 @@ pub(super) struct Queues<D: Disk> {
     maker: QueueMaker<D>,
     living: BTreeMap<QueueKey, Living<D>>,
     table: QueueTableSender,
+    /// Counts how often they were stopped: an actor of before may live still.
+    reign: u64,
     /// Queues on which fetches are parked; each keeps itself in it.
     waiting: Waiting,
     /// When retries are due in them; each puts itself in.
@@ -50,7 +53,8 @@ pub(super) struct Queues<D: Disk> {
 impl<D: Disk> Queues<D> {
     pub(super) fn new(maker: QueueMaker<D>, table: QueueTableSender) -> Self {
         let alarms = Rc::new(RefCell::new(Wheel::new(0)));
-        Self { maker, living: BTreeMap::new(), table, waiting: Waiting::default(), alarms }
+        let waiting = Waiting::default();
+        Self { maker, living: BTreeMap::new(), table, reign: 0, waiting, alarms }
     }
 
     /// Starts what the state has and stops what it has not any more, over all topics.
@@ -121,11 +125,12 @@ impl<D: Disk> Queues<D> {
         let QueueMaker { place, ground, shard, reader, changed, metrics } = &self.maker;
         let parts = Rc::new(TopicQueueParts {
             key,
+            reign: self.reign,
             topic: topic.clone(),
             ground: Rc::clone(ground),
             shard: shard.clone(),
             reader: reader.clone(),
-            waiting: Rc::clone(&self.waiting),
+            waiting: self.waiting.clone(),
             alarms: Rc::clone(&self.alarms),
             metrics: metrics.clone(),
         });
@@ -144,18 +149,20 @@ impl<D: Disk> Queues<D> {
         });
         changed.borrow_mut().insert(key, host.inbox::<Applied>(1));
         let expire = host.inbox::<Expire>(1);
-        Living { host, handle, expire }
+        Living { host, handle, expire, reign: self.reign }
     }
 
     /// Tells the time to queues on which someone waits, or a retry is due.
     pub(super) fn expire(&self, now: TimestampMs, monotonic_ms: u64) {
         while let Some((_, key)) = self.alarms.borrow_mut().take(now.0) {
-            if self.living.contains_key(&key) {
-                self.waiting.borrow_mut().insert(key); // it takes itself out again
+            if let Some(living) = self.living.get(&key) {
+                self.waiting.note(key, living.reign, true); // it takes itself out again
             }
         }
-        let waiting = self.waiting.borrow();
-        for living in waiting.iter().filter_map(|key| self.living.get(key)) {
+        let of_now = |(key, reign): (QueueKey, u64)| {
+            self.living.get(&key).filter(|living| living.reign == reign)
+        };
+        for living in self.waiting.all().into_iter().filter_map(of_now) {
             // Full: one waits already, and the next tick comes soon.
             let _ = living.expire.try_put(Expire { monotonic_ms });
         }
@@ -164,6 +171,7 @@ impl<D: Disk> Queues<D> {
     /// Stops them all; each resolves when its actor has stopped.
     pub(super) fn stop(&mut self) -> Vec<Stopped> {
         self.maker.changed.borrow_mut().clear();
+        self.reign += 1;
         let all = std::mem::take(&mut self.living);
         self.table.send_replace(QueueTable::default());
         all.into_values().map(|living| living.host.stop()).collect()
