@@ -207,7 +207,12 @@ impl<D: Disk> TopicQueue<D> {
             None => Err(QueueError::UnknownQueue),
             Some(reading) => look(&reading, &asked.fetch),
         };
+        // What is there may be read of anyone; where the queue ends, only the leader knows.
+        let is_certain = matches!(found, Ok(Look::Found(_) | Look::Cold(_)));
         match found {
+            _ if !is_certain && !self.parts.ground.holds_lease() => {
+                asked.fetch.reply.send(Err(self.parts.ground.not_leader()));
+            }
             Err(error) => asked.fetch.reply.send(Err(error)),
             Ok(Look::Found(fetched)) => asked.fetch.reply.send(Ok(fetched)),
             Ok(Look::Cold(fault_in)) => self.read_cold(asked, fault_in),
@@ -254,7 +259,10 @@ impl<D: Disk> TopicQueue<D> {
     /// Whether a reader may go on there; the queue's bounds.
     fn check(&self, Standing { next, last_term }: Standing) -> Result<Bounds, QueueError> {
         let reading = self.reading().ok_or(QueueError::UnknownQueue)?;
-        plan(&reading, next, last_term).map(|(bounds, _)| bounds)
+        match plan(&reading, next, last_term) {
+            Err(_) if !self.parts.ground.holds_lease() => Err(self.parts.ground.not_leader()),
+            planned => planned.map(|(bounds, _)| bounds),
+        }
     }
 
     fn status(&self) -> Result<QueueStatus, QueueError> {
@@ -274,6 +282,9 @@ impl<D: Disk> TopicQueue<D> {
 
     fn list_offset(&self, at: At) -> Result<ListedOffset, QueueError> {
         let reading = self.reading().ok_or(QueueError::UnknownQueue)?;
+        if !self.parts.ground.holds_lease() {
+            return Err(self.parts.ground.not_leader());
+        }
         let Bounds { log_start, end_offset } = reading.bounds();
         let offset = match at {
             At::First => log_start,

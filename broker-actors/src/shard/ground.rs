@@ -2,7 +2,7 @@
 //!
 //! Borrows are short and never held across an await or a message.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -16,6 +16,7 @@ use crate::commands::{
     APPEND_HEADER_BYTES, APPEND_ONCE_HEADER_BYTES, Command, KIND_APPEND_ONCE, is_known,
 };
 use crate::delay_wheel::messages::TimersStored;
+use crate::error::QueueError;
 use crate::group_tallies::GroupTallies;
 use crate::machine::{Appended, IndexChange, Machine, Moment, Outcome, ReleasedRun};
 use crate::topic_queue::Applied;
@@ -35,6 +36,8 @@ pub struct Ground<D: Disk> {
     pub starved: Cell<bool>,
     /// Whether queues are served here: a member that does not lead, or whose lease is over, has none.
     pub leads: Cell<bool>,
+    /// Whether nobody else can lead at this very moment; none where this broker has the shard alone.
+    pub(crate) lease: OnceCell<Box<dyn Fn() -> bool>>,
     /// The broker that leads, as far as is known here.
     pub leader: Cell<Option<u64>>,
     /// False after a start on a full disk, until there is room for the leader's first entry: what
@@ -42,6 +45,22 @@ pub struct Ground<D: Disk> {
     pub complete: Cell<bool>,
     /// What was done for groups in its queues.
     pub tallies: RefCell<GroupTallies>,
+}
+
+impl<D: Disk> Ground<D> {
+    /// Whether nobody else leads the shard: what is here is the end of its queues, and whoever holds them
+    /// here does so. Looked at whenever that is told, for between two ticks the process may have been
+    /// stopped for longer than its lease. Some 100 ns; nothing where the shard has one member.
+    pub(crate) fn holds_lease(&self) -> bool {
+        self.lease.get().is_none_or(|holds| holds())
+    }
+
+    /// What is answered without the lease.
+    pub(crate) fn not_leader(&self) -> QueueError {
+        // It is not known yet who leads instead.
+        let leader = self.leader.get().filter(|_| !self.leads.get());
+        QueueError::NotLeader { leader }
+    }
 }
 
 /// Where queues are told that they have changed.

@@ -57,12 +57,14 @@ impl<D: Disk> ShardActor<D> {
         let Some(told) = &self.leading else { return Vec::new() };
         let status = self.group.status();
         let leads = status.ready && !status.lease_left.is_zero() && self.stage == Stage::Serving;
-        self.ground.leader.set(status.leader);
+        // One whose lease is over does not name itself: the others may have elected somebody.
+        let leader = status.leader.filter(|_| leads || !status.is_leader);
+        self.ground.leader.set(leader);
         let led = self.ground.leads.replace(leads);
         let now = ShardStanding {
             reign: told.borrow().reign + u64::from(leads && !led),
             leads,
-            leader: status.leader.map(BrokerId),
+            leader: leader.map(BrokerId),
             term: Term(status.term),
             is_replicated: true,
         };
@@ -82,7 +84,7 @@ impl<D: Disk> ShardActor<D> {
         if !led || leads {
             return Vec::new();
         }
-        tracing::info!(%shard, term = status.term, leader = status.leader, "follows now");
+        tracing::info!(%shard, term = status.term, leader, "follows now");
         let mut stops = self.queues.stop();
         stops.extend(self.groups.stop());
         stops

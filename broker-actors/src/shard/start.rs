@@ -1,6 +1,6 @@
 //! Starting a shard and stopping it: who is built where, and in which order.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -222,6 +222,7 @@ async fn build<D: Disk, P: Peers>(
         machine: Rc::new(RefCell::new(machine)),
         starved: Cell::new(false),
         leads: Cell::new(is_alone),
+        lease: OnceCell::new(),
         leader: Cell::new(is_alone.then_some(settings.broker.0)),
         complete: Cell::new(true),
         tallies: RefCell::default(),
@@ -326,6 +327,8 @@ async fn start_group<D: Disk, P: Peers>(
     let told = started.try_put(ConsensusStarted);
     assert!(told.is_ok(), "Storage has room for its first message");
     if !is_alone {
+        let looked_at = group.clone();
+        let _ = ground.lease.set(Box::new(move || !looked_at.status().lease_left.is_zero()));
         return Ok(group); // who leads is found out later, and what is applied meanwhile as well
     }
     // On a full disk there is no room for a leader's first entry: readers are served meanwhile.

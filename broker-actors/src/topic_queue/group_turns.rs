@@ -93,6 +93,11 @@ impl<D: Disk> TopicQueue<D> {
         warm: Warm,
         now: TimestampMs,
     ) {
+        if !self.parts.ground.holds_lease() {
+            // Another leader may have taken another claim.
+            let error = self.parts.ground.not_leader();
+            return self.end(key, &error);
+        }
         match self.look_for_group(key, &turn, warm, now) {
             Err(error) => self.end(key, &error),
             Ok(Found::Ended(error)) => self.end_saying(key, *error),

@@ -147,6 +147,13 @@ impl World {
         self.end(node).await;
     }
 
+    /// From here on no message reaches anybody.
+    pub(crate) fn cut_all(&self) {
+        for node in self.members.keys() {
+            self.net.close(*node);
+        }
+    }
+
     /// Cuts the power, unless it is off: what was not synced is lost, sector by sector. Then it is on
     /// again.
     pub(crate) async fn cut_power(&mut self, node: NodeId) {
