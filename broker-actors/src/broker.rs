@@ -41,6 +41,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::clients::Clients;
+use crate::cluster::Cluster;
 use crate::config::{BROKER_SCHEMA, BrokerConfig};
 use crate::data_folder::{DataFolder, FolderError};
 use crate::dispatch::peers::PeerGate;
@@ -237,6 +238,8 @@ impl Running {
         let faults = fault_switches();
         let clients = Clients::new(u64::from(whole_ms(config.connection.session_timeout)));
         let groups = Groups::new(routes.clone(), handles.clone(), ask.clone());
+        let (broker, members) = (self.folder.broker(), replication.members.subscribe());
+        let cluster = Cluster { broker, shards: handles.clone(), members };
         let service = Service {
             address,
             http_address: http_address.into(),
@@ -255,6 +258,7 @@ impl Running {
             find: Find { routes: routes.clone(), shards: handles.clone() },
             clients: clients.clone(),
             schedules: Schedules { routes: routes.clone(), shards: handles.clone() },
+            cluster: cluster.clone(),
             peers: PeerGate { disk: self.folder.disk(), members: replication.members.subscribe() },
             fault_switches: faults,
         };
@@ -271,6 +275,8 @@ impl Running {
                 registry: Arc::new(metrics_registry),
                 clients,
                 groups,
+                cluster,
+                table: registry.subscribe(),
                 settings: Arc::clone(settings),
                 hosts: AllowedHosts::new(&config.http_address, &config.http_hosts),
                 fault_switches: faults,

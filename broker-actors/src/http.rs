@@ -6,6 +6,7 @@
 pub mod browse;
 pub mod changes;
 pub mod clients;
+pub mod cluster;
 pub mod dead_letters;
 pub mod find;
 pub mod group_changes;
@@ -29,17 +30,18 @@ use grus_mailbox::Process;
 use grus_protocol::error::ErrorReply;
 use grus_protocol::ids::{BrokerId, QueueId};
 use grus_protocol::names::TopicName;
-use grus_registry::RemoteState;
 use grus_registry::configuration::Setting;
 use grus_registry::http::ErrorBody;
 use grus_registry::http::actors::actors;
 use grus_registry::http::host::AllowedHosts;
 pub use grus_registry::http::{HttpServer, error};
+use grus_registry::{RemoteState, RoutingTable};
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
 use tokio::sync::watch;
 
 use crate::clients::Clients;
+use crate::cluster::Cluster;
 use crate::groups::Groups;
 use crate::metrics::EdgeMetrics;
 use crate::registry_link::routes::Routes;
@@ -48,7 +50,7 @@ use crate::topic_queue::QueueAsk;
 use messages::status_of;
 
 /// What can be read.
-const KNOWN_PATHS: [&str; 13] = [
+const KNOWN_PATHS: [&str; 14] = [
     "/",
     "/health",
     "/topics",
@@ -59,6 +61,7 @@ const KNOWN_PATHS: [&str; 13] = [
     "/schedules",
     "/groups",
     "/clients",
+    "/cluster/shards",
     "/actors",
     "/config",
     "/metrics",
@@ -86,6 +89,10 @@ pub struct HttpParts {
     pub clients: Clients,
     /// The consumer groups.
     pub groups: Groups,
+    /// How the shards are, and who gives them away.
+    pub cluster: Cluster,
+    /// The routes of the registry.
+    pub table: watch::Receiver<Arc<RoutingTable>>,
     /// Every setting in force.
     pub settings: Arc<Vec<Setting>>,
     /// Who may ask.
@@ -113,6 +120,8 @@ pub fn start(socket: TcpListener, parts: HttpParts) -> io::Result<HttpServer> {
             .route("/schedules", web::get().to(schedules::schedules))
             .configure(group_routes)
             .route("/clients", web::get().to(clients::clients))
+            .route("/cluster/shards", web::get().to(cluster::shards))
+            .route("/cluster/hand-over", web::post().to(cluster::hand_over))
             .route("/actors", web::get().to(actors))
             .route("/config", web::get().to(state::config))
             .route("/metrics", web::get().to(state::metrics))

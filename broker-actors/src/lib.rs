@@ -17,6 +17,7 @@
 pub mod begun;
 pub mod broker;
 pub mod clients;
+pub mod cluster;
 mod codec;
 pub mod commands;
 pub mod config;

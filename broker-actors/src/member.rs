@@ -23,6 +23,8 @@ use crate::shard::ShardMachine;
 
 /// Bytes of messages that may wait for an answer.
 pub const FROM_PEER_BYTES_MAX: u32 = 64 << 20;
+/// Requests to give a shard away that may be under way.
+pub const HAND_OVERS_MAX: u32 = 4;
 /// What the smallest message counts, in bytes: it bounds how many are under way.
 const MESSAGE_BYTES_MIN: u32 = 2_048;
 
@@ -61,6 +63,8 @@ pub struct MemberDoor {
     pub group: u64,
     /// Takes what other members say.
     pub inbox: Inbox<FromPeer>,
+    /// Has it give its shard away.
+    pub hand_over: Inbox<HandOver>,
 }
 
 /// See the module documentation.

@@ -33,7 +33,7 @@ use crate::config::BrokerConfig;
 use crate::disk_turns::DiskTurns;
 use crate::dispatch::peers::MemberDoors;
 use crate::group_ties::GroupTies;
-use crate::member::{FROM_PEER_BYTES_MAX, HandOver, Member, MemberDoor};
+use crate::member::{FROM_PEER_BYTES_MAX, HAND_OVERS_MAX, HandOver, Member, MemberDoor};
 use crate::metrics::shards::LogMetrics;
 use crate::network::{Network, PeerDoors};
 use crate::shard::{
@@ -197,7 +197,8 @@ impl Replicas {
         self.parts.replicated.send_replace(handles.collect());
         let door = |(shard, running): (&ShardId, &Running)| {
             let inbox = running.ear.inbox(FROM_PEER_BYTES_MAX);
-            (*shard, MemberDoor { group: running.group, inbox })
+            let hand_over = running.ear.inbox(HAND_OVERS_MAX);
+            (*shard, MemberDoor { group: running.group, inbox, hand_over })
         };
         self.parts.members.send_replace(Arc::new(self.running.iter().map(door).collect()));
     }

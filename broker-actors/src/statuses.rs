@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use grus_mailbox::{Answer, reply};
 use grus_protocol::ids::{BrokerId, QueueId};
 use grus_protocol::message::{DescribeTopicReply, QueueDescription};
 
 use crate::error::QueueError;
 use crate::registry_link::routes::{Leader, TopicRoute};
+use crate::shard::{ShardHandle, ShardRequest, ShardStatus};
 use crate::topic_queue::{QueueAsk, QueueHandle, QueueStatus};
 
 type Asked = Answer<Result<QueueStatus, QueueError>>;
@@ -57,4 +59,16 @@ pub async fn describe(topic: &TopicRoute, broker: BrokerId) -> DescribeTopicRepl
         created: topic.created,
         queues: queues.collect(),
     }
+}
+
+/// Asks shards; those that cannot answer now are left out.
+pub async fn shard_statuses(shards: &[ShardHandle]) -> Vec<ShardStatus> {
+    let asked: Vec<_> = shards
+        .iter()
+        .filter_map(|shard| {
+            let (port, answer) = reply::port();
+            shard.inbox.try_put(ShardRequest::Status { reply: port }).ok().map(|()| answer)
+        })
+        .collect();
+    join_all(asked).await.into_iter().flatten().collect()
 }

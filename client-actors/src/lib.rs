@@ -70,6 +70,7 @@ mod runtime;
 mod schedule;
 mod scheduled;
 mod send;
+mod shards;
 mod socket;
 mod watch;
 
@@ -109,3 +110,4 @@ pub use receipt::{BatchReceipt, NotAHandle, RecallHandle, Receipt};
 pub use schedule::{Cadence, NewSchedule, ScheduleId, SchedulesPage};
 pub use scheduled::{ScheduledFilter, ScheduledMessage, ScheduledPage};
 pub use send::{PendingBatch, PendingReceipt, Producer};
+pub use shards::BrokerShards;

@@ -18,15 +18,9 @@ const SUCCESSION_MAX: Duration = Duration::from_millis(1_500);
 
 impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
     /// From here on this member does not stand for election, and takes over from nobody: it is about to
-    /// be stopped. It goes on voting and following. [`Group::stand_again`] takes it back.
+    /// be stopped. It goes on voting and following.
     pub fn retire(&self) {
         self.inner.retiring.set(true);
-        self.inner.shared.keeper.notify_one();
-    }
-
-    /// Takes back [`Group::retire`].
-    pub fn stand_again(&self) {
-        self.inner.retiring.set(false);
         self.inner.shared.keeper.notify_one();
     }
 

@@ -7,10 +7,11 @@ use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::frame::{Frame, FrameKind, HeaderError};
 use grus_protocol::message::{
     AlterSchedule, AlterTopic, CloseProducer, CountScheduled, CreateSchedule, CreateTopic, Credit,
-    DeleteGroup, DeleteSchedule, DeleteTopic, DescribeGroup, DescribeTopic, Fetch, FindMessages,
-    GroupHeartbeat, Hello, InitProducer, JoinGroup, LeaveGroup, ListClients, ListGroups,
-    ListOffsets, ListScheduled, ListSchedules, ListTopics, Metadata, OpenPeer, Ping, Produce,
-    RecallMessage, Seek, ShardMessage, ShowScheduled, Subscribe, Unsubscribe, WatchRoutes,
+    DeleteGroup, DeleteSchedule, DeleteTopic, DescribeGroup, DescribeShards, DescribeTopic, Fetch,
+    FindMessages, GroupHeartbeat, HandOverShards, Hello, InitProducer, JoinGroup, LeaveGroup,
+    ListClients, ListGroups, ListOffsets, ListScheduled, ListSchedules, ListTopics, Metadata,
+    OpenPeer, Ping, Produce, RecallMessage, Seek, ShardMessage, ShowScheduled, Subscribe,
+    Unsubscribe, WatchRoutes,
 };
 use grus_protocol::opcode::Opcode;
 
@@ -87,6 +88,10 @@ pub enum Request {
     WatchRoutes(WatchRoutes),
     /// Lists who is connected.
     ListClients(ListClients),
+    /// Asks how the shards are.
+    DescribeShards,
+    /// Has shards given to other members.
+    HandOverShards(HandOverShards),
     /// A member of a group about a queue.
     GroupQueue(Box<GroupQueueRequest>),
     /// Another broker says who it is.
@@ -168,6 +173,11 @@ fn decode(frame: Frame) -> Result<Option<Request>, HeaderError> {
         Opcode::DeleteGroup => Request::DeleteGroup(frame.header()?),
         Opcode::WatchRoutes => Request::WatchRoutes(frame.header()?),
         Opcode::ListClients => Request::ListClients(frame.header()?),
+        Opcode::DescribeShards => {
+            let DescribeShards {} = frame.header()?;
+            Request::DescribeShards
+        }
+        Opcode::HandOverShards => Request::HandOverShards(frame.header()?),
         Opcode::OpenPeer => Request::OpenPeer(frame.header()?),
         Opcode::ShardMessage => Request::ShardMessage(frame.header()?, frame.body),
         Opcode::ClaimQueue
@@ -209,6 +219,7 @@ pub const fn has_large_reply(opcode: Opcode) -> bool {
             | Opcode::Metadata
             | Opcode::ListTopics
             | Opcode::ListClients
+            | Opcode::DescribeShards
             | Opcode::DescribeTopic
             | Opcode::ListGroups
             | Opcode::DescribeGroup

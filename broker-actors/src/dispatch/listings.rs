@@ -32,7 +32,7 @@ pub(super) struct Asides(Option<Arc<Semaphore>>);
 
 impl Asides {
     /// Waits until another one may begin; it is under way until what this returns is dropped.
-    async fn begin(&mut self) -> Option<OwnedSemaphorePermit> {
+    pub(super) async fn begin(&mut self) -> Option<OwnedSemaphorePermit> {
         let places = self.0.get_or_insert_with(|| Arc::new(Semaphore::new(ASIDES_MAX)));
         Arc::clone(places).acquire_owned().await.ok() // never closed
     }

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use grus_mailbox::{Dropped, Port};
 use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::ids::{BrokerAddress, BrokerId, ShardId};
-use grus_protocol::message::{OpenPeer, OpenPeerReply, ShardMessage, ShardMessageReply};
+use grus_protocol::message::{
+    HandOverShards, OpenPeer, OpenPeerReply, ShardMessage, ShardMessageReply,
+};
 use grus_registry::RoutingTable;
 use tokio::sync::watch;
 
@@ -98,6 +100,30 @@ impl Dispatcher {
     }
 }
 
+impl Dispatcher {
+    /// Says how the shards here are.
+    pub(super) async fn describe_shards(&mut self, reply: ReplyTo) {
+        let cluster = self.service.cluster.clone();
+        let under_way = self.asides.begin().await;
+        // Ends with its answers, which come or are dropped.
+        tokio::task::spawn_local(async move {
+            reply.header(&cluster.describe().await);
+            drop(under_way);
+        });
+    }
+
+    /// Gives shards to other members.
+    pub(super) async fn hand_over_shards(&mut self, ask: HandOverShards, reply: ReplyTo) {
+        let (cluster, table) = (self.service.cluster.clone(), self.service.table.borrow().clone());
+        let under_way = self.asides.begin().await;
+        // Ends within a few seconds, whatever becomes of it.
+        tokio::task::spawn_local(async move {
+            reply.result(cluster.hand_over(ask, &table).await);
+            drop(under_way);
+        });
+    }
+}
+
 /// Which broker speaks on a connection.
 pub(super) type PeerId = Option<BrokerId>;
 
@@ -145,7 +171,7 @@ mod tests {
     #[test]
     fn a_message_finds_its_group_and_no_other_of_the_same_number() {
         let (inbox, _kept) = outlet(1);
-        let door = MemberDoor { group: 9, inbox };
+        let door = MemberDoor { group: 9, inbox, hand_over: outlet(1).0 };
         let gate = gate(Arc::new(BTreeMap::from([(ShardId(3), door)])));
         let found = |shard, group| {
             let ask = ShardMessage { shard: ShardId(shard), group };

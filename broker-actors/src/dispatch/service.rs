@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::peers::PeerGate;
 use crate::clients::Clients;
+use crate::cluster::Cluster;
 use crate::find::Find;
 use crate::groups::Groups;
 use crate::metrics::EdgeMetrics;
@@ -54,6 +55,8 @@ pub struct Service {
     pub schedules: Schedules,
     /// Who knows the groups.
     pub groups: Groups,
+    /// How the shards are, and who gives them away.
+    pub cluster: Cluster,
     /// By what other brokers are let in.
     pub peers: PeerGate,
     /// Whether faults may be injected, for tests of supervision.

@@ -59,13 +59,24 @@ impl RegistryHealth {
 /// One shard in [`Health`].
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a field that is told")]
 pub struct ShardHealth {
     /// Its number.
     pub shard: u32,
     /// `persisted` or `replicated`.
     pub durability: String,
-    /// Whether it serves.
+    /// Whether it serves: of a shard of several brokers, whether this one leads it.
     pub ready: bool,
+    /// Whether several brokers have it.
+    pub replicated: bool,
+    /// The broker that leads it, as far as is known here.
+    pub leader: Option<u64>,
+    /// The term of that.
+    pub term: u64,
+    /// Where this broker leads it: members that do not answer, or are far behind.
+    pub members_behind: usize,
+    /// Whether this member has lost what it promised, and does not vote before it has caught up.
+    pub amnesiac: bool,
     /// Whether producers are refused for want of disk space.
     pub disk_full: bool,
     /// Queues on it.
@@ -82,6 +93,11 @@ impl From<&ShardStatus> for ShardHealth {
             shard: status.shard.0,
             durability: status.durability.to_string(),
             ready: status.is_ready,
+            replicated: status.is_replicated,
+            leader: status.leader,
+            term: status.term.0,
+            members_behind: status.members_behind(),
+            amnesiac: status.is_amnesiac,
             disk_full: status.disk_full,
             queues: status.queues,
             segments: status.segments,

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
 use futures_util::future::join_all;
-use grus_mailbox::reply;
 use grus_protocol::ids::QueueId;
 use grus_protocol::names::TopicName;
 use grus_registry::http::SettingItem;
@@ -19,8 +18,8 @@ use super::{HttpParts, error};
 use crate::metrics::moment::Moment;
 use crate::registry_link::routes::{Routes, TopicRoute};
 use crate::scheduled::Schedules;
-use crate::shard::{ShardHandle, ShardRequest, ShardStatus};
-use crate::statuses::queue_statuses;
+use crate::shard::ShardStatus;
+use crate::statuses::{queue_statuses, shard_statuses};
 use crate::topic_queue::QueueStatus;
 
 /// Queues asked at once for a listing.
@@ -227,15 +226,4 @@ async fn all_queues(parts: &HttpParts, only: Option<&str>) -> Vec<(Arc<TopicRout
         }
     }
     queues
-}
-
-async fn shard_statuses(shards: &[ShardHandle]) -> Vec<ShardStatus> {
-    let asked: Vec<_> = shards
-        .iter()
-        .filter_map(|shard| {
-            let (port, answer) = reply::port();
-            shard.inbox.try_put(ShardRequest::Status { reply: port }).ok().map(|()| answer)
-        })
-        .collect();
-    join_all(asked).await.into_iter().flatten().collect()
 }

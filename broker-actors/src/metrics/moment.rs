@@ -169,6 +169,22 @@ impl Moment {
         each("grus_shard_damaged_entries", "Entries known to be damaged", |shard| {
             shard.damaged_entries
         });
+        each("grus_shard_leads", "1 where this broker serves the shard's queues", |shard| {
+            u64::from(shard.leads)
+        });
+        each("grus_shard_term", "Term of the shard's leader, as far as is known here", |shard| {
+            shard.term.0
+        });
+        each(
+            "grus_shard_lag_entries",
+            "Where this broker leads: entries that the member lacks that is farthest behind",
+            ShardStatus::lag_entries,
+        );
+        each(
+            "grus_shard_members_behind",
+            "Where this broker leads: members that do not answer, or are far behind",
+            |shard| shard.members_behind() as u64,
+        );
         each("grus_shard_applied_index", "Log index of the last entry applied", |shard| {
             shard.applied_index.unwrap_or(0)
         });

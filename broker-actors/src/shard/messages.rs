@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use grus_consensus::MemberLag;
 use grus_log::{FindBy, FindOutcome};
 use grus_mailbox::{Inbox, Port, Weigh};
 use grus_protocol::ids::{Durability, GroupId, QueueKey, ShardId, Term, TimestampMs, TopicId};
@@ -235,6 +237,7 @@ pub struct TopicOpened {
 
 /// How a shard is.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a field that is told")]
 pub struct ShardStatus {
     /// The shard.
     pub shard: ShardId,
@@ -248,6 +251,14 @@ pub struct ShardStatus {
     pub leader: Option<u64>,
     /// The term of the last vote.
     pub term: Term,
+    /// Whether its queues are served here: it leads, and its lease holds.
+    pub leads: bool,
+    /// Whether this member has lost what it promised, and does not vote before it has caught up.
+    pub is_amnesiac: bool,
+    /// How far the other members are, where this one leads; else nothing.
+    pub lags: Vec<MemberLag>,
+    /// Log index of the last entry.
+    pub last_index: Option<u64>,
     /// Log index of the last entry applied.
     pub applied_index: Option<u64>,
     /// Log index up to which entries are on disk here.
@@ -268,6 +279,37 @@ pub struct ShardStatus {
     pub damaged_entries: u64,
     /// Segments of earlier lives whose entries were not all checked yet.
     pub unchecked_segments: u64,
+}
+
+/// A member that lacks more entries than that is behind.
+const LAG_ENTRIES_MAX: u64 = 1_000;
+/// A member that has not answered for so long is behind.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+
+impl ShardStatus {
+    /// How many entries the member lacks that is farthest behind, of those there are; 0 where this broker
+    /// does not lead.
+    #[must_use]
+    pub fn lag_entries(&self) -> u64 {
+        let lacks = |lag: &MemberLag| behind(self.last_index, lag.matched);
+        self.lags.iter().map(lacks).max().unwrap_or(0)
+    }
+
+    /// Members that have not answered for 3 s, or lack more than 1,000 entries, where this broker leads.
+    #[must_use]
+    pub fn members_behind(&self) -> usize {
+        let is_behind = |lag: &&MemberLag| {
+            lag.heard.is_none_or(|heard| heard > SILENCE_MAX)
+                || behind(self.last_index, lag.matched) > LAG_ENTRIES_MAX
+        };
+        self.lags.iter().filter(is_behind).count()
+    }
+}
+
+/// Entries between two indexes of which the first counts from 0.
+fn behind(last: Option<u64>, matched: Option<u64>) -> u64 {
+    let count = |index: Option<u64>| index.map_or(0, |index| index + 1);
+    count(last).saturating_sub(count(matched))
 }
 
 /// A shard as the rest of the broker sees it.

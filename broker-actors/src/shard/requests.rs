@@ -1,5 +1,6 @@
 //! What a shard is asked from outside, and what of it becomes an item.
 
+use grus_consensus::Standing;
 use grus_log::Disk;
 use grus_mailbox::{Credit, Room};
 use grus_protocol::ids::{Durability, Term};
@@ -104,6 +105,10 @@ impl<D: Disk> ShardActor<D> {
             is_replicated: self.leading.is_some(),
             leader: group.leader,
             term: Term(group.term),
+            leads: self.ground.leads.get(),
+            is_amnesiac: group.standing != Standing::Sound,
+            lags: self.group.lags(),
+            last_index: group.last,
             applied_index: group.applied,
             synced_index: log.synced_index(),
             purged_index: group.purged,

@@ -122,8 +122,9 @@ async fn three() -> BTreeMap<u64, Broker> {
         network.open();
         let member = join(broker, &place, network).await;
         let ear = Member::start(&place, SHARD, member.group.clone());
-        let inbox = ear.inbox(1 << 20);
-        let doors = BTreeMap::from([(SHARD, MemberDoor { group: GROUP, inbox })]);
+        let (inbox, hand_over) = (ear.inbox(1 << 20), ear.inbox(1));
+        let door_of = MemberDoor { group: GROUP, inbox, hand_over };
+        let doors = BTreeMap::from([(SHARD, door_of)]);
         door.members.send_replace(Arc::new(doors));
         brokers.insert(broker, Broker { door, member, peers, _ear: ear });
     }
@@ -286,7 +287,8 @@ async fn what_waits_for_a_peer_that_reads_nothing_is_bounded_and_given_up() {
     // It is asked on two connections: one of the test that stays unread would not do, so the member
     // behind the door takes messages and never answers.
     let (inbox, _never_emptied) = grus_mailbox::outlet(1 << 30);
-    let doors = BTreeMap::from([(SHARD, MemberDoor { group: GROUP, inbox })]);
+    let hand_over = grus_mailbox::outlet(1).0;
+    let doors = BTreeMap::from([(SHARD, MemberDoor { group: GROUP, inbox, hand_over })]);
     door.members.send_replace(MemberDoors::from(doors));
     let at = PeerIs { address: address_of(9, door.address), disk: 90 };
     let peer = peer(&place, 1, &at, Lane::Messages);

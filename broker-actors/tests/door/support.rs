@@ -134,6 +134,11 @@ impl Door {
             clients: grus_broker::clients::Clients::new(10_000),
             fault_switches: true,
             find: Find { routes: routes.subscribe(), shards: ShardSet::alone([]) },
+            cluster: grus_broker::cluster::Cluster {
+                broker: BrokerId(config.broker),
+                shards: ShardSet::alone([]),
+                members: members_seen.clone(),
+            },
             schedules: Schedules { routes: routes.subscribe(), shards: ShardSet::alone([]) },
             peers: PeerGate { disk: config.broker * 10, members: members_seen },
         };

@@ -10,6 +10,7 @@ use grus_protocol::ids::MessageId;
 use grus_protocol::names::InstanceName;
 
 use crate::bench::BenchCommand;
+use crate::cluster::ClusterCommand;
 use crate::consume_group::{AckArg, ModelArg};
 use crate::delay::DelayCommand;
 use crate::dlq::DlqCommand;
@@ -84,6 +85,9 @@ pub enum Command {
     /// List, show or take back what is scheduled
     #[command(subcommand)]
     Delay(DelayCommand),
+    /// See the brokers and their shards, and move leaders
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// See who is connected
     #[command(subcommand)]
     Client(ClientCommand),

@@ -8,6 +8,7 @@
 pub mod args;
 pub mod bench;
 pub mod client_list;
+pub mod cluster;
 pub mod consume;
 pub mod consume_group;
 pub mod daemon;
@@ -72,6 +73,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Message(MessageCommand::Show(args)) => {
             session::block_on(message_show::run(&common, &args))
         }
+        Command::Cluster(command) => session::block_on(cluster::run(&common, &command)),
         Command::Client(ClientCommand::List(args)) => {
             session::block_on(client_list::run(&common, &args))
         }

@@ -20,6 +20,8 @@ pub(super) fn is_for_brokers(frame: &[u8]) -> bool {
         Opcode::ListScheduled,
         Opcode::CountScheduled,
         Opcode::ListClients,
+        Opcode::DescribeShards,
+        Opcode::HandOverShards,
         Opcode::ListSchedules,
         Opcode::JoinGroup,
         Opcode::GroupHeartbeat,

@@ -7,6 +7,7 @@ mod find;
 mod groups_http;
 mod hostile;
 mod http;
+mod local_cluster;
 mod lost;
 mod moved;
 mod outlived;

@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
-use grus_tests::cluster::{Cluster, Sender, block_on, check};
+use grus_tests::cluster::{Cluster, Sender, block_on, check, grus_at};
 use grus_tests::strain::Strain;
+use grus_tests::watch::{PATIENCE, Watch};
+use serde_json::Value;
 
 /// Longest that a send may wait on a machine that has time for it.
 const WAIT_MAX: Duration = Duration::from_secs(2);
@@ -33,4 +35,59 @@ fn a_rolling_restart_fails_no_send_and_stalls_none() {
         sent
     });
     check(&cluster, "t", &sent);
+}
+
+/// What a command about the cluster says, object by object; nothing while it fails.
+fn asked(cluster: &Cluster, words: &str) -> Vec<Value> {
+    let words: Vec<&str> = ["--json", "cluster"].into_iter().chain(words.split(' ')).collect();
+    let done = grus_at(&cluster.at(), &words, b"");
+    if done.status.success() { done.json() } else { Vec::new() }
+}
+
+/// Asks, and does `again` before each time, until it is so.
+fn until(
+    cluster: &Cluster,
+    again: Option<&str>,
+    words: &str,
+    is_so: impl Fn(&Value) -> bool,
+) -> Vec<Value> {
+    let watch = Watch::start();
+    loop {
+        let _ = again.map(|words| asked(cluster, words));
+        let said = asked(cluster, words);
+        if said.iter().any(&is_so) {
+            return said;
+        }
+        assert!(watch.elapsed() < PATIENCE, "{words}: {said:?}");
+    }
+}
+
+#[test]
+fn leaders_are_shown_and_moved_and_a_broker_is_drained() {
+    let mut cluster = Cluster::start();
+    cluster.topic("t", 3, "persisted");
+    let status = until(&cluster, None, "status", |said| said["state"] == "ok");
+    let [brokers, answering, replicated] =
+        ["brokers", "answering", "replicated"].map(|name| status[0][name].as_u64());
+    assert_eq!((brokers, answering, replicated), (Some(3), Some(3), Some(3)), "{status:?}");
+    assert_eq!(asked(&cluster, "brokers").len(), 3);
+    let is_led = |shard: &Value| shard["replicated"] == true && shard["leader"].is_u64();
+    let shards = until(&cluster, None, "shards", is_led);
+    let shard = shards.iter().find(|shard| is_led(shard)).expect("it was just found");
+    let number = shard["shard"].as_u64().expect("a number");
+    let to = shard["members"][0]["broker"].as_u64().expect("another member");
+    let leads = |shard: &Value| shard["shard"] == number && shard["leader"] == to;
+    until(&cluster, Some(&format!("move-leader {number} --to {to}")), "shards", leads);
+    // A drained broker leads nothing from here on.
+    until(&cluster, None, &format!("drain {to}"), |said| said["broker"] == to);
+    let drained = asked(&cluster, "shards");
+    let led = |shard: &&Value| shard["replicated"] == true && shard["leader"] == to;
+    assert!(!drained.iter().any(|shard| led(&shard)), "{drained:?}");
+    let broker = cluster.number_of(to);
+    let (_, metrics) = cluster.brokers[broker].as_ref().expect("it runs").get("/metrics");
+    assert!(metrics.contains("grus_shard_lag_entries"), "{metrics}");
+    // One that is down is missed by whoever leads.
+    cluster.kill((broker + 1) % 3);
+    until(&cluster, None, "shards", |shard| shard["under_replicated"] == true);
+    assert_eq!(asked(&cluster, "status")[0]["state"], "degraded");
 }

@@ -18,6 +18,7 @@ mod produce;
 mod registry;
 mod schedule;
 mod scheduled;
+mod shards;
 mod subscribe;
 mod topic;
 
@@ -66,6 +67,10 @@ pub use scheduled::{
     CountScheduled, CountScheduledReply, LATEST, ListScheduled, ListScheduledReply, RECALL_MAX,
     RecallMessage, RecallMessageReply, SCHEDULED_PAGE_DEFAULT, SCHEDULED_PAGE_MAX, Scheduled,
     ScheduledPlace, ShowScheduled, ShowScheduledReply, Timer,
+};
+pub use shards::{
+    DescribeShards, DescribeShardsReply, HandOverShards, HandOverShardsReply, MemberDescription,
+    ShardDescription,
 };
 pub use subscribe::{
     Credit, CreditReply, Deliver, Seek, SeekReply, Subscribe, SubscribeAt, SubscribeReply,
@@ -125,6 +130,8 @@ requests! {
     PlaceDeadLetters => PlaceDeadLettersReply,
     LeadShards => LeadShardsReply,
     ListClients => ListClientsReply,
+    DescribeShards => DescribeShardsReply,
+    HandOverShards => HandOverShardsReply,
     RecallMessage => RecallMessageReply,
     ListScheduled => ListScheduledReply,
     CountScheduled => CountScheduledReply,

@@ -93,6 +93,10 @@ opcodes! {
     LeadShards = 44,
     /// Lists who is connected to a broker.
     ListClients = 50,
+    /// Asks a broker how its shards are.
+    DescribeShards = 51,
+    /// Has a broker give shards that it leads to other members.
+    HandOverShards = 52,
     /// Takes scheduled messages back.
     RecallMessage = 60,
     /// Lists what is scheduled.

@@ -143,6 +143,8 @@ fn every_header_reads_back_to_the_same_bytes() {
             Opcode::PlaceDeadLetters => again_of::<message::PlaceDeadLetters>(&frame),
             Opcode::LeadShards => again_of::<message::LeadShards>(&frame),
             Opcode::ListClients => again_of::<message::ListClients>(&frame),
+            Opcode::DescribeShards => again_of::<message::DescribeShards>(&frame),
+            Opcode::HandOverShards => again_of::<message::HandOverShards>(&frame),
             Opcode::RecallMessage => again_of::<message::RecallMessage>(&frame),
             Opcode::ListScheduled => again_of::<message::ListScheduled>(&frame),
             Opcode::CountScheduled => again_of::<message::CountScheduled>(&frame),

@@ -6,14 +6,14 @@ use bytes::{Bytes, BytesMut};
 use grus_protocol::batch::{Compression, Origin, bloom_of, ttl_ms_of};
 use grus_protocol::message::{
     AckMessages, AlterSchedule, ClaimQueue, ClaimQueueReply, CloseProducer, CountScheduled,
-    CountScheduledReply, CreateSchedule, DeadMark, DeleteSchedule, DescribeGroupReply, FetchReply,
-    FindMessages, FindMessagesReply, GroupDeliver, GroupHeartbeat, GroupHeartbeatReply,
-    GroupProgress, GroupProgressReply, JoinGroup, JoinGroupReply, LeaveGroup, ListClients,
-    ListClientsReply, ListDeadLetters, ListDeadLettersReply, ListGroupsReply, ListScheduled,
-    ListScheduledReply, ListSchedules, ListSchedulesReply, Metadata, MetadataReply, Nack,
-    OffsetRange, OpenPeer, OpenPeerReply, Produce, PurgeDeadLetters, RecallMessage,
-    RedriveDeadLetters, RegisterBroker, ResetGroup, RoutesChanged, ShardMessage, ShowScheduled,
-    ShowScheduledReply, SubscribeGroup,
+    CountScheduledReply, CreateSchedule, DeadMark, DeleteSchedule, DescribeGroupReply,
+    DescribeShardsReply, FetchReply, FindMessages, FindMessagesReply, GroupDeliver, GroupHeartbeat,
+    GroupHeartbeatReply, GroupProgress, GroupProgressReply, HandOverShards, HandOverShardsReply,
+    JoinGroup, JoinGroupReply, LeaveGroup, ListClients, ListClientsReply, ListDeadLetters,
+    ListDeadLettersReply, ListGroupsReply, ListScheduled, ListScheduledReply, ListSchedules,
+    ListSchedulesReply, Metadata, MetadataReply, Nack, OffsetRange, OpenPeer, OpenPeerReply,
+    Produce, PurgeDeadLetters, RecallMessage, RedriveDeadLetters, RegisterBroker, ResetGroup,
+    RoutesChanged, ShardMessage, ShowScheduled, ShowScheduledReply, SubscribeGroup,
 };
 use grus_protocol::{
     BatchBuilder, BatchLimits, ErrorReply, FrameHead, FrameLimits, Generation, GroupId, MemberId,
@@ -321,6 +321,9 @@ proptest! {
         let _ = frame::decode_header::<CloseProducer>(&content);
         let _ = frame::decode_header::<ListClients>(&content);
         let _ = frame::decode_header::<ListClientsReply>(&content);
+        let _ = frame::decode_header::<DescribeShardsReply>(&content);
+        let _ = frame::decode_header::<HandOverShards>(&content);
+        let _ = frame::decode_header::<HandOverShardsReply>(&content);
         let _ = frame::decode_header::<RegisterBroker>(&content);
         let _ = frame::decode_header::<RecallMessage>(&content);
         let _ = frame::decode_header::<ListScheduled>(&content);

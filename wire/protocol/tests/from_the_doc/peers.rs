@@ -1,7 +1,7 @@
-//! What brokers say to one another.
+//! What brokers say to one another, and what operators ask of them about their shards.
 
 use crate::CORRELATION;
-use crate::decoder::{frame, little, n};
+use crate::decoder::{Array, Bool, Nil, Number, frame, little, n};
 
 #[test]
 fn brokers_among_themselves() {
@@ -17,4 +17,28 @@ fn brokers_among_themselves() {
     assert_eq!(answer.header, []);
     assert_eq!(answer.body[..3], [1, 9, 0], "version 1, Standing, sound");
     assert_eq!((answer.body[3], little(&answer.body[12..20])), (1, 7), "on disk up to 7");
+}
+
+#[test]
+fn shards_are_described_and_handed_over() {
+    let ask = frame("DescribeShards.request");
+    assert_eq!((ask.kind, ask.opcode, ask.header), (1, 51, vec![]));
+    let reply = frame("DescribeShards.reply").header;
+    let [Number(5), Array(shards)] = &reply[..] else { panic!("{reply:?}") };
+    let shard = |number, level, flags: [bool; 2], leader, term, rest| {
+        let flags = flags.map(Bool).to_vec();
+        Array([n(&[number, level]), flags, vec![leader, Number(term), Number(3)], rest].concat())
+    };
+    let told = [n(&[300, 299, 298]), vec![Bool(true), Bool(false), Array(vec![])]].concat();
+    assert_eq!(shards[0], shard(2, 0, [false, true], Number(5), 1, told));
+    let members = vec![Array(n(&[6, 290, 120])), Array(vec![Number(7), Nil, Nil])];
+    let told = [n(&[300, 299, 298]), vec![Bool(false), Bool(false), Array(members)]].concat();
+    assert_eq!(shards[1], shard(9, 1, [true, true], Number(5), 7, told));
+    let told = vec![Nil, Nil, Nil, Bool(false), Bool(true), Array(vec![])];
+    assert_eq!(shards[2], shard(11, 1, [true, false], Nil, 7, told));
+    let hand_over = frame("HandOverShards.request");
+    assert_eq!((hand_over.kind, hand_over.opcode), (1, 52));
+    assert_eq!(hand_over.header, [Array(n(&[9, 11])), Number(6), Bool(true)]);
+    let done = frame("HandOverShards.reply").header;
+    assert_eq!(done, [Array(n(&[9])), Array(n(&[11]))]);
 }

@@ -30,6 +30,7 @@ mod peer;
 mod registry;
 mod schedule;
 pub mod scheduled;
+mod shards;
 
 /// 2023-11-14T22:13:20.123Z.
 pub const BORN: TimestampMs = TimestampMs(1_700_000_000_123);
@@ -189,6 +190,7 @@ pub fn frames() -> Vec<(String, Bytes)> {
     topics(&mut out);
     find::frames(&mut out);
     clients::frames(&mut out);
+    shards::frames(&mut out);
     registry::frames(&mut out);
     peer::frames(&mut out);
     scheduled::frames(&mut out);

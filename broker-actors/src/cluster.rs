@@ -1,0 +1,165 @@
+//! How this broker's shards are, and which of them it gives away: what the protocol and HTTP say alike.
+//! Cheap to clone; no state of its own.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use grus_consensus::MemberLag;
+use grus_mailbox::reply;
+use grus_protocol::error::{ErrorCode, ErrorReply};
+use grus_protocol::ids::{BrokerId, ShardId};
+use grus_protocol::message::{
+    DescribeShardsReply, HandOverShards, HandOverShardsReply, MemberDescription, ShardDescription,
+};
+use grus_registry::RoutingTable;
+use tokio::sync::watch;
+
+use crate::dispatch::peers::MemberDoors;
+use crate::member::HandOver;
+use crate::shard::{ShardSet, ShardStatus};
+use crate::statuses::shard_statuses;
+
+/// Longest wait for the members here to say whether another one leads.
+const HAND_OVER_MAX: Duration = Duration::from_secs(5);
+
+/// See the module documentation.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// This broker.
+    pub broker: BrokerId,
+    /// Its shards.
+    pub shards: ShardSet,
+    /// Those that it is a member of.
+    pub members: watch::Receiver<MemberDoors>,
+}
+
+impl Cluster {
+    /// How its shards are.
+    pub async fn describe(&self) -> DescribeShardsReply {
+        let statuses = shard_statuses(&self.shards.all()).await;
+        let mut shards: Vec<_> = statuses.iter().map(description).collect();
+        shards.sort_by_key(|shard| shard.shard);
+        DescribeShardsReply { broker: self.broker, shards }
+    }
+
+    /// Gives shards to other members.
+    ///
+    /// # Errors
+    /// [`ErrorCode::InvalidRequest`] for a shard that this broker is no member of, or whose member the one
+    /// that is to lead is not, as far as the routes say.
+    pub async fn hand_over(
+        &self,
+        ask: HandOverShards,
+        table: &RoutingTable,
+    ) -> Result<HandOverShardsReply, ErrorReply> {
+        let doors = self.members.borrow().clone();
+        let shards = wanted(&ask, self.broker, &doors.keys().copied().collect(), table)?;
+        let asked = shards.into_iter().filter_map(|shard| Some((shard, doors.get(&shard)?)));
+        let asked = asked.map(|(shard, door)| async move {
+            let (port, answer) = reply::port();
+            let hand_over = HandOver { to: ask.to, for_good: ask.retire, reply: port };
+            if door.hand_over.try_put(hand_over).is_err() {
+                return (shard, false);
+            }
+            let answer = tokio::time::timeout(HAND_OVER_MAX, answer).await;
+            (shard, matches!(answer, Ok(Ok(true))))
+        });
+        let mut reply = HandOverShardsReply { handed_over: Vec::new(), kept: Vec::new() };
+        for (shard, done) in join_all(asked).await {
+            if done { &mut reply.handed_over } else { &mut reply.kept }.push(shard);
+        }
+        Ok(reply)
+    }
+}
+
+/// The shards that are to be handed over: those that are named, or all.
+fn wanted(
+    ask: &HandOverShards,
+    own: BrokerId,
+    here: &BTreeSet<ShardId>,
+    table: &RoutingTable,
+) -> Result<BTreeSet<ShardId>, ErrorReply> {
+    let refused = |text: String| Err(ErrorReply::new(ErrorCode::InvalidRequest, text));
+    let is_on = |shard: &ShardId, broker: BrokerId| {
+        table.shards.get(shard).is_some_and(|place| place.members.contains(&broker))
+    };
+    if ask.to == Some(own) {
+        return refused(format!("broker {own} is the one that hands over"));
+    }
+    for shard in &ask.shards {
+        if !here.contains(shard) {
+            return refused(format!("broker {own} has no member of shard {shard}"));
+        }
+        if let Some(to) = ask.to.filter(|to| !is_on(shard, *to)) {
+            return refused(format!("broker {to} has no member of shard {shard}"));
+        }
+    }
+    if !ask.shards.is_empty() {
+        return Ok(ask.shards.iter().copied().collect());
+    }
+    let fits = |shard: &&ShardId| ask.to.is_none_or(|to| is_on(shard, to));
+    Ok(here.iter().filter(fits).copied().collect())
+}
+
+fn description(status: &ShardStatus) -> ShardDescription {
+    let member = |lag: &MemberLag| MemberDescription {
+        broker: BrokerId(lag.node),
+        matched_index: lag.matched,
+        heard_ms: lag.heard.map(|heard| u64::try_from(heard.as_millis()).unwrap_or(u64::MAX)),
+    };
+    ShardDescription {
+        shard: status.shard,
+        durability: status.durability,
+        is_replicated: status.is_replicated,
+        leads: status.leads,
+        leader: status.leader.map(BrokerId),
+        term: status.term,
+        queues: u32::try_from(status.queues).unwrap_or(u32::MAX),
+        last_index: status.last_index,
+        applied_index: status.applied_index,
+        synced_index: status.synced_index,
+        disk_full: status.disk_full,
+        is_amnesiac: status.is_amnesiac,
+        members: status.lags.iter().map(member).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use grus_protocol::ids::Durability;
+    use grus_registry::ShardPlace;
+
+    use super::*;
+
+    const OWN: BrokerId = BrokerId(1);
+
+    fn judge(shards: &[u32], to: Option<u64>) -> Result<Vec<u32>, String> {
+        let mut table = RoutingTable::default();
+        for (shard, members) in [(4, [1, 2, 3]), (5, [1, 3, 4]), (6, [2, 3, 4])] {
+            let alone = ShardPlace::alone(Durability::Persisted, BrokerId(2));
+            let members = members.map(BrokerId).to_vec();
+            table.shards.insert(ShardId(shard), ShardPlace { members, ..alone });
+        }
+        let shards = shards.iter().copied().map(ShardId).collect();
+        let ask = HandOverShards { shards, to: to.map(BrokerId), retire: false };
+        let here = BTreeSet::from([ShardId(4), ShardId(5)]);
+        let wanted = wanted(&ask, OWN, &here, &table).map_err(|error| error.message)?;
+        Ok(wanted.iter().map(|shard| shard.0).collect())
+    }
+
+    #[test]
+    fn what_is_handed_over_is_here_and_goes_to_a_member() {
+        assert_eq!(judge(&[], None), Ok(vec![4, 5]));
+        assert_eq!(judge(&[], Some(2)), Ok(vec![4]), "all of which it is a member");
+        assert_eq!(judge(&[5], Some(4)), Ok(vec![5]));
+        for (shards, to, why) in [
+            (&[6][..], None, "broker 1 has no member of shard 6"),
+            (&[4, 5], Some(2), "broker 2 has no member of shard 5"),
+            (&[4], Some(9), "broker 9 has no member of shard 4"),
+            (&[], Some(1), "broker 1 is the one that hands over"),
+        ] {
+            assert_eq!(judge(shards, to), Err(why.to_owned()));
+        }
+    }
+}

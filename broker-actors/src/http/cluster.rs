@@ -1,0 +1,115 @@
+//! `GET /cluster/shards` and `POST /cluster/hand-over`: this broker's shards, and giving them away.
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpRequest, HttpResponse, web};
+use grus_protocol::ids::{BrokerId, ShardId};
+use grus_protocol::message::{HandOverShards, MemberDescription, ShardDescription};
+use serde::{Deserialize, Serialize};
+
+use super::changes::is_meant;
+use super::{HttpParts, error, refused};
+
+/// One item of `GET /cluster/shards`.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a field that is told")]
+struct ShardItem {
+    shard: u32,
+    durability: String,
+    replicated: bool,
+    leads: bool,
+    leader: Option<u64>,
+    term: u64,
+    queues: u32,
+    last_index: Option<u64>,
+    applied_index: Option<u64>,
+    synced_index: Option<u64>,
+    disk_full: bool,
+    amnesiac: bool,
+    members: Vec<MemberItem>,
+}
+
+/// Another member, as the leader knows it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MemberItem {
+    broker: u64,
+    matched_index: Option<u64>,
+    heard_ms: Option<u64>,
+}
+
+impl From<&ShardDescription> for ShardItem {
+    fn from(is: &ShardDescription) -> Self {
+        let member = |is: &MemberDescription| MemberItem {
+            broker: is.broker.0,
+            matched_index: is.matched_index,
+            heard_ms: is.heard_ms,
+        };
+        Self {
+            shard: is.shard.0,
+            durability: is.durability.to_string(),
+            replicated: is.is_replicated,
+            leads: is.leads,
+            leader: is.leader.map(|leader| leader.0),
+            term: is.term.0,
+            queues: is.queues,
+            last_index: is.last_index,
+            applied_index: is.applied_index,
+            synced_index: is.synced_index,
+            disk_full: is.disk_full,
+            amnesiac: is.is_amnesiac,
+            members: is.members.iter().map(member).collect(),
+        }
+    }
+}
+
+/// Serves `GET /cluster/shards`.
+pub async fn shards(parts: web::Data<HttpParts>) -> HttpResponse {
+    let told = parts.cluster.describe().await;
+    let items: Vec<ShardItem> = told.shards.iter().map(ShardItem::from).collect();
+    HttpResponse::Ok().json(items)
+}
+
+/// What may stand behind the `?` of `/cluster/hand-over`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HandOverQuery {
+    /// One shard; none: all.
+    shard: Option<u32>,
+    /// To whom.
+    to: Option<u64>,
+    /// Whether this broker is to lead none of them again before it is started anew.
+    #[serde(default)]
+    retire: bool,
+}
+
+/// What was handed over.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct HandedOver {
+    handed_over: Vec<u32>,
+    kept: Vec<u32>,
+}
+
+/// Serves `POST /cluster/hand-over`.
+pub async fn hand_over(
+    request: HttpRequest,
+    parts: web::Data<HttpParts>,
+    query: web::Query<HandOverQuery>,
+) -> HttpResponse {
+    if let Err(why) = is_meant(&request) {
+        return error(StatusCode::FORBIDDEN, why);
+    }
+    let HandOverQuery { shard, to, retire } = query.into_inner();
+    let shards = shard.map(ShardId).into_iter().collect();
+    let ask = HandOverShards { shards, to: to.map(BrokerId), retire };
+    let table = parts.table.borrow().clone();
+    match parts.cluster.hand_over(ask, &table).await {
+        Err(error) => refused(&error),
+        Ok(done) => {
+            let numbers = |shards: &[ShardId]| shards.iter().map(|shard| shard.0).collect();
+            let (handed_over, kept) = (numbers(&done.handed_over), numbers(&done.kept));
+            HttpResponse::Ok().json(HandedOver { handed_over, kept })
+        }
+    }
+}

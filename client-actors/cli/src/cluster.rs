@@ -1,0 +1,259 @@
+//! `grus cluster`: the brokers and their shards, and who leads them.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use clap::{Args, Subcommand};
+use grus_client::{BrokerId, BrokerShards, Client};
+use grus_protocol::ids::ShardId;
+use grus_protocol::message::{HandOverShards, ShardDescription};
+use serde_json::{Value, json};
+
+use crate::args::Common;
+use crate::failure::Failure;
+use crate::message::push_json;
+use crate::output::Output;
+use crate::{session, units};
+
+/// A member that has not answered for so long is behind, in milliseconds.
+const SILENCE_MS_MAX: u64 = 3_000;
+/// A member that lacks more entries is behind.
+const LAG_ENTRIES_MAX: u64 = 1_000;
+
+/// `grus cluster`
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Say in a few lines whether all brokers answer, all shards are led, and all members keep up
+    Status,
+    /// List the brokers that are there
+    Brokers,
+    /// List the shards: who leads each, and how far its members are
+    Shards,
+    /// Have another member lead a shard
+    MoveLeader(MoveArgs),
+    /// Have a broker give away all that it leads, and lead nothing before it is started again
+    Drain {
+        /// The broker's id
+        broker: u64,
+    },
+}
+
+/// `grus cluster move-leader`
+#[derive(Debug, Args)]
+pub struct MoveArgs {
+    /// The shard's number
+    pub shard: u32,
+    /// The broker that is to lead it [default: the member that has most of its log]
+    #[arg(long, value_name = "BROKER")]
+    pub to: Option<u64>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Told: no broker, or why it could not be done.
+pub async fn run(common: &Common, command: &ClusterCommand) -> Result<(), Failure> {
+    session::show_warnings();
+    let client = session::connect(common, Some(common.timeout())).await?;
+    let told = client.describe_shards().await;
+    let told = told.map_err(|error| Failure::because("cluster", error))?;
+    let mut output = Output::standard();
+    let (lines, values) = match command {
+        ClusterCommand::Status => status(&told),
+        ClusterCommand::Brokers => told.iter().map(broker).unzip(),
+        ClusterCommand::Shards => shards(&told),
+        ClusterCommand::MoveLeader(args) => {
+            let ask = HandOverShards {
+                shards: vec![ShardId(args.shard)],
+                to: args.to.map(BrokerId),
+                retire: false,
+            };
+            hand_over(&client, leader_of(&told, ShardId(args.shard))?, &ask).await?
+        }
+        ClusterCommand::Drain { broker } => {
+            let ask = HandOverShards { shards: Vec::new(), to: None, retire: true };
+            hand_over(&client, BrokerId(*broker), &ask).await?
+        }
+    };
+    if common.json {
+        values.iter().try_for_each(|value| output.add(|out| push_json(value, out)))?;
+    } else {
+        lines.iter().try_for_each(|line| output.line(line))?;
+    }
+    output.flush()?;
+    client.close().await;
+    Ok(())
+}
+
+type Said = (Vec<String>, Vec<Value>);
+
+/// What is known of a shard by those who have it.
+#[derive(Default)]
+struct Known<'a> {
+    /// Who leads it, and what it says.
+    led: Option<(BrokerId, &'a ShardDescription)>,
+    /// What any of them says.
+    any: Option<&'a ShardDescription>,
+    amnesiacs: u32,
+}
+
+fn known(told: &[BrokerShards]) -> BTreeMap<ShardId, Known<'_>> {
+    let mut all: BTreeMap<ShardId, Known<'_>> = BTreeMap::new();
+    for broker in told {
+        for shard in broker.shards.iter().flatten() {
+            let known = all.entry(shard.shard).or_default();
+            known.any = Some(shard);
+            known.amnesiacs += u32::from(shard.is_amnesiac);
+            let is_later = known.led.is_none_or(|(_, led)| led.term < shard.term);
+            if shard.leads && is_later {
+                known.led = Some((broker.broker.id, shard));
+            }
+        }
+    }
+    all
+}
+
+/// Members that do not answer, or lack much, as the leader says.
+fn behind(shard: &ShardDescription) -> usize {
+    let is_behind = |member: &&grus_protocol::message::MemberDescription| {
+        member.heard_ms.is_none_or(|heard| heard > SILENCE_MS_MAX)
+            || lag(shard.last_index, member.matched_index) > LAG_ENTRIES_MAX
+    };
+    shard.members.iter().filter(is_behind).count()
+}
+
+fn lag(last: Option<u64>, matched: Option<u64>) -> u64 {
+    let count = |index: Option<u64>| index.map_or(0, |index| index + 1);
+    count(last).saturating_sub(count(matched))
+}
+
+fn status(told: &[BrokerShards]) -> Said {
+    let all = known(told);
+    let answering = told.iter().filter(|broker| broker.shards.is_ok()).count();
+    let replicated =
+        all.values().filter(|known| known.any.is_some_and(|shard| shard.is_replicated)).count();
+    let led = all.values().filter(|known| known.led.is_some()).count();
+    let is_short = |known: &&Known<'_>| known.led.is_some_and(|(_, shard)| behind(shard) > 0);
+    let under_replicated = all.values().filter(is_short).count();
+    let amnesiacs: u32 = all.values().map(|known| known.amnesiacs).sum();
+    let is_well =
+        answering == told.len() && led == all.len() && under_replicated == 0 && amnesiacs == 0;
+    let lines = vec![
+        format!("state             {}", if is_well { "ok" } else { "degraded" }),
+        format!("brokers           {}, of which {answering} answer", told.len()),
+        format!("shards            {}, {replicated} of them of several brokers", all.len()),
+        format!("without a leader  {}", all.len() - led),
+        format!("under-replicated  {under_replicated}"),
+        format!("catching up       {amnesiacs}"),
+    ];
+    let value = json!({
+        "state": if is_well { "ok" } else { "degraded" },
+        "brokers": told.len(),
+        "answering": answering,
+        "shards": all.len(),
+        "replicated": replicated,
+        "without_leader": all.len() - led,
+        "under_replicated": under_replicated,
+        "catching_up": amnesiacs,
+    });
+    (lines, vec![value])
+}
+
+fn broker(broker: &BrokerShards) -> (String, Value) {
+    let BrokerShards { broker: at, shards, .. } = broker;
+    let place = format!("{}:{}", at.host, at.port);
+    let mut line = format!("{} at {place}", at.id);
+    let shards = match shards {
+        Ok(shards) => shards,
+        Err(why) => {
+            let _ = write!(line, ": does not answer: {why}");
+            return (line, json!({ "broker": at.id.0, "address": place, "error": why }));
+        }
+    };
+    let led = shards.iter().filter(|shard| shard.leads).count();
+    let queues: u64 = shards.iter().map(|shard| u64::from(shard.queues)).sum();
+    let full = shards.iter().any(|shard| shard.disk_full);
+    let followed = shards.len() - led;
+    let queues_text = units::grouped(queues);
+    let _ = write!(line, ": leads {led} shards with {queues_text} queues, follows {followed}");
+    if full {
+        line.push_str(", disk full");
+    }
+    let value = json!({
+        "broker": at.id.0,
+        "address": place,
+        "leads": led,
+        "follows": followed,
+        "queues": queues,
+        "disk_full": full,
+    });
+    (line, value)
+}
+
+fn shards(told: &[BrokerShards]) -> Said {
+    known(told).values().filter_map(shard).unzip()
+}
+
+fn shard(known: &Known<'_>) -> Option<(String, Value)> {
+    let any = known.any?;
+    let mut line = format!("{} {}: ", any.shard, any.durability);
+    let mut value = json!({
+        "shard": any.shard.0,
+        "durability": any.durability.to_string(),
+        "replicated": any.is_replicated,
+    });
+    let Some((leader, led)) = known.led else {
+        line.push_str("nobody leads it");
+        value["leader"] = Value::Null;
+        return Some((line, value));
+    };
+    let last = led.last_index.map_or_else(|| "no entry".to_owned(), |last| format!("entry {last}"));
+    let _ = write!(line, "led by {leader} in term {}, {} queues, at {last}", led.term, led.queues);
+    for member in &led.members {
+        let lacks = lag(led.last_index, member.matched_index);
+        let heard = match member.heard_ms {
+            Some(heard) => format!("heard of {heard} ms ago"),
+            None => "not heard of".to_owned(),
+        };
+        let _ = write!(line, "; {} lacks {}, {heard}", member.broker, units::grouped(lacks));
+    }
+    let member = |member: &grus_protocol::message::MemberDescription| {
+        json!({
+            "broker": member.broker.0,
+            "lacks": lag(led.last_index, member.matched_index),
+            "heard_ms": member.heard_ms,
+        })
+    };
+    value["leader"] = json!(leader.0);
+    value["term"] = json!(led.term.0);
+    value["queues"] = json!(led.queues);
+    value["last_index"] = json!(led.last_index);
+    value["members"] = led.members.iter().map(member).collect();
+    value["under_replicated"] = json!(behind(led) > 0);
+    Some((line, value))
+}
+
+fn leader_of(told: &[BrokerShards], shard: ShardId) -> Result<BrokerId, Failure> {
+    let all = known(told);
+    let known = all.get(&shard);
+    let known = known.ok_or_else(|| Failure::Told(format!("nobody has a shard {shard}")))?;
+    let led = known.led.map(|(broker, _)| broker);
+    led.ok_or_else(|| Failure::Told(format!("nobody leads shard {shard} now")))
+}
+
+async fn hand_over(
+    client: &Client,
+    broker: BrokerId,
+    ask: &HandOverShards,
+) -> Result<Said, Failure> {
+    let done = client.hand_over_shards(broker, ask).await;
+    let done = done.map_err(|error| Failure::because(format!("broker {broker}"), error))?;
+    if !done.kept.is_empty() {
+        let kept: Vec<String> = done.kept.iter().map(ToString::to_string).collect();
+        let text = format!("no other member took shard {} in time", kept.join(", "));
+        return Err(Failure::because(format!("broker {broker}"), text));
+    }
+    let numbers: Vec<u32> = done.handed_over.iter().map(|shard| shard.0).collect();
+    let line = format!("broker {broker} leads none of {} shards", numbers.len());
+    Ok((vec![line], vec![json!({ "broker": broker.0, "handed_over": numbers })]))
+}

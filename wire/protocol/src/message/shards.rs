@@ -1,0 +1,85 @@
+//! What operators ask of brokers about their shards.
+
+use crate::ids::{BrokerId, Durability, ShardId, Term};
+use crate::wire::wire_message;
+
+wire_message! {
+    /// Asks a broker how its shards are.
+    pub struct DescribeShards {}
+}
+
+wire_message! {
+    /// How they are.
+    pub struct DescribeShardsReply {
+        /// The broker.
+        pub broker: BrokerId,
+        /// Its shards, those that it has alone and those that it is a member of.
+        pub shards: Vec<ShardDescription>,
+    }
+}
+
+wire_message! {
+    /// A shard as one broker knows it.
+    pub struct ShardDescription {
+        /// Its number.
+        pub shard: ShardId,
+        /// What a receipt of it promises.
+        pub durability: Durability,
+        /// Whether several brokers have it.
+        pub is_replicated: bool,
+        /// Whether its queues are served by this broker.
+        pub leads: bool,
+        /// The broker that leads it, as far as this one knows.
+        pub leader: Option<BrokerId>,
+        /// The term of that.
+        pub term: Term,
+        /// Queues that this broker serves of it.
+        pub queues: u32,
+        /// The last entry of its log here, as index.
+        pub last_index: Option<u64>,
+        /// The last entry of its log here that is applied.
+        pub applied_index: Option<u64>,
+        /// The last entry of its log here that is on disk.
+        pub synced_index: Option<u64>,
+        /// Whether its disk here is full.
+        pub disk_full: bool,
+        /// Whether this member has forgotten what it promised, and does not vote before it has caught up.
+        pub is_amnesiac: bool,
+        /// The other members, where this broker leads; else nothing.
+        pub members: Vec<MemberDescription>,
+    }
+}
+
+wire_message! {
+    /// Another member of a shard, as the leader knows it.
+    pub struct MemberDescription {
+        /// Its broker.
+        pub broker: BrokerId,
+        /// The last entry that it is known to have, as index.
+        pub matched_index: Option<u64>,
+        /// How long ago it last answered, in milliseconds; nil: it never did.
+        pub heard_ms: Option<u64>,
+    }
+}
+
+wire_message! {
+    /// Has a broker give shards that it leads to other members.
+    pub struct HandOverShards {
+        /// The shards; none: all that it leads.
+        pub shards: Vec<ShardId>,
+        /// To whom; nil: to the member that has most of the log of those that were heard of lately.
+        pub to: Option<BrokerId> = None,
+        /// Whether the broker is not to lead any of them again before it is started anew.
+        pub retire: bool = false,
+    }
+}
+
+wire_message! {
+    /// They are handed over, but for some.
+    pub struct HandOverShardsReply {
+        /// Shards that another member leads now, whoever led them before.
+        pub handed_over: Vec<ShardId>,
+        /// Shards that this broker still leads, or nobody: no other member could take them in time.
+        pub kept: Vec<ShardId>,
+    }
+}
