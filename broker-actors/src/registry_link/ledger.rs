@@ -177,6 +177,9 @@ impl<W> Ledger<W> {
         let (wanted, opening) = (&self.wanted, &self.opening);
         let is_on_its_way = |id: &TopicId| wanted.contains_key(id) || opening.contains_key(id);
         self.deleted.retain(|id| ids.contains(id) || is_on_its_way(id));
+        // The registry came out of an older copy, or was told of it again: it is there after all.
+        let deleted = &self.deleted;
+        self.home.drops.retain(|(_, id)| !ids.contains(id) || deleted.contains(id));
         self.table = table;
         let topics: Vec<_> = self.table.topics.values().cloned().collect();
         for topic in topics {

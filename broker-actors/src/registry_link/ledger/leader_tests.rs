@@ -116,6 +116,23 @@ fn a_member_that_was_away_while_a_topic_was_deleted_drops_it_when_it_leads() {
 }
 
 #[test]
+fn what_the_registry_has_again_is_not_dropped() {
+    let mut ledger = ledger();
+    let t = topic("t", 7, &[9]);
+    for (version, topics) in [(5, vec![Arc::clone(&t)]), (6, vec![])] {
+        let actions = ledger.table_changed(table_of(version, &topics, 1));
+        obey(&mut ledger, actions);
+    }
+    assert_eq!(ledger.home().drops, [(ShardId(9), TopicId(7))].into());
+    let actions = ledger.table_changed(table_of(4, &[t], 1)); // out of an older copy
+    obey(&mut ledger, actions);
+    let actions = ledger.stands(ShardId(9), Some(1), Some(BrokerId(1)));
+    let said = obey(&mut ledger, actions);
+    assert!(said.contains(&"open t on 9".into()), "{said:?}");
+    assert!(!said.contains(&"drop 7 on 9".into()), "{said:?}");
+}
+
+#[test]
 fn a_topic_that_is_gone_before_it_is_open_is_not_published_and_dropped_behind_its_opening() {
     let mut ledger = ledger();
     let opening = ledger.table_changed(table_of(1, &[topic("t", 7, &[0])], 1));
