@@ -55,7 +55,7 @@ impl<D: Disk> DelayWheel<D> {
             due = due.0,
             messages = count,
             entry = at.index,
-            "a scheduled message is damaged, or larger than limits.batch_bytes_max now allows: it and the \
+            "a scheduled message cannot be read, or is larger than limits.batch_bytes_max now allows: it and the \
              others of its batch wait until they are recalled"
         );
     }
