@@ -8,8 +8,9 @@ use grus_tests::strain::Strain;
 use grus_tests::watch::{PATIENCE, Watch};
 use serde_json::Value;
 
-/// Longest that a send may wait on a machine that has time for it.
-const WAIT_MAX: Duration = Duration::from_secs(2);
+/// Longest that a send may wait on a machine that has time for it. There it waits 30 to 50 ms, which
+/// `cargo bench -p grus-tests --bench failover -- --only ends` measures; a busy one may need an election.
+const WAIT_MAX: Duration = Duration::from_secs(10);
 
 #[test]
 fn a_rolling_restart_fails_no_send_and_stalls_none() {
@@ -66,11 +67,12 @@ fn until(
 fn leaders_are_shown_and_moved_and_a_broker_is_drained() {
     let mut cluster = Cluster::start();
     cluster.topic("t", 3, "persisted");
-    let status = until(&cluster, None, "status", |said| said["state"] == "ok");
-    let [brokers, answering, replicated] =
-        ["brokers", "answering", "replicated"].map(|name| status[0][name].as_u64());
-    assert_eq!((brokers, answering, replicated), (Some(3), Some(3), Some(3)), "{status:?}");
-    assert_eq!(asked(&cluster, "brokers").len(), 3);
+    let is_whole = |said: &Value| {
+        let counts = ["brokers", "answering", "replicated"].map(|name| said[name].as_u64());
+        said["state"] == "ok" && counts == [Some(3); 3]
+    };
+    until(&cluster, None, "status", is_whole);
+    until(&cluster, None, "brokers", |broker| broker["leads"].as_u64() > Some(0));
     let is_led = |shard: &Value| shard["replicated"] == true && shard["leader"].is_u64();
     let shards = until(&cluster, None, "shards", is_led);
     let shard = shards.iter().find(|shard| is_led(shard)).expect("it was just found");
@@ -80,14 +82,20 @@ fn leaders_are_shown_and_moved_and_a_broker_is_drained() {
     until(&cluster, Some(&format!("move-leader {number} --to {to}")), "shards", leads);
     // A drained broker leads nothing from here on.
     until(&cluster, None, &format!("drain {to}"), |said| said["broker"] == to);
-    let drained = asked(&cluster, "shards");
-    let led = |shard: &&Value| shard["replicated"] == true && shard["leader"] == to;
-    assert!(!drained.iter().any(|shard| led(&shard)), "{drained:?}");
+    let watch = Watch::start();
+    let leads_any = |shard: &Value| shard["replicated"] == true && shard["leader"] == to;
+    loop {
+        let said = asked(&cluster, "shards");
+        if !said.is_empty() && !said.iter().any(leads_any) {
+            break;
+        }
+        assert!(watch.elapsed() < PATIENCE, "{said:?}");
+    }
     let broker = cluster.number_of(to);
     let (_, metrics) = cluster.brokers[broker].as_ref().expect("it runs").get("/metrics");
     assert!(metrics.contains("grus_shard_lag_entries"), "{metrics}");
     // One that is down is missed by whoever leads.
     cluster.kill((broker + 1) % 3);
     until(&cluster, None, "shards", |shard| shard["under_replicated"] == true);
-    assert_eq!(asked(&cluster, "status")[0]["state"], "degraded");
+    until(&cluster, None, "status", |said| said["state"] == "degraded");
 }
