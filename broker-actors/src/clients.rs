@@ -9,9 +9,11 @@ use std::sync::{Arc, OnceLock};
 use futures_util::future::join_all;
 use grus_mailbox::{Inbox, reply};
 use grus_protocol::ids::TimestampMs;
-use grus_protocol::message::{CLIENTS_MAX, ClientDescription, ClientProducer, ClientReader};
+use grus_protocol::message::{
+    CLIENTS_MAX, ClientDescription, ClientMember, ClientProducer, ClientReader,
+};
 
-use crate::connection::facts::{ProducerFact, ReaderFact};
+use crate::connection::facts::{MemberFact, ProducerFact, ReaderFact};
 use crate::connection::{Describe, Description};
 use crate::listener::{ConnectionPage, ListConnections};
 
@@ -127,7 +129,13 @@ pub fn on_the_wire(connection: u64, is: &Description, now: TimestampMs) -> Clien
         readers: is.facts.readers().iter().map(reader).collect(),
         batches_unlisted,
         fetches_unlisted,
+        groups: is.facts.members().iter().map(member).collect(),
     }
+}
+
+fn member(is: &MemberFact) -> ClientMember {
+    let MemberFact { group, member, since, last_seen } = is.clone();
+    ClientMember { group, member, since, last_seen }
 }
 
 fn producer(is: &ProducerFact) -> ClientProducer {

@@ -19,6 +19,7 @@
 //! * If it panics: it is rebuilt from the shard's state; members get full leases, those who wait are
 //!   told to ask again.
 
+mod asks;
 pub mod book;
 pub mod coordination;
 pub mod error;
@@ -53,7 +54,7 @@ use crate::shard::ground::{Ground, ShardMachine};
 use crate::shard::{GroupDone, Propose, Waiter};
 use crate::topic_queue::OVERLOADED_RETRY_MS;
 use book::Change;
-use coordination::{Beat, Coordination, JoinRefusal, News, Ticket};
+use coordination::{Coordination, JoinRefusal, News, Ticket};
 use error::CoordinatorError;
 use keeping::{item, read_book};
 pub(crate) use messages::{Awaken, Placed, Written};
@@ -258,6 +259,10 @@ impl<D: Disk> ConsumerGroup<D> {
                         waits.fail(CoordinatorError::Join(JoinRefusal::Superseded));
                     }
                 }
+                News::DividedWithoutAnswer => {
+                    let text = "no member has divided the queues in time: shared as by `sticky`";
+                    tracing::warn!(group = %self.parts.name, "{text}");
+                }
                 News::Done(ticket) => {
                     if let Some(Waits::Leave(reply, _credit)) = self.waits.remove(&ticket) {
                         reply.send(Ok(()));
@@ -297,6 +302,7 @@ impl<D: Disk> ConsumerGroup<D> {
             generation: told.generation,
             assigned: told.assigned,
             settings: told.settings,
+            divide: told.divide,
         });
         reply.send(answer.ok_or(CoordinatorError::NoMember));
     }
@@ -353,60 +359,6 @@ impl<D: Disk> ConsumerGroup<D> {
         self.next_ticket += 1;
         self.waits.insert(self.next_ticket, waits);
         self.next_ticket
-    }
-
-    fn ask(&mut self, ask: CoordinatorAsk, credit: Credit, tick: Tick) {
-        let now = (tick.monotonic_ms, tick.now);
-        let Some(coordination) = &mut self.coordination else {
-            return ask.fail(if self.is_unreadable {
-                CoordinatorError::Unreadable
-            } else {
-                CoordinatorError::NotLeader
-            });
-        };
-        match ask {
-            CoordinatorAsk::Join { joining, reply } => {
-                let ticket = self.next_ticket + 1;
-                match coordination.join(joining, ticket, now) {
-                    Ok(()) => drop(self.ticket(Waits::Join(reply, credit))),
-                    Err(refusal) => reply.send(Err(refusal.into())),
-                }
-            }
-            CoordinatorAsk::Heartbeat { member, known, holding, wait_ms, connection, reply } => {
-                match coordination.heartbeat(member, (known, &holding), connection, now) {
-                    Err(_) => reply.send(Err(CoordinatorError::NoMember)),
-                    Ok(Beat::Park) if wait_ms > 0 => {
-                        let longest_ms = coordination.heartbeat_ms();
-                        let until_ms = tick.monotonic_ms + u64::from(wait_ms.min(longest_ms));
-                        // One that waited before is of a connection that is gone, most likely.
-                        drop(self.polls.park(member, until_ms, (reply, credit)));
-                    }
-                    Ok(_) => self.answer(member, (reply, credit)),
-                }
-            }
-            CoordinatorAsk::Leave { member, reply } => {
-                let ticket = self.next_ticket + 1;
-                match coordination.leave(member, ticket) {
-                    Ok(()) => drop(self.ticket(Waits::Leave(reply, credit))),
-                    Err(_) => reply.send(Err(CoordinatorError::NoMember)),
-                }
-            }
-            CoordinatorAsk::Orphaned { member, connection } => {
-                coordination.orphaned(member, connection, tick.monotonic_ms);
-            }
-            CoordinatorAsk::Describe { reply } => {
-                reply.send(Ok(telling::description(
-                    &self.parts.name,
-                    self.parts.group,
-                    coordination,
-                )));
-            }
-            CoordinatorAsk::MayGo { reply } => reply.send(if coordination.is_empty() {
-                Ok(())
-            } else {
-                Err(CoordinatorError::NotEmpty { members: coordination.book().members().len() })
-            }),
-        }
     }
 }
 

@@ -168,6 +168,7 @@ impl Dispatcher {
             Request::JoinGroup(ask) => self.join_group(*ask, reply),
             Request::GroupHeartbeat(ask) => self.group_heartbeat(*ask, reply),
             Request::LeaveGroup(ask) => self.leave_group(&ask, reply),
+            Request::AssignQueues(ask) => self.assign_queues(ask, reply),
             Request::ListGroups(ask) => self.list_groups(ask, reply),
             Request::DescribeGroup(ask) => self.describe_group(ask, reply),
             Request::DeleteGroup(ask) => self.delete_group(ask, reply),

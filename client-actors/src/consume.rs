@@ -18,25 +18,27 @@ use crate::config::millis;
 use crate::consumer::requests::Identity;
 use crate::consumer::state::{Change, Changed, ConsumerSettings};
 use crate::consumer::{
-    ConsumerActor, ConsumerParts, Gate, HandItem, NoMore, Resubscribe, Settle, StopConsumer, Take,
-    Word,
+    ConsumerActor, ConsumerParts, Gate, HandItem, NoMore, Resubscribe, StopConsumer, Take, Word,
 };
 use crate::error::{ClientError, Refusal};
 use crate::guard::Guard;
 use crate::hooks::ReceiveHooks;
 use crate::progress_store::ProgressStore;
 
+mod batch;
 mod config;
 mod deliver;
 mod hands;
 mod message;
 mod run;
 
-pub use config::{AckMode, ConsumerConfig, EventHandler};
+pub use batch::HandedBatch;
+pub use config::{AckMode, ConsumerConfig, EventHandler, QueueDivider};
 pub use deliver::{GroupDelivery, GroupDeliveryHandle};
 pub use message::{AnswerError, Consumed, Handed, Outcome};
 
 use hands::Hands;
+use message::AnswerDoors;
 
 /// Answers of the program that wait to be looked at: more than can be under way.
 const SETTLES_MAX: u32 = 1 << 28;
@@ -139,7 +141,7 @@ pub struct Consumer {
     clock: Clock,
     gate: Gate,
     takes: Inbox<Take>,
-    settles: Inbox<Settle>,
+    doors: Arc<AnswerDoors>,
     changes: Inbox<Resubscribe>,
     stops: Inbox<StopConsumer>,
     _actor: OwnedActor,
@@ -220,6 +222,7 @@ impl Client {
             router: self.core.doors.clone(),
             gate: gate.clone(),
             on_word: teller(self.core.guard.clone(), config.on_event.clone()),
+            divide: config.divide_by.as_ref().map(|it| it.guarded(self.core.guard.clone())),
             owner,
             seed: random(),
             own,
@@ -238,7 +241,10 @@ impl Client {
             clock: self.core.clock,
             gate,
             takes: actor.inbox(16),
-            settles: actor.inbox(SETTLES_MAX),
+            doors: Arc::new(AnswerDoors {
+                settles: actor.inbox(SETTLES_MAX),
+                acks: actor.inbox(SETTLES_MAX),
+            }),
             changes: actor.inbox(16),
             stops: actor.inbox(16),
             _actor: OwnedActor(actor),
@@ -314,6 +320,33 @@ impl Consumer {
         Ok(batch)
     }
 
+    /// The next messages of one stored batch, as many of them as are this consumer's, to be answered
+    /// for together; waits for one. For those who look at many messages and keep few: they lie where
+    /// they were read to. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// See [`ConsumeError`].
+    pub async fn next_stored_batch(&mut self) -> Result<HandedBatch, ConsumeError> {
+        poll_fn(|context| {
+            loop {
+                if let Some(batch) = self.pop_stored() {
+                    return Poll::Ready(Ok(batch));
+                }
+                let items = ready!(self.poll_items(ACKED_AHEAD, context))?;
+                self.hands.add(items);
+            }
+        })
+        .await
+    }
+
+    fn pop_stored(&mut self) -> Option<HandedBatch> {
+        self.may_hand_out().then(|| self.hands.pop_batch(&self.doors)).flatten()
+    }
+
+    fn may_hand_out(&self) -> bool {
+        self.acks_before() || self.gate.is_open(self.clock.monotonic_ms())
+    }
+
     /// Subscribes to other topics, or other messages of them, from now on; the whole list counts.
     /// A refusal is told by [`Consumer::next`], and leaves it as it was.
     ///
@@ -346,7 +379,7 @@ impl Consumer {
         let stopper = self.stopper();
         let give_back = async {
             loop {
-                self.hands.give_back(&self.settles);
+                self.hands.give_back(&self.doors);
                 match poll_fn(|context| self.poll_items(ACKED_AHEAD, context)).await {
                     Ok(items) => self.hands.add(items),
                     Err(ConsumeError::Closed) => return,
@@ -358,10 +391,10 @@ impl Consumer {
     }
 
     fn pop(&mut self) -> Option<Handed> {
-        if !self.gate.is_open(self.clock.monotonic_ms()) && !self.acks_before() {
+        if !self.may_hand_out() {
             return None;
         }
-        let (consumed, ticket) = self.hands.pop(&self.settles)?;
+        let (consumed, ticket) = self.hands.pop(&self.doors)?;
         let handed = Handed::new(consumed, ticket, self.hooks.clone());
         Some(handed)
     }

@@ -13,7 +13,7 @@
 //! * Owns: which queues are its own, what of them is in work, what is to be told
 //!   ([`state`](self::state)).
 //! * Lives on: the client's arbiter.
-//! * Inbox: [`Take`], [`Settle`], [`Resubscribe`], [`StopConsumer`], [`MemberAnswered`],
+//! * Inbox: [`Take`], [`Settle`], [`AckRanges`], [`Resubscribe`], [`StopConsumer`], [`MemberAnswered`],
 //!   [`QueueAnswered`], [`Pushed`], [`Routed`], [`LinkChanged`], [`Kept`], [`Outlook`], [`Tick`]. What is pushed is bounded by
 //!   the credit that was given for it, and so are the answers of the program.
 //! * Talks to: links, Router; the program by reply port.
@@ -28,10 +28,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use grus_mailbox::{Credit, Drained, Inbox, Port, Receive, Resident, Room, Tick};
-use grus_protocol::message::{
-    AckMessagesReply, ClaimQueueReply, GroupDeliver, GroupHeartbeatReply, GroupSubscription,
-    JoinGroupReply, LeaveGroupReply, SubscribeGroupReply,
-};
+use grus_protocol::message::{AssignTopic, DivideQueues, GroupDeliver, GroupSubscription};
 use grus_protocol::{Frame, TopicName};
 
 use crate::link::{ANSWERS_MAX, Call, LinkChanged, LinkState, Pushed, PushesTo, Subscribe};
@@ -41,6 +38,7 @@ use crate::reader::requests::{credit_frame, number_of, split, unsubscribe_frame}
 use crate::route::{ASK_MS_MAX, LinkId};
 use crate::router::{Ask, FindRoute, LinkHandle, Routed, reply_of, unavailable};
 
+mod answers;
 mod assigning;
 pub(crate) mod broadcast;
 #[cfg(test)]
@@ -64,7 +62,7 @@ mod serving;
 pub(crate) mod settling;
 pub(crate) mod state;
 
-pub(crate) use messages::{Gate, NoMore, Resubscribe, Settle, StopConsumer, Take};
+pub(crate) use messages::{AckRanges, Gate, NoMore, Resubscribe, Settle, StopConsumer, Take};
 pub(crate) use queue::HandItem;
 pub(crate) use settling::Verdict;
 
@@ -91,6 +89,9 @@ pub(crate) enum Word<'a> {
     Waiting(&'a str),
 }
 
+/// Divides the queues of a group.
+pub(crate) type Divide = Arc<dyn Fn(&DivideQueues) -> Option<Vec<AssignTopic>> + Send + Sync>;
+
 /// What a consumer is made of.
 #[derive(Clone)]
 pub(crate) struct ConsumerParts {
@@ -101,6 +102,8 @@ pub(crate) struct ConsumerParts {
     pub(crate) gate: Gate,
     /// Told of changes about queues, and of what is waited for; called on the client's thread.
     pub(crate) on_word: Arc<dyn Fn(Word<'_>) + Send + Sync>,
+    /// Divides the group's queues; none: the program has no function for that, or it failed.
+    pub(crate) divide: Option<Divide>,
     pub(crate) owner: u32,
     pub(crate) seed: u64,
     /// As a member of a broadcast group: its file, and what was in it.
@@ -155,6 +158,10 @@ impl ConsumerActor {
 
     fn pump(&mut self, room: &mut Room<'_, Self>) {
         let now_ms = room.clock().monotonic_ms();
+        if let Some(question) = self.state.take_question() {
+            let topics = self.parts.divide.as_ref().and_then(|divide| divide(&question));
+            self.state.divided(question.question, topics);
+        }
         while let Some(ask) = self.state.poll_member(now_ms) {
             self.ask_coordinator(ask);
         }
@@ -212,6 +219,7 @@ impl ConsumerActor {
             MemberWord::Join => MemberKind::Join,
             MemberWord::Heartbeat { .. } => MemberKind::Heartbeat,
             MemberWord::Leave { .. } => MemberKind::Leave,
+            MemberWord::Assign { .. } => MemberKind::Assign,
         };
         let frame = member_frame(&self.parts.identity, self.state.subscriptions(), &what);
         let answer = Port::call(move |answer| {
@@ -271,51 +279,6 @@ impl ConsumerActor {
             return false;
         };
         calls.try_put(Call { session: *session, frame, body: Bytes::new(), answer }).is_ok()
-    }
-
-    fn member_answered(&mut self, answered: &MemberAnswered, now_ms: u64) {
-        let MemberAnswered { number, kind, .. } = *answered;
-        let Ok(frame) = &answered.answer else {
-            return self.state.member_unanswered(number, now_ms);
-        };
-        let refused = match kind {
-            MemberKind::Join => match reply_of::<JoinGroupReply>(frame) {
-                Ok(reply) => return self.state.joined(number, reply, now_ms),
-                Err(refusal) => refusal,
-            },
-            MemberKind::Heartbeat => match reply_of::<GroupHeartbeatReply>(frame) {
-                Ok(reply) => return self.state.heard(number, reply, now_ms),
-                Err(refusal) => refusal,
-            },
-            MemberKind::Leave => match reply_of::<LeaveGroupReply>(frame) {
-                Ok(LeaveGroupReply {}) => return self.state.left(number, now_ms),
-                Err(refusal) => refusal,
-            },
-        };
-        self.state.member_refused(number, refused, now_ms);
-    }
-
-    fn queue_answered(&mut self, answered: &QueueAnswered, now_ms: u64) {
-        let Ok(frame) = &answered.answer else { return }; // the loss of its connection is told apart
-        let at = (answered.slot, answered.number);
-        let refused = match answered.kind {
-            QueueKind::Claim => match reply_of::<ClaimQueueReply>(frame) {
-                Ok(reply) => return self.state.claimed(at, &reply),
-                Err(refusal) => refusal,
-            },
-            QueueKind::Subscribe => match reply_of::<SubscribeGroupReply>(frame) {
-                Ok(reply) => return self.state.subscribed(at, reply.offset),
-                Err(refusal) => refusal,
-            },
-            QueueKind::Ack => match reply_of::<AckMessagesReply>(frame) {
-                Ok(_) => {
-                    let heard = self.state.acked(at, now_ms);
-                    return heard.into_iter().for_each(|done| done.send(()));
-                }
-                Err(refusal) => refusal,
-            },
-        };
-        self.state.refused(at, &refused, now_ms);
     }
 
     fn pushed(&mut self, frame: &Frame, now_ms: u64) {
@@ -381,6 +344,14 @@ impl Receive<Settle> for ConsumerActor {
         let Settle { slot, item, offset, verdict, done } = settle;
         let now_ms = room.clock().monotonic_ms();
         self.state.settle(slot, (item, offset), verdict, done, now_ms);
+        room.notify_drained();
+    }
+}
+
+impl Receive<AckRanges> for ConsumerActor {
+    fn receive(&mut self, acks: AckRanges, _: Credit, room: &mut Room<'_, Self>) {
+        let AckRanges { slot, item, ranges, done } = acks;
+        self.state.ack_ranges(slot, (item, &ranges), done, room.clock().monotonic_ms());
         room.notify_drained();
     }
 }

@@ -83,7 +83,8 @@ pub use config::{
 };
 pub use consume::{
     AckMode, AnswerError, ConsumeError, Consumed, Consumer, ConsumerConfig, ConsumerEvent,
-    ConsumerStop, EventHandler, GroupDelivery, GroupDeliveryHandle, Handed, Outcome, OwnQueue,
+    ConsumerStop, EventHandler, GroupDelivery, GroupDeliveryHandle, Handed, HandedBatch, Outcome,
+    OwnQueue, QueueDivider,
 };
 pub use deliver::{DeliverTo, Delivery, DeliveryHandle, ReadFailed};
 pub use describe::{QueueContents, QueueState, TopicDescription};
@@ -93,13 +94,14 @@ pub use groups::{DeadLetterMessage, DeadLettersPage, Gathered};
 pub use grus_protocol as protocol;
 pub use grus_protocol::batch::Compression;
 pub use grus_protocol::message::{
-    ClientDescription, ClientProducer, ClientReader, CreateTopicReply, ExpiredPolicy, FindBy,
-    GroupOptions, GroupSubscription, ListAt, ListOffsetsReply, MessageFilter, SchedulePlace,
-    ScheduleState, ScheduledPlace, Timer, TopicKind, TopicSettings, TopicSummary,
+    ClientDescription, ClientMember, ClientProducer, ClientReader, CreateTopicReply, DivideMember,
+    DivideQueues, DivideTopic, ExpiredPolicy, FindBy, GroupOptions, GroupSubscription, ListAt,
+    ListOffsetsReply, MessageFilter, SchedulePlace, ScheduleState, ScheduledPlace, Timer,
+    TopicKind, TopicSettings, TopicSummary,
 };
 pub use grus_protocol::{
-    BrokerId, Durability, ErrorCode, GroupName, InstanceName, MessageId, Offset, ProducerName,
-    QueueId, ScheduleName, TimestampMs, TopicId, TopicName,
+    BrokerId, Durability, ErrorCode, GroupName, InstanceName, MemberId, MessageId, Offset,
+    ProducerName, QueueId, ScheduleName, TimestampMs, TopicId, TopicName,
 };
 pub use interceptor::{Interceptor, Interceptors, Received};
 pub use message::Message;

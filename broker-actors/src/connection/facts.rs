@@ -1,8 +1,10 @@
 //! Who is at the other end of a connection, as far as it has said or shown. Pure.
 
-use grus_protocol::ids::{Offset, ProducerEpoch, ProducerId, QueueId, SubscriptionId, TimestampMs};
+use grus_protocol::ids::{
+    MemberId, Offset, ProducerEpoch, ProducerId, QueueId, SubscriptionId, TimestampMs,
+};
 use grus_protocol::message::Hello;
-use grus_protocol::names::{ProducerName, TopicName};
+use grus_protocol::names::{GroupName, ProducerName, TopicName};
 
 /// Most producers, and most readers, of a connection that are listed one by one.
 pub const LISTED_MAX: usize = 32;
@@ -16,6 +18,7 @@ pub struct Facts {
     software: String,
     producers: Vec<ProducerFact>,
     readers: Vec<ReaderFact>,
+    members: Vec<MemberFact>,
     batches_unlisted: u64,
     fetches_unlisted: u64,
 }
@@ -58,6 +61,19 @@ pub struct ReaderFact {
     pub offset: Option<Offset>,
     /// How often it was fetched.
     pub fetches: u64,
+}
+
+/// A member of a group that is heard of over a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberFact {
+    /// The group.
+    pub group: GroupName,
+    /// Its id in it.
+    pub member: MemberId,
+    /// When it was first heard of.
+    pub since: TimestampMs,
+    /// When it was heard of last.
+    pub last_seen: TimestampMs,
 }
 
 impl Facts {
@@ -159,6 +175,22 @@ impl Facts {
         self.readers.retain(|known| known.subscription != Some(id));
     }
 
+    /// A member of a group is there.
+    pub fn member_heard(&mut self, group: &GroupName, member: MemberId, now: TimestampMs) {
+        let is_it = |known: &&mut MemberFact| known.member == member && known.group == *group;
+        if let Some(known) = self.members.iter_mut().find(is_it) {
+            known.last_seen = now;
+        } else if self.members.len() < LISTED_MAX {
+            let group = group.clone();
+            self.members.push(MemberFact { group, member, since: now, last_seen: now });
+        }
+    }
+
+    /// A member has left its group.
+    pub fn member_left(&mut self, group: &GroupName, member: MemberId) {
+        self.members.retain(|known| known.member != member || known.group != *group);
+    }
+
     fn producer(
         &mut self,
         id: ProducerId,
@@ -212,6 +244,12 @@ impl Facts {
         &self.readers
     }
 
+    /// The members of groups that are heard of over it, in order of appearance.
+    #[must_use]
+    pub fn members(&self) -> &[MemberFact] {
+        &self.members
+    }
+
     /// Batches and fetches of those that are not listed.
     #[must_use]
     pub const fn unlisted(&self) -> (u64, u64) {
@@ -250,6 +288,21 @@ mod tests {
         assert_eq!((reader.offset, reader.fetches), (Some(Offset(9)), 2));
         assert_eq!((reader.since, reader.last_seen), (first, second));
         assert_eq!(facts.unlisted(), (6, 6));
+    }
+
+    #[test]
+    fn members_of_groups_are_listed_until_they_leave_up_to_the_limit() {
+        let (mut facts, group) = (Facts::default(), GroupName::try_from("g").unwrap());
+        for number in 0..LISTED_MAX as u64 + 3 {
+            facts.member_heard(&group, MemberId(number), TimestampMs(10));
+            facts.member_heard(&group, MemberId(number), TimestampMs(20));
+        }
+        assert_eq!(facts.members().len(), LISTED_MAX);
+        let first = &facts.members()[0];
+        assert_eq!((first.since, first.last_seen), (TimestampMs(10), TimestampMs(20)));
+        facts.member_left(&group, MemberId(0));
+        facts.member_left(&GroupName::try_from("other").unwrap(), MemberId(1));
+        assert_eq!(facts.members()[0].member, MemberId(1));
     }
 
     #[test]

@@ -6,12 +6,7 @@ use bytes::Bytes;
 use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::frame::{Frame, FrameKind, HeaderError};
 use grus_protocol::message::{
-    AlterSchedule, AlterTopic, CloseProducer, CountScheduled, CreateSchedule, CreateTopic, Credit,
-    DeleteGroup, DeleteSchedule, DeleteTopic, DescribeGroup, DescribeShards, DescribeTopic, Fetch,
-    FindMessages, GroupHeartbeat, HandOverShards, Hello, InitProducer, JoinGroup, LeaveGroup,
-    ListClients, ListGroups, ListOffsets, ListScheduled, ListSchedules, ListTopics, Metadata,
-    OpenPeer, Ping, Produce, RecallMessage, Seek, ShardMessage, ShowScheduled, Subscribe,
-    Unsubscribe, WatchRoutes,
+    AlterSchedule, AlterTopic, AssignQueues, CloseProducer, CountScheduled, CreateSchedule, CreateTopic, Credit, DeleteGroup, DeleteSchedule, DeleteTopic, DescribeGroup, DescribeShards, DescribeTopic, Fetch, FindMessages, GroupHeartbeat, HandOverShards, Hello, InitProducer, JoinGroup, LeaveGroup, ListClients, ListGroups, ListOffsets, ListScheduled, ListSchedules, ListTopics, Metadata, OpenPeer, Ping, Produce, RecallMessage, Seek, ShardMessage, ShowScheduled, Subscribe, Unsubscribe, WatchRoutes,
 };
 use grus_protocol::opcode::Opcode;
 
@@ -78,6 +73,8 @@ pub enum Request {
     GroupHeartbeat(Box<GroupHeartbeat>),
     /// A member goes.
     LeaveGroup(LeaveGroup),
+    /// A member has divided its group's queues.
+    AssignQueues(AssignQueues),
     /// Lists groups.
     ListGroups(ListGroups),
     /// Describes a group.
@@ -168,6 +165,7 @@ fn decode(frame: Frame) -> Result<Option<Request>, HeaderError> {
         Opcode::JoinGroup => Request::JoinGroup(Box::new(frame.header()?)),
         Opcode::GroupHeartbeat => Request::GroupHeartbeat(Box::new(frame.header()?)),
         Opcode::LeaveGroup => Request::LeaveGroup(frame.header()?),
+        Opcode::AssignQueues => Request::AssignQueues(frame.header()?),
         Opcode::ListGroups => Request::ListGroups(frame.header()?),
         Opcode::DescribeGroup => Request::DescribeGroup(frame.header()?),
         Opcode::DeleteGroup => Request::DeleteGroup(frame.header()?),

@@ -20,6 +20,7 @@
 //!
 //! Times are monotonic milliseconds unless they are of type `TimestampMs`.
 
+mod asking;
 mod joining;
 mod news;
 mod rebalance;
@@ -41,6 +42,8 @@ use super::field::Field;
 use super::leases::Leases;
 use super::strategy::Target;
 use crate::registry_link::routes::Routes;
+pub use asking::AnswerRefusal;
+use asking::OwnStrategy;
 pub use joining::{JoinRefusal, Joining};
 use joining::{Superseded, TakenIn, Waiting};
 pub use news::{Beat, News, NoMember, Told};
@@ -105,6 +108,7 @@ pub struct Coordination {
     /// Members to be, or to be changed, by session.
     waiting: BTreeMap<u64, Waiting>,
     superseded: Superseded,
+    own: OwnStrategy,
     leaving: BTreeMap<MemberId, Vec<Ticket>>,
     /// Queues whose member has let go of them.
     let_go: BTreeSet<QueueKey>,
@@ -135,6 +139,7 @@ impl Coordination {
             leases: Leases::default(),
             waiting: BTreeMap::new(),
             superseded: Superseded::default(),
+            own: OwnStrategy::default(),
             leaving: BTreeMap::new(),
             let_go: BTreeSet::new(),
             rebalance_at_ms: None,
@@ -242,7 +247,8 @@ impl Coordination {
             }
         }
         let is_news = presence.told != Some(known) || presence.changed > known;
-        Ok(if is_news && self.is_divided { Beat::Answer } else { Beat::Park })
+        let is_asked = self.is_to_be_asked(member);
+        Ok(if is_asked || (is_news && self.is_divided) { Beat::Answer } else { Beat::Park })
     }
 
     fn is_leaving(&self, member: MemberId) -> bool {
@@ -254,10 +260,11 @@ impl Coordination {
     pub fn tell(&mut self, member: MemberId) -> Option<Told> {
         let generation = self.book.generation();
         let settings = self.settings().clone();
+        let divide = self.question_for(member);
         let presence = self.presences.get_mut(&member)?;
         if !self.is_divided {
             let generation = presence.known;
-            return Some(Told { generation, assigned: None, settings: None });
+            return Some(Told { generation, assigned: None, settings: None, divide });
         }
         let before = presence.told.replace(generation);
         let knows = before == Some(presence.known);
@@ -265,7 +272,7 @@ impl Coordination {
         let is_new = !knows || self.settings_changed > presence.known;
         let presence = &self.presences[&member];
         let assigned = is_whole.then(|| self.assigned(member, presence));
-        Some(Told { generation, assigned, settings: is_new.then_some(settings) })
+        Some(Told { generation, assigned, settings: is_new.then_some(settings), divide })
     }
 
     /// Whether each member has all that it subscribes to, and keeps its progress itself.
@@ -332,6 +339,7 @@ impl Coordination {
             self.silent += 1;
             self.leaving.entry(member).or_default();
         }
+        self.look_at_question(now_ms);
     }
 
     /// Nobody could be heard for so long: that is not the members' fault.
@@ -355,7 +363,8 @@ impl Coordination {
             .filter(|_| self.routes.is_some())
             .map(|at_ms| at_ms.max(self.paused_until_ms));
         let noted = self.has_noted().then_some(self.paused_until_ms);
-        [self.leases.next_ms(), rebalance_ms, noted].into_iter().flatten().min()
+        let question_ms = self.question_ends_ms();
+        [self.leases.next_ms(), rebalance_ms, noted, question_ms].into_iter().flatten().min()
     }
 
     fn has_noted(&self) -> bool {

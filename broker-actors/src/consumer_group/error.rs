@@ -3,7 +3,7 @@
 use grus_protocol::error::{ErrorCode, ErrorReply};
 use thiserror::Error;
 
-use super::coordination::JoinRefusal;
+use super::coordination::{AnswerRefusal, JoinRefusal};
 use crate::error::QueueError;
 
 /// How long a client waits before it asks a coordinator again that begins just now, in milliseconds.
@@ -27,6 +27,9 @@ pub enum CoordinatorError {
     /// It cannot be a member.
     #[error(transparent)]
     Join(#[from] JoinRefusal),
+    /// What it has divided is of no use.
+    #[error("{0}")]
+    Answer(AnswerRefusal),
     /// It could not be written.
     #[error("not written: {0}")]
     NotWritten(QueueError),
@@ -51,6 +54,12 @@ impl CoordinatorError {
             Self::Unreadable => ErrorReply::new(ErrorCode::Internal, text),
             Self::NoMember => ErrorReply::new(ErrorCode::UnknownMember, text),
             Self::Join(refusal) => ErrorReply::new(code_of(refusal), text),
+            Self::Answer(AnswerRefusal::NoMember) => {
+                ErrorReply::new(ErrorCode::UnknownMember, text)
+            }
+            Self::Answer(AnswerRefusal::Unusable) => {
+                ErrorReply::new(ErrorCode::InvalidRequest, text)
+            }
             Self::NotWritten(error) => error.to_reply(),
             Self::NotEmpty { .. } => ErrorReply::new(ErrorCode::GroupNotEmpty, text),
         }

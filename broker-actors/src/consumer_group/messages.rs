@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use grus_mailbox::{Inbox, Port, Weigh};
 use grus_protocol::ids::{Generation, GroupId, MemberId, QueueKey};
-use grus_protocol::message::{DescribeGroupReply, GroupHeartbeatReply, JoinGroupReply};
+use grus_protocol::message::{
+    AssignTopic, DescribeGroupReply, GroupHeartbeatReply, JoinGroupReply,
+};
 use grus_protocol::names::GroupName;
 use grus_registry::RegistryError;
 
@@ -37,6 +39,17 @@ pub enum CoordinatorAsk {
         connection: u64,
         /// Gets its assignment.
         reply: Port<Result<GroupHeartbeatReply, CoordinatorError>>,
+    },
+    /// A member has divided the queues, as it was asked to.
+    Assign {
+        /// Which.
+        member: MemberId,
+        /// Which question it answers.
+        question: u64,
+        /// Whose each queue is to be; none: it has no function for that.
+        topics: Option<Vec<AssignTopic>>,
+        /// Gets the word that it was taken.
+        reply: Port<Result<(), CoordinatorError>>,
     },
     /// A member goes.
     Leave {
@@ -72,7 +85,9 @@ impl CoordinatorAsk {
         match self {
             Self::Join { reply, .. } => reply.send(Err(error)),
             Self::Heartbeat { reply, .. } => reply.send(Err(error)),
-            Self::Leave { reply, .. } | Self::MayGo { reply } => reply.send(Err(error)),
+            Self::Leave { reply, .. } | Self::Assign { reply, .. } | Self::MayGo { reply } => {
+                reply.send(Err(error));
+            }
             Self::Describe { reply } => reply.send(Err(error)),
             Self::Orphaned { .. } => {}
         }

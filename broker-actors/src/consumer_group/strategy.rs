@@ -24,12 +24,17 @@ pub fn divide(
     owner: impl Fn(QueueKey) -> Option<MemberId>,
 ) -> Target {
     match strategy {
-        // A member that would carry out a function of its own is not asked yet.
+        // Whoever asks the members for a division of their own has got none of them.
         GroupStrategy::Sticky | GroupStrategy::Own => sticky::divide(field, owner),
         GroupStrategy::Average => average(field),
         GroupStrategy::RoundRobin => round_robin(field),
         GroupStrategy::ConsistentHash => ring::divide(field),
     }
+}
+
+/// Divides the field as evenly as can be while as few queues as possible change hands.
+pub fn by_sticky(field: &Field, owner: impl Fn(QueueKey) -> Option<MemberId>) -> Target {
+    sticky::divide(field, owner)
 }
 
 /// Each member a run of neighbouring queues of each topic; the first members get one more where it

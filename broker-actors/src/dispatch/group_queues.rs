@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use grus_mailbox::Inbox;
 use grus_protocol::error::{ErrorCode, ErrorReply};
-use grus_protocol::ids::{GroupId, QueueKey};
+use grus_protocol::ids::{GroupId, QueueKey, TimestampMs};
 use grus_protocol::message::{
     ACK_MARKS_MAX, ACK_RANGES_MAX, AckMessages, AckMessagesReply, ClaimQueue, ClaimQueueReply,
     FilterError, GroupProgress, ListAt, OffsetRange, PROGRESS_PAGE_DEFAULT, PROGRESS_PAGE_MAX,
@@ -113,11 +113,9 @@ impl Dispatcher {
             member: ask.member,
             round: 0,
         };
-        let start = match ask.settings.start {
-            ListAt::First => At::First,
-            ListAt::Last => At::Last,
-            ListAt::Time(time) => At::Time(time),
-        };
+        let made = |name: &TopicName| self.routes.get(name).map(|topic| topic.created);
+        let start =
+            begins_at(ask.settings.start, made(&ask.topic), made(&ask.group.dead_letters()));
         let terms = RetryTerms {
             deliveries_max: ask.settings.max_deliveries,
             ladder_ms: ask.settings.ladder_ms,
@@ -219,4 +217,33 @@ fn users_topic(topic: &TopicName) -> Result<(), ErrorReply> {
 /// has stopped: the port is dropped, which answers.
 async fn put(asks: &Inbox<GroupAsk>, ask: GroupAsk) {
     let _ = tokio::time::timeout(PUT_WAIT, asks.put(ask)).await;
+}
+
+/// Where a group begins in a queue that it has no progress in. All of a topic that was made after the group
+/// came when that was there already: nothing of it is passed over.
+fn begins_at(start: ListAt, topic: Option<TimestampMs>, group: Option<TimestampMs>) -> At {
+    match start {
+        ListAt::First => At::First,
+        ListAt::Last if topic.zip(group).is_some_and(|(topic, group)| topic > group) => At::First,
+        ListAt::Last => At::Last,
+        ListAt::Time(time) => At::Time(time),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_that_begins_at_the_end_misses_nothing_of_a_topic_that_is_made_later() {
+        let of = |topic, group| begins_at(ListAt::Last, topic, group);
+        let (early, late) = (Some(TimestampMs(5)), Some(TimestampMs(6)));
+        assert_eq!((of(early, late), of(late, early)), (At::Last, At::First));
+        assert_eq!(
+            (of(early, early), of(None, early), of(late, None)),
+            (At::Last, At::Last, At::Last)
+        );
+        assert_eq!(begins_at(ListAt::First, early, late), At::First);
+        assert_eq!(begins_at(ListAt::Time(TimestampMs(3)), late, early), At::Time(TimestampMs(3)));
+    }
 }

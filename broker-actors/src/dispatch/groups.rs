@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use grus_protocol::ids::{GroupId, MemberId};
 use grus_protocol::message::{
-    DeleteGroup, DescribeGroup, GroupHeartbeat, JoinGroup, LeaveGroup, LeaveGroupReply, ListGroups,
+    AssignQueues, AssignQueuesReply, DeleteGroup, DescribeGroup, GroupHeartbeat, JoinGroup,
+    LeaveGroup, LeaveGroupReply, ListGroups,
 };
 
 use super::Dispatcher;
@@ -89,6 +90,8 @@ impl Dispatcher {
             Err(error) => return reply.error(error),
         };
         self.members.heard(&handle, ask.member);
+        let now = self.service.clock.now();
+        self.gate.facts().borrow_mut().member_heard(&ask.group, ask.member, now);
         let heartbeat = CoordinatorAsk::Heartbeat {
             member: ask.member,
             known: ask.known,
@@ -101,12 +104,25 @@ impl Dispatcher {
         let _ = handle.asks.try_put(heartbeat); // refused: its port is dropped
     }
 
+    pub(super) fn assign_queues(&self, ask: AssignQueues, reply: ReplyTo) {
+        let handle = match self.service.groups.coordinator(&ask.group, ask.group_id) {
+            Ok(handle) => handle,
+            Err(error) => return reply.error(error),
+        };
+        let reply = reply.port(|taken: Result<(), CoordinatorError>| {
+            taken.map(|()| AssignQueuesReply {}).map_err(|error| error.to_reply())
+        });
+        let AssignQueues { member, question, topics, .. } = ask;
+        let _ = handle.asks.try_put(CoordinatorAsk::Assign { member, question, topics, reply }); // as above
+    }
+
     pub(super) fn leave_group(&mut self, ask: &LeaveGroup, reply: ReplyTo) {
         let handle = match self.service.groups.coordinator(&ask.group, ask.group_id) {
             Ok(handle) => handle,
             Err(error) => return reply.error(error),
         };
         self.members.left(&handle, ask.member);
+        self.gate.facts().borrow_mut().member_left(&ask.group, ask.member);
         let reply = reply.port(|left: Result<(), CoordinatorError>| {
             left.map(|()| LeaveGroupReply {}).map_err(|error| error.to_reply())
         });

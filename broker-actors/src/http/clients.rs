@@ -63,6 +63,22 @@ pub struct ClientItem {
     pub batches_unlisted: u64,
     /// Fetches of queues that are not listed, being too many.
     pub fetches_unlisted: u64,
+    /// The members of groups that are heard of over it.
+    pub groups: Vec<MemberItem>,
+}
+
+/// One member of a group, of a client.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberItem {
+    /// The group's name.
+    pub group: String,
+    /// Its id in the group.
+    pub member: u64,
+    /// When it was first heard of on this connection, in milliseconds since 1970.
+    pub first_time: u64,
+    /// When it was heard of last.
+    pub last_time: u64,
 }
 
 /// One producer of a client.
@@ -128,6 +144,12 @@ impl ClientItem {
             offset: reader.offset.map(|offset| offset.0),
             fetches: reader.fetches,
         });
+        let members = is.facts.members().iter().map(|member| MemberItem {
+            group: member.group.to_string(),
+            member: member.member.0,
+            first_time: member.since.0,
+            last_time: member.last_seen.0,
+        });
         let (batches_unlisted, fetches_unlisted) = is.facts.unlisted();
         Self {
             connection,
@@ -146,6 +168,7 @@ impl ClientItem {
             readers: readers.collect(),
             batches_unlisted,
             fetches_unlisted,
+            groups: members.collect(),
         }
     }
 }

@@ -98,10 +98,6 @@ impl<D: Disk> TopicQueue<D> {
         reply: Port<Result<ClaimTaken, QueueError>>,
         credit: Credit,
     ) {
-        // Topics have ascending ids, and a group has its topic's: all of a later topic came when the
-        // group was there already.
-        let is_later = holding.place.queue.topic.0 > holding.place.group.0;
-        let start = if is_later && start == At::Last { At::First } else { start };
         let listed = match self.list_offset(start) {
             Ok(listed) => listed,
             Err(error) => return reply.send(Err(error)),

@@ -12,9 +12,8 @@ use bytes::Bytes;
 use grus_broker::error::QueueError;
 use grus_broker::shard::TopicConfig;
 use grus_broker::topic_queue::letters::facts_of;
-use grus_broker::topic_queue::{At, GroupAsk, QueueHandle, ResetTo};
+use grus_broker::topic_queue::{GroupAsk, QueueHandle, ResetTo};
 use grus_log::{Disk, SimDisk};
-use grus_mailbox::reply::port;
 use grus_protocol::batch::{BatchBuilder, Compression, NewRecord, RecordBatch};
 use grus_protocol::error::ErrorCode;
 use grus_protocol::ids::{Generation, MessageId, Offset, TimestampMs, TopicId};
@@ -436,20 +435,5 @@ async fn a_message_that_cannot_be_read_is_neither_given_up_nor_lost_and_holds_no
     assert_eq!(first.collect::<Vec<_>>(), expected);
     member.answer(&[(9, 10), (11, 40)], &[], &[]).await.unwrap();
     assert_eq!(member.status().await.floor, Offset(10), "it is named, and not lost");
-    bench.stop().await;
-}
-
-#[actix::test]
-async fn a_group_that_begins_at_the_end_misses_nothing_of_a_topic_that_is_made_later() {
-    let (bench, queue) = bench().await;
-    bench.open(topic(GROUP.0 + 3, 1)).await.unwrap();
-    for (queue, floor) in [(queue, 2), (bench.queue(GROUP.0 + 3, 0), 0)] {
-        queue.produce(batch(&[b"a", b"b"])).await.unwrap();
-        let Member { holding, terms, .. } = Member::new(&queue, 1, 1);
-        let (reply, answer) = port();
-        let start = At::Last;
-        queue.group.put(GroupAsk::Claim { holding, start, terms, reply }).await.unwrap();
-        assert_eq!(answer.await.unwrap().unwrap().claimed.floor, Offset(floor), "{}", queue.key);
-    }
     bench.stop().await;
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use grus_client::{ClientProducer, ClientReader, ConnectedClient};
+use grus_client::{ClientMember, ClientProducer, ClientReader, ConnectedClient};
 use serde_json::{Value, json};
 
 use crate::args::{ClientListArgs, Common};
@@ -49,6 +49,7 @@ fn to_lines(one: &ConnectedClient) -> Vec<String> {
     )];
     lines.extend(client.producers.iter().map(producer_line));
     lines.extend(client.readers.iter().map(reader_line));
+    lines.extend(client.groups.iter().map(member_line));
     let (batches, fetches) = (client.batches_unlisted, client.fetches_unlisted);
     if batches + fetches > 0 {
         lines.push(format!("  and more: {batches} batches and {fetches} fetches not listed"));
@@ -85,6 +86,11 @@ fn reader_line(reader: &ClientReader) -> String {
     format!("  reader of queue {} of topic {}: {how}, {when}", reader.queue, reader.topic)
 }
 
+fn member_line(one: &ClientMember) -> String {
+    let when = times(one.since.0, one.last_seen.0);
+    format!("  member {} of group {}: {when}", one.member, one.group)
+}
+
 fn to_json(one: &ConnectedClient) -> Value {
     let ConnectedClient { broker, client, .. } = one;
     let producer = |producer: &ClientProducer| {
@@ -110,6 +116,14 @@ fn to_json(one: &ConnectedClient) -> Value {
             "fetches": reader.fetches,
         })
     };
+    let member = |one: &ClientMember| {
+        json!({
+            "group": one.group.as_str(),
+            "member": one.member.0,
+            "since": units::rfc3339(one.since.0),
+            "last_seen": units::rfc3339(one.last_seen.0),
+        })
+    };
     json!({
         "broker": broker.0,
         "connection": client.connection,
@@ -123,5 +137,6 @@ fn to_json(one: &ConnectedClient) -> Value {
         "readers": client.readers.iter().map(reader).collect::<Vec<_>>(),
         "batches_unlisted": client.batches_unlisted,
         "fetches_unlisted": client.fetches_unlisted,
+        "groups": client.groups.iter().map(member).collect::<Vec<_>>(),
     })
 }

@@ -198,6 +198,10 @@ fn show(some: &[Handed], output: &mut Output<Stdout>, json: bool) -> Result<(), 
 /// Answers for messages that are printed. One whose answer does not come, because standard input has
 /// ended or Ctrl-C came first, has failed, and comes again.
 async fn answer(some: Vec<Handed>, words: &mut Words) -> Result<(), Failure> {
+    if words.input.is_none() {
+        Handed::answer_all(some.into_iter().map(|handed| (handed, Outcome::Ack)));
+        return Ok(());
+    }
     for handed in some {
         let outcome = words.next().await?;
         handed.answer(outcome);

@@ -6,14 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use grus_protocol::message::{
-    GROUP_SUBSCRIPTIONS_MAX, GroupModel, GroupOptions, GroupSubscription, MessageFilter,
+    AssignTopic, DivideQueues, DivideTopic, GROUP_SUBSCRIPTIONS_MAX, GroupModel, GroupOptions,
+    GroupStrategy, GroupSubscription, MessageFilter,
 };
 use grus_protocol::names::NameError;
-use grus_protocol::{GroupName, InstanceName};
+use grus_protocol::{GroupName, InstanceName, MemberId};
 
 use super::ConsumerEvent;
 use crate::config::{invalid, positive};
+use crate::consumer::Divide;
 use crate::error::ClientError;
+use crate::guard::Guard;
 
 /// When messages are acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -88,6 +91,9 @@ pub struct ConsumerConfig {
     /// Hears of queues that come and go; called on the client's thread, and must return at once.
     /// Default: nobody.
     pub on_event: Option<EventHandler>,
+    /// Divides the group's queues among its members; called on the client's thread, and must return at
+    /// once. Default: the group's strategy does. See [`ConsumerConfig::divide_by`].
+    pub divide_by: Option<QueueDivider>,
 }
 
 impl ConsumerConfig {
@@ -111,6 +117,7 @@ impl ConsumerConfig {
             instance: None,
             progress_file: None,
             on_event: None,
+            divide_by: None,
         })
     }
 
@@ -145,6 +152,36 @@ impl ConsumerConfig {
         self
     }
 
+    /// Has the group's queues divided by a function of the program's own (strategy `own`). One member at a
+    /// time is asked, when members or topics come or go; so all members should have the same function.
+    ///
+    /// It is told the members, and each topic with its queues, whose they are now, and who may have
+    /// them; it answers, for each topic in order, with a member for each of its queues, in order. The
+    /// members' names for themselves ([`ClientConfig::client_id`](crate::ClientConfig::client_id)) and
+    /// their stable names ([`ConsumerConfig::instance`]) tell them apart. Where nobody answers usably
+    /// within some seconds the queues are divided as by the strategy `sticky`.
+    ///
+    /// ```
+    /// use grus_client::{ConsumerConfig, DivideQueues};
+    ///
+    /// // All of a topic to the first of those who want it: the others stand by.
+    /// let first_takes_all = |asked: &DivideQueues| {
+    ///     let all = asked.topics.iter();
+    ///     all.map(|topic| vec![topic.members[0]; topic.queues.len()]).collect()
+    /// };
+    /// let config = ConsumerConfig::new("billing")?.divide_by(first_takes_all);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn divide_by(
+        mut self,
+        divide: impl Fn(&DivideQueues) -> Vec<Vec<MemberId>> + Send + Sync + 'static,
+    ) -> Self {
+        self.options.strategy = Some(GroupStrategy::Own);
+        self.divide_by = Some(QueueDivider(Arc::new(divide)));
+        self
+    }
+
     /// Has a function hear of events.
     #[must_use]
     pub fn on_event(mut self, handler: impl Fn(&ConsumerEvent) + Send + Sync + 'static) -> Self {
@@ -174,6 +211,36 @@ impl ConsumerConfig {
             _ => {}
         }
         positive("handler_timeout", self.handler_timeout)
+    }
+}
+
+/// A function that divides queues: for each topic, in order, a member for each of its queues.
+trait DivisionFn: Fn(&DivideQueues) -> Vec<Vec<MemberId>> + Send + Sync {}
+
+impl<F: Fn(&DivideQueues) -> Vec<Vec<MemberId>> + Send + Sync> DivisionFn for F {}
+
+/// A function of the program that divides a group's queues.
+#[derive(Clone)]
+pub struct QueueDivider(Arc<dyn DivisionFn>);
+
+impl QueueDivider {
+    /// As a consumer calls it: a panic of it is no division.
+    pub(super) fn guarded(&self, guard: Guard) -> Divide {
+        let divide = Arc::clone(&self.0);
+        Arc::new(move |question| {
+            let members = guard.call("divide_by", || divide(question))?;
+            let of = |(topic, members): (&DivideTopic, Vec<MemberId>)| AssignTopic {
+                topic_id: topic.topic_id,
+                members,
+            };
+            Some(question.topics.iter().zip(members).map(of).collect())
+        })
+    }
+}
+
+impl fmt::Debug for QueueDivider {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("QueueDivider")
     }
 }
 

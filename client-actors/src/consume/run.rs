@@ -71,9 +71,10 @@ impl Consumer {
                 Ok(outcomes) => (outcomes.into_iter(), "the handler did not answer for it"),
                 Err(reason) => (Vec::new().into_iter(), reason),
             };
-            for handed in batch {
-                handed.answer(outcomes.next().unwrap_or_else(|| Outcome::Nack(reason.to_owned())));
-            }
+            Handed::answer_all(batch.into_iter().map(|handed| {
+                let outcome = outcomes.next();
+                (handed, outcome.unwrap_or_else(|| Outcome::Nack(reason.to_owned())))
+            }));
         }
     }
 }

@@ -73,7 +73,7 @@ impl Desk {
             generation: Generation::NONE,
         };
         let (generation, assigned) = (Generation(1), Some(vec![queue]));
-        let reply = GroupHeartbeatReply { generation, assigned, settings: None };
+        let reply = GroupHeartbeatReply { generation, assigned, settings: None, divide: None };
         desk.state.heard(beat.number, reply, 0);
         let route = Route { topic_id: TopicId(1), links: vec![Some(LINK)] };
         assert_eq!(desk.state.poll_route(0), Some(topic()));

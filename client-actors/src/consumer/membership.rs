@@ -4,7 +4,8 @@
 use grus_protocol::error::ErrorDetail;
 use grus_protocol::ids::BrokerAddress;
 use grus_protocol::message::{
-    AssignedQueue, GroupHeartbeatReply, GroupSettings, JoinGroupReply, QueuePlace,
+    AssignTopic, AssignedQueue, DivideQueues, GroupHeartbeatReply, GroupSettings, JoinGroupReply,
+    QueuePlace,
 };
 use grus_protocol::{ErrorCode, Generation, GroupId, MemberId};
 
@@ -38,6 +39,7 @@ pub(crate) enum MemberWord {
     Join,
     Heartbeat { at: Joined, known: Generation, holding: Vec<QueuePlace>, wait_ms: u32 },
     Leave { at: Joined },
+    Assign { at: Joined, question: u64, topics: Option<Vec<AssignTopic>> },
 }
 
 /// As what it has joined.
@@ -67,6 +69,7 @@ enum Kind {
     Join,
     Heartbeat,
     Leave,
+    Assign,
 }
 
 #[derive(Debug)]
@@ -94,6 +97,10 @@ pub(crate) struct Membership {
     not_before_ms: u64,
     backoff: Backoff,
     safe_until_ms: u64,
+    /// What the program is to divide.
+    question: Option<DivideQueues>,
+    /// How it has divided which question; none: it has no function for that.
+    division: Option<(u64, Option<Vec<AssignTopic>>)>,
     /// To be a member, or to hear of the coordinator again.
     waits: Wait,
     standing: Standing,
@@ -123,6 +130,8 @@ impl Membership {
             not_before_ms: 0,
             backoff: Backoff::new(50, 1_000, seed),
             safe_until_ms: 0,
+            question: None,
+            division: None,
             waits: Wait::default(),
             standing: Standing::Staying,
         }
@@ -146,6 +155,16 @@ impl Membership {
     /// What it waits for, and whether it is a member.
     pub(crate) fn waits(&self) -> (&Wait, bool) {
         (&self.waits, self.joined.is_some())
+    }
+
+    /// What the program is to divide, once.
+    pub(crate) fn take_question(&mut self) -> Option<DivideQueues> {
+        self.question.take()
+    }
+
+    /// The program has divided it, or has no function for that.
+    pub(crate) fn divided(&mut self, question: u64, topics: Option<Vec<AssignTopic>>) {
+        self.division = Some((question, topics));
     }
 
     /// It does not wait to be a member any longer.
@@ -214,6 +233,10 @@ impl Membership {
             }
             _ if is_leaving => return None,
             _ if self.wants_join && count(Kind::Join) == 0 => (Kind::Join, MemberWord::Join, 0),
+            Some(at) if self.division.is_some() => {
+                let (question, topics) = self.division.take()?;
+                (Kind::Assign, MemberWord::Assign { at, question, topics }, 0)
+            }
             Some(at) if count(Kind::Heartbeat) < if self.has_word { 2 } else { 1 } => {
                 // Long enough to be few, short enough that one that is late does no harm.
                 let wait_ms = u32::try_from(self.heartbeat_ms * 2 / 3).unwrap_or(u32::MAX);
@@ -230,7 +253,7 @@ impl Membership {
         }
         let slack_ms = match kind {
             Kind::Heartbeat => (self.session_ms / ANSWER_SLACK_PART).max(1),
-            Kind::Join | Kind::Leave => JOIN_MS_MAX,
+            Kind::Join | Kind::Leave | Kind::Assign => JOIN_MS_MAX,
         };
         let until_ms = (now_ms + wait_ms + slack_ms).min(leaving_by_ms.unwrap_or(u64::MAX));
         self.under_way.push(UnderWay { number, kind, sent_ms: now_ms, until_ms });
@@ -271,6 +294,7 @@ impl Membership {
         if let Some(settings) = reply.settings {
             self.settings = settings;
         }
+        self.question = reply.divide.or(self.question.take());
         match reply.assigned {
             Some(assigned) if reply.generation >= self.known => {
                 self.known = reply.generation;
@@ -278,6 +302,11 @@ impl Membership {
             }
             _ => News::None,
         }
+    }
+
+    /// What it has divided was taken.
+    pub(crate) fn is_taken(&mut self, number: u64) {
+        let _ = self.answered(number);
     }
 
     /// It has left.
@@ -299,6 +328,9 @@ impl Membership {
     /// It was refused.
     pub(crate) fn is_refused(&mut self, number: u64, refusal: Refusal, now_ms: u64) -> News {
         let Some(ask) = self.answered(number) else { return News::None };
+        if ask.kind == Kind::Assign {
+            return News::None; // another member is asked
+        }
         if ask.kind == Kind::Leave && !refusal.retriable {
             self.over(); // it is no member any more
             return News::Left;
@@ -365,7 +397,7 @@ impl Membership {
                 self.over(); // the lease ends by itself
                 return News::Left;
             }
-            Kind::Heartbeat => {}
+            Kind::Heartbeat | Kind::Assign => {}
         }
         self.waits.begin(now_ms);
         self.wait(now_ms, 0);

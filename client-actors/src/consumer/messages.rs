@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use grus_mailbox::{Dropped, Port, Weigh};
-use grus_protocol::message::GroupSubscription;
+use grus_protocol::message::{GroupSubscription, OffsetRange};
 use grus_protocol::{Frame, Offset};
 
 use super::queue::HandItem;
@@ -67,6 +67,18 @@ pub(crate) struct Settle {
 
 impl Weigh for Settle {}
 
+/// The program is done with messages of an item.
+#[derive(Debug)]
+pub(crate) struct AckRanges {
+    pub(crate) slot: u64,
+    pub(crate) item: u64,
+    pub(crate) ranges: Vec<OffsetRange>,
+    /// Hears when the broker knows.
+    pub(crate) done: Option<Port<()>>,
+}
+
+impl Weigh for AckRanges {}
+
 /// The program wants other topics, or other messages of them.
 #[derive(Debug)]
 pub(crate) struct Resubscribe {
@@ -99,6 +111,7 @@ pub(super) enum MemberKind {
     Join,
     Heartbeat,
     Leave,
+    Assign,
 }
 
 /// The leader of a queue answered, or its connection was lost.

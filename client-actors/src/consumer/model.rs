@@ -201,11 +201,10 @@ impl World {
                             let generation = Generation(*generation);
                             AssignedQueue { topic: topic(), topic_id, queue, generation }
                         });
-                        let reply = GroupHeartbeatReply {
-                            generation: Generation(self.generation),
-                            assigned: is_new.then(|| assigned.collect()),
-                            settings: None,
-                        };
+                        let generation = Generation(self.generation);
+                        let assigned = is_new.then(|| assigned.collect());
+                        let (settings, divide) = (None, None);
+                        let reply = GroupHeartbeatReply { generation, assigned, settings, divide };
                         assert!(holding.len() <= QUEUES as usize);
                         self.state.heard(ask.number, reply, self.now_ms);
                         if !is_new {
@@ -213,6 +212,7 @@ impl World {
                         }
                     }
                     MemberWord::Leave { .. } => self.state.left(ask.number, self.now_ms),
+                    MemberWord::Assign { .. } => panic!("it was asked for no division"),
                 }
             }
             while let Some(topic) = self.state.poll_route(self.now_ms) {

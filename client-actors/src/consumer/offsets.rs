@@ -47,6 +47,28 @@ impl OffsetSet {
         true
     }
 
+    /// Takes out what of a range is in, in order.
+    pub(crate) fn take_range(&mut self, range: OffsetRange) -> Vec<OffsetRange> {
+        let (first, end) = (range.from.0, range.to.0);
+        let mut taken = Vec::new();
+        while first < end
+            && let Some((&from, &to)) = self.ranges.range(..end).next_back()
+            && first < to
+        {
+            self.ranges.remove(&from);
+            if from < first {
+                self.ranges.insert(from, first);
+            }
+            if end < to {
+                self.ranges.insert(end, to);
+            }
+            let (from, to) = (Offset(from.max(first)), Offset(to.min(end)));
+            taken.push(OffsetRange { from, to });
+        }
+        taken.reverse();
+        taken
+    }
+
     /// Whether it is in.
     pub(crate) fn contains(&self, offset: Offset) -> bool {
         self.ranges.range(..=offset.0).next_back().is_some_and(|(_, to)| offset.0 < *to)

@@ -9,16 +9,18 @@ use grus_protocol::message::{
 use grus_protocol::{Generation, Offset, TopicName};
 
 use super::item::ClaimFlag;
-use super::local::{Failure, LocalRetries, alone};
+use super::local::LocalRetries;
 use super::offsets::OffsetSet;
 use super::patience::Wait;
-use super::settling::{Settling, Verdict};
+use super::settling::Settling;
 use super::state::QueueWord;
 use crate::backoff::Backoff;
 use crate::reader::cursor::{Content, Fetched, Window};
 use crate::route::LinkId;
 
 pub(crate) use super::item::HandItem;
+
+mod answering;
 
 /// What somebody waits for: that the broker knows of an answer.
 #[derive(Debug)]
@@ -318,53 +320,6 @@ impl<P> OwnedQueue<P> {
         self.shares.insert(item.number, share);
     }
 
-    /// A message failed, and is handed out again after a while, by the client itself; `wait` says
-    /// when, by how often it was handed out.
-    pub(crate) fn fail_here(
-        &mut self,
-        (number, offset): (u64, Offset),
-        wait: impl FnOnce(u32) -> Option<u64>,
-    ) -> Failure {
-        let item = self.shares.get(&number).and_then(|share| share.item.as_ref());
-        let (Some(item), Some(local)) = (item, self.local.as_mut()) else {
-            return Failure::Unknown;
-        };
-        if !self.taken.contains(offset) {
-            return Failure::Unknown;
-        }
-        let deliveries = local.failed(offset);
-        let alone = alone(item, offset);
-        let (Some(due_ms), Some(batch)) = (wait(deliveries), alone) else {
-            return Failure::GivenUp { deliveries };
-        };
-        let to = Offset(offset.0 + 1);
-        let again = HandItem {
-            number: self.next_item,
-            claim: self.claim.clone(),
-            base_offset: offset,
-            batch,
-            wanted: vec![OffsetRange { from: offset, to }],
-            redelivered: vec![Redelivered { from: offset, to, deliveries }],
-            ..item.clone()
-        };
-        self.next_item += 1;
-        self.release_one(number, offset);
-        self.hold(&again);
-        if let Some(local) = self.local.as_mut() {
-            local.put(due_ms, again);
-        }
-        Failure::Waits
-    }
-
-    /// A message is not in the program's hands any more. False if it was not.
-    fn release_one(&mut self, number: u64, offset: Offset) -> bool {
-        if !self.shares.contains_key(&number) || !self.taken.remove(offset) {
-            return false;
-        }
-        self.dealt_with(number, 1);
-        true
-    }
-
     /// What the program has.
     pub(crate) const fn taken(&self) -> &OffsetSet {
         &self.taken
@@ -394,7 +349,7 @@ impl<P> OwnedQueue<P> {
             self.ready.push_front(rest);
         }
         let (messages, wanted) = (item.len(), item.wanted.clone());
-        self.settling.ack_all(&wanted, Waiter::Item(Box::new(item)), now_ms);
+        self.settling.ack_all(&wanted, Some(Waiter::Item(Box::new(item))), now_ms);
         messages
     }
 
@@ -414,28 +369,6 @@ impl<P> OwnedQueue<P> {
         let ranges = acked.iter().flat_map(|item| &item.wanted);
         ranges.for_each(|range| self.taken.insert(*range));
         acked
-    }
-
-    /// The program has answered for a message; `waiter` hears when the broker knows, and is dropped
-    /// when the answer does not count any more.
-    pub(crate) fn settle(
-        &mut self,
-        (item, offset): (u64, Offset),
-        verdict: Verdict,
-        waiter: Option<Waiter<P>>,
-        now_ms: u64,
-    ) {
-        // An item of before the queue was lost is not known any more.
-        if !self.release_one(item, offset) {
-            return;
-        }
-        if verdict != Verdict::Unhandled {
-            self.seen_to = self.seen_to.max(Offset(offset.0 + 1));
-            self.local.iter_mut().for_each(|local| local.settled(offset));
-        }
-        if !self.acks_before {
-            self.settling.settle(offset, verdict, waiter, now_ms);
-        }
     }
 
     /// It is to go: nothing more of it is handed out.

@@ -2,8 +2,8 @@
 
 use bytes::BytesMut;
 use grus_protocol::message::{
-    AckMessages, ClaimQueue, GroupHeartbeat, GroupOptions, GroupSettings, GroupSubscription,
-    JoinGroup, LeaveGroup, Subscribe, SubscribeAt, SubscribeGroup,
+    AckMessages, AssignQueues, ClaimQueue, GroupHeartbeat, GroupOptions, GroupSettings,
+    GroupSubscription, JoinGroup, LeaveGroup, Subscribe, SubscribeAt, SubscribeGroup,
 };
 use grus_protocol::{GroupName, InstanceName};
 
@@ -48,6 +48,11 @@ pub(crate) fn member_frame(
             let (known, holding, wait_ms) = (*known, holding.clone(), *wait_ms);
             let Joined { group_id, member } = *at;
             encode(&GroupHeartbeat { group, group_id, member, known, holding, wait_ms }, 0)
+        }
+        MemberWord::Assign { at: Joined { group_id, member }, question, topics } => {
+            let (group_id, member, question, topics) =
+                (*group_id, *member, *question, topics.clone());
+            encode(&AssignQueues { group, group_id, member, question, topics }, 0)
         }
         MemberWord::Leave { at: Joined { group_id, member } } => {
             encode(&LeaveGroup { group, group_id: *group_id, member: *member }, 0)

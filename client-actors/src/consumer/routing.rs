@@ -127,7 +127,8 @@ mod tests {
         let (topic_id, queue, generation) = (TopicId(2), QueueId(0), Generation(1));
         let assigned = AssignedQueue { topic: topic.clone(), topic_id, queue, generation };
         let (assigned, settings) = (Some(vec![assigned]), None);
-        state.heard(beat.number, GroupHeartbeatReply { generation, assigned, settings }, 0);
+        let reply = GroupHeartbeatReply { generation, assigned, settings, divide: None };
+        state.heard(beat.number, reply, 0);
         state
     }
 

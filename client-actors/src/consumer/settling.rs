@@ -11,7 +11,7 @@ use super::offsets::OffsetSet;
 /// How long the answers of handlers are gathered before they are told.
 const GATHER_MS: u64 = 50;
 /// So many answers are told at once.
-const GATHER_MAX: u64 = 1_024;
+const GATHER_MAX: u64 = 16_384;
 
 /// What became of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,14 +181,14 @@ impl<W> Settling<W> {
         self.wait_for(offset, waiter);
     }
 
-    /// All these are done, before anybody has seen them; `waiter` hears when the broker knows.
-    pub(crate) fn ack_all(&mut self, ranges: &[OffsetRange], waiter: W, now_ms: u64) {
+    /// All these are done; `waiter` hears when the broker knows.
+    pub(crate) fn ack_all(&mut self, ranges: &[OffsetRange], waiter: Option<W>, now_ms: u64) {
         for range in ranges {
             self.pending.acks.insert(*range);
         }
         let last = ranges.last().map_or(0, |range| range.to.0.saturating_sub(1));
         self.added(ranges.iter().map(OffsetRange::len).sum(), now_ms);
-        self.wait_for(Offset(last), Some(waiter));
+        self.wait_for(Offset(last), waiter);
     }
 
     /// All these are done: they are not for the program.

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use grus_protocol::message::{
-    GroupHeartbeatReply, GroupSettings, GroupSubscription, JoinGroupReply, QueuePlace,
+    AssignTopic, DivideQueues, GroupHeartbeatReply, GroupSettings, GroupSubscription,
+    JoinGroupReply, OffsetRange, QueuePlace,
 };
 use grus_protocol::{Offset, TopicName};
 
@@ -244,6 +245,21 @@ impl<P> ConsumerState<P> {
         self.hear(news, now_ms);
     }
 
+    /// What the program is to divide, once.
+    pub(crate) fn take_question(&mut self) -> Option<DivideQueues> {
+        self.membership.take_question()
+    }
+
+    /// The program has divided it, or has no function for that.
+    pub(crate) fn divided(&mut self, question: u64, topics: Option<Vec<AssignTopic>>) {
+        self.membership.divided(question, topics);
+    }
+
+    /// What it has divided was taken.
+    pub(crate) fn division_taken(&mut self, number: u64) {
+        self.membership.is_taken(number);
+    }
+
     /// It has left.
     pub(crate) fn left(&mut self, number: u64, now_ms: u64) {
         let news = self.membership.has_left(number);
@@ -356,7 +372,24 @@ impl<P> ConsumerState<P> {
         };
         let Some(queue) = self.queues.get_mut(&slot) else { return };
         queue.settle(at, verdict, port.map(Waiter::Program), now_ms);
-        if queue.revoked_by_ms.is_some() {
+        self.answered(slot, now_ms);
+    }
+
+    /// The program is done with these messages of an item, as [`ConsumerState::settle`].
+    pub(crate) fn ack_ranges(
+        &mut self,
+        slot: u64,
+        (item, ranges): (u64, &[OffsetRange]),
+        port: Option<P>,
+        now_ms: u64,
+    ) {
+        let Some(queue) = self.queues.get_mut(&slot) else { return };
+        queue.ack_ranges(item, ranges, port.map(Waiter::Program), now_ms);
+        self.answered(slot, now_ms);
+    }
+
+    fn answered(&mut self, slot: u64, now_ms: u64) {
+        if let Some(queue) = self.queues.get_mut(&slot).filter(|one| one.revoked_by_ms.is_some()) {
             queue.settling.hurry();
             self.release(now_ms);
         }

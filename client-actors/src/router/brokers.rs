@@ -26,6 +26,7 @@ pub(super) fn is_for_brokers(frame: &[u8]) -> bool {
         Opcode::JoinGroup,
         Opcode::GroupHeartbeat,
         Opcode::LeaveGroup,
+        Opcode::AssignQueues,
         Opcode::ListGroups,
         Opcode::DescribeGroup,
         Opcode::DeleteGroup,

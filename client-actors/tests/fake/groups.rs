@@ -113,6 +113,7 @@ impl State {
             generation: Generation(self.group.generation),
             assigned,
             settings: None,
+            divide: None,
         }
     }
 

@@ -23,7 +23,7 @@ mod subscribe;
 mod topic;
 
 pub use clients::{
-    CLIENTS_MAX, ClientDescription, ClientProducer, ClientReader, CloseProducer,
+    CLIENTS_MAX, ClientDescription, ClientMember, ClientProducer, ClientReader, CloseProducer,
     CloseProducerReply, ListClients, ListClientsReply,
 };
 pub use fetch::{Fetch, FetchReply, FetchedBatch, ListAt, ListOffsets, ListOffsetsReply};
@@ -32,9 +32,10 @@ pub use find::{
     FoundMessage,
 };
 pub use group::{
-    ACK_MARKS_MAX, ACK_RANGES_MAX, AckMessages, AckMessagesReply, AssignedQueue, ClaimQueue,
-    ClaimQueueReply, DEAD_LETTERS_PAGE_DEFAULT, DEAD_LETTERS_PAGE_MAX, DeadLetter, DeadLetterPlace,
-    DeadMark, DeleteGroup, DeleteGroupReply, DescribeGroup, DescribeGroupReply, FilterError,
+    ACK_MARKS_MAX, ACK_RANGES_MAX, AckMessages, AckMessagesReply, AssignQueues, AssignQueuesReply,
+    AssignTopic, AssignedQueue, ClaimQueue, ClaimQueueReply, DEAD_LETTERS_PAGE_DEFAULT,
+    DEAD_LETTERS_PAGE_MAX, DeadLetter, DeadLetterPlace, DeadMark, DeleteGroup, DeleteGroupReply,
+    DescribeGroup, DescribeGroupReply, DivideMember, DivideQueues, DivideTopic, FilterError,
     GROUP_SESSION_MS_DEFAULT, GROUP_SESSION_MS_MAX, GROUP_SESSION_MS_MIN, GROUP_SUBSCRIPTIONS_MAX,
     GROUPS_PAGE_MAX, GroupDeliver, GroupHeartbeat, GroupHeartbeatReply, GroupMember, GroupModel,
     GroupOptions, GroupProgress, GroupProgressReply, GroupQueue, GroupSettings, GroupStrategy,
@@ -154,6 +155,7 @@ requests! {
     RedriveDeadLetters => RedriveDeadLettersReply,
     PurgeDeadLetters => PurgeDeadLettersReply,
     ListDeadLetters => ListDeadLettersReply,
+    AssignQueues => AssignQueuesReply,
     OpenPeer => OpenPeerReply,
     ShardMessage => ShardMessageReply,
 }

@@ -143,6 +143,8 @@ opcodes! {
     PurgeDeadLetters = 83,
     /// Lists dead letters.
     ListDeadLetters = 84,
+    /// A member has divided the queues of its group, as it was asked to.
+    AssignQueues = 85,
     /// A broker says to another one who it is.
     OpenPeer = 100,
     /// A member of a shard's group says something to another one.

@@ -156,6 +156,7 @@ fn every_header_reads_back_to_the_same_bytes() {
             Opcode::JoinGroup => again_of::<message::JoinGroup>(&frame),
             Opcode::GroupHeartbeat => again_of::<message::GroupHeartbeat>(&frame),
             Opcode::LeaveGroup => again_of::<message::LeaveGroup>(&frame),
+            Opcode::AssignQueues => again_of::<message::AssignQueues>(&frame),
             Opcode::ClaimQueue => again_of::<message::ClaimQueue>(&frame),
             Opcode::AckMessages => again_of::<message::AckMessages>(&frame),
             Opcode::SubscribeGroup => again_of::<message::SubscribeGroup>(&frame),

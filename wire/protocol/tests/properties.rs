@@ -5,15 +5,7 @@
 use bytes::{Bytes, BytesMut};
 use grus_protocol::batch::{Compression, Origin, bloom_of, ttl_ms_of};
 use grus_protocol::message::{
-    AckMessages, AlterSchedule, ClaimQueue, ClaimQueueReply, CloseProducer, CountScheduled,
-    CountScheduledReply, CreateSchedule, DeadMark, DeleteSchedule, DescribeGroupReply,
-    DescribeShardsReply, FetchReply, FindMessages, FindMessagesReply, GroupDeliver, GroupHeartbeat,
-    GroupHeartbeatReply, GroupProgress, GroupProgressReply, HandOverShards, HandOverShardsReply,
-    JoinGroup, JoinGroupReply, LeaveGroup, ListClients, ListClientsReply, ListDeadLetters,
-    ListDeadLettersReply, ListGroupsReply, ListScheduled, ListScheduledReply, ListSchedules,
-    ListSchedulesReply, Metadata, MetadataReply, Nack, OffsetRange, OpenPeer, OpenPeerReply,
-    Produce, PurgeDeadLetters, RecallMessage, RedriveDeadLetters, RegisterBroker, ResetGroup,
-    RoutesChanged, ShardMessage, ShowScheduled, ShowScheduledReply, SubscribeGroup,
+    AckMessages, AlterSchedule, AssignQueues, ClaimQueue, ClaimQueueReply, CloseProducer, CountScheduled, CountScheduledReply, CreateSchedule, DeadMark, DeleteSchedule, DescribeGroupReply, DescribeShardsReply, FetchReply, FindMessages, FindMessagesReply, GroupDeliver, GroupHeartbeat, GroupHeartbeatReply, GroupProgress, GroupProgressReply, HandOverShards, HandOverShardsReply, JoinGroup, JoinGroupReply, LeaveGroup, ListClients, ListClientsReply, ListDeadLetters, ListDeadLettersReply, ListGroupsReply, ListScheduled, ListScheduledReply, ListSchedules, ListSchedulesReply, Metadata, MetadataReply, Nack, OffsetRange, OpenPeer, OpenPeerReply, Produce, PurgeDeadLetters, RecallMessage, RedriveDeadLetters, RegisterBroker, ResetGroup, RoutesChanged, ShardMessage, ShowScheduled, ShowScheduledReply, SubscribeGroup,
 };
 use grus_protocol::{
     BatchBuilder, BatchLimits, ErrorReply, FrameHead, FrameLimits, Generation, GroupId, MemberId,
@@ -342,6 +334,7 @@ proptest! {
         let _ = frame::decode_header::<GroupHeartbeat>(&content);
         let _ = frame::decode_header::<GroupHeartbeatReply>(&content);
         let _ = frame::decode_header::<LeaveGroup>(&content);
+        let _ = frame::decode_header::<AssignQueues>(&content);
         let _ = frame::decode_header::<ClaimQueue>(&content);
         let _ = frame::decode_header::<ClaimQueueReply>(&content);
         let _ = frame::decode_header::<AckMessages>(&content);

@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, VecDeque};
 
 use grus_protocol::ids::{MemberId, TimestampMs};
 use grus_protocol::message::{
-    GROUP_SUBSCRIPTIONS_MAX, GroupModel, GroupOptions, GroupSettings, GroupStrategy,
-    GroupSubscription, HELLO_TEXT_BYTES_MAX,
+    GROUP_SUBSCRIPTIONS_MAX, GroupModel, GroupOptions, GroupSettings, GroupSubscription,
+    HELLO_TEXT_BYTES_MAX,
 };
 use grus_protocol::names::InstanceName;
 use thiserror::Error;
@@ -219,9 +219,6 @@ impl Coordination {
         settings.check().map_err(|reason| JoinRefusal::Settings(reason.to_owned()))?;
         if !matches!(settings.model, GroupModel::Cluster | GroupModel::Broadcast) {
             return Err(JoinRefusal::Unserved("groups of other models than cluster and broadcast"));
-        }
-        if settings.strategy == GroupStrategy::Own {
-            return Err(JoinRefusal::Unserved("strategies of the program's own"));
         }
         let others = self.book.members().keys().any(|member| Some(*member) != own);
         if settings.model != self.settings().model && others {

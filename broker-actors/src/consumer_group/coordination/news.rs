@@ -1,7 +1,7 @@
 //! What a coordinator's decisions are told by. Pure.
 
 use grus_protocol::ids::{Generation, MemberId};
-use grus_protocol::message::{AssignedQueue, GroupSettings};
+use grus_protocol::message::{AssignedQueue, DivideQueues, GroupSettings};
 
 use super::Ticket;
 
@@ -14,6 +14,8 @@ pub enum News {
     Done(Ticket),
     /// The one with this ticket is no member: another one has taken its place by its name.
     Superseded(Ticket),
+    /// No member has divided the queues, as the group's strategy wants: they are, as by another one.
+    DividedWithoutAnswer,
     /// This member must be told its assignment, if a heartbeat of it waits.
     Changed(MemberId),
     /// This member is one no more; a heartbeat of it that waits is refused.
@@ -42,4 +44,6 @@ pub struct Told {
     pub assigned: Option<Vec<AssignedQueue>>,
     /// How the group works, where that may be news.
     pub settings: Option<GroupSettings>,
+    /// What it is to divide.
+    pub divide: Option<DivideQueues>,
 }

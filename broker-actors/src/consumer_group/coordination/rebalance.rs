@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use grus_protocol::ids::{Generation, MemberId, QueueKey, TopicId};
+use grus_protocol::message::GroupStrategy;
 
 use super::super::field::Field;
 use super::super::strategy::{Target, divide};
@@ -25,9 +26,12 @@ impl Coordination {
     pub(super) fn change_of_queues(&mut self, now_ms: u64) -> Option<UnderWay> {
         let mut under_way = UnderWay { change: self.begun(), ..UnderWay::default() };
         let is_time = self.rebalance_at_ms.is_some_and(|at_ms| at_ms <= now_ms);
-        if let Some(routes) = self.routes.clone().filter(|_| is_time) {
+        let divided = self.routes.clone().filter(|_| is_time).and_then(|routes| {
             self.rebalance_at_ms = None;
-            let (field, target) = self.division(&routes);
+            let (field, target) = self.division(&routes, now_ms)?;
+            Some((routes, field, target))
+        });
+        if let Some((routes, field, target)) = divided {
             under_way.change.grants = self.grants(&routes, &target);
             // Who has no queues to let go of is told all the same of what else there is.
             let is_told = !self.told_otherwise(&field).is_empty();
@@ -55,17 +59,20 @@ impl Coordination {
         members
     }
 
-    fn division(&self, routes: &Routes) -> (Field, Target) {
+    /// The field and whose each queue is to be; none while a member is asked to divide it.
+    fn division(&mut self, routes: &Routes, now_ms: u64) -> Option<(Field, Target)> {
         let members = self.book.members().iter();
         let members = members.map(|(id, record)| (*id, &*record.subscriptions));
         let field = Field::of((&self.name, self.group), members, routes);
+        if self.is_broadcast() {
+            return Some((field, Target::new()));
+        }
+        if self.settings().strategy == GroupStrategy::Own {
+            return self.own_division(&field, now_ms).map(|target| (field, target));
+        }
         let owner = |queue| self.book.grants().get(&queue).map(|grant| grant.member);
-        let target = if self.is_broadcast() {
-            Target::new()
-        } else {
-            divide(self.settings().strategy, &field, owner)
-        };
-        (field, target)
+        let target = divide(self.settings().strategy, &field, owner);
+        Some((field, target))
     }
 
     /// What can change hands at once: queues that nobody has or that were let go of, and those

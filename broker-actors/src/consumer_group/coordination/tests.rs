@@ -1,5 +1,7 @@
 //! The ways of a group, one by one.
 
+mod own;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

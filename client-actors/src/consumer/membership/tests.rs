@@ -18,7 +18,12 @@ fn joined(member: u64) -> JoinGroupReply {
 }
 
 fn beat(generation: u64, assigned: Option<Vec<AssignedQueue>>) -> GroupHeartbeatReply {
-    GroupHeartbeatReply { generation: Generation(generation), assigned, settings: None }
+    GroupHeartbeatReply {
+        generation: Generation(generation),
+        assigned,
+        settings: None,
+        divide: None,
+    }
 }
 
 fn queue(number: u32) -> AssignedQueue {

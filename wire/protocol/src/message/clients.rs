@@ -1,7 +1,7 @@
 //! Who is connected to a broker.
 
-use crate::ids::{Offset, ProducerEpoch, ProducerId, QueueId, TimestampMs};
-use crate::names::{ProducerName, TopicName};
+use crate::ids::{MemberId, Offset, ProducerEpoch, ProducerId, QueueId, TimestampMs};
+use crate::names::{GroupName, ProducerName, TopicName};
 use crate::wire::wire_message;
 
 /// Most clients of one answer to [`ListClients`], and how many it has when nothing was said.
@@ -70,6 +70,23 @@ wire_message! {
         pub batches_unlisted: u64 = 0,
         /// Fetches and subscriptions of queues that are not listed, being too many.
         pub fetches_unlisted: u64 = 0,
+        /// The members of groups that are heard of over it, as far as they are listed: those of groups
+        /// that this broker coordinates.
+        pub groups: Vec<ClientMember> = Vec::new(),
+    }
+}
+
+wire_message! {
+    /// A member of a group, of a client.
+    pub struct ClientMember {
+        /// The group.
+        pub group: GroupName,
+        /// The member's id in it.
+        pub member: MemberId,
+        /// When it was first heard of on this connection.
+        pub since: TimestampMs,
+        /// When it was heard of last.
+        pub last_seen: TimestampMs,
     }
 }
 

@@ -9,6 +9,7 @@ use crate::wire::{wire_enum, wire_message};
 
 mod admin;
 mod dead_letters;
+mod dividing;
 mod filter;
 mod progress;
 
@@ -21,6 +22,9 @@ pub use dead_letters::{
     DEAD_LETTERS_PAGE_DEFAULT, DEAD_LETTERS_PAGE_MAX, DeadLetter, DeadLetterPlace, ListDeadLetters,
     ListDeadLettersReply, PurgeDeadLetters, PurgeDeadLettersReply, RedriveDeadLetters,
     RedriveDeadLettersReply, headers as dead_letter_headers,
+};
+pub use dividing::{
+    AssignQueues, AssignQueuesReply, AssignTopic, DivideMember, DivideQueues, DivideTopic,
 };
 pub use filter::{FilterError, MessageFilter, TAGS_MAX};
 pub use progress::{
@@ -324,6 +328,8 @@ wire_message! {
         pub assigned: Option<Vec<AssignedQueue>>,
         /// How the group works, where that may be news; nil: as before.
         pub settings: Option<GroupSettings> = None,
+        /// What the member is to divide by a function of its program; nil: nothing.
+        pub divide: Option<DivideQueues> = None,
     }
 }
 

@@ -49,9 +49,17 @@ fn joining_staying_and_leaving() {
     let beat = [Number(7), Number(41), holding, Number(2_000)];
     assert_eq!(header("GroupHeartbeat.request"), of_group(&beat));
     let queue = Array([vec![t("orders")], n(&[TOPIC_ID, 2, 40])].concat());
-    let changed = [Number(42), Array(vec![queue]), settings(list(&[1]))];
+    let one = Array(vec![Number(7), t("billing-1"), Nil]);
+    let two = Array(vec![Number(8), t("billing-2"), t("two")]);
+    let topic = [vec![t("orders")], n(&[TOPIC_ID])].concat();
+    let topic = [topic, vec![list(&[0, 2]), list(&[7, 0]), list(&[7, 8])]].concat();
+    let divide = Array(vec![Number(6), Array(vec![one, two]), Array(vec![Array(topic)])]);
+    let changed = [Number(42), Array(vec![queue]), settings(list(&[1])), divide];
     assert_eq!(header("GroupHeartbeat.reply"), changed);
-    assert_eq!(header("GroupHeartbeat.unchanged"), [Number(41), Nil, Nil]);
+    assert_eq!(header("GroupHeartbeat.unchanged"), [Number(41), Nil, Nil, Nil]);
+    let topics = Array(vec![Array(vec![Number(TOPIC_ID), list(&[8, 7])])]);
+    assert_eq!(header("AssignQueues.request"), of_group(&[Number(7), Number(6), topics]));
+    assert_eq!(header("AssignQueues.reply"), []);
     assert_eq!(header("LeaveGroup.request"), of_group(&[Number(7)]));
     assert_eq!(header("LeaveGroup.reply"), []);
 }

@@ -208,5 +208,7 @@ fn those_who_are_connected_are_listed_page_by_page() {
     };
     let pushed = reader(1, true, vec![Nil, Number(0)]);
     assert_eq!(client[8], Array(vec![pushed, reader(2, false, n(&[1001, 17]))]));
-    assert_eq!(client[9..], n(&[5, 6]));
+    assert_eq!(client[9..11], n(&[5, 6]));
+    let member = [vec![t("billing")], n(&[12, BORN + 7, BORN + 8])].concat();
+    assert_eq!(client[11..], [Array(vec![Array(member)])]);
 }

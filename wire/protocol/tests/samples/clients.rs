@@ -2,10 +2,12 @@
 
 use bytes::Bytes;
 use grus_protocol::message::{
-    ClientDescription, ClientProducer, ClientReader, CloseProducer, CloseProducerReply,
-    ListClients, ListClientsReply,
+    ClientDescription, ClientMember, ClientProducer, ClientReader, CloseProducer,
+    CloseProducerReply, ListClients, ListClientsReply,
 };
-use grus_protocol::{Offset, ProducerEpoch, ProducerId, ProducerName, QueueId, TimestampMs};
+use grus_protocol::{
+    GroupName, MemberId, Offset, ProducerEpoch, ProducerId, ProducerName, QueueId, TimestampMs,
+};
 
 use super::{BORN, pair, topic};
 
@@ -55,6 +57,12 @@ pub(super) fn frames(out: &mut Vec<(String, Bytes)>) {
         readers: vec![reader(1, true, None), reader(2, false, Some(Offset(1001)))],
         batches_unlisted: 5,
         fetches_unlisted: 6,
+        groups: vec![ClientMember {
+            group: GroupName::try_from("billing").expect("a name"),
+            member: MemberId(12),
+            since: later(7),
+            last_seen: later(8),
+        }],
     };
     let list = ListClients { after: Some(40), clients_max: 10, all: true };
     let reply = ListClientsReply { clients: vec![client], next: Some(41) };

@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use grus_protocol::frame::FrameFlags;
 use grus_protocol::message::{
-    AckMessages, AckMessagesReply, AssignedQueue, ClaimQueue, ClaimQueueReply, DeadLetter,
-    DeadLetterPlace, DeadMark, DeleteGroup, DeleteGroupReply, DescribeGroup, DescribeGroupReply,
+    AckMessages, AckMessagesReply, AssignQueues, AssignQueuesReply, AssignTopic, AssignedQueue,
+    ClaimQueue, ClaimQueueReply, DeadLetter, DeadLetterPlace, DeadMark, DeleteGroup,
+    DeleteGroupReply, DescribeGroup, DescribeGroupReply, DivideMember, DivideQueues, DivideTopic,
     GroupDeliver, GroupHeartbeat, GroupHeartbeatReply, GroupMember, GroupModel, GroupOptions,
     GroupProgress, GroupProgressReply, GroupQueue, GroupSettings, GroupStrategy, GroupSubscription,
     GroupSummary, JoinGroup, JoinGroupReply, LeaveGroup, LeaveGroupReply, ListAt, ListDeadLetters,
@@ -60,11 +61,41 @@ fn subscriptions() -> Vec<GroupSubscription> {
 
 pub(super) fn frames(out: &mut Vec<(String, Bytes)>) {
     membership(out);
+    division(out);
     progress(out);
     deliveries(out);
     descriptions(out);
     care(out);
     dead_letters(out);
+}
+
+fn question() -> DivideQueues {
+    DivideQueues {
+        question: 6,
+        members: vec![
+            DivideMember { member: MEMBER, client_id: "billing-1".into(), instance: None },
+            DivideMember {
+                member: MemberId(8),
+                client_id: "billing-2".into(),
+                instance: Some(InstanceName::try_from("two").unwrap()),
+            },
+        ],
+        topics: vec![DivideTopic {
+            topic: topic(),
+            topic_id: TOPIC_ID,
+            queues: vec![QueueId(0), QueueId(2)],
+            owners: vec![MEMBER, MemberId(0)],
+            members: vec![MEMBER, MemberId(8)],
+        }],
+    }
+}
+
+fn division(out: &mut Vec<(String, Bytes)>) {
+    let (group_id, member) = (GROUP_ID, MEMBER);
+    let topics = vec![AssignTopic { topic_id: TOPIC_ID, members: vec![MemberId(8), member] }];
+    let (group_name, question, topics) = (group(), 6, Some(topics));
+    let assign = AssignQueues { group: group_name, group_id, member, question, topics };
+    pair(out, &assign, &AssignQueuesReply {}, [b"", b""]);
 }
 
 fn membership(out: &mut Vec<(String, Bytes)>) {
@@ -125,9 +156,11 @@ fn membership(out: &mut Vec<(String, Bytes)>) {
         generation: Generation(42),
         assigned: Some(vec![assigned]),
         settings: Some(settings()),
+        divide: Some(question()),
     };
     pair(out, &heartbeat, &changed, [b"", b""]);
-    let same = GroupHeartbeatReply { generation: Generation(41), assigned: None, settings: None };
+    let (assigned, settings, divide) = (None, None, None);
+    let same = GroupHeartbeatReply { generation: Generation(41), assigned, settings, divide };
     let head = FrameHead::request(Opcode::GroupHeartbeat, 0x0102_0304_0506_0747).reply();
     out.push(("GroupHeartbeat.unchanged".into(), whole(head, &same, b"")));
     pair(out, &LeaveGroup { group: group(), group_id, member }, &LeaveGroupReply {}, [b"", b""]);
