@@ -6,7 +6,12 @@ use bytes::Bytes;
 use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::frame::{Frame, FrameKind, HeaderError};
 use grus_protocol::message::{
-    AlterSchedule, AlterTopic, AssignQueues, CloseProducer, CountScheduled, CreateSchedule, CreateTopic, Credit, DeleteGroup, DeleteSchedule, DeleteTopic, DescribeGroup, DescribeShards, DescribeTopic, Fetch, FindMessages, GroupHeartbeat, HandOverShards, Hello, InitProducer, JoinGroup, LeaveGroup, ListClients, ListGroups, ListOffsets, ListScheduled, ListSchedules, ListTopics, Metadata, OpenPeer, Ping, Produce, RecallMessage, Seek, ShardMessage, ShowScheduled, Subscribe, Unsubscribe, WatchRoutes,
+    AlterSchedule, AlterTopic, AssignQueues, CloseProducer, CountScheduled, CreateSchedule,
+    CreateTopic, Credit, DeleteGroup, DeleteSchedule, DeleteTopic, DescribeGroup, DescribeShards,
+    DescribeTopic, Fetch, FindMessages, GroupHeartbeat, HandOverShards, Hello, InitProducer,
+    JoinGroup, LeaveGroup, ListClients, ListGroups, ListOffsets, ListScheduled, ListSchedules,
+    ListTopics, Metadata, OpenPeer, Ping, Produce, RecallMessage, Seek, ShardMessage,
+    ShowScheduled, Subscribe, Unsubscribe, WatchRoutes,
 };
 use grus_protocol::opcode::Opcode;
 

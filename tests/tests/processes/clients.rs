@@ -6,7 +6,8 @@ use std::net::TcpStream;
 
 use bytes::BytesMut;
 use grus_client::{
-    Client, ClientConfig, Message, ProducerConfig, QueueId, ReadMode, ReaderConfig, StartAt,
+    Client, ClientConfig, ConsumerConfig, Message, ProducerConfig, QueueId, ReadMode, ReaderConfig,
+    StartAt,
 };
 use grus_protocol::frame::encode;
 use grus_protocol::message::Hello;
@@ -104,6 +105,15 @@ fn clients_are_listed_alike_and_a_closed_producer_or_reader_leaves_at_once() {
             parts(&told, "producers", &["name", "topic", "messages"])
                 .contains("\"billing\" \"t\" 3")
         );
+        let config = ConsumerConfig::new("g").expect("a name").subscribe("t", "*");
+        let consumer = client.consumer(config.expect("a topic")).expect("a consumer");
+        let member = until_listed(&home, "groups", 1);
+        assert_eq!(member["connection"], told["connection"], "its coordinator is asked over it");
+        let members = parts(&member, "groups", &["group", "member"]);
+        assert_eq!(members, parts(&by_http(&broker), "groups", &["group", "member"]));
+        assert_eq!(members, BTreeSet::from(["\"g\" 1".to_owned()]));
+        consumer.stop().await;
+        until_listed(&home, "groups", 0);
         let modes = parts(&told, "readers", &["topic", "queue", "mode"]);
         assert_eq!(modes, parts(&shown, "readers", &["topic", "queueId", "mode"]));
         assert_eq!(modes.len(), 4, "{modes:?}");

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use grus_client::{
-    Client, Consumer, ConsumerConfig, ConsumerEvent, Handed, Message, Outcome, OwnQueue,
+    Client, Consumer, ConsumerConfig, ConsumerEvent, Handed, MemberId, Message, Outcome, OwnQueue,
     ProducerConfig, QueueId,
 };
 use grus_tests::broker::Home;
@@ -90,6 +90,38 @@ async fn lag(client: &Client) -> u64 {
     let progress = client.group_progress(&"g".try_into().expect("a name")).await.expect("told");
     assert_eq!(progress.unasked, []);
     progress.items.iter().map(|queue| queue.lag).sum()
+}
+
+#[test]
+fn a_program_divides_the_queues_itself_and_others_stand_by() {
+    let home = Home::new();
+    let _broker = home.start();
+    create(&home, "t", 4);
+    block_on(async {
+        let client = connect(&home).await;
+        let named = |name: &str| {
+            // All to the one whose name comes last.
+            let mut config = config().divide_by(|asked| {
+                let last = asked.members.iter().max_by_key(|one| one.instance.clone());
+                let all = |queues| vec![last.map_or(MemberId::NONE, |one| one.member); queues];
+                asked.topics.iter().map(|topic| all(topic.queues.len())).collect()
+            });
+            config.options.session_ms = Some(600_000); // none leaves for a machine that is busy
+            config.instance = Some(name.try_into().expect("a name"));
+            config
+        };
+        let (stands_by, its) = consumer(&client, named("a"));
+        within(its.until(|queues| queues.len() == 4)).await;
+        let (works, own) = consumer(&client, named("b"));
+        within(own.until(|queues| queues.len() == 4)).await;
+        assert!(its.now().is_empty());
+        works.stop().await;
+        within(its.until(|queues| queues.len() == 4)).await;
+        let described = client.describe_group(&"g".try_into().expect("a name")).await;
+        assert_eq!(described.expect("told").settings.strategy.to_string(), "own");
+        stands_by.stop().await;
+        client.close().await;
+    });
 }
 
 #[test]

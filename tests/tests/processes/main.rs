@@ -12,6 +12,7 @@ mod damage;
 mod delay;
 mod disk_full;
 mod find;
+mod group_backlog;
 mod group_http;
 mod groups;
 mod hostile;

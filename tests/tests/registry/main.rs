@@ -4,6 +4,7 @@ mod alone;
 mod away;
 mod described;
 mod find;
+mod groups;
 mod groups_http;
 mod hostile;
 mod http;

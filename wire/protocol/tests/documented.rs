@@ -6,7 +6,29 @@ use grus_protocol::batch::bloom_of_tag;
 use grus_protocol::ids::BrokerAddress;
 use grus_protocol::message::{
     AckMessages, AckMessagesReply, AlterSchedule, AlterScheduleReply, AlterTopic, AlterTopicReply,
-    AssignQueues, AssignTopic, AssignedQueue, BrokerHeartbeat, BrokerHeartbeatReply, BrokerState, ClaimQueue, ClaimQueueReply, ClientDescription, ClientMember, ClientProducer, ClientReader, CloseProducer, CountScheduled, CountScheduledReply, CreateSchedule, CreateScheduleReply, CreateTopic, CreateTopicReply, Credit, DeadLetter, DeadLetterPlace, DeadMark, DeleteGroup, DeleteGroupReply, DeleteSchedule, DeleteTopic, DeleteTopicReply, Deliver, DescribeGroup, DescribeGroupReply, DescribeShardsReply, DescribeTopic, DescribeTopicReply, DivideMember, DivideQueues, DivideTopic, Fetch, FetchReply, FetchedBatch, FindMessages, FindMessagesReply, FoundMessage, GroupDeliver, GroupHeartbeat, GroupHeartbeatReply, GroupMember, GroupOptions, GroupProgress, GroupProgressReply, GroupQueue, GroupSettings, GroupSubscription, GroupSummary, HandOverShards, HandOverShardsReply, Hello, HelloReply, InitProducer, InitProducerReply, JoinGroup, JoinGroupReply, LeadShards, LeaveGroup, LedShard, ListClients, ListClientsReply, ListDeadLetters, ListDeadLettersReply, ListGroups, ListGroupsReply, ListOffsets, ListOffsetsReply, ListScheduled, ListScheduledReply, ListSchedules, ListSchedulesReply, ListTopics, ListTopicsReply, MemberDescription, Metadata, MetadataReply, Nack, OfferTopics, OfferTopicsReply, OfferedQueue, OfferedTopic, OffsetRange, OpenPeer, OpenPeerReply, PingReply, PlaceDeadLetters, PlaceDeadLettersReply, Produce, ProduceReply, PurgeDeadLetters, PurgeDeadLettersReply, QueueDescription, QueuePlace, QueueProgress, QueueRoute, QueueSpan, RecallMessage, RecallMessageReply, Redelivered, RedriveDeadLetters, RedriveDeadLettersReply, RefusedTopic, RegisterBroker, RegisterBrokerReply, ResetGroup, ResetGroupReply, RoutesChanged, SchedulePlace, ScheduleState, Scheduled, ScheduledPlace, Seek, SeekReply, ShardClaim, ShardDescription, ShardMembership, ShardMessage, ShardState, ShowScheduled, ShowScheduledReply, Subscribe, SubscribeGroup, SubscribeGroupReply, SubscribeReply, Timer, TopicMetadata, TopicSettings, TopicState, TopicSummary, Unsubscribe, WatchRoutes, WatchRoutesReply,
+    AssignQueues, AssignTopic, AssignedQueue, BrokerHeartbeat, BrokerHeartbeatReply, BrokerState,
+    ClaimQueue, ClaimQueueReply, ClientDescription, ClientMember, ClientProducer, ClientReader,
+    CloseProducer, CountScheduled, CountScheduledReply, CreateSchedule, CreateScheduleReply,
+    CreateTopic, CreateTopicReply, Credit, DeadLetter, DeadLetterPlace, DeadMark, DeleteGroup,
+    DeleteGroupReply, DeleteSchedule, DeleteTopic, DeleteTopicReply, Deliver, DescribeGroup,
+    DescribeGroupReply, DescribeShardsReply, DescribeTopic, DescribeTopicReply, DivideMember,
+    DivideQueues, DivideTopic, Fetch, FetchReply, FetchedBatch, FindMessages, FindMessagesReply,
+    FoundMessage, GroupDeliver, GroupHeartbeat, GroupHeartbeatReply, GroupMember, GroupOptions,
+    GroupProgress, GroupProgressReply, GroupQueue, GroupSettings, GroupSubscription, GroupSummary,
+    HandOverShards, HandOverShardsReply, Hello, HelloReply, InitProducer, InitProducerReply,
+    JoinGroup, JoinGroupReply, LeadShards, LeaveGroup, LedShard, ListClients, ListClientsReply,
+    ListDeadLetters, ListDeadLettersReply, ListGroups, ListGroupsReply, ListOffsets,
+    ListOffsetsReply, ListScheduled, ListScheduledReply, ListSchedules, ListSchedulesReply,
+    ListTopics, ListTopicsReply, MemberDescription, Metadata, MetadataReply, Nack, OfferTopics,
+    OfferTopicsReply, OfferedQueue, OfferedTopic, OffsetRange, OpenPeer, OpenPeerReply, PingReply,
+    PlaceDeadLetters, PlaceDeadLettersReply, Produce, ProduceReply, PurgeDeadLetters,
+    PurgeDeadLettersReply, QueueDescription, QueuePlace, QueueProgress, QueueRoute, QueueSpan,
+    RecallMessage, RecallMessageReply, Redelivered, RedriveDeadLetters, RedriveDeadLettersReply,
+    RefusedTopic, RegisterBroker, RegisterBrokerReply, ResetGroup, ResetGroupReply, RoutesChanged,
+    SchedulePlace, ScheduleState, Scheduled, ScheduledPlace, Seek, SeekReply, ShardClaim,
+    ShardDescription, ShardMembership, ShardMessage, ShardState, ShowScheduled, ShowScheduledReply,
+    Subscribe, SubscribeGroup, SubscribeGroupReply, SubscribeReply, Timer, TopicMetadata,
+    TopicSettings, TopicState, TopicSummary, Unsubscribe, WatchRoutes, WatchRoutesReply,
 };
 use grus_protocol::{BatchLimits, ErrorCode, ErrorReply, FrameLimits, Opcode, limits};
 

@@ -5,7 +5,16 @@
 use bytes::{Bytes, BytesMut};
 use grus_protocol::batch::{Compression, Origin, bloom_of, ttl_ms_of};
 use grus_protocol::message::{
-    AckMessages, AlterSchedule, AssignQueues, ClaimQueue, ClaimQueueReply, CloseProducer, CountScheduled, CountScheduledReply, CreateSchedule, DeadMark, DeleteSchedule, DescribeGroupReply, DescribeShardsReply, FetchReply, FindMessages, FindMessagesReply, GroupDeliver, GroupHeartbeat, GroupHeartbeatReply, GroupProgress, GroupProgressReply, HandOverShards, HandOverShardsReply, JoinGroup, JoinGroupReply, LeaveGroup, ListClients, ListClientsReply, ListDeadLetters, ListDeadLettersReply, ListGroupsReply, ListScheduled, ListScheduledReply, ListSchedules, ListSchedulesReply, Metadata, MetadataReply, Nack, OffsetRange, OpenPeer, OpenPeerReply, Produce, PurgeDeadLetters, RecallMessage, RedriveDeadLetters, RegisterBroker, ResetGroup, RoutesChanged, ShardMessage, ShowScheduled, ShowScheduledReply, SubscribeGroup,
+    AckMessages, AlterSchedule, AssignQueues, ClaimQueue, ClaimQueueReply, CloseProducer,
+    CountScheduled, CountScheduledReply, CreateSchedule, DeadMark, DeleteSchedule,
+    DescribeGroupReply, DescribeShardsReply, FetchReply, FindMessages, FindMessagesReply,
+    GroupDeliver, GroupHeartbeat, GroupHeartbeatReply, GroupProgress, GroupProgressReply,
+    HandOverShards, HandOverShardsReply, JoinGroup, JoinGroupReply, LeaveGroup, ListClients,
+    ListClientsReply, ListDeadLetters, ListDeadLettersReply, ListGroupsReply, ListScheduled,
+    ListScheduledReply, ListSchedules, ListSchedulesReply, Metadata, MetadataReply, Nack,
+    OffsetRange, OpenPeer, OpenPeerReply, Produce, PurgeDeadLetters, RecallMessage,
+    RedriveDeadLetters, RegisterBroker, ResetGroup, RoutesChanged, ShardMessage, ShowScheduled,
+    ShowScheduledReply, SubscribeGroup,
 };
 use grus_protocol::{
     BatchBuilder, BatchLimits, ErrorReply, FrameHead, FrameLimits, Generation, GroupId, MemberId,
