@@ -60,7 +60,8 @@ fn registry_and_routes() {
     let spans = |pairs: &[[u64; 2]]| Array(pairs.iter().map(|pair| Array(n(pair))).collect());
     let queues = vec![spans(&[[3, 0]]), spans(&[]), spans(&[[3, 0], [9, 1000]])];
     let settings = || Array(n(&[8, 1, 86_400_000, 1 << 30, 0, 90_000, 1, 3]));
-    let topic = vec![t("orders"), Number(77), settings(), Number(BORN), Array(queues)];
+    let topic =
+        vec![t("orders"), Number(77), settings(), Number(BORN), Array(queues), Number(BORN + 1)];
     let lists = [Array(broker), Array(shard), Array(topic), t("nobody")];
     let mut expected = vec![Number(registry), Number(42), Bool(true), Bool(true)];
     expected.extend(lists.map(|only| Array(vec![only])));
@@ -79,7 +80,7 @@ fn registry_and_routes() {
     expected.push(Bool(true));
     assert_eq!(header("BrokerHeartbeat.request"), expected);
     assert_eq!(header("BrokerHeartbeat.reply"), n(&[10_000]));
-    let offered = vec![t("orders"), Number(77), settings(), spans(&[[2, 3]])];
+    let offered = vec![t("orders"), Number(77), settings(), spans(&[[2, 3]]), Number(BORN)];
     let mut expected = n(&[5, session]);
     expected.push(Array(vec![Array(offered)]));
     assert_eq!(header("OfferTopics.request"), expected);
