@@ -7,7 +7,7 @@
 //! | kind | item | layout |
 //! |---|---|---|
 //! | 64 | Append | version u8, 3 reserved bytes (0), queue u32, topic u64, then the batch as it came |
-//! | 65 | TopicConfig | version u8 (3), kind u8, durability u8, 1 reserved byte, topic u64, retention ms u64, retention bytes u64, name (u16 length, bytes), count u32, queues u32 each, dedup window ms u64 (not in version 1: the default), altered ms u64 (from version 3 on) |
+//! | 65 | TopicConfig | version u8 (3; 2 where it is not known when it was altered), kind u8, durability u8, 1 reserved byte, topic u64, retention ms u64, retention bytes u64, name (u16 length, bytes), count u32, queues u32 each, dedup window ms u64 (not in version 1: the default), altered ms u64 (from version 3 on) |
 //! | 66 | TopicDrop | version u8, 7 reserved bytes, topic u64 |
 //! | 67 | InitProducer | version u8, named u8, name (u16 length, bytes) |
 //! | 68 | Retain | version u8, 3 reserved bytes, count u32, then per queue: topic u64, queue u32, first offset kept u64, bytes given up u64 |
@@ -75,6 +75,8 @@ pub const ITEM_QUEUES_MAX: u32 = 100_000;
 pub(crate) const VERSION: u8 = 1;
 /// Of a TopicConfig item, and of a topic's part in a checkpoint.
 const TOPIC_CONFIG_VERSION: u8 = 3;
+/// The version that does not say when the settings were given.
+const TOPIC_CONFIG_UNDATED: u8 = 2;
 
 /// A dedup key as the log has it: the XXH3-128 hash of what the producer gave, so that long keys
 /// cost no more than short ones.
@@ -323,9 +325,11 @@ impl Command {
     }
 }
 
-/// Writes the item; also the value of a topic's part in a checkpoint.
+/// Writes the item; also the value of a topic's part in a checkpoint. What was read from version 2
+/// is written as version 2: digests are over these bytes, and stay those that its writer made.
 pub(crate) fn encode_topic_config(config: &TopicConfig, out: &mut BytesMut) {
-    out.put_u8(TOPIC_CONFIG_VERSION);
+    let is_dated = config.altered != TimestampMs(0);
+    out.put_u8(if is_dated { TOPIC_CONFIG_VERSION } else { TOPIC_CONFIG_UNDATED });
     out.put_u8(config.kind);
     out.put_u8(durability_code(config.durability));
     out.put_u8(config.expired.number());
@@ -339,7 +343,9 @@ pub(crate) fn encode_topic_config(config: &TopicConfig, out: &mut BytesMut) {
         out.put_u32_le(queue.0);
     }
     out.put_u64_le(config.dedup_window_ms);
-    out.put_u64_le(config.altered.0);
+    if is_dated {
+        out.put_u64_le(config.altered.0);
+    }
 }
 
 fn put_append(out: &mut BytesMut, queue: QueueKey) {
@@ -371,7 +377,7 @@ pub(crate) fn decode_topic_config(mut decoder: Decoder) -> Result<TopicConfig, C
         queues.push(QueueId(decoder.u32()?));
     }
     let dedup_window_ms = if version == 1 { DEDUP_WINDOW_MS_DEFAULT } else { decoder.u64()? };
-    let altered = TimestampMs(if version < 3 { 0 } else { decoder.u64()? });
+    let altered = TimestampMs(if version <= TOPIC_CONFIG_UNDATED { 0 } else { decoder.u64()? });
     decoder.finish()?;
     Ok(TopicConfig {
         topic,

@@ -165,7 +165,7 @@ impl State {
         let added = self.place_queues(ShardClass::of(&settings), more, chosen)?;
         let mut altered = TopicRoutes::clone(&topic);
         altered.settings = settings;
-        altered.altered = TimestampMs(time.0.max(topic.altered.0 + 1));
+        altered.altered = TimestampMs(time.0.max(topic.altered.0.saturating_add(1)));
         altered.queues.extend(added);
         let altered = Arc::new(altered);
         self.topics.insert(alter.name.clone(), Arc::clone(&altered));

@@ -30,9 +30,9 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
 
     /// Hands leadership to another voter: to `to`, or to the one that has most of the log of those that
     /// were heard of within one election timeout. Ends once another one leads: at once where this member
-    /// does not lead, and without success where there is nobody to lead or none does so in time; this
-    /// member then stands for election itself, as a leader that has asked for a successor takes no
-    /// entries any more. True if this member does not lead.
+    /// does not lead, and without success where there is nobody to lead or none does so in time. A leader
+    /// that has asked for a successor takes no entries any more in its term: another member's election
+    /// ends it. True if this member does not lead.
     pub async fn hand_over(&self, to: Option<NodeId>) -> bool {
         let node = self.inner.shared.config.node;
         if !self.status().is_leader {
@@ -50,8 +50,8 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             Either::Left(_) => true,
             Either::Right(_) => {
                 let shard = self.inner.shared.config.shard.0;
-                tracing::warn!(shard, to, "did not take over in time");
-                let _ = self.inner.raft.trigger().elect(false).await; // stopped: nobody leads
+                // openraft knows no way back in this term: an election of another member ends it.
+                tracing::warn!(shard, to, "did not take over in time; another member has to");
                 false
             }
         }

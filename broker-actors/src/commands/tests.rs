@@ -172,6 +172,8 @@ fn golden_bytes_of_the_items() {
     let second_version = "020201000700000000000000e803000000000000000000000001000006006f7264657273\
          020000000000000003000000c027090000000000";
     assert_eq!(known(second_version), Ok(Command::TopicConfig(before.clone())));
+    // Digests are over the bytes that their writer made: it is written as it was read.
+    assert_eq!(hex(&Command::TopicConfig(before.clone())), second_version);
     let first_version = "010201000700000000000000e803000000000000000000000001000006006f7264657273\
          020000000000000003000000";
     let known = known(first_version);
