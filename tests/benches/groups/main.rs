@@ -68,7 +68,7 @@ fn create(home: &Home, durability: &str, topic: &str, queues: u64) {
 
 /// Fills the topic by `grus bench produce` for so long; how many messages there are then.
 fn fill(home: &Home, size: &str, time: &str) -> u64 {
-    let words = ["bench", "produce", TOPIC, "--size", size, "--time", time];
+    let words = ["--json", "bench", "produce", TOPIC, "--size", size, "--time", time];
     let done = home.grus(&words).ok().json();
     done[0]["produce"]["messages"].as_u64().expect("a number of messages")
 }
