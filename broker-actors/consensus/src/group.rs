@@ -319,12 +319,14 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
     }
 
     /// Waits until the first entry of the log is on disk: from then on this member may have
-    /// acknowledged something. False when the group stops before.
+    /// acknowledged something. One that is known to have lost what there was has been that far. False
+    /// when the group stops before.
     pub async fn is_founded(&self) -> bool {
         let shared = &self.inner.shared;
         loop {
             let done = shared.next_job_done();
-            if shared.log.borrow().synced_index().is_some() {
+            let was_founded = shared.ballot.borrow().is_blank();
+            if was_founded || shared.log.borrow().synced_index().is_some() {
                 return true;
             }
             if self.inner.stopped.get() || shared.is_stopping() {

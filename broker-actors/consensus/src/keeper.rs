@@ -179,8 +179,9 @@ async fn ask_voters<S: StateMachine, D: Disk, RT: AsyncRuntime>(group: Group<S, 
         let reply = ask::<RT>(&inner.peers, (id, address), &Request::Standing, limit).await;
         let is_blank = inner.shared.ballot.borrow().is_blank();
         answers.push(match reply {
-            // Who has a log remembers more than one who has none.
-            Ok(Reply::Standing { durable: Some(_), .. }) if is_blank => None,
+            // Who has a log remembers more than one who has none. The founding entry alone is none:
+            // whoever of the blank was first to notice has founded the group anew already.
+            Ok(Reply::Standing { durable: Some(1..), .. }) if is_blank => None,
             Ok(Reply::Standing { standing, .. }) => Standing::of_code(standing),
             _ => None,
         });

@@ -77,5 +77,7 @@ fn a_member_without_its_folder_must_not_vote() {
 
 #[test]
 fn members_that_all_lost_their_folders_begin_anew() {
-    simulate(7, scenarios::all_lose_their_folders(7));
+    for later_ms in [0, 13, 37, 50, 71, 93] {
+        simulate(7, scenarios::all_lose_their_folders(7, later_ms));
+    }
 }
