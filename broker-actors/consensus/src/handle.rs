@@ -69,6 +69,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
                 standing: self.inner.shared.ballot.borrow().standing().code(),
                 durable: self.inner.shared.log.borrow().synced_index(),
             },
+            Request::Members => self.on_members().await,
         }
     }
 

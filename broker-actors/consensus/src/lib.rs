@@ -7,6 +7,7 @@
 mod applier;
 mod apply;
 mod ballot;
+mod change;
 mod codec;
 mod config;
 mod fault;
@@ -37,6 +38,7 @@ mod wire;
 mod wire_golden;
 
 pub use ballot::Standing;
+pub use change::{Approach, Members, ask_members};
 pub use codec::CodecError;
 #[doc(hidden)]
 pub use config::Sabotage;

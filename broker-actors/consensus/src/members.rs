@@ -41,6 +41,14 @@ pub enum ChangeError {
         /// Last entry committed here.
         committed: u64,
     },
+    /// Too few of those that would vote answer and have nearly all: the group would stand still.
+    #[error("{here} of {of} that would vote are here")]
+    Short {
+        /// How many are.
+        here: usize,
+        /// How many would vote.
+        of: usize,
+    },
     /// The change was refused.
     #[error("change of members refused: {0}")]
     Refused(String),
@@ -78,6 +86,12 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
     /// # Errors
     /// [`ChangeError::Behind`] when it has not.
     pub async fn promote_learner(&self, node: NodeId) -> Result<(), ChangeError> {
+        self.ensure_caught_up(node).await?;
+        self.change(ChangeMembers::AddVoterIds(BTreeSet::from([node])), true).await
+    }
+
+    /// Whether a learner may become a voter.
+    pub(crate) async fn ensure_caught_up(&self, node: NodeId) -> Result<(), ChangeError> {
         let metrics = self.inner.raft.metrics().borrow_watched().clone();
         let index = |id: &_| log_id_parts(id).1;
         let committed = metrics.local_committed.as_ref().map_or(0, index);
@@ -101,24 +115,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         if matched.is_none_or(|at| at < need) || durable.is_none_or(|at| at < need) {
             return Err(ChangeError::Behind { node, matched, durable, committed });
         }
-        let voters = ChangeMembers::AddVoterIds(BTreeSet::from([node]));
-        let changed = self.inner.raft.change_membership(voters, true).await;
-        changed.map(|_| ()).map_err(|error| self.change_error(error))
-    }
-
-    /// Removes a member, voter or learner.
-    ///
-    /// # Errors
-    /// [`ChangeError`].
-    pub async fn remove_member(&self, node: NodeId) -> Result<(), ChangeError> {
-        let voter = self.voters().contains(&node);
-        let change = if voter {
-            ChangeMembers::RemoveVoters(BTreeSet::from([node]))
-        } else {
-            ChangeMembers::RemoveNodes(BTreeSet::from([node]))
-        };
-        let changed = self.inner.raft.change_membership(change, false).await;
-        changed.map(|_| ()).map_err(|error| self.change_error(error))
+        Ok(())
     }
 
     /// Hands leadership to another voter that has all entries. From here on this leader has no
@@ -153,7 +150,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         self.inner.shared.keeper.notify_one();
     }
 
-    fn change_error(
+    pub(crate) fn change_error(
         &self,
         error: RaftError<Types<S, RT>, ClientWriteError<Types<S, RT>>>,
     ) -> ChangeError {

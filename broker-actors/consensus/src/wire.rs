@@ -13,7 +13,9 @@ use openraft::entry::RaftEntry as _;
 use crate::codec::{CodecError, Reader, Writer, decode_membership, encode_membership};
 use crate::payload::Command;
 use crate::transfer::Chunk;
-use crate::types::{LogId, Payload, RaftEntry, RaftVote, SnapshotMeta, log_id, log_id_parts};
+use crate::types::{
+    LogId, Payload, RaftEntry, RaftVote, SnapshotMeta, StoredMembership, log_id, log_id_parts,
+};
 
 /// Most entries in one append that is taken.
 pub(crate) const ENTRIES_MAX: usize = 4096;
@@ -32,6 +34,7 @@ pub(crate) enum Request {
     Rejoin { node: u64 },
     ReadIndex,
     Standing,
+    Members,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +70,10 @@ pub(crate) enum Reply {
     Standing {
         standing: u8,
         durable: Option<u64>,
+    },
+    /// Who belongs to the group, by a leader that a majority has just confirmed; committed.
+    Members {
+        membership: StoredMembership,
     },
     /// Not now: votes are withheld, the log must rejoin first, no room, or not the leader.
     Refused,
@@ -105,6 +112,7 @@ impl Request {
             }
             Request::ReadIndex => w.0.put_u8(7),
             Request::Standing => w.0.put_u8(8),
+            Request::Members => w.0.put_u8(9),
         }
         vec![w.finish()]
     }
@@ -133,6 +141,7 @@ impl Request {
             6 => Request::Rejoin { node: r.u64()? },
             7 => Request::ReadIndex,
             8 => Request::Standing,
+            9 => Request::Members,
             _ => return Err(r.invalid()),
         };
         r.end()?;
@@ -283,6 +292,10 @@ impl Reply {
                 w.0.put_u8(11);
                 w.0.put_u32_le(*number);
             }
+            Reply::Members { membership } => {
+                w.0.put_u8(12);
+                w.stored_membership(membership);
+            }
         }
         w.finish()
     }
@@ -306,6 +319,7 @@ impl Reply {
             },
             10 => Reply::Refused,
             11 => Reply::Wanted { number: r.u32()? },
+            12 => Reply::Members { membership: r.stored_membership()? },
             _ => return Err(r.invalid()),
         };
         r.end()?;
@@ -402,6 +416,7 @@ mod tests {
             Reply::Standing { standing: 1, durable: Some(4) },
             Reply::Refused,
             Reply::Wanted { number: 7 },
+            Reply::Members { membership: StoredMembership::default() },
         ] {
             assert_eq!(Reply::decode(reply.encode()).unwrap(), reply);
         }
@@ -410,7 +425,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(128))]
         #[test]
-        fn random_bytes_never_panic(kind in 0u8..13, bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+        fn random_bytes_never_panic(kind in 0u8..14, bytes in prop::collection::vec(any::<u8>(), 0..80)) {
             let mut all = vec![1, kind];
             all.extend(bytes);
             let _ = Request::decode(Bytes::from(all.clone()));

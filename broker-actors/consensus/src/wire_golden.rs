@@ -109,6 +109,7 @@ fn requests_have_these_bytes() {
     assert_eq!(gather(&Request::Rejoin { node: 4 }.encode()), expected);
     assert_eq!(gather(&Request::ReadIndex.encode())[..], [1, 7]);
     assert_eq!(gather(&Request::Standing.encode())[..], [1, 8]);
+    assert_eq!(gather(&Request::Members.encode())[..], [1, 9]);
 }
 
 #[test]
@@ -129,6 +130,10 @@ fn replies_have_these_bytes() {
         (Reply::Standing { standing: 2, durable: Some(7) }, [vec![9, 2], id_bytes(0, 7)].concat()),
         (Reply::Refused, vec![10]),
         (Reply::Wanted { number: 6 }, [vec![11], le32(6).to_vec()].concat()),
+        (
+            Reply::Members { membership: StoredMembership::new(Some(log_id(1, 4)), membership()) },
+            [vec![12], id_bytes(1, 4), membership_bytes()].concat(),
+        ),
     ];
     for (reply, expected) in cases {
         assert_eq!(reply.encode(), [vec![1], expected].concat(), "{reply:?}");

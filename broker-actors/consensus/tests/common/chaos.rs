@@ -115,6 +115,11 @@ fn pick(cluster: &mut Cluster) -> NodeId {
     nodes[usize::try_from(at).unwrap()]
 }
 
+/// One mishap, or nothing.
+pub async fn mishap(cluster: &mut Cluster) {
+    step(cluster, Mishaps::persisted()).await;
+}
+
 async fn step(cluster: &mut Cluster, mishaps: Mishaps) {
     let chance = cluster.rng.below(100);
     let node = pick(cluster);

@@ -35,6 +35,8 @@ pub struct Cluster {
     pub checks: Checks,
     /// Members whose disk will lose its power at a step to come.
     pub doomed: BTreeSet<NodeId>,
+    /// How many members have joined.
+    pub lives: u64,
     next_id: u64,
     views: Vec<(NodeId, u64, Option<NodeId>)>,
 }
@@ -52,6 +54,7 @@ impl Cluster {
             receipts: Rc::default(),
             checks: Checks::default(),
             doomed: BTreeSet::new(),
+            lives: 0,
             next_id: 0,
             views: Vec::new(),
             setup,
@@ -205,8 +208,8 @@ impl Cluster {
         }
     }
 
-    /// Liveness: with everything mended, all members lead to one log, and new messages go in.
-    pub async fn settle(&mut self, ms: u64) {
+    /// Nothing is broken any more, and all members run.
+    pub async fn mend(&mut self) {
         self.trace.line("all is mended");
         self.net.heal();
         self.doomed.clear();
@@ -216,6 +219,11 @@ impl Cluster {
                 self.start_member(node).await;
             }
         }
+    }
+
+    /// Liveness: with everything mended, all members lead to one log, and new messages go in.
+    pub async fn settle(&mut self, ms: u64) {
+        self.mend().await;
         let until = self.trace.now_ms() + ms;
         let goal = self.receipts.borrow().len() + 20;
         while self.receipts.borrow().len() < goal || !self.all_applied() {

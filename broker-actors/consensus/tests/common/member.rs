@@ -1,7 +1,7 @@
 //! One member: its disk, which outlives it, and its process, which may be killed at any moment.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -26,6 +26,8 @@ pub type SimGroup = Group<Queues, SimDisk, Rt>;
 pub struct Setup {
     pub durability: Durability,
     pub founders: Vec<NodeId>,
+    /// Who joins a group that is there: they found nothing, and begin as ones that have lost their log.
+    pub joiners: BTreeSet<NodeId>,
     pub sabotage: Sabotage,
     pub log: LogConfig,
 }
@@ -39,7 +41,17 @@ impl Setup {
             unsynced_bytes_max: 32 * 1024,
             ..LogConfig::default()
         };
-        Self { durability, founders: founders.to_vec(), sabotage: Sabotage::default(), log }
+        let (founders, joiners) = (founders.to_vec(), BTreeSet::new());
+        Self { durability, founders, joiners, sabotage: Sabotage::default(), log }
+    }
+}
+
+impl Setup {
+    fn founders_of(&self, node: NodeId) -> Vec<(NodeId, String)> {
+        if self.joiners.contains(&node) {
+            return Vec::new();
+        }
+        self.founders.iter().map(|id| (*id, format!("m{id}"))).collect()
     }
 }
 
@@ -112,7 +124,8 @@ impl Member {
         let seed = self.seed ^ (self.starts.get() << 32);
         let config = self.config(setup, trace);
         let (disk, node) = (self.disk.clone(), self.node);
-        let (log_config, net) = (setup.log.clone(), net.clone());
+        let (mut log_config, net) = (setup.log.clone(), net.clone());
+        log_config.was_written |= setup.joiners.contains(&node);
         let flush_us_max = Rc::clone(&self.flush_us_max);
         let (started, outcome) = oneshot::channel();
         let process = LocalSet::new();
@@ -147,7 +160,7 @@ impl Member {
         GroupConfig {
             shard: ShardId(1),
             node,
-            members: setup.founders.iter().map(|id| (*id, format!("m{id}"))).collect(),
+            members: setup.founders_of(node),
             durability: setup.durability,
             feature_level_max: 1,
             timings: Timings::default(),

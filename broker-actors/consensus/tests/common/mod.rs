@@ -3,6 +3,7 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod changes;
 pub mod chaos;
 pub mod checks;
 pub mod cluster;
@@ -44,7 +45,7 @@ pub fn for_seeds(test: &str, count: u64, simulation: impl Fn(u64)) {
         if let Err(panic) = std::panic::catch_unwind(run) {
             eprintln!(
                 "{test}: seed {seed} failed; again with:\n  GRUS_SIM_SEED={seed} cargo test -p \
-                 grus-consensus --test simulation {test} -- --exact --nocapture"
+                 grus-consensus {test} -- --exact --nocapture"
             );
             std::panic::resume_unwind(panic);
         }

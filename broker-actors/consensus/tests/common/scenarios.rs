@@ -31,7 +31,7 @@ pub async fn fill(cluster: &mut Cluster, seals: usize) {
     panic!("the log never seals: {}", cluster.brief());
 }
 
-async fn mend_and_read(cluster: &mut Cluster) {
+pub async fn mend_and_read(cluster: &mut Cluster) {
     cluster.settle(60_000).await;
     chaos::everyone_leads_and_reads(cluster).await;
 }

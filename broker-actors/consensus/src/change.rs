@@ -1,0 +1,209 @@
+//! Bringing a group to the members that it is to have, one safe step after the other.
+//!
+//! The leader takes the steps; each looks at what is there, so that the next leader goes on where one
+//! was killed. What is to be is said by somebody else (the registry), again and again:
+//! 1. a change that is half made is finished (the second entry of a joint one);
+//! 2. who is to be a member and is none becomes a learner: it gets the snapshot, then the log;
+//! 3. when all of them have caught up, are durable and sound, and enough of those that remain answer,
+//!    the voters are changed as a whole, through a joint configuration;
+//! 4. a leader that is not to remain gives its leadership to one that is, before that;
+//! 5. learners that are not to be members are let go.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::time::Duration;
+
+use grus_log::Disk;
+use openraft::ChangeMembers;
+use openraft::async_runtime::AsyncRuntime;
+use openraft::async_runtime::watch::WatchReceiver as _;
+
+use crate::config::LEASE_DRIFT;
+use crate::group::{Group, ProposeError};
+use crate::machine::StateMachine;
+use crate::members::{ChangeError, PROMOTE_LAG_ENTRIES_MAX};
+use crate::peers::{PeerError, Peers, ask};
+use crate::types::{Member, NodeId, StoredMembership, log_id_parts};
+use crate::wire::{Reply, Request};
+
+/// Who belongs to a group, as one of its members knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Members {
+    /// Index of the entry that says so; later lists have greater ones. None: there is no list yet.
+    pub index: Option<u64>,
+    /// Who votes; while they are changed, those of before and those to be.
+    pub voters: BTreeSet<NodeId>,
+    /// Who gets the log and does not vote.
+    pub learners: BTreeSet<NodeId>,
+    /// Whether that is committed, and no half of a change.
+    pub is_settled: bool,
+}
+
+impl Members {
+    fn of(membership: &StoredMembership, is_committed: bool) -> Self {
+        let configs = membership.membership().get_joint_config();
+        Self {
+            index: membership.log_id().as_ref().map(|id| log_id_parts(id).1),
+            voters: membership.voter_ids().collect(),
+            learners: membership.membership().learner_ids().collect(),
+            is_settled: is_committed && configs.len() == 1,
+        }
+    }
+
+    /// Whether a node is a voter or a learner.
+    pub fn contains(&self, node: NodeId) -> bool {
+        self.voters.contains(&node) || self.learners.contains(&node)
+    }
+}
+
+/// How far a change is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Approach {
+    /// The members are those that were asked for.
+    There,
+    /// A step was taken; ask again for the next one.
+    Step,
+    /// Another one leads from here on, and has to be asked.
+    HandedOver,
+}
+
+impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
+    /// The members as this one knows them: those of the last list in its log.
+    pub fn members(&self) -> Members {
+        let watched = self.inner.raft.metrics();
+        let metrics = watched.borrow_watched();
+        let (now, committed) = (&metrics.membership_config, &metrics.committed_membership_config);
+        Members::of(now, now.log_id() == committed.log_id())
+    }
+
+    /// Takes one step towards these voters and no learners, where this member leads. Give it the same
+    /// list until it is there: a crash between two steps loses none.
+    ///
+    /// # Errors
+    /// [`ChangeError`]: `Behind` and `Short` end by themselves, ask again later; of `Propose` those that
+    /// leave the outcome open do no harm, as the next step looks at what is there.
+    pub async fn approach(&self, wanted: &BTreeSet<NodeId>) -> Result<Approach, ChangeError> {
+        if wanted.is_empty() {
+            return Err(ChangeError::Refused("a group has at least one member".to_owned()));
+        }
+        let status = self.status();
+        if !status.ready {
+            return Err(ProposeError::NotLeader { leader: status.leader }.into());
+        }
+        let now = self.members();
+        if !now.is_settled {
+            // Also refused while the last list is not committed yet: then there is nothing but to wait.
+            self.change(ChangeMembers::AddVoterIds(BTreeSet::new()), false).await?;
+            return Ok(Approach::Step);
+        }
+        if let Some(new) = wanted.iter().find(|node| !now.contains(**node)) {
+            self.add_learner(*new, "").await?;
+            return Ok(Approach::Step);
+        }
+        if now.voters != *wanted {
+            return self.approach_voters(wanted, &now).await;
+        }
+        let surplus: BTreeSet<NodeId> = now.learners.difference(wanted).copied().collect();
+        if surplus.is_empty() {
+            return Ok(Approach::There);
+        }
+        self.change(ChangeMembers::RemoveNodes(surplus), false).await?;
+        Ok(Approach::Step)
+    }
+
+    /// All that are to vote are members.
+    async fn approach_voters(
+        &self,
+        wanted: &BTreeSet<NodeId>,
+        now: &Members,
+    ) -> Result<Approach, ChangeError> {
+        for node in wanted.intersection(&now.learners) {
+            self.ensure_caught_up(*node).await?;
+        }
+        let node = self.inner.shared.config.node;
+        let mut goal = wanted.clone();
+        if !wanted.contains(&node) {
+            let near = self.near();
+            let heir = |heir: &&NodeId| now.voters.contains(heir) && near.contains(heir);
+            if let Some(heir) = wanted.iter().find(heir) {
+                // Whoever leads while it is let go has no lease, and serves nobody.
+                self.hand_over(Some(*heir)).await;
+                return Ok(Approach::HandedOver);
+            }
+            goal.insert(node); // none of them can lead yet: it remains until one does
+        }
+        self.ensure_kept(&goal)?;
+        if goal != now.voters {
+            self.change(ChangeMembers::ReplaceAllVoters(goal), false).await?;
+        }
+        Ok(Approach::Step)
+    }
+
+    /// The other members that answer and have nearly all that is committed.
+    fn near(&self) -> BTreeSet<NodeId> {
+        let limit = self.inner.shared.config.election_timeout().saturating_sub(LEASE_DRIFT);
+        let need =
+            self.status().committed.map_or(0, |at| at.saturating_sub(PROMOTE_LAG_ENTRIES_MAX));
+        let lags = self.lags().into_iter();
+        let is_near = lags.filter(|lag| {
+            lag.heard.is_some_and(|since| since < limit) && lag.matched.is_some_and(|at| at >= need)
+        });
+        is_near.map(|lag| lag.node).collect()
+    }
+
+    /// A majority of those that will vote must be here now: the change, and all that comes behind it,
+    /// would wait for them, and nothing could take it back.
+    fn ensure_kept(&self, goal: &BTreeSet<NodeId>) -> Result<(), ChangeError> {
+        let near = self.near();
+        let node = self.inner.shared.config.node;
+        let here = goal.iter().filter(|id| **id == node || near.contains(id)).count();
+        if here * 2 > goal.len() {
+            return Ok(());
+        }
+        Err(ChangeError::Short { here, of: goal.len() })
+    }
+}
+
+/// Asks a member who belongs to its group. Only a leader answers that a majority has just confirmed,
+/// with a list that is committed; `None` from any other one. A member that was stopped before it was
+/// asked about, and is not in the list, is out: it cannot have become a voter again without having
+/// been asked how much it has.
+///
+/// # Errors
+/// [`PeerError`] when it does not answer within `limit`.
+pub async fn ask_members<RT: AsyncRuntime>(
+    peers: &Rc<dyn Peers>,
+    to: NodeId,
+    limit: Duration,
+) -> Result<Option<Members>, PeerError> {
+    match ask::<RT>(peers, (to, ""), &Request::Members, limit).await {
+        Ok(Reply::Members { membership }) => Ok(Some(Members::of(&membership, true))),
+        Ok(_) => Ok(None),
+        Err(error) => Err(PeerError { node: to, reason: error.to_string() }),
+    }
+}
+
+impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
+    /// What [`ask_members`] is answered.
+    pub(crate) async fn on_members(&self) -> Reply {
+        if !matches!(self.on_read_index().await, Reply::ReadIndex { .. }) {
+            return Reply::Refused;
+        }
+        let watched = self.inner.raft.metrics();
+        let metrics = watched.borrow_watched();
+        let now = &metrics.membership_config;
+        if now.log_id() != metrics.committed_membership_config.log_id() {
+            return Reply::Refused;
+        }
+        Reply::Members { membership: StoredMembership::clone(now) }
+    }
+
+    pub(crate) async fn change(
+        &self,
+        change: ChangeMembers<NodeId, Member>,
+        retain: bool,
+    ) -> Result<(), ChangeError> {
+        let changed = self.inner.raft.change_membership(change, retain).await;
+        changed.map(|_| ()).map_err(|error| self.change_error(error))
+    }
+}
