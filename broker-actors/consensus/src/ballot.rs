@@ -82,7 +82,13 @@ impl Ballot {
 
     /// Whether a vote may be given, or asked for, `since_start` after the start.
     pub(crate) fn may_vote(&self, since_start: Duration) -> bool {
-        since_start >= self.hold && self.standing != Standing::Amnesiac
+        self.votes_in(since_start) == Some(Duration::ZERO)
+    }
+
+    /// How long a vote is still withheld, `since_start` after the start. Of an amnesiac nobody knows.
+    pub(crate) fn votes_in(&self, since_start: Duration) -> Option<Duration> {
+        let sane = self.standing != Standing::Amnesiac;
+        sane.then(|| self.hold.saturating_sub(since_start))
     }
 
     /// Whether entries of the leader with this vote may be taken.

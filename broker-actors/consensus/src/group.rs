@@ -25,6 +25,7 @@ use crate::ballot::{Ballot, Standing};
 use crate::config::{GroupConfig, LEASE_DRIFT, Timings};
 use crate::fault::{Fault, StartError};
 use crate::floor;
+use crate::hand_over::HandedOver;
 use crate::jobs::JobPort;
 use crate::keeper;
 use crate::log_store::LogStore;
@@ -93,8 +94,10 @@ pub(crate) struct Inner<S: StateMachine, D: Disk, RT: AsyncRuntime> {
     pub(crate) started: InstantOf<RT>,
     pub(crate) leadership: watch::Sender<Leadership>,
     pub(crate) stopped: Cell<bool>,
-    /// The term in which this leader has asked for a successor.
-    pub(crate) handed_over: Cell<Option<u64>>,
+    /// What came of the last wish for a successor is not known yet.
+    pub(crate) handed_over: Cell<Option<HandedOver<InstantOf<RT>>>>,
+    /// When a leader, or somebody who stands with our vote, was heard of last.
+    pub(crate) heard: Cell<InstantOf<RT>>,
     /// It does not stand for election any more.
     pub(crate) retiring: Cell<bool>,
     /// A Seal entry is under way.
@@ -169,6 +172,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             leadership: watch::Sender::new(Leadership::default()),
             stopped: Cell::new(false),
             handed_over: Cell::new(None),
+            heard: Cell::new(started),
             retiring: Cell::new(false),
             sealing: Cell::new(false),
             promoting: Cell::new(false),
@@ -291,7 +295,8 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         let node = shared.config.node;
         let mut voters = metrics.membership_config.voter_ids();
         // A successor that was asked for may be elected inside the lease, so there is none.
-        let handed_over = self.inner.handed_over.get() == Some(metrics.current_term)
+        let asked = self.inner.handed_over.get();
+        let handed_over = asked.is_some_and(|asked| asked.term == metrics.current_term)
             || !voters.any(|voter| voter == node);
         let alone = metrics.membership_config.voter_ids().eq([node]);
         let lease_left = match (ready && !handed_over, alone) {

@@ -1,24 +1,64 @@
-//! Giving leadership away before a planned stop, so that nobody has to wait for an election.
+//! Giving leadership away before a planned stop, so that nobody has to wait for an election; and taking
+//! it back when nobody comes for it.
+//!
+//! openraft's leader that has asked for a successor takes nothing any more in its term and sends no
+//! heartbeats (`proposer/leader.rs` `transfer_to`, `core/raft_core.rs` `send_heartbeat`), and knows no way
+//! back. So first the successor is asked whether it could lead at once, and nothing is given away while
+//! nobody could. If it then does not come, the leader votes for it in the next term, as if it had been
+//! asked to: any member may do so at any time, the vote is that of one who gave it unasked
+//! (`engine_impl.rs` `handle_vote_req`, `vote_handler` `update_vote`), it makes the leader a follower, and
+//! does not stand in the way of a successor that is only late. Then it stands as any other member
+//! would, with a pre-vote, which is refused wherever somebody leads.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use grus_log::Disk;
-use openraft::async_runtime::AsyncRuntime;
 use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::async_runtime::{AsyncRuntime, Instant as _};
+use openraft::raft::VoteRequest;
 
 use crate::config::LEASE_DRIFT;
-use crate::group::Group;
+use crate::group::{Group, InstantOf, ProposeError};
 use crate::machine::StateMachine;
+use crate::peers::ask;
 use crate::status::MemberLag;
-use crate::types::{NodeId, log_id_parts};
+use crate::types::{LeaderId, NodeId, RaftVote, log_id_parts, to_log_id};
+use crate::wire::{Reply, Request};
 
-/// How long a successor may take to be heard of.
-const SUCCESSION_MAX: Duration = Duration::from_millis(1_500);
+/// How long a member may take to say whether it could lead.
+const ASK_LIMIT: Duration = Duration::from_millis(300);
+/// No successor is looked for any more when a hand-over has taken this long.
+const SEARCH_MAX: Duration = Duration::from_millis(2_500);
+/// How long the outcome of one is waited for: another one leads, or this member again.
+const OUTCOME_MAX: Duration = Duration::from_secs(4);
+/// How long this member stands by itself for the leadership that it gave away in vain.
+const TAKE_BACK_MAX: Duration = Duration::from_secs(10);
+/// After so many election timeouts without a leader a member that is about to be stopped stands, too:
+/// those that are not have stood before.
+const RETIRED_WAIT: u32 = 3;
+
+/// A successor that was asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HandedOver<I> {
+    /// The term of the leader that asked.
+    pub(crate) term: u64,
+    to: NodeId,
+    at: I,
+}
+
+/// Who could lead.
+enum Successor {
+    Ready(NodeId),
+    /// Nobody at once; somebody after so long.
+    Soon(Duration),
+    Nobody,
+}
 
 impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
-    /// From here on this member does not stand for election, and takes over from nobody: it is about to
-    /// be stopped. It goes on voting and following.
+    /// From here on this member takes over from nobody, and stands for election only when no other one
+    /// has led for long: it is about to be stopped. It goes on voting and following.
     pub fn retire(&self) {
         self.inner.retiring.set(true);
         self.inner.shared.keeper.notify_one();
@@ -28,48 +68,100 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         self.inner.retiring.get()
     }
 
+    /// Whether this member may stand for election `since_start` after the start, as far as leaders go.
+    pub(crate) fn may_stand(&self) -> bool {
+        let wait = self.inner.shared.config.election_timeout() * RETIRED_WAIT;
+        !self.is_retiring() || self.inner.heard.get().elapsed() >= wait
+    }
+
     /// Hands leadership to another voter: to `to`, or to the one that has most of the log of those that
-    /// were heard of within one election timeout. Ends once another one leads: at once where this member
-    /// does not lead, and without success where there is nobody to lead or none does so in time. A leader
-    /// that has asked for a successor takes no entries any more in its term: another member's election
-    /// ends it. True if this member does not lead.
+    /// could lead at once. While there is none, this member goes on leading; it waits a little for one
+    /// that could soon. True if this member does not lead any more, at once where it did not; false when
+    /// it still does, or nobody does as yet.
     pub async fn hand_over(&self, to: Option<NodeId>) -> bool {
         let node = self.inner.shared.config.node;
-        if !self.status().is_leader {
-            return true;
-        }
-        let Some(to) = to.or_else(|| self.successor()) else { return false };
-        if self.transfer_leader(to).await.is_err() {
-            return false;
-        }
-        let mut watch = self.watch();
-        let succeeded =
-            watch.wait_for(|now| now.stopped || now.leader.is_some_and(|led| led != node));
-        let late = RT::sleep(SUCCESSION_MAX);
-        match select(std::pin::pin!(succeeded), std::pin::pin!(late)).await {
-            Either::Left(_) => true,
-            Either::Right(_) => {
-                let shard = self.inner.shared.config.shard.0;
-                // openraft knows no way back in this term: an election of another member ends it.
-                tracing::warn!(shard, to, "did not take over in time; another member has to");
-                false
+        let begun = InstantOf::<RT>::now();
+        let mut failed = Vec::new();
+        loop {
+            if !self.status().is_leader {
+                return true;
+            }
+            let left = SEARCH_MAX.saturating_sub(begun.elapsed());
+            let to = match self.successor(to, &failed).await {
+                Successor::Ready(to) if !left.is_zero() => to,
+                Successor::Soon(wait) if wait < left => {
+                    RT::sleep(wait).await;
+                    continue;
+                }
+                _ => return false,
+            };
+            let term = self.status().term;
+            if self.transfer_leader(to).await.is_err() {
+                return false;
+            }
+            let mut watch = self.watch();
+            let is_decided = |now: &crate::Leadership| {
+                let by_another = now.leader.is_some_and(|leader| leader != node);
+                now.stopped || by_another || (now.ready && now.term > term)
+            };
+            let decided = std::pin::pin!(watch.wait_for(is_decided));
+            let late = std::pin::pin!(RT::sleep(OUTCOME_MAX));
+            match select(decided, late).await {
+                Either::Left((Ok(now), _)) if now.ready => failed.push(to),
+                Either::Left(_) => return true,
+                Either::Right(_) => return false,
             }
         }
     }
 
-    /// Whom to hand leadership to.
-    fn successor(&self) -> Option<NodeId> {
+    /// Whom to hand leadership to, of those that have not failed.
+    async fn successor(&self, to: Option<NodeId>, failed: &[NodeId]) -> Successor {
         let limit = self.inner.shared.config.election_timeout().saturating_sub(LEASE_DRIFT);
         let voters = self.voters();
-        let lags = self.lags();
-        let heard = lags.iter().filter(|member| voters.contains(&member.node));
-        let heard = heard.filter(|member| member.heard.is_some_and(|since| since < limit));
-        heard.max_by_key(|member| member.matched).map(|member| member.node)
+        let mut lags = self.lags();
+        lags.retain(|member| voters.contains(&member.node) && !failed.contains(&member.node));
+        match to {
+            Some(to) => lags.retain(|member| member.node == to),
+            None => lags.retain(|member| member.heard.is_some_and(|since| since < limit)),
+        }
+        lags.sort_by_key(|member| std::cmp::Reverse(member.matched));
+        let mut soonest = None;
+        for member in lags {
+            let members = self.inner.raft.metrics().borrow_watched().membership_config.clone();
+            let address = members.get_node(&member.node).map_or("", |at| at.addr.as_str());
+            let target = (member.node, address);
+            let reply = ask::<RT>(&self.inner.peers, target, &Request::MayLead, ASK_LIMIT).await;
+            match reply {
+                Ok(Reply::Done) => return Successor::Ready(member.node),
+                Ok(Reply::Soon { wait_ms }) => {
+                    let wait = Duration::from_millis(u64::from(wait_ms));
+                    soonest = Some(soonest.map_or(wait, |before| wait.min(before)));
+                }
+                _ => {}
+            }
+        }
+        soonest.map_or(Successor::Nobody, Successor::Soon)
+    }
+
+    /// Asks another voter to take over. From here on this leader has no lease in its term, whatever
+    /// comes of it: the successor may be elected at any moment. If that has not come within one election
+    /// timeout, this member stands again.
+    ///
+    /// # Errors
+    /// [`ProposeError`] when this replica has stopped.
+    pub async fn transfer_leader(&self, to: NodeId) -> Result<(), ProposeError> {
+        if to == self.inner.shared.config.node {
+            return Ok(());
+        }
+        let handed_over = HandedOver { term: self.status().term, to, at: InstantOf::<RT>::now() };
+        self.inner.handed_over.set(Some(handed_over));
+        self.inner.shared.keeper.notify_one();
+        let asked = self.inner.raft.trigger().transfer_leader(to).await;
+        asked.map_err(|_fatal| self.stop_reason())
     }
 
     /// How far the other members are, voters and learners, where this one leads; else nothing.
     pub fn lags(&self) -> Vec<MemberLag> {
-        use openraft::async_runtime::Instant as _;
         let watched = self.inner.raft.metrics();
         let metrics = watched.borrow_watched();
         let (Some(matched), Some(heard)) = (&metrics.replication, &metrics.heartbeat) else {
@@ -83,4 +175,41 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         };
         others.map(lag).collect()
     }
+}
+
+/// Takes back leadership that nobody came for. True while it is not known who leads after a hand-over.
+pub(crate) fn look_after<S: StateMachine, D: Disk, RT: AsyncRuntime>(
+    group: &Group<S, D, RT>,
+) -> bool {
+    let inner = &group.inner;
+    let Some(asked) = inner.handed_over.get() else { return false };
+    let status = group.status();
+    let since = asked.at.elapsed();
+    if status.term > asked.term && (status.leader.is_some() || since > TAKE_BACK_MAX) {
+        inner.handed_over.set(None);
+        return false;
+    }
+    if since < inner.shared.config.election_timeout() {
+        return true;
+    }
+    let raft = inner.raft.clone();
+    if !status.is_leader {
+        drop(RT::spawn(async move {
+            let _ = raft.trigger().elect(true).await; // a core that has stopped is seen elsewhere
+        }));
+        return true;
+    }
+    let shard = inner.shared.config.shard.0;
+    tracing::warn!(shard, to = asked.to, "did not take over in time; standing again");
+    inner.heard.set(InstantOf::<RT>::now());
+    let shared = Rc::clone(&inner.shared);
+    let leader_id = LeaderId { term: asked.term + 1, voted_for: asked.to };
+    let last = shared.log.borrow().last().map(to_log_id);
+    drop(RT::spawn(async move {
+        let mut vote = VoteRequest::new(RaftVote { leader_id, committed: false }, last);
+        vote.leadership_transfer = true; // it has no lease any more
+        let _ = raft.vote(vote).await; // refused or lost: the next pass tries again
+        shared.keeper.notify_one();
+    }));
+    true
 }

@@ -63,6 +63,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
                 let taken = self.inner.raft.handle_transfer_leader(request).await;
                 if matches!(taken, Ok(Ok(()))) { Reply::Done } else { Reply::Refused }
             }
+            Request::MayLead => self.on_may_lead(),
             Request::Rejoin { node } => self.on_rejoin(node).await,
             Request::ReadIndex => self.on_read_index().await,
             Request::Standing => Reply::Standing {
@@ -101,6 +102,21 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         self.inner.shared.ballot.borrow().may_vote(since_start)
     }
 
+    /// Whether this member could take over from the leader that asks.
+    fn on_may_lead(&self) -> Reply {
+        let since_start = InstantOf::<RT>::now() - self.inner.started;
+        let votes_in = self.inner.shared.ballot.borrow().votes_in(since_start);
+        let cannot = self.is_retiring() || self.inner.shared.log.borrow().is_disk_full();
+        match votes_in {
+            Some(Duration::ZERO) if !cannot => Reply::Done,
+            Some(wait) if !cannot => {
+                let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+                Reply::Soon { wait_ms: wait_ms.saturating_add(1) }
+            }
+            _ => Reply::Refused,
+        }
+    }
+
     /// Whether this leader's entries may be taken; if not, asks it to take us back.
     fn may_follow(&self, vote: &RaftVote) -> bool {
         let may = self.inner.shared.ballot.borrow().may_follow(vote);
@@ -132,7 +148,11 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         }
         rpc.entries.truncate(fit);
         let last = rpc.entries.last().map(|entry| entry.log_id);
-        match self.inner.raft.append_entries(rpc).await {
+        let taken = self.inner.raft.append_entries(rpc).await;
+        if !matches!(taken, Ok(AppendEntriesResponse::HigherVote(_)) | Err(_)) {
+            self.inner.heard.set(InstantOf::<RT>::now());
+        }
+        match taken {
             Ok(AppendEntriesResponse::Success) if fit < sent => Reply::PartlyAppended(last),
             Ok(AppendEntriesResponse::Success) => Reply::Appended,
             Ok(AppendEntriesResponse::PartialSuccess(id)) => Reply::PartlyAppended(id),
@@ -164,6 +184,9 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         rpc.leadership_transfer = request.transfer;
         let raft = &self.inner.raft;
         let response = if pre { raft.pre_vote(rpc).await } else { raft.vote(rpc).await };
+        if !pre && response.as_ref().is_ok_and(|answer| answer.vote_granted) {
+            self.inner.heard.set(InstantOf::<RT>::now());
+        }
         response.map_or(Reply::Refused, |answer| Reply::Vote {
             vote: answer.vote,
             granted: answer.vote_granted,

@@ -15,6 +15,7 @@ use openraft::async_runtime::{AsyncRuntime, Instant as _};
 use crate::ballot::Standing;
 use crate::fault::Fault;
 use crate::group::{Group, Inner, InstantOf};
+use crate::hand_over;
 use crate::machine::{NewItem, StateMachine};
 use crate::own::{self, SealPoint};
 use crate::payload;
@@ -119,9 +120,11 @@ fn pass<S: StateMachine, D: Disk, RT: AsyncRuntime>(
     }
     let group = Group { inner };
     let may_vote = election_rights(&group);
+    let is_decided = !hand_over::look_after(&group);
     seal_if_due(&group);
     promote_if_due(&group);
-    Some(if may_vote { PASS_SLOW } else { PASS_FAST })
+    let is_calm = may_vote && is_decided && !group.is_retiring();
+    Some(if is_calm { PASS_SLOW } else { PASS_FAST })
 }
 
 fn publish<S: StateMachine, D: Disk, RT: AsyncRuntime>(inner: &Rc<Inner<S, D, RT>>) {
@@ -147,7 +150,7 @@ fn election_rights<S: StateMachine, D: Disk, RT: AsyncRuntime>(group: &Group<S, 
     let since_start = InstantOf::<RT>::now() - inner.started;
     let ballot = inner.shared.ballot.borrow();
     let may_vote = ballot.may_vote(since_start);
-    inner.raft.runtime_config().elect(may_vote && !inner.retiring.get());
+    inner.raft.runtime_config().elect(may_vote && group.may_stand());
     let standing = ballot.standing();
     let wants_read_index = ballot.wants_read_index();
     drop(ballot);

@@ -118,17 +118,6 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         Ok(())
     }
 
-    /// Hands leadership to another voter that has all entries. From here on this leader has no
-    /// lease in its term, whatever comes of it: the successor may be elected at any moment.
-    ///
-    /// # Errors
-    /// [`ProposeError`] when this replica has stopped.
-    pub async fn transfer_leader(&self, to: NodeId) -> Result<(), ProposeError> {
-        self.inner.handed_over.set(Some(self.status().term));
-        let asked = self.inner.raft.trigger().transfer_leader(to).await;
-        asked.map_err(|_fatal| self.stop_reason())
-    }
-
     /// Starts an election now, if this member may stand.
     ///
     /// # Errors

@@ -26,15 +26,32 @@ pub(crate) const KIND_SNAPSHOT: u8 = 4;
 /// A message between members.
 #[derive(Debug)]
 pub(crate) enum Request {
-    Append { vote: RaftVote, prev: Option<LogId>, commit: Option<LogId>, entries: Vec<RaftEntry> },
+    Append {
+        vote: RaftVote,
+        prev: Option<LogId>,
+        commit: Option<LogId>,
+        entries: Vec<RaftEntry>,
+    },
     Vote(VoteRequest),
     PreVote(VoteRequest),
-    Snapshot { vote: RaftVote, meta: SnapshotMeta, chunk: Chunk },
-    Transfer { from: RaftVote, to: u64, last: Option<LogId> },
-    Rejoin { node: u64 },
+    Snapshot {
+        vote: RaftVote,
+        meta: SnapshotMeta,
+        chunk: Chunk,
+    },
+    Transfer {
+        from: RaftVote,
+        to: u64,
+        last: Option<LogId>,
+    },
+    Rejoin {
+        node: u64,
+    },
     ReadIndex,
     Standing,
     Members,
+    /// Whether the member could lead now.
+    MayLead,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +92,10 @@ pub(crate) enum Reply {
     Members {
         membership: StoredMembership,
     },
+    /// To [`Request::MayLead`]: not yet, but in so many milliseconds.
+    Soon {
+        wait_ms: u32,
+    },
     /// Not now: votes are withheld, the log must rejoin first, no room, or not the leader.
     Refused,
 }
@@ -113,6 +134,7 @@ impl Request {
             Request::ReadIndex => w.0.put_u8(7),
             Request::Standing => w.0.put_u8(8),
             Request::Members => w.0.put_u8(9),
+            Request::MayLead => w.0.put_u8(10),
         }
         vec![w.finish()]
     }
@@ -142,6 +164,7 @@ impl Request {
             7 => Request::ReadIndex,
             8 => Request::Standing,
             9 => Request::Members,
+            10 => Request::MayLead,
             _ => return Err(r.invalid()),
         };
         r.end()?;
@@ -296,6 +319,10 @@ impl Reply {
                 w.0.put_u8(12);
                 w.stored_membership(membership);
             }
+            Reply::Soon { wait_ms } => {
+                w.0.put_u8(13);
+                w.0.put_u32_le(*wait_ms);
+            }
         }
         w.finish()
     }
@@ -320,6 +347,7 @@ impl Reply {
             10 => Reply::Refused,
             11 => Reply::Wanted { number: r.u32()? },
             12 => Reply::Members { membership: r.stored_membership()? },
+            13 => Reply::Soon { wait_ms: r.u32()? },
             _ => return Err(r.invalid()),
         };
         r.end()?;
@@ -417,6 +445,7 @@ mod tests {
             Reply::Refused,
             Reply::Wanted { number: 7 },
             Reply::Members { membership: StoredMembership::default() },
+            Reply::Soon { wait_ms: 8 },
         ] {
             assert_eq!(Reply::decode(reply.encode()).unwrap(), reply);
         }
@@ -425,7 +454,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(128))]
         #[test]
-        fn random_bytes_never_panic(kind in 0u8..14, bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+        fn random_bytes_never_panic(kind in 0u8..15, bytes in prop::collection::vec(any::<u8>(), 0..80)) {
             let mut all = vec![1, kind];
             all.extend(bytes);
             let _ = Request::decode(Bytes::from(all.clone()));

@@ -110,6 +110,7 @@ fn requests_have_these_bytes() {
     assert_eq!(gather(&Request::ReadIndex.encode())[..], [1, 7]);
     assert_eq!(gather(&Request::Standing.encode())[..], [1, 8]);
     assert_eq!(gather(&Request::Members.encode())[..], [1, 9]);
+    assert_eq!(gather(&Request::MayLead.encode())[..], [1, 10]);
 }
 
 #[test]
@@ -134,6 +135,7 @@ fn replies_have_these_bytes() {
             Reply::Members { membership: StoredMembership::new(Some(log_id(1, 4)), membership()) },
             [vec![12], id_bytes(1, 4), membership_bytes()].concat(),
         ),
+        (Reply::Soon { wait_ms: 5 }, [vec![13], le32(5).to_vec()].concat()),
     ];
     for (reply, expected) in cases {
         assert_eq!(reply.encode(), [vec![1], expected].concat(), "{reply:?}");
