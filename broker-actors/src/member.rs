@@ -7,13 +7,16 @@
 //!
 //! * Owns: nothing; what consensus has not answered yet is a future of its room.
 //! * Lives on: its shard's core arbiter.
-//! * Inbox: [`FromPeer`] in bytes, held until it is answered; [`HandOver`].
+//! * Inbox: [`FromPeer`] in bytes, held until consensus has answered it, also when that took so long that
+//!   nobody waits any more; [`HandOver`].
 //! * Talks to: consensus.
 //! * Stops: with its shard; whoever still asks is told by a dropped port.
 //! * If it panics: it is rebuilt; peers ask again.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use grus_consensus::Group;
+use grus_consensus::{Group, is_install};
 use grus_log::Disk;
 use grus_mailbox::{ActorSpec, Credit, Host, HostHandle, Inbox, Place, Port, Receive, Resident};
 use grus_mailbox::{Room, Weigh};
@@ -25,6 +28,11 @@ use crate::shard::ShardMachine;
 pub const FROM_PEER_BYTES_MAX: u32 = 64 << 20;
 /// Requests to give a shard away that may be under way.
 pub const HAND_OVERS_MAX: u32 = 4;
+/// Who asks has given up long before: a member that is mute must not use up what a connection, which serves all
+/// shards, may have under way.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
+/// The same for the chunk of a snapshot, which may install it.
+const INSTALL_MAX: Duration = Duration::from_mins(1);
 /// What the smallest message counts, in bytes: it bounds how many are under way.
 const MESSAGE_BYTES_MIN: u32 = 2_048;
 
@@ -87,9 +95,17 @@ impl<D: Disk> Receive<FromPeer> for Member<D> {
     fn receive(&mut self, msg: FromPeer, credit: Credit, room: &mut Room<'_, Self>) {
         let FromPeer { message, reply } = msg;
         let group = self.group.clone();
+        let is_install = is_install(std::slice::from_ref(&message));
+        let limit = if is_install { INSTALL_MAX } else { ANSWER_MAX };
         // Futures are polled first in the order in which they are spawned: appends stay in order.
         room.spawn(async move {
-            reply.send(group.handle(message).await);
+            let mut handling = std::pin::pin!(group.handle(message));
+            if let Ok(answer) = tokio::time::timeout(limit, handling.as_mut()).await {
+                reply.send(answer);
+            } else {
+                drop(reply); // its connection is let go of; what is under way here stays counted here
+                handling.await;
+            }
             drop(credit);
         });
     }

@@ -16,12 +16,14 @@
 //!
 //! It connects when it is asked something. While it rests after a failure every call is refused at
 //! once: consensus asks again, and must never wait for a broker that is not there. A peer that takes
-//! bytes and answers nothing, or takes none, is left after a while ([`Lane::answer_ms_max`]); until
-//! then what waits for it is bounded by the inbox.
+//! bytes and answers nothing at all, not even a `Ping`, or takes none, is left after a while
+//! ([`Lane::answer_ms_max`]). One shard that is mute there costs the others nothing: a call whose caller
+//! has given up is forgotten once it is written. What waits is bounded by the inbox.
 
 pub mod calls;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,7 +32,7 @@ use grus_mailbox::{
 };
 use grus_protocol::frame::{Frame, FrameHead};
 use grus_protocol::ids::{BrokerAddress, BrokerId, ShardId};
-use grus_protocol::message::ShardMessage;
+use grus_protocol::message::{Ping, ShardMessage};
 use grus_protocol::opcode::Opcode;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -44,6 +46,8 @@ const TICK: Duration = Duration::from_millis(250);
 const OPEN_MS_MAX: u64 = 3_000;
 /// First and longest wait before another attempt to connect, in milliseconds.
 const REST_MS: (u64, u64) = (50, 1_000);
+/// After this part of the time in which a peer must say something it is asked whether it is there.
+const PING_SHARE: u64 = 4;
 /// Frames read and not yet dealt with.
 const CAME_MAX: u32 = 256;
 /// What the smallest call counts, in bytes: it bounds how many are under way.
@@ -77,8 +81,8 @@ impl Lane {
         }
     }
 
-    /// A peer that leaves a call without an answer for so long is left, in milliseconds. Installing
-    /// a snapshot may take its time.
+    /// A peer that says nothing at all for so long although it was asked something is left, and a call that has
+    /// no answer for so long given up, in milliseconds. Installing a snapshot may take its time.
     #[must_use]
     pub const fn answer_ms_max(self) -> u64 {
         match self {
@@ -262,15 +266,34 @@ impl Peer {
         if reply.is_closed() {
             return; // it was given up
         }
-        let correlation = self.calls.sent(reply, credit, now_ms);
+        let credit = Arc::new(credit);
+        let correlation = self.calls.sent(reply, Arc::clone(&credit), now_ms);
         let head = FrameHead::request(Opcode::ShardMessage, correlation);
         let outgoing = Outgoing::new(head, &ShardMessage { shard, group }, message);
-        let _ = connected.out.send(outgoing); // a writer that is gone says so
+        let _ = connected.out.send(outgoing.holding(credit)); // a writer that is gone says so
+    }
+
+    /// Leaves a peer that says nothing at all. A member that is mute behind it is none of the others' business, so
+    /// the peer itself is asked first.
+    fn look(&mut self, now_ms: u64) {
+        let Phase::Open(connected) = &self.phase else { return };
+        let limit_ms = self.settings.lane.answer_ms_max();
+        self.calls.give_up(now_ms, limit_ms);
+        let silent_ms = self.calls.silent_ms(now_ms);
+        if silent_ms >= limit_ms {
+            self.lost("no answer", now_ms);
+        } else if silent_ms >= limit_ms / PING_SHARE
+            && let Some(correlation) = self.calls.ping()
+        {
+            let head = FrameHead::request(Opcode::Ping, correlation);
+            let _ = connected.out.send(Outgoing::new(head, &Ping {}, Vec::new()));
+        }
     }
 
     fn lost(&mut self, reason: &str, now_ms: u64) {
         let is_idle = self.calls.is_empty() && self.waiting.is_empty();
-        if is_idle && matches!(self.phase, Phase::Open(_)) {
+        let owes_nothing = self.calls.silent_ms(now_ms) == 0;
+        if is_idle && owes_nothing && matches!(self.phase, Phase::Open(_)) {
             self.phase = Phase::Idle; // nobody spoke: the peer has closed what it did not need
             return;
         }
@@ -335,9 +358,9 @@ impl Receive<Opened> for Peer {
 }
 
 impl Receive<Came> for Peer {
-    fn receive(&mut self, came: Came, _: Credit, _: &mut Room<'_, Self>) {
+    fn receive(&mut self, came: Came, _: Credit, room: &mut Room<'_, Self>) {
         if came.attempt == self.attempt && matches!(self.phase, Phase::Open(_)) {
-            self.calls.answered(&came.frame);
+            self.calls.came(&came.frame, room.clock().monotonic_ms());
         }
     }
 }
@@ -357,10 +380,7 @@ impl Receive<Tick> for Peer {
             Phase::Opening { since_ms, .. } if now_ms.saturating_sub(*since_ms) >= OPEN_MS_MAX => {
                 self.lost("no answer to the attempt to connect", now_ms);
             }
-            Phase::Open(_) if self.calls.waits_ms(now_ms) >= self.settings.lane.answer_ms_max() => {
-                self.lost("no answer", now_ms);
-            }
-            _ => {}
+            _ => self.look(now_ms),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a peer has not answered yet, and who waits for it. Pure.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use grus_mailbox::{Credit, Port};
@@ -28,12 +29,14 @@ pub enum PeerFailure {
 
 type Reply = Port<Result<Bytes, PeerFailure>>;
 
+/// A call's room in the inbox: taken while the bytes wait to be written, and while somebody waits for the answer.
+pub type Held = Arc<Credit>;
+
 #[derive(Debug)]
 struct Call {
     reply: Reply,
     sent_ms: u64,
-    /// Of the inbox: also one whose caller has given up takes its room until it is answered.
-    _credit: Credit,
+    _credit: Held,
 }
 
 /// See the module documentation.
@@ -41,19 +44,40 @@ struct Call {
 pub struct Calls {
     next: u64,
     under_way: BTreeMap<u64, Call>,
+    /// Since when the peer has owed us something and said nothing at all.
+    silent_since_ms: Option<u64>,
+    is_pinged: bool,
 }
 
 impl Calls {
     /// A call is sent; its correlation.
-    pub fn sent(&mut self, reply: Reply, credit: Credit, now_ms: u64) -> u64 {
+    pub fn sent(&mut self, reply: Reply, credit: Held, now_ms: u64) -> u64 {
         self.next += 1;
         let call = Call { reply, sent_ms: now_ms, _credit: credit };
         self.under_way.insert(self.next, call);
+        self.silent_since_ms.get_or_insert(now_ms);
         self.next
     }
 
-    /// An answer came. One that nobody waits for is none of ours.
-    pub fn answered(&mut self, frame: &Frame) {
+    /// The peer is asked whether it is there at all, whoever is mute behind it; the correlation of that, once
+    /// until it says something.
+    pub fn ping(&mut self) -> Option<u64> {
+        if std::mem::replace(&mut self.is_pinged, true) {
+            return None;
+        }
+        self.next += 1;
+        Some(self.next)
+    }
+
+    /// Something came. An answer that nobody waits for is none of ours, and shows all the same that the peer
+    /// is there.
+    pub fn came(&mut self, frame: &Frame, now_ms: u64) {
+        self.answered(frame);
+        self.is_pinged = false;
+        self.silent_since_ms = (!self.under_way.is_empty()).then_some(now_ms);
+    }
+
+    fn answered(&mut self, frame: &Frame) {
         let Some(call) = self.under_way.remove(&frame.head.correlation) else { return };
         call.reply.send(match frame.reply::<ShardMessageReply>() {
             Ok(ShardMessageReply {}) => Ok(frame.body.clone()),
@@ -62,8 +86,19 @@ impl Calls {
         });
     }
 
+    /// Forgets calls whose callers have given up, and those that have waited for `limit_ms`: their callers are
+    /// told. It says nothing about the peer.
+    pub fn give_up(&mut self, now_ms: u64, limit_ms: u64) {
+        let is_over =
+            |call: &Call| call.reply.is_closed() || now_ms.saturating_sub(call.sent_ms) >= limit_ms;
+        for (_, call) in self.under_way.extract_if(.., |_, call| is_over(call)) {
+            call.reply.send(Err(PeerFailure::Away { reason: "no answer".to_owned() }));
+        }
+    }
+
     /// The connection is lost.
     pub fn lost(&mut self, reason: &str) {
+        (self.silent_since_ms, self.is_pinged) = (None, false);
         for (_, call) in std::mem::take(&mut self.under_way) {
             call.reply.send(Err(PeerFailure::Away { reason: reason.to_owned() }));
         }
@@ -75,12 +110,11 @@ impl Calls {
         self.under_way.is_empty()
     }
 
-    /// How long the oldest call waits for its answer.
+    /// How long the peer has said nothing at all although it was asked something, by callers that have given
+    /// up as well.
     #[must_use]
-    pub fn waits_ms(&self, now_ms: u64) -> u64 {
-        // Correlations grow with time.
-        let oldest = self.under_way.first_key_value();
-        oldest.map_or(0, |(_, call)| now_ms.saturating_sub(call.sent_ms))
+    pub fn silent_ms(&self, now_ms: u64) -> u64 {
+        self.silent_since_ms.map_or(0, |since| now_ms.saturating_sub(since))
     }
 }
 
@@ -111,43 +145,74 @@ mod tests {
         decode(&mut bytes, &FrameLimits::REPLIES).unwrap().unwrap()
     }
 
+    fn held() -> Held {
+        Arc::new(Credit::unbounded())
+    }
+
     #[test]
     fn answers_find_their_callers_in_any_order_and_strangers_nobody() {
         let mut calls = Calls::default();
         let (first, mut heard_first) = port();
         let (second, mut heard_second) = port();
-        let first = calls.sent(first, Credit::unbounded(), 10);
-        let second = calls.sent(second, Credit::unbounded(), 30);
-        assert_eq!(calls.waits_ms(40), 30);
-        calls.answered(&frame(second + 7, b"nobody"));
-        calls.answered(&frame(second, b"two"));
+        let first = calls.sent(first, held(), 10);
+        let second = calls.sent(second, held(), 30);
+        calls.came(&frame(second + 7, b"nobody"), 40);
+        calls.came(&frame(second, b"two"), 40);
         assert_eq!(heard_second.try_take(), Ok(Some(Ok(Bytes::from_static(b"two")))));
         assert_eq!(heard_first.try_take(), Ok(None));
-        calls.answered(&refusal(first));
+        calls.came(&refusal(first), 50);
         assert!(matches!(heard_first.try_take(), Ok(Some(Err(PeerFailure::Refused(_))))));
-        assert!(calls.is_empty() && calls.waits_ms(1_000) == 0);
-        calls.answered(&frame(first, b"again"));
+        assert!(calls.is_empty() && calls.silent_ms(1_000) == 0);
+        calls.came(&frame(first, b"again"), 60);
     }
 
     #[test]
     fn who_waits_for_a_lost_connection_is_told() {
         let mut calls = Calls::default();
         let (reply, mut heard) = port();
-        calls.sent(reply, Credit::unbounded(), 0);
+        calls.sent(reply, held(), 0);
         calls.lost("gone");
         let away = PeerFailure::Away { reason: "gone".to_owned() };
         assert_eq!(heard.try_take(), Ok(Some(Err(away))));
-        assert!(calls.is_empty());
+        assert!(calls.is_empty() && calls.silent_ms(1_000) == 0);
     }
 
     #[test]
-    fn a_caller_that_has_given_up_still_takes_its_room_until_the_answer() {
+    fn a_peer_is_silent_only_while_it_answers_nothing_at_all() {
+        let mut calls = Calls::default();
+        let (mute, _waits) = port();
+        calls.sent(mute, held(), 0);
+        for now_ms in [10, 20, 30] {
+            let (reply, _heard) = port();
+            let number = calls.sent(reply, held(), now_ms);
+            calls.came(&frame(number, b""), now_ms + 5);
+        }
+        assert_eq!(calls.silent_ms(40), 5, "since the last answer, not since the oldest call");
+        let asked = calls.ping();
+        assert_eq!((asked, calls.ping()), (Some(5), None), "once");
+        calls.came(&frame(5, b""), 60);
+        assert_eq!((calls.silent_ms(70), calls.ping()), (10, Some(6)));
+    }
+
+    #[test]
+    fn a_caller_that_has_given_up_gives_its_room_back_and_leaves_the_silence() {
         let mut calls = Calls::default();
         let (reply, heard) = port();
-        let number = calls.sent(reply, Credit::unbounded(), 5);
+        let (patient, mut waits) = port();
+        let credit = held();
+        let number = calls.sent(reply, credit.clone(), 5);
+        calls.sent(patient, held(), 10);
+        calls.give_up(20, 100);
+        assert_eq!(Arc::strong_count(&credit), 2, "it still waits");
         drop(heard);
-        assert_eq!(calls.waits_ms(25), 20, "it shows that the peer says nothing");
-        calls.answered(&frame(number, b""));
-        assert!(calls.is_empty());
+        calls.give_up(20, 100);
+        assert_eq!(Arc::strong_count(&credit), 1);
+        assert_eq!(calls.silent_ms(25), 20, "it shows that the peer says nothing");
+        calls.give_up(110, 100);
+        let away = PeerFailure::Away { reason: "no answer".to_owned() };
+        assert_eq!(waits.try_take(), Ok(Some(Err(away))));
+        assert_eq!((calls.is_empty(), calls.silent_ms(110)), (true, 105));
+        calls.came(&frame(number, b""), 120);
+        assert_eq!(calls.silent_ms(200), 0);
     }
 }

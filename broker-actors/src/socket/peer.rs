@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use crate::connection::output::{Output, SLICES_MAX};
 use crate::dispatch::SOFTWARE;
 use crate::peer::PeerIs;
+use crate::peer::calls::Held;
 
 /// Room made for the next read at least.
 const READ_BYTES: usize = 8 * 1024;
@@ -42,6 +43,8 @@ pub(crate) struct Whom {
 pub(crate) struct Outgoing {
     head: Bytes,
     body: Vec<Bytes>,
+    /// Its room, until it is written.
+    held: Option<Held>,
 }
 
 impl Outgoing {
@@ -53,7 +56,12 @@ impl Outgoing {
         let body_bytes = body.iter().map(Bytes::len).sum();
         let mut out = BytesMut::with_capacity(64);
         encode(head, header, body_bytes, &mut out).expect("a call fits a frame");
-        Self { head: out.freeze(), body }
+        Self { head: out.freeze(), body, held: None }
+    }
+
+    /// Its room, given back once it is written.
+    pub(crate) fn holding(self, held: Held) -> Self {
+        Self { held: Some(held), ..self }
     }
 }
 
@@ -156,7 +164,9 @@ pub(crate) async fn write(
     let mut output = Output::new();
     while let Some(first) = outgoing.recv().await {
         let mut next = Some(first);
-        while let Some(Outgoing { head, body }) = next {
+        let mut all_held = Vec::new();
+        while let Some(Outgoing { head, body, held }) = next {
+            all_held.extend(held);
             output.push(head);
             for slice in body {
                 output.push(slice);
@@ -167,6 +177,7 @@ pub(crate) async fn write(
         if let Err(reason) = write_all(&half, &mut output).await {
             return reason;
         }
+        drop(all_held);
     }
     "given up".to_owned()
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use grus_broker::dispatch::peers::MemberDoors;
-use grus_broker::member::{Member, MemberDoor};
+use grus_broker::member::{FromPeer, Member, MemberDoor};
 use grus_broker::network::{Network, PeerDoor, PeerDoors};
 use grus_broker::peer::{Lane, Peer, PeerCall, PeerFailure, PeerIs, PeerSettings};
 use grus_broker::shard::{
@@ -22,12 +22,13 @@ use grus_mailbox::{Clock, FatalPort, HostHandle, Inbox, Place, Process};
 use grus_protocol::ids::QueueKey;
 use grus_protocol::message::{OpenPeer, ShardMessage};
 use grus_protocol::{
-    BatchLimits, BrokerId, Durability, ErrorCode, QueueId, RecordBatch, ShardId, TopicId, TopicName,
+    BatchLimits, BrokerId, Durability, ErrorCode, QueueId, RecordBatch, ShardId, TimestampMs,
+    TopicId, TopicName,
 };
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::support::{Client, Door, DoorConfig, address_of, batch};
+use crate::support::{Client, Door, DoorConfig, address_of, batch, standing_still};
 
 const SHARD: ShardId = ShardId(3);
 const GROUP: u64 = 77;
@@ -278,6 +279,51 @@ async fn refusal(calls: &Inbox<PeerCall>, wanted: impl Fn(&str) -> bool) -> Stri
         }
     };
     tokio::time::timeout(PATIENCE, asking).await.expect("such a refusal")
+}
+
+/// A member of a shard that answers whatever it hears, or hears and never answers.
+fn ear(shard: ShardId, is_mute: bool) -> (ShardId, MemberDoor) {
+    let (inbox, mut heard) = grus_mailbox::outlet(1 << 30);
+    tokio::task::spawn_local(async move {
+        let mut never_answered = Vec::new();
+        while let Some((FromPeer { message, reply }, _credit)) = heard.take().await {
+            if is_mute { never_answered.push(reply) } else { reply.send(message) }
+        }
+    });
+    (shard, MemberDoor { group: GROUP, inbox, hand_over: grus_mailbox::outlet(1).0 })
+}
+
+#[actix::test]
+async fn a_member_that_is_mute_costs_the_other_shards_of_its_broker_nothing() {
+    const OTHER: ShardId = ShardId(4);
+    tokio::time::pause();
+    let simulated = Clock::simulated(TimestampMs(0));
+    let door = Door::open(DoorConfig { clock: simulated, ..DoorConfig::default() }).await;
+    let doors = BTreeMap::from([ear(SHARD, true), ear(OTHER, false)]);
+    door.members.send_replace(MemberDoors::from(doors));
+    let process = Process::new(simulated, FatalPort::channel().0);
+    let place = Place::here("here", &process);
+    let at = PeerIs { address: address_of(9, door.address), disk: 90 };
+    let peer = peer(&place, 1, &at, Lane::Messages);
+    let calls = peer.inbox::<PeerCall>(Lane::Messages.bytes_max());
+    let ask = |shard| {
+        let (reply, answer) = port();
+        let message = vec![Bytes::from_static(b"hello")];
+        assert!(calls.try_put(PeerCall { shard, group: GROUP, message, reply }).is_ok());
+        answer
+    };
+    // Its callers give up, as consensus does; one does not. The other shard speaks all the time.
+    let mut patient = ask(SHARD);
+    for step in 0..90 {
+        let given_up = ask(SHARD);
+        let answered = standing_still(ask(OTHER)).await;
+        assert_eq!(answered, Ok(Ok(Bytes::from_static(b"hello"))), "step {step}");
+        drop(given_up);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let told = patient.try_take();
+    assert!(matches!(told, Ok(Some(Err(PeerFailure::Away { .. })))), "its time was over: {told:?}");
+    until("who has given up takes no room", || calls.free() == Lane::Messages.bytes_max()).await;
 }
 
 #[actix::test]
