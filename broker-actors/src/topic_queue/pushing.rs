@@ -239,7 +239,7 @@ impl<D: Disk> TopicQueue<D> {
     /// Sends what was brought into memory for a turn.
     pub(super) fn warmed_turn(&mut self, cold: ColdTurn, batches_max: usize, now: TimestampMs) {
         let ColdTurn { key, turn, pass, at } = cold;
-        if !self.subscriptions.is_current(key, turn.seeks) {
+        if !self.subscriptions.is_current(key, turn.course) {
             return self.ask_turn_if_wanted(key);
         }
         if self.groups.contains_key(&key) {

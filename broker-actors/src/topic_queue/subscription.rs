@@ -97,8 +97,10 @@ struct Subscription<S> {
     standing: Standing,
     account: Account,
     phase: Phase,
-    /// Grows with each seek: what was begun before is of no account any more.
-    seeks: u64,
+    /// Drawn when it began: what was begun for an earlier one of the same key is none of its own.
+    opened: u64,
+    /// Drawn when it began and at each seek: what was begun before is of no account any more.
+    course: u64,
     /// There is something to send besides what lies ahead.
     is_urged: bool,
 }
@@ -120,7 +122,7 @@ pub struct Turn {
     /// Most messages, in the same way.
     pub messages_max: u64,
     /// To be named when the turn is over.
-    pub seeks: u64,
+    pub course: u64,
 }
 
 /// What a turn came to.
@@ -140,13 +142,15 @@ pub struct Subscriptions<S> {
     all: BTreeMap<SubscriptionKey, Subscription<S>>,
     most: usize,
     put_off: usize,
+    /// Numbers drawn: none is drawn twice, whatever keys are used again.
+    drawn: u64,
 }
 
 impl<S> Subscriptions<S> {
     /// Room for `subscriptions_max`.
     #[must_use]
     pub const fn new(subscriptions_max: usize) -> Self {
-        Self { all: BTreeMap::new(), most: subscriptions_max, put_off: 0 }
+        Self { all: BTreeMap::new(), most: subscriptions_max, put_off: 0, drawn: 0 }
     }
 
     /// A new subscription, in place of one of the same key.
@@ -163,17 +167,17 @@ impl<S> Subscriptions<S> {
         if self.all.len() >= self.most && !self.all.contains_key(&key) {
             return Err(sink);
         }
-        let opened = Subscription {
-            sink,
-            standing,
-            account,
-            phase: Phase::Resting,
-            seeks: 0,
-            is_urged: false,
-        };
-        self.all.insert(key, opened);
+        let (phase, number) = (Phase::Resting, self.draw());
+        let (opened, course, is_urged) = (number, number, false);
+        let one = Subscription { sink, standing, account, phase, opened, course, is_urged };
+        self.all.insert(key, one);
         self.count_put_off();
         Ok(())
+    }
+
+    const fn draw(&mut self) -> u64 {
+        self.drawn += 1;
+        self.drawn
     }
 
     /// Ends a subscription.
@@ -226,10 +230,9 @@ impl<S> Subscriptions<S> {
 
     /// Goes on at another place, with another account. False if there is no such subscription.
     pub fn seek(&mut self, key: SubscriptionKey, standing: Standing, account: Account) -> bool {
+        let course = self.draw();
         let Some(one) = self.all.get_mut(&key) else { return false };
-        one.standing = standing;
-        one.account = account;
-        one.seeks += 1;
+        (one.standing, one.account, one.course) = (standing, account, course);
         true
     }
 
@@ -271,21 +274,21 @@ impl<S> Subscriptions<S> {
             standing: one.standing,
             bytes_max: bytes.min(TURN_BYTES_MAX),
             messages_max: one.account.messages.unsigned_abs(),
-            seeks: one.seeks,
+            course: one.course,
         })
     }
 
     /// Whether what was read for a turn may be sent: nothing came in between. If not, the turn is
     /// over.
-    pub fn is_current(&mut self, key: SubscriptionKey, seeks: u64) -> bool {
+    pub fn is_current(&mut self, key: SubscriptionKey, course: u64) -> bool {
         let Some(one) = self.all.get_mut(&key) else { return false };
-        if one.phase != Phase::Reading {
+        if one.phase != Phase::Reading || course < one.opened {
             return false; // of an earlier subscription of that key
         }
-        if one.seeks != seeks {
+        if one.course != course {
             one.phase = Phase::Resting;
         }
-        one.seeks == seeks
+        one.course == course
     }
 
     /// The turn is over: so much was sent.

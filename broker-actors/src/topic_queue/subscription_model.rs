@@ -83,7 +83,7 @@ impl World {
 
     /// Sends what the turn allows, as the shell does.
     fn read(&mut self, key: SubscriptionKey, turn: Turn) {
-        if !self.subscriptions.is_current(key, turn.seeks) {
+        if !self.subscriptions.is_current(key, turn.course) {
             return self.ask_all();
         }
         let next = turn.standing.next.0;
@@ -135,8 +135,8 @@ impl World {
                     .open(key(who), Self::stands(from), account(credit), who)
                     .is_ok()
                 {
-                    self.asked.retain(|asked| *asked != key(who)); // its connection is another one
-                    self.cold.retain(|(cold, _)| *cold != key(who));
+                    // What is read for the one before comes all the same.
+                    self.asked.retain(|asked| *asked != key(who));
                     self.subscribers.insert(who, Self::subscriber(from, credit));
                 }
             }
@@ -265,6 +265,22 @@ fn a_credit_smaller_than_a_batch_makes_progress_by_one_batch() {
     assert!(!subscriptions.ask(key, Offset(20)), "bytes are at 0");
     subscriptions.credit(key, Account::new(0, 1));
     assert!(subscriptions.ask(key, Offset(20)));
+}
+
+#[test]
+fn what_was_read_for_one_that_ended_is_none_of_the_next_one_of_its_key() {
+    let mut subscriptions = Subscriptions::new(1);
+    let (key, end) = (key(0), Offset(9_000));
+    let turn_of = |subscriptions: &mut Subscriptions<u64>, from| {
+        subscriptions.open(key, World::stands(from), Account::new(9, 9_000), 0).unwrap();
+        assert!(subscriptions.ask(key, end));
+        subscriptions.turn(key).unwrap()
+    };
+    let first = turn_of(&mut subscriptions, 10);
+    subscriptions.close(key);
+    let second = turn_of(&mut subscriptions, 5_000);
+    assert!(!subscriptions.is_current(key, first.course));
+    assert!(subscriptions.is_current(key, second.course), "and its own goes on");
 }
 
 #[test]
