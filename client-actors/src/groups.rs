@@ -6,12 +6,12 @@ use grus_protocol::batch::Record;
 use grus_protocol::ids::BrokerAddress;
 use grus_protocol::message::{
     DEAD_LETTERS_PAGE_DEFAULT, DEAD_LETTERS_PAGE_MAX, DeadLetter, DeadLetterPlace, DeleteGroup,
-    DescribeGroup, DescribeGroupReply, GroupProgress, GroupSummary, ListDeadLetters, ListGroups,
-    OffsetRange, PurgeDeadLetters, QueueProgress, RedriveDeadLetters, ResetGroup, ResetGroupReply,
-    SubscribeAt,
+    DescribeGroup, DescribeGroupReply, GroupProgress, GroupSummary, ListAt, ListDeadLetters,
+    ListGroups, ListOffsets, OffsetRange, PurgeDeadLetters, QueueProgress, RedriveDeadLetters,
+    ResetGroup, ResetGroupReply, SubscribeAt,
 };
 use grus_protocol::{
-    BrokerId, ErrorCode, ErrorReply, GroupId, GroupName, Offset, QueueId, Term, TopicName,
+    BrokerId, ErrorCode, ErrorReply, GroupId, GroupName, QueueId, Term, TopicName,
 };
 
 use crate::client::Client;
@@ -262,8 +262,9 @@ impl Client {
         Ok(DeadLettersPage::of_all(pages?, messages_max as usize))
     }
 
-    /// Sends dead letters of one queue of the dead-letter topic (all of them, where no offsets are
-    /// named) back to the queues that they came from, each once; how many. An attempt that failed
+    /// Sends dead letters of one queue of the dead-letter topic (all that are there now, where no
+    /// offsets are named) back to the queues that they came from, each once; how many. One that dies
+    /// again meanwhile is a new one, and stays. An attempt that failed
     /// may be repeated: what went back already does not go back again. Those whose topic is gone
     /// stay; where there are no others, it is refused with `UnknownTopic`.
     ///
@@ -275,8 +276,20 @@ impl Client {
         queue: QueueId,
         offsets: &[OffsetRange],
     ) -> Result<u64, ClientError> {
+        let letters = group.dead_letters();
         let (mut wanted, mut redriven) = (offsets.to_vec(), 0);
-        loop {
+        if wanted.is_empty() {
+            let make = |topic_id| ListOffsets {
+                topic: letters.clone(),
+                topic_id,
+                queue,
+                at: ListAt::Last,
+            };
+            let (there, _) = self.ask_leader_with(&letters, queue, make, Bytes::new()).await?;
+            wanted = vec![OffsetRange { from: there.log_start, to: there.end_offset }];
+        }
+        wanted.retain(|range| range.from < range.to);
+        while !wanted.is_empty() {
             let make = |topic| RedriveDeadLetters {
                 group: group.clone(),
                 group_id: GroupId::of(topic),
@@ -284,7 +297,6 @@ impl Client {
                 offsets: wanted.clone(),
                 messages_max: 0,
             };
-            let letters = group.dead_letters();
             let reply = match self.ask_leader_with(&letters, queue, make, Bytes::new()).await {
                 Ok((reply, _)) => reply,
                 // The last ones have nowhere to go: they stay.
@@ -298,17 +310,12 @@ impl Client {
             redriven += reply.redriven;
             let Some(next) = reply.next else { return Ok(redriven) };
             // Behind what this one looked at: some of it may have nowhere to go.
-            if wanted.is_empty() {
-                wanted = vec![OffsetRange { from: next, to: Offset(u64::MAX) }];
-            }
             wanted.retain(|range| range.to > next);
             for range in &mut wanted {
                 range.from = range.from.max(next);
             }
-            if wanted.is_empty() {
-                return Ok(redriven);
-            }
         }
+        Ok(redriven)
     }
 
     /// Removes dead letters of one queue of the dead-letter topic (all of them, where no offsets
@@ -365,6 +372,8 @@ fn message(letter: DeadLetter, body: &mut Bytes) -> Result<DeadLetterMessage, Cl
 #[cfg(test)]
 mod tests {
     use grus_protocol::TimestampMs;
+
+    use grus_protocol::Offset;
 
     use super::*;
 

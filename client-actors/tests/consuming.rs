@@ -13,7 +13,7 @@ use fake::{FakeBroker, PATIENCE};
 use futures_util::StreamExt;
 use grus_client::{
     AckMode, Client, ClientConfig, ConsumeError, Consumer, ConsumerConfig, ConsumerEvent,
-    ErrorCode, GroupDelivery, Handed, Message, Outcome, ProducerConfig, QueueId,
+    ErrorCode, GroupDelivery, Handed, Message, Offset, Outcome, ProducerConfig, QueueId,
 };
 
 async fn client(broker: &FakeBroker) -> Client {
@@ -420,4 +420,15 @@ async fn an_actor_of_the_programs_own_has_them_and_answers() {
     assert_eq!(seen, (0..30).collect());
     assert!(broker.state().group.has_left);
     client.close().await;
+}
+
+#[tokio::test]
+async fn all_dead_letters_are_those_that_are_there_when_it_is_asked() {
+    let (broker, client) = start().await;
+    broker.topic("%DLQ%billing", 1);
+    broker.state().topics.get_mut("%DLQ%billing").unwrap().queues[0].end = Offset(25);
+    let group = "billing".try_into().unwrap();
+    let sent = within(client.redrive_dead_letters(&group, QueueId(0), &[])).await.unwrap();
+    assert_eq!(sent, 25, "those that died again meanwhile stay");
+    assert_eq!(broker.state().topics["%DLQ%billing"].queues[0].end, Offset(50));
 }

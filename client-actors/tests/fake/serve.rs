@@ -8,12 +8,12 @@ use grus_client::protocol::ids::BrokerAddress;
 use grus_client::protocol::message::{
     AlterTopic, AlterTopicReply, CreateTopic, CreateTopicReply, DeleteTopic, DeleteTopicReply,
     DescribeTopic, DescribeTopicReply, Fetch, FetchReply, FetchedBatch, InitProducerReply, ListAt,
-    ListOffsets, ListOffsetsReply, ListTopics, ListTopicsReply, Metadata, MetadataReply, PingReply,
-    Produce, ProduceReply, QueueDescription, QueueRoute, TopicMetadata, TopicSettings,
-    TopicSummary,
+    ListOffsets, ListOffsetsReply, ListTopics, ListTopicsReply, Metadata, MetadataReply,
+    OffsetRange, PingReply, Produce, ProduceReply, QueueDescription, QueueRoute,
+    RedriveDeadLetters, RedriveDeadLettersReply, TopicMetadata, TopicSettings, TopicSummary,
 };
 use grus_client::protocol::{
-    BatchLimits, BrokerId, ErrorCode, ErrorReply, Frame, Opcode, ProducerEpoch, ProducerId,
+    BatchLimits, BrokerId, ErrorCode, ErrorReply, Frame, Offset, Opcode, ProducerEpoch, ProducerId,
     QueueId, RecordBatch, ShardId, Term, TimestampMs, TopicId, TopicName,
 };
 use serde::Serialize;
@@ -49,6 +49,9 @@ pub fn answer(request: &Frame, shared: &Arc<Shared>, replies: &Replies) -> bool 
         Opcode::Produce => produce(state, request, replies),
         Opcode::ListOffsets => {
             send(replies, request, list_offsets(state, &request.header().unwrap()));
+        }
+        Opcode::RedriveDeadLetters => {
+            send(replies, request, redrive(state, &request.header().unwrap()));
         }
         Opcode::DescribeTopic => {
             send(replies, request, describe(state, &request.header().unwrap()));
@@ -182,6 +185,22 @@ fn list_offsets(state: &mut State, asked: &ListOffsets) -> Result<ListOffsetsRep
         }
     };
     Ok(ListOffsetsReply { offset, log_start: found.log_start, end_offset: found.end })
+}
+
+/// Sends ten letters back at the most, each of which dies again at once.
+fn redrive(
+    state: &mut State,
+    asked: &RedriveDeadLetters,
+) -> Result<RedriveDeadLettersReply, ErrorReply> {
+    let letters = asked.group.dead_letters();
+    let queue = queue(state, &letters, TopicId::UNKNOWN, asked.queue)?;
+    let all = OffsetRange { from: Offset(0), to: Offset(u64::MAX) };
+    let range = asked.offsets.first().copied().unwrap_or(all);
+    let to = range.to.0.min(queue.end.0);
+    let next = to.min(range.from.0 + 10);
+    let redriven = next.saturating_sub(range.from.0);
+    queue.end = Offset(queue.end.0 + redriven);
+    Ok(RedriveDeadLettersReply { redriven, next: (next < to).then_some(Offset(next)) })
 }
 
 fn create(state: &mut State, asked: &CreateTopic) -> Result<CreateTopicReply, ErrorReply> {
