@@ -11,6 +11,7 @@ use grus_protocol::message::{
     AlterSchedule, AlterScheduleReply, CreateSchedule, CreateScheduleReply, DeleteSchedule,
     DeleteScheduleReply, ListSchedules, ListSchedulesReply, SCHEDULE_BATCH_BYTES_MAX,
     SCHEDULE_RUNS_MAX, SCHEDULES_PAGE_DEFAULT, SCHEDULES_PAGE_MAX, SchedulePlace, ScheduleState,
+    TopicKind,
 };
 use grus_protocol::names::TopicName;
 
@@ -51,6 +52,10 @@ impl Schedules {
         Cadence::read(&cadence).map_err(|error| invalid(error.to_string()))?;
         if ask.made_up_max > MADE_UP_MAX {
             return Err(invalid(format!("made_up_max is at most {MADE_UP_MAX}")));
+        }
+        if topic.settings.kind == TopicKind::DeadLetter {
+            let text = "a topic of dead letters takes none from schedules";
+            return Err(ErrorReply::new(ErrorCode::RecordNotAllowed, text));
         }
         check_message(&batch, limits)?;
         let terms = ScheduleTerms { cadence, made_up_max: ask.made_up_max, batch };

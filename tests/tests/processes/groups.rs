@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use grus_client::{
-    Client, Consumer, ConsumerConfig, ConsumerEvent, Handed, MemberId, Message, Outcome, OwnQueue,
-    ProducerConfig, QueueId,
+    Cadence, Client, Consumer, ConsumerConfig, ConsumerEvent, Handed, MemberId, Message,
+    NewSchedule, Outcome, OwnQueue, ProducerConfig, QueueId, ScheduleId,
 };
 use grus_tests::broker::Home;
 use grus_tests::strain::Strain;
@@ -262,6 +262,12 @@ fn what_always_fails_is_tried_sixteen_times_and_then_lies_where_one_sees_why() {
         again.ack().await.expect("it is done");
         assert_eq!(grus("dlq redrive g --all").ok().text(), "0 sent back\n");
         assert_eq!(grus("dlq list g").ok().text(), "");
+        // A letter is what died, and nothing else comes among them.
+        let (topic, name) = (group.dead_letters(), "tick".try_into().expect("a name"));
+        let tick = ScheduleId { topic, queue: QueueId(0), name };
+        let new = NewSchedule::new(tick, Cadence::Every(PATIENCE), Message::new("tick"));
+        let refused = client.create_schedule(new).await.expect_err("no schedule there");
+        assert!(refused.to_string().contains("dead letters"), "{refused}");
         let described = grus("group describe g").ok().text();
         assert!(described.contains("lag          0"), "{described}");
         assert!(grus("group members g").ok().text().contains("has t/0 t/1"));
