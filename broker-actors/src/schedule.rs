@@ -12,4 +12,4 @@ pub use cadence::{
     CRON_BYTES_MAX, Cadence, CadenceError, CadenceText, EVERY_MS_MAX, EVERY_MS_MIN, ZONE_BYTES_MAX,
 };
 pub use message::run_batch;
-pub use plan::{MADE_UP_MAX, MISSED_AFTER_MS, NEVER, Progress, Step, step};
+pub use plan::{MADE_UP_MAX, MISSED_AFTER_MS, NEVER, Progress, Step, Timing, step};

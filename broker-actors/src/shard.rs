@@ -396,6 +396,7 @@ impl<D: Disk> Receive<RoomAgain> for ShardActor<D> {
 impl<D: Disk> Receive<Proposed> for ShardActor<D> {
     fn receive(&mut self, msg: Proposed, _credit: Credit, room: &mut Room<'_, Self>) {
         let waiters = self.gather.finished(msg.ticket);
+        let schedules = self.running.len();
         match msg.result {
             Ok(applied) => {
                 let took_ns = room.clock().monotonic_ns().saturating_sub(msg.left_ns);
@@ -406,6 +407,7 @@ impl<D: Disk> Receive<Proposed> for ShardActor<D> {
                     self.finish(rest);
                     drop(credit);
                 }
+                self.run_more_schedules(schedules, room);
             }
             Err(error) => {
                 let error = self.error_of(&error);

@@ -5,7 +5,7 @@
 //! | 84 | create | version u8, cadence u8 (0 cron, 1 every), 2 reserved bytes, queue u32, topic u64, made up max u32, 4 reserved bytes, every ms u64 (0 with cron), next u64, name, cron expression, zone (u16 length, bytes each; the last two empty without cron), then the batch |
 //! | 85 | pause | version u8, paused u8, 2 reserved bytes, queue u32, topic u64, next u64, name |
 //! | 86 | delete | version u8, 3 reserved bytes, queue u32, topic u64, name |
-//! | 87 | run | version u8, flags u8 (bit 0 runs, bit 1 was missed), 2 reserved bytes, queue u32, topic u64, due u64, next u64, name, then the batch, if it runs |
+//! | 87 | run | version u8, flags u8 (bit 0 runs, bit 1 was missed, bit 2 the last missed), 2 reserved bytes, queue u32, topic u64, due u64, next u64, name, then the batch, if it runs |
 
 use bytes::{BufMut, Bytes, BytesMut};
 use grus_protocol::ids::{QueueId, QueueKey, TimestampMs, TopicId};
@@ -13,7 +13,7 @@ use grus_protocol::names::ScheduleName;
 
 use super::VERSION;
 use crate::codec::{CodecError, Decoder, put_text};
-use crate::schedule::{CadenceText, Step};
+use crate::schedule::{CadenceText, Step, Timing};
 
 /// Item kind of [`Recurring::Create`].
 pub const KIND_SCHEDULE_CREATE: u16 = 84;
@@ -28,6 +28,7 @@ const CADENCE_CRON: u8 = 0;
 const CADENCE_EVERY: u8 = 1;
 const FLAG_RUNS: u8 = 1;
 const FLAG_MISSED: u8 = 2;
+const FLAG_LAST_MISSED: u8 = 4;
 /// Bytes before the name in a run.
 const RUN_NAME_AT: usize = 32;
 
@@ -135,7 +136,7 @@ impl Recurring {
             }
             Self::Run { key, step, batch } => {
                 let runs = if step.runs { FLAG_RUNS } else { 0 };
-                out.put_u8(runs | if step.missed { FLAG_MISSED } else { 0 });
+                out.put_u8(runs | timing_flags(step.timing));
                 put_queue(&mut out, key.queue);
                 out.put_u64_le(step.due.0);
                 out.put_u64_le(step.next.0);
@@ -171,13 +172,10 @@ impl Recurring {
                 Ok(Self::Delete { key })
             }
             KIND_SCHEDULE_RUN => {
-                if code & !(FLAG_RUNS | FLAG_MISSED) != 0 {
-                    return Err(CodecError::Value("flags of a run"));
-                }
+                let (runs, timing) = (code & FLAG_RUNS != 0, timing_of(code & !FLAG_RUNS)?);
                 let (due, next) = (TimestampMs(decoder.u64()?), TimestampMs(decoder.u64()?));
-                let (runs, missed) = (code & FLAG_RUNS != 0, code & FLAG_MISSED != 0);
                 let key = ScheduleKey { queue, name: name_of(&mut decoder)? };
-                let step = Step { due, next, runs, missed };
+                let step = Step { due, next, runs, timing };
                 Ok(Self::Run { key, step, batch: decoder.rest() })
             }
             kind => Err(CodecError::Kind(kind)),
@@ -205,6 +203,20 @@ impl ScheduleTerms {
         let cadence = cadence_of(code, every_ms, &mut decoder)?;
         Ok(Self { cadence, made_up_max, batch: decoder.rest() })
     }
+}
+
+const fn timing_flags(timing: Timing) -> u8 {
+    match timing {
+        Timing::InTime => 0,
+        Timing::Missed => FLAG_MISSED,
+        Timing::LastMissed => FLAG_MISSED | FLAG_LAST_MISSED,
+    }
+}
+
+fn timing_of(flags: u8) -> Result<Timing, CodecError> {
+    let all = [Timing::InTime, Timing::Missed, Timing::LastMissed];
+    let found = all.into_iter().find(|timing| timing_flags(*timing) == flags);
+    found.ok_or(CodecError::Value("flags of a run"))
 }
 
 fn put_queue(out: &mut BytesMut, queue: QueueKey) {

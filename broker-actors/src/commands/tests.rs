@@ -6,7 +6,7 @@ use grus_protocol::names::ScheduleName;
 use super::delay::ROLL_HEADER_BYTES;
 use super::recurring::{ScheduleKey, ScheduleTerms};
 use super::*;
-use crate::schedule::{CadenceText, Step};
+use crate::schedule::{CadenceText, Step, Timing};
 
 fn joined(command: &Command) -> Bytes {
     command.encode().concat().into()
@@ -81,8 +81,8 @@ fn recurring(queue: QueueKey) -> Vec<Command> {
     let terms = ScheduleTerms { cadence, made_up_max: 7, batch: batch.clone() };
     let every = ScheduleTerms { cadence: CadenceText::Every(1_000), ..terms.clone() };
     let next = TimestampMs(70_000);
-    let step = Step { due: TimestampMs(69_000), next, runs: true, missed: true };
-    let skipped = Step { runs: false, ..step };
+    let step = Step { due: TimestampMs(69_000), next, runs: true, timing: Timing::Missed };
+    let skipped = Step { runs: false, timing: Timing::LastMissed, ..step };
     vec![
         Command::Recurring(Recurring::Create { key: key(), terms, next }),
         Command::Recurring(Recurring::Create { key: key(), terms: every, next }),
@@ -236,7 +236,7 @@ fn golden_bytes_of_items_about_schedules() {
     assert_eq!(hex(15), format!("0101{queue}{next}{name}"));
     assert_eq!(hex(16), format!("0100{queue}{name}"));
     assert_eq!(hex(17), format!("0103{queue}880d010000000000{next}{name}{batch}"));
-    assert_eq!(hex(18), format!("0102{queue}880d010000000000{next}{name}"));
+    assert_eq!(hex(18), format!("0106{queue}880d010000000000{next}{name}"));
     let Command::Recurring(Recurring::Run { key, .. }) = &examples()[17] else { panic!("a run") };
     let place = Recurring::run_header_bytes(key) as usize;
     assert_eq!(&joined(&examples()[17])[place..], b"the batch");

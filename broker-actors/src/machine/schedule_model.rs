@@ -15,7 +15,7 @@ use super::model_tests::{SHARD, config, queue};
 use super::{Machine, Moment, Outcome, Refusal};
 use crate::commands::Command;
 use crate::commands::recurring::{Recurring, ScheduleKey, ScheduleTerms};
-use crate::schedule::{CadenceText, NEVER, Step};
+use crate::schedule::{CadenceText, NEVER, Step, Timing};
 
 #[derive(Debug, Clone)]
 enum Act {
@@ -38,7 +38,7 @@ enum Act {
         off: i64,
         step_ms: u64,
         runs: bool,
-        missed: bool,
+        timing: Timing,
     },
     Topic {
         topic: u64,
@@ -54,6 +54,8 @@ enum Act {
 fn act() -> impl Strategy<Value = Act> {
     let name = || 0_u8..6;
     let next = || prop_oneof![8 => 1_u64..5_000, 1 => Just(NEVER.0)];
+    let timing =
+        || prop_oneof![Just(Timing::InTime), Just(Timing::Missed), Just(Timing::LastMissed)];
     let off = prop_oneof![6 => Just(0_i64), 1 => -3_000_i64..3_000];
     prop_oneof![
         4 => (name(), prop_oneof![Just(1_000_u64), Just(2_000)], next())
@@ -61,8 +63,8 @@ fn act() -> impl Strategy<Value = Act> {
         2 => (name(), any::<bool>(), next())
             .prop_map(|(name, is_paused, next)| Act::Pause { name, is_paused, next }),
         1 => name().prop_map(|name| Act::Delete { name }),
-        12 => (name(), off, 0_u64..3_000, any::<bool>(), any::<bool>()).prop_map(
-            |(name, off, step_ms, runs, missed)| Act::Run { name, off, step_ms, runs, missed }
+        12 => (name(), off, 0_u64..3_000, any::<bool>(), timing()).prop_map(
+            |(name, off, step_ms, runs, timing)| Act::Run { name, off, step_ms, runs, timing }
         ),
         1 => (1_u64..3).prop_map(|topic| Act::Topic { topic }),
         1 => (1_u64..3).prop_map(|topic| Act::Drop { topic }),
@@ -184,8 +186,8 @@ impl Trio {
                 let wanted = if was_there { Ok(()) } else { Err(Refusal::UnknownSchedule) };
                 assert_eq!(outcome, Outcome::Schedule(wanted));
             }
-            Act::Run { name, off, step_ms, runs, missed } => {
-                self.run(&key(name), off, (step_ms, runs, missed));
+            Act::Run { name, off, step_ms, runs, timing } => {
+                self.run(&key(name), off, (step_ms, runs, timing));
             }
             Act::Topic { topic } => {
                 self.apply(Command::TopicConfig(config(topic, 1)));
@@ -217,14 +219,14 @@ impl Trio {
         assert_eq!(outcome, Outcome::Schedule(wanted));
     }
 
-    fn run(&mut self, key: &ScheduleKey, off: i64, (step_ms, runs, missed): (u64, bool, bool)) {
+    fn run(&mut self, key: &ScheduleKey, off: i64, (step_ms, runs, timing): (u64, bool, Timing)) {
         let next = self.known.get(key).map_or(1_000, |known| known.next);
         let due = next.saturating_add_signed(off);
         let step = Step {
             due: TimestampMs(due),
             next: TimestampMs(due.saturating_add(step_ms)),
             runs,
-            missed,
+            timing,
         };
         let batch = if runs { message() } else { Bytes::new() };
         let outcome = self.recur(Recurring::Run { key: key.clone(), step, batch });
@@ -235,10 +237,7 @@ impl Trio {
         assert_eq!(outcome, Outcome::ScheduleRun(known.is_some()));
         let Some(known) = known else { return };
         known.next = step.next.0;
-        known.made_up = match (missed, runs) {
-            (false, _) => 0,
-            (true, runs) => known.made_up + u32::from(runs),
-        };
+        known.made_up = if timing == Timing::Missed { known.made_up + u32::from(runs) } else { 0 };
         if runs {
             known.runs += 1;
             *self.sent.get_mut(&key.queue).expect("a schedule has its queue") += 1;

@@ -11,7 +11,7 @@ use super::model_tests::{SHARD, config, queue};
 use super::{Effect, IndexChange, Machine, Moment, Outcome, Refusal};
 use crate::commands::Command;
 use crate::commands::recurring::{Recurring, ScheduleKey, ScheduleTerms};
-use crate::schedule::{CadenceText, NEVER, Progress, Step};
+use crate::schedule::{CadenceText, NEVER, Progress, Step, Timing};
 
 fn batch() -> Bytes {
     let mut builder = BatchBuilder::new(BatchLimits::PRODUCE);
@@ -37,7 +37,7 @@ fn create(machine: &mut Machine, name: &str, next: u64) -> Outcome {
 
 fn run(machine: &mut Machine, name: &str, due: u64) -> Effect {
     let (due, next) = (TimestampMs(due), TimestampMs(due + 1_000));
-    let step = Step { due, next, runs: true, missed: false };
+    let step = Step { due, next, runs: true, timing: Timing::InTime };
     apply(machine, Recurring::Run { key: key(name), step, batch: batch() })
 }
 
@@ -88,7 +88,7 @@ fn a_run_is_stored_once_however_often_it_is_proposed() {
 fn a_step_that_does_not_go_on_is_none() {
     let mut machine = machine();
     let due = TimestampMs(1_000);
-    let step = Step { due, next: due, runs: true, missed: false };
+    let step = Step { due, next: due, runs: true, timing: Timing::InTime };
     let item = Recurring::Run { key: key("a"), step, batch: batch() };
     assert_eq!(apply(&mut machine, item).outcome, Outcome::ScheduleRun(false));
     assert_eq!(next_offset(&machine), Offset(0));
@@ -97,19 +97,22 @@ fn a_step_that_does_not_go_on_is_none() {
 #[test]
 fn what_was_missed_is_counted_and_what_is_skipped_stores_nothing() {
     let mut machine = machine();
-    let step = |due, runs| {
+    let step = |due, runs, timing| {
         let (due, next) = (TimestampMs(due), TimestampMs(due + 1_000));
-        let step = Step { due, next, runs, missed: true };
+        let step = Step { due, next, runs, timing };
         let batch = if runs { batch() } else { Bytes::new() };
         Recurring::Run { key: key("a"), step, batch }
     };
-    apply(&mut machine, step(1_000, true));
-    apply(&mut machine, step(2_000, false));
+    apply(&mut machine, step(1_000, true, Timing::Missed));
+    apply(&mut machine, step(2_000, false, Timing::Missed));
     let schedule = machine.schedule(&key("a")).unwrap();
     assert_eq!(schedule.progress, Progress { next: TimestampMs(3_000), made_up: 1 });
     assert_eq!((schedule.runs, next_offset(&machine)), (1, Offset(1)));
     run(&mut machine, "a", 3_000);
     assert_eq!(machine.schedule(&key("a")).unwrap().progress.made_up, 0);
+    apply(&mut machine, step(4_000, true, Timing::Missed));
+    apply(&mut machine, step(5_000, true, Timing::LastMissed));
+    assert_eq!(machine.schedule(&key("a")).unwrap().progress.made_up, 0, "another absence");
 }
 
 #[test]

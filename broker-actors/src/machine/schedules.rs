@@ -16,7 +16,7 @@ use super::part::PartKey;
 use super::{Machine, Moment, Refusal};
 use crate::codec::{CodecError, Decoder};
 use crate::commands::recurring::{Recurring, ScheduleKey, ScheduleTerms};
-use crate::schedule::{NEVER, Progress, Step};
+use crate::schedule::{MISSED_AFTER_MS, NEVER, Progress, Step};
 
 /// Most schedules in a shard.
 pub const SCHEDULES_MAX: usize = 10_000;
@@ -132,10 +132,15 @@ impl Machine {
         (self.schedules.by_key.len(), self.schedules.by_due.len())
     }
 
-    /// Those that are due at `now`, the earliest first.
+    /// Those that are due at `now`: those in time before those that were missed, so that whoever
+    /// makes up for a long absence makes nobody else late; the earliest first of both.
     pub fn schedules_due(&self, now: TimestampMs) -> impl Iterator<Item = &ScheduleKey> {
-        let due = self.schedules.by_due.iter().take_while(move |(due, _)| *due <= now);
-        due.map(|(_, key)| key)
+        let in_time = now.0.saturating_sub(MISSED_AFTER_MS);
+        let by_due = &self.schedules.by_due;
+        let due = by_due.iter().skip_while(move |(due, _)| due.0 < in_time);
+        let due = due.take_while(move |(due, _)| *due <= now);
+        let missed = by_due.iter().take_while(move |(due, _)| due.0 < in_time);
+        due.chain(missed).map(|(_, key)| key)
     }
 
     pub(super) fn apply_recurring(&mut self, moment: Moment, item: Recurring) -> Effect {

@@ -1,9 +1,9 @@
 //! When a schedule runs: by a cron expression in a time zone, or every so often.
 
-use chrono::DateTime;
+use chrono::{DateTime, Datelike, NaiveDate};
 use chrono_tz::Tz;
-use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
+use croner::{Cron, Weekday};
 use grus_protocol::ids::TimestampMs;
 use thiserror::Error;
 
@@ -16,8 +16,19 @@ pub const CRON_BYTES_MAX: usize = 200;
 /// The longest name of a time zone, in bytes.
 pub const ZONE_BYTES_MAX: usize = 64;
 
-/// Days that a month has at the most, from January on.
-const DAYS_MAX: [u16; 12] = [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+/// Years that begin with each day of the week, leap years among them: a day that is in none of
+/// them is in no year.
+const CALENDAR: std::ops::RangeInclusive<i32> = 2001..=2028;
+/// As croner names them.
+const WEEKDAYS: [Weekday; 7] = [
+    Weekday::Sunday,
+    Weekday::Monday,
+    Weekday::Tuesday,
+    Weekday::Wednesday,
+    Weekday::Thursday,
+    Weekday::Friday,
+    Weekday::Saturday,
+];
 
 /// A cadence as it is written down. What it means is in [`Cadence`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,14 +138,25 @@ fn read_cron(expression: &str) -> Result<Cron, CadenceError> {
         CadenceError::Cron { expression, reason }
     })?;
     // What never comes would be looked for through thousands of years.
-    let pattern = &cron.pattern;
-    let (days, months) = (pattern.days.values(), pattern.months.values());
-    let by_number = pattern.is_dow_wildcard() || pattern.matches_dom_and_dow();
-    let fits = |month: &u16| days.iter().any(|day| *day <= DAYS_MAX[usize::from(*month) - 1]);
-    if by_number && !pattern.days.has_modifiers() && !months.iter().any(fits) {
+    let comes = |date: &NaiveDate| fits(&cron, *date);
+    if !CALENDAR.flat_map(days_of).any(|date| comes(&date)) {
         return Err(CadenceError::NoSuchDay(expression.to_owned()));
     }
     Ok(cron)
+}
+
+fn days_of(year: i32) -> impl Iterator<Item = NaiveDate> {
+    let first = NaiveDate::from_ymd_opt(year, 1, 1).expect("each year has a first day");
+    first.iter_days().take_while(move |date| date.year() == year)
+}
+
+/// Whether the expression names the day; one that croner cannot tell is none.
+fn fits(cron: &Cron, date: NaiveDate) -> bool {
+    let weekday = WEEKDAYS[date.weekday().num_days_from_sunday() as usize];
+    let (year, month, day) = (date.year(), date.month(), date.day());
+    let pattern = &cron.pattern;
+    matches!(pattern.month_match(month), Ok(true))
+        && matches!(pattern.day_match(year, month, day, weekday), Ok(true))
 }
 
 #[cfg(test)]
@@ -214,6 +236,20 @@ mod tests {
         assert!(matches!(cron("0 0 31 4,6 *", "UTC"), Err(CadenceError::NoSuchDay(_))));
         assert!(cron("0 0 31 2,3 *", "UTC").is_ok());
         assert!(cron("0 0 30 2 MON", "UTC").is_ok(), "each Monday of February");
+    }
+
+    #[test]
+    fn days_that_never_come_are_refused_however_they_are_named() {
+        for never in ["0 0 1 * +MON#2", "0 0 29 2 +MON#1", "0 0 31W 2 *", "0 0 8-14 * +FRI#1"] {
+            let refused = cron(never, "UTC").unwrap_err();
+            assert_eq!(refused, CadenceError::NoSuchDay(never.into()));
+        }
+        // The rarest days: leap days that are a Monday.
+        let leap = ["2044-02-29T00:00:00Z", "2072-02-29T00:00:00Z", "2112-02-29T00:00:00Z"];
+        check("0 0 29 2 +MON", "UTC", "2027-01-01T00:00:00Z", &leap);
+        for rare in ["0 0 LW 2 *", "0 0 29W 2 *", "0 0 * 2 MON#5", "0 0 31 12 +SUN#L"] {
+            assert!(cron(rare, "UTC").is_ok(), "{rare}");
+        }
     }
 
     #[test]

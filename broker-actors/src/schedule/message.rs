@@ -37,7 +37,7 @@ mod tests {
     use grus_protocol::names::ScheduleName;
 
     use super::*;
-    use crate::schedule::CadenceText;
+    use crate::schedule::{CadenceText, Timing};
 
     fn terms() -> ScheduleTerms {
         let id = MessageId::from_parts(TimestampMs(1), &[7; 10]);
@@ -59,7 +59,7 @@ mod tests {
 
     fn at(due: u64) -> Step {
         let (due, next) = (TimestampMs(due), TimestampMs(due + 1_000));
-        Step { due, next, runs: true, missed: false }
+        Step { due, next, runs: true, timing: Timing::InTime }
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub const NEVER: TimestampMs = TimestampMs(u64::MAX);
 pub struct Progress {
     /// When it is to run next; [`NEVER`] if it will not.
     pub next: TimestampMs,
-    /// Missed runs made up for since the last one that was in time.
+    /// Missed runs of the absence that is being made up for.
     pub made_up: u32,
 }
 
@@ -31,12 +31,25 @@ pub struct Step {
     pub next: TimestampMs,
     /// Whether it is run at all.
     pub runs: bool,
-    /// Whether it was missed.
-    pub missed: bool,
+    /// How late it comes.
+    pub timing: Timing,
 }
 
-/// What is to be done at `now`, if anything. Of the runs that were missed, because nobody led the
-/// queue at their time, the first `made_up_max` are run: 0 skips them, 1 runs one for all.
+/// How late a step comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timing {
+    /// Its run is in time.
+    InTime,
+    /// Its run was missed, and the next one too.
+    Missed,
+    /// Its run was missed, the next one is not: what is missed later is another absence, and is
+    /// made up for anew.
+    LastMissed,
+}
+
+/// What is to be done at `now`, if anything. Of the runs that were missed in one absence, because
+/// nobody led the queue at their time, the first `made_up_max` are run: 0 skips them, 1 runs one
+/// for all.
 pub fn step(
     cadence: &Cadence,
     made_up_max: u32,
@@ -49,25 +62,24 @@ pub fn step(
     }
     let after = |time| cadence.next(due, time).unwrap_or(NEVER);
     let in_time = TimestampMs(now.0.saturating_sub(MISSED_AFTER_MS));
-    let missed = due < in_time;
-    if !missed {
-        return Some(Step { due, next: after(due), runs: true, missed });
+    if due >= in_time {
+        return Some(Step { due, next: after(due), runs: true, timing: Timing::InTime });
     }
     let runs = progress.made_up < made_up_max;
     let goes_on = runs && progress.made_up + 1 < made_up_max;
     // The last millisecond that is missed: what comes after it is in time.
     let next = if goes_on { after(due) } else { after(TimestampMs(in_time.0 - 1)) };
-    Some(Step { due, next, runs, missed })
+    let timing = if next < in_time { Timing::Missed } else { Timing::LastMissed };
+    Some(Step { due, next, runs, timing })
 }
 
 impl Progress {
     /// Where the schedule stands once the step is done.
     #[must_use]
     pub fn after(self, step: &Step) -> Self {
-        let made_up = match (step.missed, step.runs) {
-            (true, true) => self.made_up.saturating_add(1),
-            (true, false) => self.made_up,
-            (false, _) => 0,
+        let made_up = match step.timing {
+            Timing::Missed => self.made_up.saturating_add(u32::from(step.runs)),
+            Timing::InTime | Timing::LastMissed => 0,
         };
         Self { next: step.next, made_up }
     }
@@ -124,6 +136,29 @@ mod tests {
         assert_eq!(caught_up(1_000, 5_000, 100_000).0, everything);
         let (_, progress) = caught_up(3, 5_000, 100_000);
         assert_eq!(progress, Progress { next: TimestampMs(101_000), made_up: 0 });
+    }
+
+    #[test]
+    fn each_absence_is_made_up_for_anew() {
+        // Down at its time every day: no run is ever in time.
+        let day_ms = 24 * 3_600_000;
+        let cadence = Cadence::read(&CadenceText::Every(day_ms)).unwrap();
+        for made_up_max in [1, 3] {
+            let mut progress = Progress { next: TimestampMs(day_ms), made_up: 0 };
+            for day in 1..10 {
+                let now = TimestampMs(day * day_ms + 600_000);
+                let step = step(&cadence, made_up_max, progress, now).unwrap();
+                let wanted = Step {
+                    due: TimestampMs(day * day_ms),
+                    next: TimestampMs((day + 1) * day_ms),
+                    runs: true,
+                    timing: Timing::LastMissed,
+                };
+                assert_eq!(step, wanted, "on day {day}, {made_up_max} at the most");
+                progress = progress.after(&step);
+                assert_eq!(super::step(&cadence, made_up_max, progress, now), None);
+            }
+        }
     }
 
     #[test]

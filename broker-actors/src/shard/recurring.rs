@@ -10,10 +10,12 @@ use crate::commands::Command;
 use crate::commands::recurring::{Recurring, ScheduleKey};
 use crate::error::QueueError;
 use crate::machine::schedules::Schedule;
-use crate::schedule::{Cadence, NEVER, Progress, Step, run_batch, step};
+use crate::schedule::{Cadence, NEVER, Progress, Step, Timing, run_batch, step};
 
-/// Most steps proposed at a tick: each takes some ten microseconds to work out.
-const STEPS_PER_TICK_MAX: usize = 32;
+/// Most steps under way at once: each takes some ten microseconds to work out. What else is due
+/// follows as soon as these are applied: were it held until the next tick, a few thousand schedules
+/// of the same minute would be too late by their number alone.
+const STEPS_MAX: usize = 32;
 
 /// What the schedule has to do now. One whose cadence cannot be read any more (its time zone is
 /// not known to this build) runs a last time.
@@ -23,7 +25,7 @@ fn step_now(key: &ScheduleKey, schedule: &Schedule, now: TimestampMs) -> Option<
         Err(error) => {
             tracing::error!(schedule = key.name.as_str(), %error, "a schedule ends");
             let due = schedule.progress.next;
-            (due <= now).then_some(Step { due, next: NEVER, runs: true, missed: false })
+            (due <= now).then_some(Step { due, next: NEVER, runs: true, timing: Timing::InTime })
         }
     }
 }
@@ -54,7 +56,7 @@ impl<D: Disk> ShardActor<D> {
             let (count, waiting) = machine.state.schedule_counts();
             self.metrics.schedules().measured(count, waiting);
             let due = machine.state.schedules_due(now).filter(|key| !self.running.contains(*key));
-            for key in due.take(STEPS_PER_TICK_MAX) {
+            for key in due.take(STEPS_MAX.saturating_sub(self.running.len())) {
                 let Some(schedule) = machine.state.schedule(key) else { continue };
                 let Some(step) = step_now(key, schedule, now) else { continue };
                 steps.push((key.clone(), step, run_batch(key, &schedule.terms, &step)));
@@ -66,6 +68,13 @@ impl<D: Disk> ShardActor<D> {
             let waiter = Waiter::ScheduleRun { key: key.clone(), late_ms };
             let item = Command::Recurring(Recurring::Run { key, step, batch });
             self.propose(Propose::new(&item, waiter), Credit::unbounded(), room);
+        }
+    }
+
+    /// Proposes what else is due, when `before` steps were under way and are applied now.
+    pub(super) fn run_more_schedules(&mut self, before: usize, room: &mut Room<'_, Self>) {
+        if before > 0 && self.running.is_empty() && self.stage == Stage::Serving {
+            self.run_schedules(room.clock().now(), room);
         }
     }
 

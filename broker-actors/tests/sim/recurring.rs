@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use grus_broker::commands::recurring::{ScheduleKey, ScheduleTerms};
 use grus_broker::error::QueueError;
 use grus_broker::schedule::{CadenceText, MISSED_AFTER_MS};
@@ -20,15 +21,15 @@ const TOPIC: u64 = 1;
 const CUTS: u64 = 120;
 
 /// A schedule of the story.
-struct Known {
-    name: &'static str,
+struct Known<'a> {
+    name: &'a str,
     every_ms: u64,
     made_up_max: u32,
     /// Its first run, once it was told.
     first: u64,
 }
 
-async fn create(world: &World, number: u64, known: &Known) -> Option<u64> {
+async fn create(world: &World, number: u64, known: &Known<'_>) -> Option<u64> {
     let name = ScheduleName::try_from(known.name).unwrap();
     let cadence = CadenceText::Every(known.every_ms);
     let message = batch(&[body_of(number, 40)]).into_bytes();
@@ -52,7 +53,7 @@ fn runs(world: &World, schedules: usize) -> Vec<Vec<u64>> {
     runs
 }
 
-fn check(known: &Known, runs: &[u64], now: u64) {
+fn check(known: &Known<'_>, runs: &[u64], now: u64) {
     let Known { name, every_ms, made_up_max, first } = known;
     assert!(runs.is_sorted_by(|one, next| one < next), "{name}: in order, none twice");
     let off_beat: Vec<_> = runs.iter().filter(|run| (*run - first) % every_ms != 0).collect();
@@ -104,6 +105,31 @@ fn the_power_goes_at_one_step_after_the_other_and_each_run_is_there_once() {
             runs.windows(2).filter(|two| two[1] - two[0] > every_ms).count() as u64
         };
         assert!(gaps(&runs[2], 1_700) >= CUTS / 10, "missed runs are passed over");
+        world.kill(1).await;
+    });
+}
+
+#[test]
+fn thousands_of_schedules_of_one_moment_are_all_in_time() {
+    const SCHEDULES: u64 = 4_000;
+    simulate(async {
+        let mut world = World::of(&[1], 5);
+        world.start(1).await.unwrap();
+        assert!(world.open_topics(1, &[topic(TOPIC, 0)]).await);
+        let names: Vec<String> = (0..SCHEDULES).map(|number| format!("s{number}")).collect();
+        let firsts = join_all((0..).zip(&names).map(|(number, name)| {
+            let known = Known { name, every_ms: 60_000, made_up_max: 0, first: 0 };
+            let world = &world;
+            async move { create(world, number, &known).await.expect("it runs") }
+        }));
+        let firsts = firsts.await;
+        let (first, last) = (firsts.iter().min().unwrap(), firsts.iter().max().unwrap());
+        assert!(last - first < 1_000, "they were made within {} ms", last - first);
+        tokio::time::sleep(Duration::from_millis(last + 30_000 - world.now())).await;
+        let runs = runs(&world, names.len());
+        for (first, runs) in firsts.iter().zip(&runs) {
+            assert_eq!(runs, &[*first], "nobody is late but by the number of the others");
+        }
         world.kill(1).await;
     });
 }
