@@ -182,8 +182,10 @@ impl<P> ConsumerState<P> {
             code => {
                 queue.waits.refused(refusal, now_ms);
                 let later_ms = queue.wait(now_ms, u64::from(refusal.retry_after_ms));
-                if is_ack {
-                    queue.settling.failed(later_ms);
+                match code {
+                    _ if !is_ack => {}
+                    ErrorCode::HeaderTooLarge => queue.settling.was_too_large(later_ms),
+                    _ => queue.settling.failed(later_ms),
                 }
                 match queue.phase {
                     Phase::Claiming { .. } => queue.phase = Phase::Unclaimed,

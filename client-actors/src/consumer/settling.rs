@@ -3,7 +3,8 @@
 
 use grus_protocol::Offset;
 use grus_protocol::message::{
-    ACK_MARKS_MAX, ACK_RANGES_MAX, DeadMark, Nack, OffsetRange, REASON_BYTES_MAX,
+    ACK_MARKS_MAX, ACK_RANGES_MAX, ACK_REASONS_BYTES_MAX, DeadMark, Nack, OffsetRange,
+    REASON_BYTES_MAX,
 };
 
 use super::offsets::OffsetSet;
@@ -58,14 +59,62 @@ impl Told {
     }
 
     /// As much of it as one request may hold.
-    fn take(&mut self) -> Self {
-        let acks = self.acks.take(ACK_RANGES_MAX);
-        let nacks: Vec<_> = self.nacks.drain(..self.nacks.len().min(ACK_MARKS_MAX)).collect();
-        let marks_left = ACK_MARKS_MAX - nacks.len();
-        let dead = self.dead.drain(..self.dead.len().min(marks_left)).collect();
-        let hands_back = if self.is_empty() { self.hands_back.take() } else { None };
+    fn take(&mut self, mut most: Most) -> Self {
+        let acks = self.acks.take(most.ranges);
+        let nacks = first_of(&mut self.nacks, |nack| &mut nack.reason, &mut most);
+        let dead = first_of(&mut self.dead, |mark| &mut mark.reason, &mut most);
+        let mut hands_back = if self.is_empty() { self.hands_back.take() } else { None };
+        if let Some(back) = &mut hands_back {
+            back.in_work.truncate(most.ranges);
+        }
         Self { acks, nacks, dead, hands_back }
     }
+}
+
+/// Most that one request may hold.
+#[derive(Debug, Clone, Copy)]
+struct Most {
+    ranges: usize,
+    marks: usize,
+    /// Of all reasons.
+    reason_bytes: usize,
+    /// Of one reason.
+    each_bytes: usize,
+}
+
+impl Most {
+    /// What every broker takes.
+    const ALL: Self = Self {
+        ranges: ACK_RANGES_MAX,
+        marks: ACK_MARKS_MAX,
+        reason_bytes: ACK_REASONS_BYTES_MAX,
+        each_bytes: REASON_BYTES_MAX,
+    };
+
+    /// Half of it, and at last no reasons; nothing is less than one range and one mark.
+    fn halve(&mut self) {
+        self.ranges = (self.ranges / 2).max(1);
+        self.marks = (self.marks / 2).max(1);
+        self.reason_bytes /= 4;
+        self.each_bytes = self.each_bytes.min(self.reason_bytes);
+    }
+}
+
+/// Takes those from the front that a request has room for; a reason that none has room for is cut.
+fn first_of<T>(
+    marks: &mut Vec<T>,
+    reason: impl Fn(&mut T) -> &mut String,
+    most: &mut Most,
+) -> Vec<T> {
+    let mut count = 0;
+    for mark in marks.iter_mut().take(most.marks) {
+        let reason = reason(mark);
+        cut(reason, most.each_bytes);
+        let Some(left) = most.reason_bytes.checked_sub(reason.len()) else { break };
+        (most.reason_bytes, count) = (left, count + 1);
+    }
+    most.marks -= count;
+    marks.drain(..count).collect()
 }
 
 /// See the module documentation. `W` waits to hear that the word about an offset has arrived.
@@ -81,6 +130,7 @@ pub(crate) struct Settling<W> {
     sent_ms: u64,
     waiting: Vec<(Offset, W)>,
     not_before_ms: u64,
+    most: Most,
 }
 
 impl<W> Default for Settling<W> {
@@ -94,6 +144,7 @@ impl<W> Default for Settling<W> {
             sent_ms: 0,
             waiting: Vec::new(),
             not_before_ms: 0,
+            most: Most::ALL,
         }
     }
 }
@@ -168,11 +219,11 @@ impl<W> Settling<W> {
         match verdict {
             Verdict::Ack => self.pending.acks.insert(OffsetRange::one(offset)),
             Verdict::Nack { retry_after_ms, mut reason } => {
-                cut(&mut reason);
+                cut(&mut reason, REASON_BYTES_MAX);
                 self.pending.nacks.push(Nack { offset, retry_after_ms, reason });
             }
             Verdict::Dead { mut reason } => {
-                cut(&mut reason);
+                cut(&mut reason, REASON_BYTES_MAX);
                 self.pending.dead.push(DeadMark { offset, reason });
             }
             Verdict::Unhandled => return,
@@ -228,7 +279,7 @@ impl<W> Settling<W> {
         if self.sent.is_some() || now_ms < self.not_before_ms || !is_due {
             return None;
         }
-        let told = self.pending.take();
+        let told = self.pending.take(self.most);
         if self.pending.is_empty() && self.pending.hands_back.is_none() {
             (self.pending_count, self.pending_since_ms, self.is_urgent) = (0, None, false);
         }
@@ -248,16 +299,22 @@ impl<W> Settling<W> {
         self.waiting.extract_if(.., heard).map(|(_, waiter)| waiter).collect()
     }
 
-    /// It was not told, or nobody knows: it is told again, not before `not_before_ms`.
+    /// It was more than the broker reads at once: it is told again in smaller parts.
+    pub(crate) fn was_too_large(&mut self, not_before_ms: u64) {
+        self.most.halve();
+        self.failed(not_before_ms);
+    }
+
+    /// It was not told, or nobody knows: it is told again, behind what else there is, and not before
+    /// `not_before_ms`.
     pub(crate) fn failed(&mut self, not_before_ms: u64) {
         let Some((_, told)) = self.sent.take() else { return };
         self.not_before_ms = not_before_ms;
         let Told { acks, mut nacks, mut dead, hands_back } = told;
         self.pending.hands_back = self.pending.hands_back.take().or(hands_back);
         self.pending.acks.extend(&acks);
-        nacks.append(&mut self.pending.nacks);
-        dead.append(&mut self.pending.dead);
-        (self.pending.nacks, self.pending.dead) = (nacks, dead);
+        self.pending.nacks.append(&mut nacks);
+        self.pending.dead.append(&mut dead);
         self.pending_since_ms.get_or_insert(0);
         self.is_urgent = true;
     }
@@ -277,9 +334,9 @@ impl<W> Settling<W> {
     }
 }
 
-/// A reason that fits.
-fn cut(reason: &mut String) {
-    let mut end = reason.len().min(REASON_BYTES_MAX);
+/// Cuts a reason that is longer.
+fn cut(reason: &mut String, bytes_max: usize) {
+    let mut end = reason.len().min(bytes_max);
     while !reason.is_char_boundary(end) {
         end -= 1;
     }
@@ -287,111 +344,4 @@ fn cut(reason: &mut String) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn nack() -> Verdict {
-        Verdict::Nack { retry_after_ms: None, reason: "x".into() }
-    }
-
-    fn ranges(told: &Told) -> Vec<(u64, u64)> {
-        told.acks.ranges().map(|range| (range.from.0, range.to.0)).collect()
-    }
-
-    #[test]
-    fn answers_are_gathered_for_a_moment_and_told_together() {
-        let mut settling = Settling::<u32>::default();
-        assert_eq!(settling.poll(1, 0), None);
-        for offset in [5, 6, 8] {
-            settling.settle(Offset(offset), Verdict::Ack, None, 100);
-        }
-        assert_eq!(settling.poll(1, 100 + GATHER_MS - 1), None);
-        let told = settling.poll(1, 100 + GATHER_MS).unwrap();
-        assert_eq!(ranges(&told), [(5, 7), (8, 9)]);
-        assert!(settling.contains(Offset(6)) && !settling.contains(Offset(7)));
-        let range = OffsetRange { from: Offset(4), to: Offset(10) };
-        let missing: Vec<_> = settling.missing_of(range).iter().map(OffsetRange::numbers).collect();
-        assert_eq!(missing, [4..5, 7..8, 9..10]);
-        settling.settle(Offset(7), Verdict::Ack, None, 200);
-        assert_eq!(settling.poll(2, 300), None, "one at a time");
-        assert_eq!(settling.done(), []);
-        assert_eq!(ranges(&settling.poll(2, 300).unwrap()), [(7, 8)]);
-        settling.done();
-        assert!(settling.is_idle());
-    }
-
-    #[test]
-    fn who_waits_is_not_kept_and_hears_when_it_is_known() {
-        let mut settling = Settling::default();
-        settling.settle(Offset(1), Verdict::Ack, Some(11), 0);
-        assert!(settling.poll(1, 0).is_some());
-        settling.settle(Offset(2), nack(), Some(12), 0);
-        assert_eq!(settling.done(), [11]);
-        let told = settling.poll(2, 0).unwrap();
-        assert_eq!(told.nacks[0].offset, Offset(2));
-        settling.failed(70);
-        assert_eq!(settling.poll(3, 69), None);
-        assert_eq!(settling.poll(3, 70), Some(told), "the same once more");
-        assert_eq!(settling.done(), [12]);
-    }
-
-    #[test]
-    fn a_request_holds_no_more_than_it_may_and_the_rest_follows() {
-        let mut settling = Settling::default();
-        for offset in 0..2 * ACK_RANGES_MAX as u64 {
-            settling.settle(Offset(2 * offset), Verdict::Ack, None, 0);
-        }
-        for offset in 0..ACK_MARKS_MAX as u64 {
-            settling.settle(Offset(100_000 + offset), nack(), None, 0);
-        }
-        let dead = Verdict::Dead { reason: "y".repeat(3_000) };
-        settling.settle(Offset(200_000), dead, Some(1), 0);
-        let first = settling.poll(1, 0).unwrap();
-        assert_eq!(first.acks.ranges_len(), ACK_RANGES_MAX);
-        assert_eq!((first.nacks.len(), first.dead.len()), (ACK_MARKS_MAX, 0));
-        assert_eq!(settling.done(), []);
-        let second = settling.poll(2, 0).unwrap();
-        assert_eq!(second.acks.ranges_len(), ACK_RANGES_MAX);
-        assert_eq!(second.dead[0].reason.len(), REASON_BYTES_MAX);
-        assert_eq!(settling.done(), [1]);
-        assert!(settling.is_idle());
-    }
-
-    #[test]
-    fn a_queue_is_handed_back_behind_all_answers_and_that_holds_up_nothing() {
-        let mut settling = Settling::<u32>::default();
-        for offset in 0..=ACK_RANGES_MAX as u64 {
-            settling.settle(Offset(2 * offset), Verdict::Ack, None, 0);
-        }
-        let hands_back = HandBack { unseen_from: Offset(9_000), in_work: Vec::new() };
-        settling.hand_back(hands_back.clone(), 0);
-        assert!(settling.is_handing_back() && !settling.is_idle());
-        assert_eq!(settling.poll(1, 0).unwrap().hands_back, None, "there are more answers");
-        settling.done();
-        let told = settling.poll(2, 0).unwrap();
-        assert_eq!(told.hands_back, Some(hands_back.clone()));
-        settling.failed(0);
-        assert_eq!(settling.poll(3, 0).unwrap(), told, "once more");
-        settling.done();
-        assert!(settling.is_idle() && !settling.is_handing_back());
-        settling.hand_back(hands_back, 0);
-        assert!(settling.is_idle(), "nothing is to be told of a message");
-        assert!(settling.poll(4, 0).is_some());
-        assert!(settling.is_idle() && settling.is_handing_back());
-        settling.failed(0);
-        settling.keep_back();
-        assert_eq!(settling.poll(5, 0), None);
-        assert!(!settling.is_handing_back());
-    }
-
-    #[test]
-    fn what_counts_no_more_is_forgotten_and_its_waiters_are_given_back() {
-        let mut settling = Settling::default();
-        settling.settle(Offset(1), Verdict::Ack, Some(1), 0);
-        settling.poll(1, 0);
-        settling.settle(Offset(2), Verdict::Unhandled, Some(9), 0);
-        settling.settle(Offset(3), Verdict::Ack, Some(2), 0);
-        assert_eq!(settling.clear(), [1, 2]);
-        assert!(settling.is_idle() && settling.sent().is_none());
-    }
-}
+mod tests;

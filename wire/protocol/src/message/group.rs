@@ -28,9 +28,9 @@ pub use dividing::{
 };
 pub use filter::{FilterError, MessageFilter, TAGS_MAX};
 pub use progress::{
-    ACK_MARKS_MAX, ACK_RANGES_MAX, AckMessages, AckMessagesReply, ClaimQueue, ClaimQueueReply,
-    DeadMark, GroupDeliver, Nack, OffsetRange, REASON_BYTES_MAX, Redelivered, SubscribeGroup,
-    SubscribeGroupReply,
+    ACK_MARKS_MAX, ACK_RANGES_MAX, ACK_REASONS_BYTES_MAX, AckMessages, AckMessagesReply,
+    ClaimQueue, ClaimQueueReply, DeadMark, GroupDeliver, Nack, OffsetRange, REASON_BYTES_MAX,
+    Redelivered, SubscribeGroup, SubscribeGroupReply,
 };
 
 /// Session of a member for which nothing else was said, in milliseconds.

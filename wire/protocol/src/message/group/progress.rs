@@ -14,6 +14,8 @@ pub const ACK_RANGES_MAX: usize = 4_096;
 pub const ACK_MARKS_MAX: usize = 1_024;
 /// The longest reason of a failure, in bytes; what is longer is cut.
 pub const REASON_BYTES_MAX: usize = 1_024;
+/// Bytes of all reasons of a request that fits its header with the most of all else it may hold.
+pub const ACK_REASONS_BYTES_MAX: usize = 64 * 1_024;
 
 wire_message! {
     /// Offsets of a queue: from `from` to before `to`.
