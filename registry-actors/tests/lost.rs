@@ -192,10 +192,14 @@ fn of_settings_the_newest_are_known_whatever_the_clock_says_and_whoever_offers_t
         assert_eq!(topic.settings.queues as usize, topic.queues.len());
         (topic.settings.retention_ms, topic.altered.0)
     };
-    let late = u64::MAX / 2; // the clock of who altered it was far ahead
+    let late = 90 * 365 * 86_400_000; // the clock of who altered it was far ahead
     assert_eq!(known_after(&offered(0, 20, 7)), (7, 20));
     assert_eq!(known_after(&offered(1, late, 30)), (30, late), "a member that heard of a change");
     assert_eq!(known_after(&offered(0, 20, 7)), (30, late));
+    // Nobody may be so far ahead that no change comes after.
+    for never in [u64::MAX, u64::MAX / 2, 200 * 365 * 86_400_000] {
+        assert_eq!(known_after(&offered(0, never, 1)), (30, late));
+    }
     let alter = Command::AlterTopic(AlterTopic {
         name: name(1),
         id: TopicId(7),

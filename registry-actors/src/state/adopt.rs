@@ -13,6 +13,10 @@ use crate::error::RegistryError;
 use crate::part::PartKey;
 use crate::routing::{RouteSpan, TopicRoutes};
 
+/// A broker may say of a topic that it was altered so much later than now, in milliseconds: a hundred years. Clocks
+/// are wrong at times, but each change is later than the one before, and must be for ever.
+const ALTERED_AHEAD_MS_MAX: u64 = 100 * 365 * 86_400_000;
+
 impl State {
     /// Takes what can be taken, each topic by itself.
     pub(super) fn adopt_topics(
@@ -41,6 +45,10 @@ impl State {
         offered: AdoptTopic,
     ) -> Result<bool, RegistryError> {
         let AdoptTopic { name, id, settings, queues, altered } = offered;
+        if altered.0.saturating_sub(time.0) > ALTERED_AHEAD_MS_MAX {
+            let reason = format!("it is {time}, they cannot be of {altered}");
+            return Err(RegistryError::InvalidSettings { reason });
+        }
         let mut settings = TopicSettings::from(&settings);
         let mut is_newer = false;
         let mut topic = match self.topics.get(&name) {
