@@ -100,7 +100,14 @@ impl Ballot {
     pub(crate) fn rejoined(&mut self, leader: RaftVote) {
         self.rejoined = Some(leader);
         self.sound_at = None;
-        self.is_blank = false; // its vote is that of this leader from here on
+    }
+
+    /// Something of the leader with this vote has been taken: our vote, on disk, is that one's from here on. Not
+    /// before: until then an older leader would find us without any vote.
+    pub(crate) fn followed(&mut self, leader: &RaftVote) {
+        if self.rejoined.as_ref() == Some(leader) {
+            self.is_blank = false;
+        }
     }
 
     /// The only voter of its group: there is nobody it could have promised anything.
@@ -213,11 +220,17 @@ mod tests {
     }
 
     #[test]
-    fn a_blank_member_is_one_until_a_leader_has_taken_it_back() {
+    fn a_blank_member_is_one_until_it_has_followed_a_leader_that_has_taken_it_back() {
         let mut ballot = Ballot::blank(HOLD);
         assert_eq!((ballot.standing(), ballot.is_blank()), (Standing::Amnesiac, true));
         assert!(!ballot.may_vote(LATER) && !ballot.may_follow(&vote(3)));
         ballot.rejoined(vote(3));
-        assert!(!ballot.is_blank() && ballot.may_follow(&vote(3)) && !ballot.may_vote(LATER));
+        assert!(ballot.is_blank() && ballot.may_follow(&vote(3)) && !ballot.may_vote(LATER));
+        // Before that one has sent anything, another one turns up, perhaps an older one: it needs its majority, too.
+        ballot.rejoined(vote(2));
+        ballot.followed(&vote(3));
+        assert!(ballot.is_blank());
+        ballot.followed(&vote(2));
+        assert!(!ballot.is_blank() && !ballot.may_vote(LATER));
     }
 }

@@ -85,6 +85,9 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             Ok(Taken::Whole(meta, snapshot)) => {
                 let snapshot = Snapshot { meta, snapshot };
                 let installed = self.inner.raft.install_full_snapshot(vote, snapshot).await;
+                if installed.as_ref().is_ok_and(|done| done.vote == vote) {
+                    self.inner.shared.ballot.borrow_mut().followed(&vote);
+                }
                 installed.map_or(Reply::Refused, |done| Reply::Installed { vote: done.vote })
             }
             Ok(Taken::Refused) => Reply::Refused,
@@ -148,7 +151,14 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         }
         rpc.entries.truncate(fit);
         let last = rpc.entries.last().map(|entry| entry.log_id);
+        let leader = rpc.vote;
         let taken = self.inner.raft.append_entries(rpc).await;
+        if matches!(
+            taken,
+            Ok(AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_))
+        ) {
+            self.inner.shared.ballot.borrow_mut().followed(&leader);
+        }
         if !matches!(taken, Ok(AppendEntriesResponse::HigherVote(_)) | Err(_)) {
             self.inner.heard.set(InstantOf::<RT>::now());
         }
