@@ -73,6 +73,8 @@ mod send;
 mod shards;
 mod socket;
 mod watch;
+#[cfg(test)]
+mod watch_silence;
 
 pub use admin::TopicChange;
 pub use client::{Client, Limits};

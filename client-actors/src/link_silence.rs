@@ -23,31 +23,31 @@ use crate::route::LinkId;
 const SLACK_MS: u64 = 200;
 
 /// The broker's end of one connection.
-struct Peer {
+pub(crate) struct Peer {
     stream: TcpStream,
     buffer: BytesMut,
 }
 
 impl Peer {
-    async fn accept(listener: &TcpListener) -> Self {
+    pub(crate) async fn accept(listener: &TcpListener, broker: u64) -> Self {
         let (stream, _) = listener.accept().await.unwrap();
         let mut peer = Self { stream, buffer: BytesMut::new() };
         let asked = peer.next().await.unwrap();
         let hello: Hello = asked.header().unwrap();
         let (frames, batches) = (FrameLimits::REQUESTS, BatchLimits::PRODUCE);
-        let reply = HelloReply::new(&hello, 1, BrokerId(7), &frames, &batches);
+        let reply = HelloReply::new(&hello, 1, BrokerId(broker), &frames, &batches);
         peer.answer(asked.head, &reply).await;
         peer
     }
 
-    async fn answer(&mut self, head: FrameHead, header: &impl serde::Serialize) {
+    pub(crate) async fn answer(&mut self, head: FrameHead, header: &impl serde::Serialize) {
         let mut out = BytesMut::new();
         encode_frame(head.reply(), header, 0, &mut out).unwrap();
         self.stream.write_all(&out).await.unwrap();
     }
 
     /// The next frame; none when the connection was closed.
-    async fn next(&mut self) -> Option<Frame> {
+    pub(crate) async fn next(&mut self) -> Option<Frame> {
         loop {
             if let Some(frame) = decode(&mut self.buffer, &FrameLimits::REQUESTS).unwrap() {
                 return Some(frame);
@@ -104,7 +104,7 @@ impl Bench {
 
 /// Does `work` while paused time stands still. It would leap to the next deadline as soon as all are at
 /// rest, which they are while bytes are on their way.
-async fn standing_still<T>(work: impl Future<Output = T>) -> T {
+pub(crate) async fn standing_still<T>(work: impl Future<Output = T>) -> T {
     let (over, is_over) = tokio::sync::oneshot::channel::<()>();
     let held = tokio::task::spawn_blocking(move || is_over.blocking_recv());
     let done = work.await;
@@ -120,7 +120,7 @@ fn about(ms: u64) -> Range<u64> {
 #[actix::test]
 async fn a_silent_broker_is_asked_after_5_s_and_given_up_after_10() {
     let mut bench = Bench::start().await;
-    let mut peer = standing_still(Peer::accept(&bench.listener)).await;
+    let mut peer = standing_still(Peer::accept(&bench.listener, 7)).await;
     let (session, up_ms) = standing_still(bench.up()).await;
     let (port, answer) = reply::port();
     let frame = encode(&Metadata { topics: Vec::new(), auto_create: false }, 0);
@@ -140,7 +140,7 @@ async fn a_silent_broker_is_asked_after_5_s_and_given_up_after_10() {
     }
     assert!(answer.await.is_err(), "whoever waits for an answer hears that none comes");
     assert!(peer.next().await.is_none(), "the socket is closed, one question was asked");
-    let _again = Peer::accept(&bench.listener).await;
+    let _again = Peer::accept(&bench.listener, 7).await;
     assert!(bench.up().await.0 > session, "it connects again");
     bench.link.stop().await;
 }
@@ -148,7 +148,7 @@ async fn a_silent_broker_is_asked_after_5_s_and_given_up_after_10() {
 #[actix::test]
 async fn a_broker_that_answers_late_but_answers_is_kept() {
     let mut bench = Bench::start().await;
-    let mut peer = standing_still(Peer::accept(&bench.listener)).await;
+    let mut peer = standing_still(Peer::accept(&bench.listener, 7)).await;
     let (_, up_ms) = standing_still(bench.up()).await;
     for _ in 0..6 {
         let ping = peer.next().await.expect("an open connection");

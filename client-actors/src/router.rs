@@ -10,7 +10,7 @@
 //!   who follows which routes ([`watching`]).
 //! * Lives on: the client's arbiter, with all links, producers and readers.
 //! * Inbox: [`Ask`], [`FindRoute`], [`Await`], [`AskOutlook`], [`LinkChanged`], [`MetadataAnswered`],
-//!   [`BrokersTold`], [`Tick`].
+//!   [`BrokersTold`], [`Lives`], [`Pushed`], [`Tick`].
 //! * Talks to: its links; whoever asked, by reply port or inbox.
 //! * Stops: at once, after producers and readers; what waits is dropped.
 //! * If it panics: links are made anew, under numbers that were never used; whoever used the old ones
@@ -46,12 +46,14 @@ use crate::link::{
 use crate::route::{ASK_MS_MAX, LinkId, Route};
 use brokers::{REGISTRY, Search, is_for_brokers};
 pub(crate) use messages::{
-    Ask, AskOutlook, Await, BrokersTold, FindRoute, LinkHandle, MetadataAnswered, Routed,
+    Ask, AskOutlook, Await, BrokersTold, FindRoute, LinkHandle, Lives, MetadataAnswered, Routed,
 };
+use pulse::Pulse;
 use watching::Watching;
 
 mod brokers;
 mod messages;
+mod pulse;
 mod seeking;
 mod watching;
 
@@ -72,6 +74,8 @@ struct OwnLink {
     broker: Option<BrokerId>,
     /// Whether its peer tells routes as they change.
     tells_routes: bool,
+    /// It was to tell routes and has fallen silent ([`pulse`]): others are preferred.
+    is_mute: bool,
 }
 
 /// A request that waits for a broker, with its place in the inbox.
@@ -100,6 +104,7 @@ pub(crate) struct Router {
     /// What the broker at the bootstrap link announced, as was told first since that was opened.
     announced: Option<String>,
     watching: Watching,
+    pulse: Pulse,
     /// All brokers, as they were last told.
     brokers: Vec<BrokerAddress>,
     search: Search,
@@ -112,6 +117,7 @@ struct OwnInboxes {
     metadata: Inbox<MetadataAnswered>,
     brokers: Inbox<BrokersTold>,
     pushes: Inbox<Pushed>,
+    lives: Inbox<Lives>,
 }
 
 impl Router {
@@ -129,6 +135,7 @@ impl Router {
             addresses: HashMap::new(),
             announced: None,
             watching: Watching::default(),
+            pulse: Pulse::default(),
             brokers: Vec::new(),
             own: None,
         }
@@ -153,7 +160,14 @@ impl Router {
             let _ = subscribe.try_put(Subscribe { to: own.changes.clone(), pushes });
         }
         let door = LinkHandle { id, calls, subscribe };
-        self.links.push(OwnLink { handle, door, session: None, broker: None, tells_routes: false });
+        self.links.push(OwnLink {
+            handle,
+            door,
+            session: None,
+            broker: None,
+            tells_routes: false,
+            is_mute: false,
+        });
         id
     }
 
@@ -182,8 +196,9 @@ impl Router {
             Some(over) => link.door.id == over,
             None => !needs_broker || link.broker.is_some_and(|id| id != REGISTRY),
         };
-        let mut links = self.links.iter().filter(|link| serves(link));
-        let up = links.find_map(|link| Some((link, link.session?)));
+        let links = self.links.iter().filter(|link| serves(link));
+        let up = links.filter_map(|link| Some((link, link.session?)));
+        let up = up.min_by_key(|(link, _)| link.is_mute); // the first of those
         let Some((link, session)) = up else { return Err((frame, answer)) };
         let call = Call { session, frame, body: Bytes::new(), answer: Some(answer) };
         link.door.calls.try_put(call).map_err(|refused| {
@@ -250,7 +265,7 @@ impl Router {
 
     /// Nobody can be reached: tries whoever else there is.
     fn try_others(&mut self, room: &Room<'_, Self>) {
-        if self.links.iter().any(|link| link.session.is_some()) {
+        if self.links.iter().any(|link| link.session.is_some() && !link.is_mute) {
             return;
         }
         let others: Vec<_> = self.brokers.iter().take(OTHERS_MAX).cloned().collect();
@@ -320,6 +335,7 @@ impl Resident for Router {
             metadata: room.inbox(ASKS_MAX),
             brokers: room.inbox(ASKS_MAX),
             pushes: room.inbox(PUSHES_MAX),
+            lives: room.inbox(PUSHES_MAX),
         });
         let addresses = self.settings.addresses.clone();
         let link = self.open_link(addresses, room);
@@ -369,7 +385,8 @@ impl Router {
     /// Asks to be told the routes of the topics in use, over the first link that can.
     fn watch(&mut self) {
         let tells = |link: &&OwnLink| link.session.is_some() && link.tells_routes;
-        let Some(link) = self.links.iter().find(tells) else { return };
+        let links = self.links.iter().filter(tells);
+        let Some(link) = links.min_by_key(|link| link.is_mute) else { return };
         let (id, Some(session)) = (link.door.id, link.session) else { return };
         if !self.watching.wants(id, session) {
             return;
@@ -423,7 +440,7 @@ impl Receive<LinkChanged> for Router {
         let Some(link) = self.link(change.link) else { return };
         match change.state {
             LinkState::Up { session, hello } => {
-                link.session = Some(session);
+                (link.session, link.is_mute) = (Some(session), false);
                 link.broker = Some(hello.broker_id);
                 link.tells_routes = hello.features & features::WATCH_ROUTES != 0;
                 self.hello = Some(Arc::clone(&hello));
@@ -453,6 +470,7 @@ impl Receive<LinkChanged> for Router {
 impl Receive<Tick> for Router {
     fn receive(&mut self, tick: Tick, _: Credit, room: &mut Room<'_, Self>) {
         let now_ms = tick.monotonic_ms;
+        self.feel_pulse(now_ms, room);
         self.send_waiting();
         self.waiting.retain(|waiting| waiting.deadline_ms > now_ms);
         self.seek_broker(room);

@@ -83,6 +83,15 @@ pub(crate) struct BrokersTold {
 
 impl Weigh for BrokersTold {}
 
+/// Who tells the routes has given a sign of life.
+#[derive(Debug)]
+pub(crate) struct Lives {
+    pub(super) link: LinkId,
+    pub(super) session: u64,
+}
+
+impl Weigh for Lives {}
+
 /// Asks, for a person to read, why what any broker may answer has not been answered.
 #[derive(Debug)]
 pub(crate) struct AskOutlook {

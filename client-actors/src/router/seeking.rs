@@ -1,10 +1,11 @@
 //! How the router gets to a broker by way of a registry, and what it says when it does not.
 
-use grus_mailbox::{Credit, Port, Receive, Room};
-use grus_protocol::message::{Metadata, MetadataReply};
+use grus_mailbox::{Credit, Dropped, Port, Receive, Room};
+use grus_protocol::message::{Metadata, MetadataReply, Ping};
 
 use super::brokers::{REGISTRY, is_for_brokers};
-use super::{AskOutlook, BrokersTold, OwnLink, Router, Waiting, reply_of};
+use super::pulse::Beat;
+use super::{AskOutlook, BrokersTold, Lives, OwnLink, Router, Waiting, reply_of};
 use crate::clients::nobodys_topic;
 use crate::link::encode;
 
@@ -49,6 +50,46 @@ impl Router {
             (true, some) => {
                 format!("none of the {some} brokers that the registry knows of answers: {reason}")
             }
+        }
+    }
+}
+
+impl Router {
+    /// Asks who tells the routes for a sign of life; one that gives none has somebody else asked to tell them.
+    pub(super) fn feel_pulse(&mut self, now_ms: u64, room: &Room<'_, Self>) {
+        let over = self.watching.over();
+        let beat = self.pulse.tick(over, now_ms);
+        let (Some((id, session)), Some(own)) = (over, &self.own) else { return };
+        match beat {
+            Beat::Rest => {}
+            Beat::Ping => {
+                let lives = own.lives.clone();
+                let answer = Port::call(move |answer: Result<_, Dropped>| {
+                    if answer.is_ok() {
+                        let _ = lives.try_put(Lives { link: id, session });
+                    }
+                });
+                let _ = self.send(Some(id), encode(&Ping {}, 0), answer); // not sent: not answered
+            }
+            Beat::Mute => {
+                let Some(link) = self.link(id).filter(|link| link.session == Some(session)) else {
+                    return;
+                };
+                link.is_mute = true;
+                tracing::info!(link = id.0, broker = ?link.broker, "who tells the routes is silent");
+                self.try_others(room);
+                self.watch();
+            }
+        }
+    }
+}
+
+impl Receive<Lives> for Router {
+    fn receive(&mut self, lives: Lives, _: Credit, room: &mut Room<'_, Self>) {
+        let Lives { link: id, session } = lives;
+        self.pulse.answered((id, session), room.clock().monotonic_ms());
+        if let Some(link) = self.link(id).filter(|link| link.session == Some(session)) {
+            link.is_mute = false;
         }
     }
 }

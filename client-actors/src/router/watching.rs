@@ -54,6 +54,11 @@ impl Watching {
         topics > 0 && self.over != Some((link, session, topics))
     }
 
+    /// Which connection tells, and in which session.
+    pub(super) fn over(&self) -> Option<(LinkId, u64)> {
+        self.over.map(|(link, session, _)| (link, session))
+    }
+
     /// The topics in use; the connection was asked to tell of them.
     pub(super) fn asked(&mut self, link: LinkId, session: u64) -> Vec<TopicName> {
         self.followers.retain(|_, followers| {
