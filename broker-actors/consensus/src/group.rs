@@ -96,6 +96,10 @@ pub(crate) struct Inner<S: StateMachine, D: Disk, RT: AsyncRuntime> {
     pub(crate) stopped: Cell<bool>,
     /// What came of the last wish for a successor is not known yet.
     pub(crate) handed_over: Cell<Option<HandedOver<InstantOf<RT>>>>,
+    /// Searches for a successor that are under way.
+    pub(crate) handing_over: Cell<u32>,
+    /// When a retired leader has looked for one by itself.
+    pub(crate) looked: Cell<InstantOf<RT>>,
     /// When a leader, or somebody who stands with our vote, was heard of last.
     pub(crate) heard: Cell<InstantOf<RT>>,
     /// It does not stand for election any more.
@@ -172,6 +176,8 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             leadership: watch::Sender::new(Leadership::default()),
             stopped: Cell::new(false),
             handed_over: Cell::new(None),
+            handing_over: Cell::new(0),
+            looked: Cell::new(started),
             heard: Cell::new(started),
             retiring: Cell::new(false),
             sealing: Cell::new(false),

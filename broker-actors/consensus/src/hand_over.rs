@@ -10,6 +10,7 @@
 //! does not stand in the way of a successor that is only late. Then it stands as any other member
 //! would, with a pre-vote, which is refused wherever somebody leads.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -29,6 +30,10 @@ use crate::wire::{Reply, Request};
 
 /// How long a member may take to say whether it could lead.
 const ASK_LIMIT: Duration = Duration::from_millis(300);
+/// Before one that has not said so is asked again.
+const ASK_PAUSE: Duration = Duration::from_millis(100);
+/// How often a retired member that still leads looks for a successor.
+const RETIRED_PAUSE: Duration = Duration::from_secs(1);
 /// No successor is looked for any more when a hand-over has taken this long.
 const SEARCH_MAX: Duration = Duration::from_millis(2_500);
 /// How long the outcome of one is waited for: another one leads, or this member again.
@@ -46,6 +51,15 @@ pub(crate) struct HandedOver<I> {
     pub(crate) term: u64,
     to: NodeId,
     at: I,
+}
+
+/// Counts one hand-over less when it ends, or is given up.
+struct Over<'a>(&'a Cell<u32>);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 /// Who could lead.
@@ -79,6 +93,12 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
     /// that could soon. True if this member does not lead any more, at once where it did not; false when
     /// it still does, or nobody does as yet.
     pub async fn hand_over(&self, to: Option<NodeId>) -> bool {
+        self.inner.handing_over.set(self.inner.handing_over.get() + 1);
+        let _over = Over(&self.inner.handing_over);
+        self.search_and_hand_over(to).await
+    }
+
+    async fn search_and_hand_over(&self, to: Option<NodeId>) -> bool {
         let node = self.inner.shared.config.node;
         let begun = InstantOf::<RT>::now();
         let mut failed = Vec::new();
@@ -120,10 +140,8 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         let voters = self.voters();
         let mut lags = self.lags();
         lags.retain(|member| voters.contains(&member.node) && !failed.contains(&member.node));
-        match to {
-            Some(to) => lags.retain(|member| member.node == to),
-            None => lags.retain(|member| member.heard.is_some_and(|since| since < limit)),
-        }
+        lags.retain(|member| to.is_none_or(|to| member.node == to));
+        lags.retain(|member| member.heard.is_some_and(|since| since < limit));
         lags.sort_by_key(|member| std::cmp::Reverse(member.matched));
         let mut soonest = None;
         for member in lags {
@@ -137,7 +155,11 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
                     let wait = Duration::from_millis(u64::from(wait_ms));
                     soonest = Some(soonest.map_or(wait, |before| wait.min(before)));
                 }
-                _ => {}
+                // It was there a moment ago: it is slow, or will not be heard of any more.
+                Err(_no_answer) => {
+                    soonest = Some(soonest.map_or(ASK_PAUSE, |before| ASK_PAUSE.min(before)));
+                }
+                Ok(_refused) => {}
             }
         }
         soonest.map_or(Successor::Nobody, Successor::Soon)
@@ -182,7 +204,10 @@ pub(crate) fn look_after<S: StateMachine, D: Disk, RT: AsyncRuntime>(
     group: &Group<S, D, RT>,
 ) -> bool {
     let inner = &group.inner;
-    let Some(asked) = inner.handed_over.get() else { return false };
+    let Some(asked) = inner.handed_over.get() else {
+        give_away(group);
+        return false;
+    };
     let status = group.status();
     let since = asked.at.elapsed();
     if status.term > asked.term && (status.leader.is_some() || since > TAKE_BACK_MAX) {
@@ -212,4 +237,15 @@ pub(crate) fn look_after<S: StateMachine, D: Disk, RT: AsyncRuntime>(
         shared.keeper.notify_one();
     }));
     true
+}
+
+/// A retired member that leads, as nobody else could, looks for somebody now and then.
+fn give_away<S: StateMachine, D: Disk, RT: AsyncRuntime>(group: &Group<S, D, RT>) {
+    let inner = &group.inner;
+    let is_due = inner.looked.get().elapsed() >= RETIRED_PAUSE;
+    if group.is_retiring() && is_due && inner.handing_over.get() == 0 && group.status().ready {
+        inner.looked.set(InstantOf::<RT>::now());
+        let group = group.clone();
+        drop(RT::spawn(async move { group.hand_over(None).await }));
+    }
 }

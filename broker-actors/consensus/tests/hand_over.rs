@@ -68,6 +68,21 @@ fn when_all_retire_the_last_one_leads_on() {
         assert_eq!(cluster.group(last).status().term, term, "it has led all the time");
         assert!(!cluster.group(last).status().lease_left.is_zero());
 
+        // One that is started again takes over: whoever is retired looks for somebody all the time.
+        let back = cluster.others(last)[0];
+        cluster.kill(back).await;
+        cluster.start_member(back).await;
+        let until = cluster.trace.now_ms() + 5_000;
+        while cluster.leader() != Some(back) {
+            assert!(cluster.trace.now_ms() < until, "{}", cluster.brief());
+            cluster.run(20).await;
+        }
+        takes_a_message_within(&mut cluster, 200).await;
+        cluster.group(back).retire();
+        let (done, _) = hand_over(&mut cluster, back, None).await;
+        assert!(!done, "nobody who stays is left");
+        let last = back;
+
         // Nobody wants to, but somebody has to.
         cluster.kill(last).await;
         takes_a_message_within(&mut cluster, 8_000).await;
@@ -84,7 +99,7 @@ fn a_leader_does_not_give_way_to_one_that_is_dead() {
         cluster.kill(dead).await;
         let term = cluster.group(leader).status().term;
         let (done, took_ms) = hand_over(&mut cluster, leader, Some(dead)).await;
-        assert!(!done && took_ms < 500, "{done} after {took_ms} ms");
+        assert!(!done && took_ms < 1_500, "{done} after {took_ms} ms");
         cluster.send(leader, 1);
         takes_a_message_within(&mut cluster, 200).await;
         assert_eq!((cluster.leader(), cluster.group(leader).status().term), (Some(leader), term));
