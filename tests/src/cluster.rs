@@ -86,8 +86,13 @@ impl Cluster {
     /// Starts a registry and three brokers.
     pub fn start() -> Self {
         let registry = quick_registry();
+        let homes = (0..3).map(|_| registry.broker()).collect();
+        Self::of(registry, homes)
+    }
+
+    /// Starts a registry and its brokers there.
+    pub fn of(registry: RegistryHome, homes: Vec<Home>) -> Self {
         let running = registry.start();
-        let homes: Vec<Home> = (0..3).map(|_| registry.broker()).collect();
         let brokers = homes.iter().map(|home| Some(home.start())).collect();
         Self { registry, _registry: running, homes, brokers }
     }
@@ -223,7 +228,24 @@ impl Sender {
 pub fn check(cluster: &Cluster, topic: &str, sent: &[String]) {
     let mut sent = sent.to_vec();
     sent.sort();
-    let read = bodies(&cluster.at(), topic, sent.len() + 1);
-    assert_eq!(read.len(), sent.len(), "none lost, none twice");
+    let read = bodies(&cluster.at(), topic, sent.len());
+    assert_eq!(read.len(), sent.len(), "none lost");
     assert_eq!(read, sent);
+    assert_eq!(messages(cluster, topic), sent.len() as u64, "none twice");
+}
+
+/// How many messages the queues of a topic hold, as their leaders say.
+fn messages(cluster: &Cluster, topic: &str) -> u64 {
+    let watch = Watch::start();
+    loop {
+        let described = grus_at(&cluster.at(), &["topic", "describe", topic, "--json"], b"");
+        let described = described.ok().json();
+        let queues = described[0]["queue_list"].as_array().expect("a list of queues").clone();
+        let ends: Option<Vec<u64>> =
+            queues.iter().map(|queue| queue["end_offset"].as_u64()).collect();
+        if let Some(ends) = ends {
+            return ends.iter().sum();
+        }
+        assert!(watch.elapsed() < PATIENCE, "a leader does not say: {queues:?}");
+    }
 }

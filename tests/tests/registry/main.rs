@@ -12,6 +12,7 @@ mod local_cluster;
 mod lost;
 mod moved;
 mod outlived;
+mod partition;
 mod replicated;
 mod rolling;
 mod two_brokers;
