@@ -1,6 +1,6 @@
 //! The state after an entry, as parts: a full checkpoint, or what changed since the one before.
 //!
-//! Body (in the container of `publish.rs`), little endian:
+//! Body (in the container of `blob.rs`), little endian:
 //!
 //! ```text
 //! 0 index u64 | 8 term u64 | 16 digest u64 | 24 previous index u64 | 32 flags u8 (1 full), 0 u8, 0 u16 | 36 membership bytes u32
@@ -9,8 +9,8 @@
 
 use bytes::Bytes;
 
+use crate::blob::Encode;
 use crate::entry::{EntryId, u32_at, u64_at};
-use crate::publish::Encode;
 
 const FIXED_BYTES: usize = 48;
 const GONE: u32 = u32::MAX;
@@ -56,22 +56,34 @@ pub(crate) struct CheckpointFile {
     pub previous: u64,
 }
 
+/// What stands before the parts, then each part.
 impl Encode for CheckpointFile {
-    fn encode(&self, into: &mut Vec<u8>) {
+    fn length(&self) -> usize {
+        let value = |part: &Part| part.value.as_ref().map_or(0, Bytes::len);
+        let parts = self.data.parts.iter().map(|part| 8 + part.key.len() + value(part));
+        FIXED_BYTES + self.data.membership.len() + parts.sum::<usize>()
+    }
+
+    fn pieces(&self) -> usize {
+        1 + self.data.parts.len()
+    }
+
+    fn encode_piece(&self, nth: usize, into: &mut Vec<u8>) {
         let data = &self.data;
-        for field in [data.index, data.term, data.digest, self.previous] {
-            into.extend_from_slice(&field.to_le_bytes());
-        }
-        into.extend_from_slice(&u32::from(data.full).to_le_bytes());
-        into.extend_from_slice(&length(&data.membership).to_le_bytes());
-        into.extend_from_slice(&(data.parts.len() as u64).to_le_bytes());
-        into.extend_from_slice(&data.membership);
-        for part in &data.parts {
-            into.extend_from_slice(&length(&part.key).to_le_bytes());
-            into.extend_from_slice(&part.value.as_ref().map_or(GONE, length).to_le_bytes());
-            into.extend_from_slice(&part.key);
-            into.extend_from_slice(part.value.as_deref().unwrap_or_default());
-        }
+        let Some(nth) = nth.checked_sub(1) else {
+            for field in [data.index, data.term, data.digest, self.previous] {
+                into.extend_from_slice(&field.to_le_bytes());
+            }
+            into.extend_from_slice(&u32::from(data.full).to_le_bytes());
+            into.extend_from_slice(&length(&data.membership).to_le_bytes());
+            into.extend_from_slice(&(data.parts.len() as u64).to_le_bytes());
+            return into.extend_from_slice(&data.membership);
+        };
+        let part = &data.parts[nth];
+        into.extend_from_slice(&length(&part.key).to_le_bytes());
+        into.extend_from_slice(&part.value.as_ref().map_or(GONE, length).to_le_bytes());
+        into.extend_from_slice(&part.key);
+        into.extend_from_slice(part.value.as_deref().unwrap_or_default());
     }
 }
 
@@ -116,6 +128,7 @@ fn take(rest: &mut Bytes, length: u32) -> Option<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::blob::encoded;
 
     #[test]
     fn a_checkpoint_comes_back_and_cut_ones_do_not() {
@@ -131,9 +144,7 @@ mod tests {
             parts: vec![part("a", Some("1")), part("b", None), part("", Some(""))],
             digest: 77,
         };
-        let mut body = Vec::new();
-        CheckpointFile { data: data.clone(), previous: 800 }.encode(&mut body);
-        let body = Bytes::from(body);
+        let body = Bytes::from(encoded(&CheckpointFile { data: data.clone(), previous: 800 }));
         let read = CheckpointFile::decode(&body).unwrap();
         assert_eq!((read.data, read.previous), (data, 800));
         for length in 0..body.len() {

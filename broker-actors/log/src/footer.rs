@@ -1,7 +1,7 @@
 //! The footer of a sealed segment: where its entries and the runs of its queues stand, so that a
 //! start reads no entry of it.
 //!
-//! Body (in the container of `publish.rs`), little endian:
+//! Body (in the container of `blob.rs`), little endian:
 //!
 //! ```text
 //! 0 sequence u64 | 8 end u32 | 12 last kind u8, 0 u8, 0 u16 | 16 first index u64 | 24 entries u32
@@ -12,14 +12,15 @@
 //!    runs    x base u64, index u64, byte u32, length u32, count u32, 0 u32, term u64, stored u64, born max u64, tag bloom u64
 //! ```
 
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use grus_protocol::ids::{Offset, QueueId, QueueKey, Term, TimestampMs, TopicId};
 
+use crate::blob::Encode;
 use crate::entry::{ENTRY_HEADER_BYTES, u32_at, u64_at};
 use crate::index::{Position, Run, RunsByQueue};
-use crate::publish::Encode;
 use crate::table::EntryTable;
 
 const FIXED_BYTES: usize = 64;
@@ -27,13 +28,19 @@ const TERM_BYTES: usize = 16;
 const QUEUE_BYTES: usize = 24;
 const RUN_BYTES: usize = 64;
 
+/// Numbers, and runs, that are encoded at once.
+const PIECE_OFFSETS: usize = 16 * 1024;
+const PIECE_RUNS: usize = 1024;
+
 /// What a footer is made of.
 #[derive(Debug)]
 pub(crate) struct FooterContent {
-    pub sequence: u64,
-    pub end: u32,
-    pub table: EntryTable,
-    pub runs: Arc<RunsByQueue>,
+    sequence: u64,
+    end: u32,
+    table: EntryTable,
+    runs: Arc<RunsByQueue>,
+    /// Runs that are encoded at once, by queue; found out on the thread that encodes.
+    pieces: OnceLock<Vec<(QueueKey, Range<usize>)>>,
 }
 
 /// A footer that was read.
@@ -54,9 +61,35 @@ pub(crate) struct FooterRuns {
     directory: Arc<[(QueueKey, u32, u32)]>,
 }
 
-impl Encode for FooterContent {
-    fn encode(&self, into: &mut Vec<u8>) {
-        let runs: usize = self.runs.values().map(Vec::len).sum();
+impl FooterContent {
+    pub(crate) const fn new(
+        sequence: u64,
+        end: u32,
+        table: EntryTable,
+        runs: Arc<RunsByQueue>,
+    ) -> Self {
+        Self { sequence, end, table, runs, pieces: OnceLock::new() }
+    }
+
+    fn runs_count(&self) -> usize {
+        self.runs.values().map(Vec::len).sum()
+    }
+
+    fn offset_pieces(&self) -> usize {
+        self.table.len().div_ceil(PIECE_OFFSETS)
+    }
+
+    fn run_pieces(&self) -> &[(QueueKey, Range<usize>)] {
+        self.pieces.get_or_init(|| {
+            let pieces = self.runs.iter().flat_map(|(queue, runs)| {
+                let starts = (0..runs.len()).step_by(PIECE_RUNS);
+                starts.map(|start| (*queue, start..runs.len().min(start + PIECE_RUNS)))
+            });
+            pieces.collect()
+        })
+    }
+
+    fn encode_fixed(&self, into: &mut Vec<u8>) {
         let mut fixed = [0; FIXED_BYTES];
         fixed[0..8].copy_from_slice(&self.sequence.to_le_bytes());
         fixed[8..12].copy_from_slice(&self.end.to_le_bytes());
@@ -66,16 +99,19 @@ impl Encode for FooterContent {
             (24, self.table.len()),
             (28, self.table.terms().len()),
             (32, self.runs.len()),
-            (36, runs),
+            (36, self.runs_count()),
         ] {
             let count = u32::try_from(count).expect("fewer than the segment has bytes");
             fixed[at..at + 4].copy_from_slice(&count.to_le_bytes());
         }
         into.extend_from_slice(&fixed);
-        for offset in self.table.offsets() {
-            into.extend_from_slice(&offset.to_le_bytes());
+    }
+
+    /// Terms and queues, behind the offsets.
+    fn encode_directory(&self, into: &mut Vec<u8>) {
+        if self.table.len() % 2 == 1 {
+            into.extend_from_slice(&[0; 4]);
         }
-        into.resize(into.len().next_multiple_of(8), 0);
         for (first, term) in self.table.terms() {
             into.extend_from_slice(&first.to_le_bytes());
             into.extend_from_slice(&term.to_le_bytes());
@@ -89,9 +125,35 @@ impl Encode for FooterContent {
             }
             start += count;
         }
-        for run in self.runs.values().flatten() {
-            encode_run(run, into);
+    }
+}
+
+/// The fixed fields, offsets, the directory, runs.
+impl Encode for FooterContent {
+    fn length(&self) -> usize {
+        let offsets = (self.table.len() * 4).next_multiple_of(8);
+        let terms = self.table.terms().len() * TERM_BYTES;
+        let queues = self.runs.len() * QUEUE_BYTES;
+        FIXED_BYTES + offsets + terms + queues + self.runs_count() * RUN_BYTES
+    }
+
+    fn pieces(&self) -> usize {
+        2 + self.offset_pieces() + self.run_pieces().len()
+    }
+
+    fn encode_piece(&self, nth: usize, into: &mut Vec<u8>) {
+        let Some(nth) = nth.checked_sub(1) else { return self.encode_fixed(into) };
+        let directory = self.offset_pieces();
+        if nth < directory {
+            let offsets = self.table.offsets().chunks(PIECE_OFFSETS).nth(nth).unwrap_or_default();
+            return offsets.iter().for_each(|offset| into.extend_from_slice(&offset.to_le_bytes()));
         }
+        let Some(nth) = nth.checked_sub(directory + 1) else {
+            return self.encode_directory(into);
+        };
+        let (queue, range) = &self.run_pieces()[nth];
+        let runs = self.runs.get(queue).and_then(|runs| runs.get(range.clone()));
+        runs.unwrap_or_default().iter().for_each(|run| encode_run(run, into));
     }
 }
 
@@ -215,6 +277,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::blob::encoded;
     use crate::entry::EntryId;
 
     #[test]
@@ -242,15 +305,8 @@ mod tests {
                 });
             }
         }
-        let content = FooterContent {
-            sequence: 12,
-            end: 5000,
-            table: table.clone(),
-            runs: Arc::new(runs.clone()),
-        };
-        let mut body = Vec::new();
-        content.encode(&mut body);
-        let footer = Footer::decode(&body.into()).unwrap();
+        let content = FooterContent::new(12, 5000, table.clone(), Arc::new(runs.clone()));
+        let footer = Footer::decode(&encoded(&content).into()).unwrap();
         assert_eq!((footer.sequence, footer.end, &footer.table), (12, 5000, &table));
         for (queue, expected) in &runs {
             let (start, count) = footer.runs.find(*queue).unwrap();

@@ -1,14 +1,14 @@
 //! The blocking work of a log: jobs that run on the flush thread, one at a time, in order.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::disk::{Disk, DiskFile};
 use crate::footer::Footer;
 use crate::log::{WarmWay, Warmth};
 use crate::maker::{MakeError, Maker, Step};
-use crate::publish::{Publication, PublishError};
+use crate::publish::{Publication, PublishError, Publisher};
 use crate::region::Region;
 use crate::slots::SlotWrite;
 
@@ -47,8 +47,8 @@ pub(crate) enum Work<D: Disk> {
     Commit { files: Vec<ToSync<D::File>>, vote: Option<SlotWrite>, notes: Option<SlotWrite> },
     /// One step towards the next segment.
     Make(Maker<D>),
-    /// Syncs segments in order, then makes footers and a checkpoint appear.
-    Publish { files: Vec<ToSync<D::File>>, publication: Publication },
+    /// Syncs segments in order, then has a turn, or all of them, at footers and a checkpoint.
+    Publish { files: Vec<ToSync<D::File>>, publisher: Publisher<D>, at_once: bool },
     /// Brings pages in ahead of the stores to them.
     Warm(Warmth<D::File>),
     /// Takes files away whose entries are purged.
@@ -69,9 +69,18 @@ pub(crate) enum Outcome<D: Disk> {
     Committed(Result<(), JobFailure>),
     Made(Result<Step<D>, JobFailure>),
     /// The publication comes back when the disk was full.
-    Published(Result<Vec<Footer>, (JobFailure, Publication)>),
+    Published(Result<Published<D>, (JobFailure, Publication)>),
     Warmed(Result<(), JobFailure>),
     Removed(Result<(), JobFailure>),
+}
+
+/// What came of a turn of a publication.
+#[derive(Debug)]
+pub(crate) enum Published<D: Disk> {
+    /// It needs more of them.
+    Partly(Publisher<D>),
+    /// All is there; the footers of it.
+    Wholly(Vec<Footer>),
 }
 
 #[derive(Debug)]
@@ -99,16 +108,8 @@ impl<D: Disk> Job<D> {
                 MakeError::Refused(error) => JobFailure::Refused(error),
                 MakeError::Fatal(error) => JobFailure::Fatal("syncing a new segment".into(), error),
             })),
-            Work::Publish { files, publication } => {
-                let published = sync_all(&disk, &files).and_then(|()| {
-                    publication.run(&disk, &folder).map_err(|error| match error {
-                        PublishError::Refused(error) => JobFailure::Refused(error),
-                        PublishError::Fatal(error) => {
-                            JobFailure::Fatal("syncing a checkpoint".into(), error)
-                        }
-                    })
-                });
-                Outcome::Published(published.map_err(|failure| (failure, publication)))
+            Work::Publish { files, publisher, at_once } => {
+                publish(&disk, &folder, &files, publisher, at_once)
             }
             Work::Warm(warmth) => Outcome::Warmed(warm(&warmth)),
             Work::Remove { paths, unmap } => {
@@ -133,6 +134,30 @@ fn sync_all<D: Disk>(disk: &D, files: &[ToSync<D::File>]) -> Result<(), JobFailu
         synced.map_err(|error| JobFailure::Fatal("syncing a segment".into(), error))?;
     }
     Ok(())
+}
+
+fn publish<D: Disk>(
+    disk: &D,
+    folder: &Path,
+    files: &[ToSync<D::File>],
+    mut publisher: Publisher<D>,
+    at_once: bool,
+) -> Outcome<D> {
+    let mut turned = sync_all(disk, files).map(|()| None);
+    while let Ok(None) = turned {
+        turned = publisher.turn(disk, folder).map_err(|error| match error {
+            PublishError::Refused(error) => JobFailure::Refused(error),
+            PublishError::Fatal(error) => JobFailure::Fatal("syncing a checkpoint".into(), error),
+        });
+        if !at_once {
+            break;
+        }
+    }
+    Outcome::Published(match turned {
+        Ok(Some(footers)) => Ok(Published::Wholly(footers)),
+        Ok(None) => Ok(Published::Partly(publisher)),
+        Err(failure) => Err((failure, publisher.into_publication())),
+    })
 }
 
 fn commit<D: Disk>(
@@ -160,11 +185,7 @@ fn warm<F: DiskFile>(warmth: &Warmth<F>) -> Result<(), JobFailure> {
     file.sync().map_err(|error| JobFailure::Fatal("syncing a new segment".into(), error))
 }
 
-fn remove<D: Disk>(
-    disk: &D,
-    folder: &std::path::Path,
-    paths: &[PathBuf],
-) -> Result<(), JobFailure> {
+fn remove<D: Disk>(disk: &D, folder: &Path, paths: &[PathBuf]) -> Result<(), JobFailure> {
     for path in paths {
         match disk.remove(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -3,6 +3,7 @@
 //! [`Log`] is a plain struct that is called on its core thread and never blocks; what blocks comes
 //! out of it as [`Job`]s for the flush thread. docs/STORAGE.md has the formats and the rules.
 
+mod blob;
 mod checkpoint;
 mod config;
 mod control;

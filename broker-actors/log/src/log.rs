@@ -66,7 +66,7 @@ pub struct Log<D: Disk> {
     notes_file: SlotFile,
     notes_generation: u64,
     checkpoints: Vec<CheckpointEntry>,
-    publishing: VecDeque<Publishing>,
+    publishing: VecDeque<Publishing<D>>,
     room: Room<D>,
     wanted: Wanted,
     flight: Option<Flight>,

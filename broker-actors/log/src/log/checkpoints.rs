@@ -4,16 +4,23 @@ use std::sync::Arc;
 
 use super::Log;
 use super::jobs::Flight;
+use crate::blob::{BlobKind, read_blob};
 use crate::checkpoint::{CheckpointData, CheckpointFile};
 use crate::control::Mark;
 use crate::disk::Disk;
 use crate::entry::EntryId;
 use crate::error::{CheckpointError, CheckpointReadError, Fatal};
-use crate::footer::{Footer, FooterContent};
-use crate::job::{JobFailure, Progress, Ticket, Work};
+use crate::footer::FooterContent;
+use crate::job::{JobFailure, Progress, Published, Ticket, Work};
 use crate::layout::FileName;
-use crate::publish::{BlobKind, Publication, read_blob};
+use crate::publish::{Publication, Publisher};
 use crate::switches::OrderRule;
+
+/// Written in a turn of a publication at least, and once more: about a millisecond. A turn has as many
+/// bytes as the last commit had, so that a log under load does not leave its checkpoints behind.
+const TURN_BYTES_MIN: u64 = 256 * 1024;
+/// The same, at most.
+const TURN_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// A checkpoint that is on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,9 +32,16 @@ pub(super) struct CheckpointEntry {
 
 /// A checkpoint on its way to the disk.
 #[derive(Debug)]
-pub(super) struct Publishing {
-    publication: Publication,
+pub(super) struct Publishing<D: Disk> {
+    stage: Stage<D>,
     done: PublishDone,
+}
+
+#[derive(Debug)]
+enum Stage<D: Disk> {
+    Waits(Publication),
+    /// Commits go in between.
+    HasBegun(Publisher<D>),
 }
 
 /// What is true once a publication is done.
@@ -40,9 +54,17 @@ pub(super) struct PublishDone {
     notes_generation: u64,
 }
 
-impl Publishing {
+impl<D: Disk> Publishing<D> {
+    const fn waits(publication: Publication, done: PublishDone) -> Self {
+        Self { stage: Stage::Waits(publication), done }
+    }
+
     pub(super) fn goes_first(&self) -> bool {
         self.done.install
+    }
+
+    const fn has_begun(&self) -> bool {
+        matches!(self.stage, Stage::HasBegun(_))
     }
 }
 
@@ -78,8 +100,7 @@ impl<D: Disk> Log<D> {
             let segment = self.segments.iter_mut().find(|s| s.sequence == sequence);
             let segment = segment.expect("just listed");
             segment.footer_pending = true;
-            let content =
-                FooterContent { sequence, end: segment.end, table: segment.table.clone(), runs };
+            let content = FooterContent::new(sequence, segment.end, segment.table.clone(), runs);
             let name = FileName::Footer(sequence);
             publication.files.push((name, BlobKind::Footer, Arc::new(content)));
         }
@@ -87,7 +108,7 @@ impl<D: Disk> Log<D> {
         let content = Arc::new(CheckpointFile { data, previous });
         publication.files.push((FileName::Checkpoint(index), BlobKind::Checkpoint, content));
         let done = PublishDone { entry, install: false, ticket: None, notes_generation: 0 };
-        self.publishing.push_back(Publishing { publication, done });
+        self.publishing.push_back(Publishing::waits(publication, done));
         Ok(())
     }
 
@@ -196,18 +217,35 @@ impl<D: Disk> Log<D> {
         let notes_generation = self.notes_generation;
         let done = PublishDone { entry, install: true, ticket: Some(ticket), notes_generation };
         // Checkpoints of the past that were still to be written are void.
-        self.publishing.clear();
-        self.publishing.push_back(Publishing { publication, done });
+        for publishing in std::mem::take(&mut self.publishing) {
+            self.give_up_publishing(publishing.stage);
+        }
+        self.publishing.push_back(Publishing::waits(publication, done));
         ticket
     }
 
+    fn give_up_publishing(&mut self, stage: Stage<D>) {
+        if let Stage::HasBegun(publisher) = stage {
+            let publication = publisher.into_publication();
+            self.leaving.remove.extend(publication.temporary_paths(&self.folder));
+        }
+    }
+
+    /// The next turn of the publication that is due.
     pub(super) fn publish(&mut self) -> Option<Work<D>> {
-        if self.publishing.is_empty()
-            || (self.room.disk_full && !std::mem::take(&mut self.room.retry_publish))
-        {
+        let has_begun = self.publishing.front()?.has_begun();
+        if self.room.disk_full && !has_begun && !std::mem::take(&mut self.room.retry_publish) {
             return None;
         }
-        let Publishing { mut publication, done } = self.publishing.pop_front()?;
+        let Publishing { stage, done } = self.publishing.pop_front()?;
+        let at_once = done.install;
+        let mut publication = match stage {
+            Stage::HasBegun(publisher) => {
+                self.flight = Some(Flight::Publish { target: None, done });
+                return Some(Work::Publish { files: Vec::new(), publisher, at_once });
+            }
+            Stage::Waits(publication) => publication,
+        };
         if done.install {
             publication.notes = Some(self.notes_file.replace(self.notes.encode()));
         }
@@ -220,27 +258,41 @@ impl<D: Disk> Log<D> {
         }
         let target = if skip_log { None } else { self.end_mark() };
         self.flight = Some(Flight::Publish { target, done });
-        Some(Work::Publish { files, publication })
+        let turn_bytes = self.last_commit_bytes.clamp(TURN_BYTES_MIN, TURN_BYTES_MAX);
+        let turn_bytes = usize::try_from(turn_bytes).expect("some MiB");
+        let publisher = Publisher::new(publication, turn_bytes);
+        Some(Work::Publish { files, publisher, at_once })
     }
 
     pub(super) fn published(
         &mut self,
-        result: Result<Vec<Footer>, (JobFailure, Publication)>,
+        result: Result<Published<D>, (JobFailure, Publication)>,
         target: Option<Mark>,
         done: PublishDone,
         progress: &mut Progress,
     ) -> Result<(), Fatal> {
+        // A snapshot came meanwhile, which goes before anything else is written.
+        let is_void = self.publishing.iter().any(Publishing::goes_first);
         let footers = match result {
-            Ok(footers) => footers,
+            Ok(Published::Wholly(footers)) => footers,
+            Ok(Published::Partly(publisher)) => {
+                self.synced_to(target, progress);
+                let stage = Stage::HasBegun(publisher);
+                if is_void {
+                    self.give_up_publishing(stage);
+                } else {
+                    self.publishing.push_front(Publishing { stage, done });
+                }
+                return Ok(());
+            }
             Err((JobFailure::Refused(error), mut publication)) => {
                 if publication.notes.take().is_some() {
                     self.notes_file.take_back();
                 }
                 tracing::warn!(%error, index = done.entry.id.index, "checkpoint has to wait");
                 self.room.disk_full = true;
-                // Void when a snapshot came meanwhile, which goes before anything else is written.
-                if !self.publishing.iter().any(Publishing::goes_first) {
-                    self.publishing.push_front(Publishing { publication, done });
+                if !is_void {
+                    self.publishing.push_front(Publishing::waits(publication, done));
                 }
                 // What it synced before is no longer known to be dirty, so sync again.
                 for segment in &mut self.segments {

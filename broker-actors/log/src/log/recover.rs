@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 
+use crate::blob::{BlobKind, read_blob};
 use crate::config::LogConfig;
 use crate::control::{ControlPage, Mark};
 use crate::disk::{Disk, DiskFile};
@@ -15,7 +16,6 @@ use crate::layout::{
     CONTROL_NAME, Close, FORMAT_NAME, FORMAT_VERSION, FileName, NOTES_NAME, RESERVE_BYTES,
     RESERVE_NAME, SEGMENT_HEAD_BYTES, TEMPORARY_SUFFIX, VOTE_NAME,
 };
-use crate::publish::{BlobKind, read_blob};
 use crate::region::Region;
 use crate::report::Report;
 use crate::scan::scan;
