@@ -38,7 +38,7 @@ fn main() {
         let due = (0..records)
             .map(|record| TimestampMs((nth * records + record) * 7_919_717 % SPREAD_MS))
             .collect();
-        let scheduling = Scheduling { queue, key: None, due, batch: batch.clone() };
+        let scheduling = Scheduling::new(queue, None, due, batch.clone());
         machine.apply(moment, Command::Schedule(scheduling));
     }
     let bytes = anonymous_bytes() - before;

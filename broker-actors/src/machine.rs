@@ -249,8 +249,9 @@ impl Machine {
             Command::Schedule(scheduling) => {
                 let place = moment.byte.saturating_add(scheduling.header_bytes());
                 let first = TimerId { index: moment.index, place };
-                let Scheduling { queue, key, due, batch } = scheduling;
-                self.apply_append(moment, queue, batch, key, Some(&Later { first, due: &due }))
+                let Scheduling { queue, key, due, form, batch } = scheduling;
+                let later = Later { first, due: &due, form };
+                self.apply_append(moment, queue, batch, key, Some(&later))
             }
             Command::Release { queue, batches } => {
                 let (outcome, runs) = self.apply_release(moment, queue, &batches);

@@ -5,8 +5,10 @@
 //! where its batch first lay. Pure state: the machine applies entries to it, the DelayWheel reads
 //! it.
 
+mod column;
 pub mod done;
 mod due;
+mod rows;
 pub mod run;
 #[cfg(test)]
 mod run_tests;

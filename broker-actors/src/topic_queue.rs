@@ -407,7 +407,7 @@ impl<D: Disk> Receive<Produce> for TopicQueue<D> {
         let queue = self.parts.key;
         let batch = batch.into_bytes();
         let command = match (due, dedup_key) {
-            (Some(due), key) => Command::Schedule(Scheduling { queue, key, due, batch }),
+            (Some(due), key) => Command::Schedule(Scheduling::new(queue, key, due, batch)),
             (None, None) => Command::Append { queue, batch },
             (None, Some(key)) => Command::AppendOnce { queue, key, batch },
         };

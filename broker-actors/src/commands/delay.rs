@@ -2,7 +2,7 @@
 //!
 //! | kind | item | layout |
 //! |---|---|---|
-//! | 80 | Schedule | version u8, flags u8 (bit 0: with a dedup key), 2 reserved bytes, queue u32, topic u64, dedup key 16 bytes (0 without), due times u32, 4 reserved bytes, then that many due times u64 (one for all records, or one for each), then the batch as it came |
+//! | 80 | Schedule | version u8, flags u8 (bit 0: with a dedup key; bit 1: a run that it begins is saved by columns, not set by earlier builds), 2 reserved bytes, queue u32, topic u64, dedup key 16 bytes (0 without), due times u32, 4 reserved bytes, then that many due times u64 (one for all records, or one for each), then the batch as it came |
 //! | 81 | Release | version u8, 3 reserved bytes, queue u32, topic u64, batches u32, 4 reserved bytes, then per batch: index u64 and place u32 of its first timer, timers u32, length u32, 4 reserved bytes, the batch |
 //! | 82 | Recall | version u8, 3 reserved bytes, queue u32, topic u64, index u64, place u32 of the timer |
 //! | 83 | Roll | version u8, 3 reserved bytes, queue u32, topic u64, index u64, place u32 of the batch's first timer, 4 reserved bytes, then the batch as it was |
@@ -13,7 +13,7 @@ use grus_protocol::ids::{QueueId, QueueKey, TimestampMs, TopicId};
 use super::{Command, DedupKey, VERSION};
 use crate::codec::{CodecError, Decoder};
 use crate::timers::TimerId;
-use crate::timers::run::BATCH_TIMERS_MAX;
+use crate::timers::run::{BATCH_TIMERS_MAX, RunForm};
 
 /// Item kind of [`Command::Schedule`].
 pub const KIND_SCHEDULE: u16 = 80;
@@ -35,6 +35,7 @@ pub const RELEASE_HEADER_BYTES: u32 = 24;
 /// Bytes before each batch in a Release item.
 pub const RELEASED_HEADER_BYTES: u32 = 24;
 const FLAG_DEDUP_KEY: u8 = 1;
+const FLAG_COLUMNS: u8 = 2;
 
 /// A batch to be stored whose records are seen when they are due.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +46,8 @@ pub struct Scheduling {
     pub key: Option<DedupKey>,
     /// When its records are due: one time for all, or one for each, in order.
     pub due: Vec<TimestampMs>,
+    /// How a run is saved that begins with it: by columns, but in items of earlier builds.
+    pub form: RunForm,
     /// The batch, byte for byte as its producer encoded it.
     pub batch: Bytes,
 }
@@ -61,6 +64,17 @@ pub struct ReleasedBatch {
 }
 
 impl Scheduling {
+    /// One of this build.
+    #[must_use]
+    pub const fn new(
+        queue: QueueKey,
+        key: Option<DedupKey>,
+        due: Vec<TimestampMs>,
+        batch: Bytes,
+    ) -> Self {
+        Self { queue, key, due, form: RunForm::Columns, batch }
+    }
+
     /// Bytes before the batch in the item.
     #[must_use]
     pub fn header_bytes(&self) -> u32 {
@@ -71,7 +85,11 @@ impl Scheduling {
     pub(super) fn encode(&self) -> Vec<Bytes> {
         let mut out = BytesMut::with_capacity(self.header_bytes() as usize);
         out.put_u8(VERSION);
-        out.put_u8(if self.key.is_some() { FLAG_DEDUP_KEY } else { 0 });
+        let keyed = if self.key.is_some() { FLAG_DEDUP_KEY } else { 0 };
+        out.put_u8(match self.form {
+            RunForm::Rows => keyed,
+            RunForm::Columns => keyed | FLAG_COLUMNS,
+        });
         out.put_bytes(0, 2);
         put_queue(&mut out, self.queue);
         out.put_slice(&self.key.map_or([0; 16], |key| key.0));
@@ -87,7 +105,8 @@ impl Scheduling {
         let queue = queue_of(&mut decoder)?;
         let mut key = [0; 16];
         key.copy_from_slice(&decoder.take(16)?);
-        let key = match flags {
+        let form = if flags & FLAG_COLUMNS == 0 { RunForm::Rows } else { RunForm::Columns };
+        let key = match flags & !FLAG_COLUMNS {
             0 if key == [0; 16] => None,
             FLAG_DEDUP_KEY => Some(DedupKey(key)),
             _ => return Err(CodecError::Value("flags of a schedule")),
@@ -104,7 +123,7 @@ impl Scheduling {
             TimestampMs(u64::from_le_bytes(time))
         };
         let due = times.chunks_exact(8).map(time).collect();
-        Ok(Self { queue, key, due, batch: decoder.rest() })
+        Ok(Self { queue, key, due, form, batch: decoder.rest() })
     }
 }
 

@@ -7,6 +7,7 @@ use super::delay::ROLL_HEADER_BYTES;
 use super::recurring::{ScheduleKey, ScheduleTerms};
 use super::*;
 use crate::schedule::{CadenceText, Step, Timing};
+use crate::timers::run::RunForm;
 
 fn joined(command: &Command) -> Bytes {
     command.encode().concat().into()
@@ -50,12 +51,14 @@ pub(crate) fn examples() -> Vec<Command> {
             queue,
             key: None,
             due: vec![TimestampMs(70_000)],
+            form: RunForm::Rows,
             batch: Bytes::from_static(b"the batch"),
         }),
         Command::Schedule(Scheduling {
             queue,
             key: Some(DedupKey::of(b"order-7")),
             due: vec![TimestampMs(1 << 40), TimestampMs(3)],
+            form: RunForm::Columns,
             batch: Bytes::from_static(b"the batch"),
         }),
         Command::Release {
@@ -205,7 +208,7 @@ fn golden_bytes_of_items_about_scheduled_messages() {
     let one_time = "01000000000000007011010000000000";
     assert_eq!(hex(8), format!("01000000{queue}{none}{one_time}{batch}"));
     let two_times = "020000000000000000000000000100000300000000000000";
-    assert_eq!(hex(9), format!("01010000{queue}{key}{two_times}{batch}"));
+    assert_eq!(hex(9), format!("01030000{queue}{key}{two_times}{batch}"));
     let first = "04010000000000003000000001000000030000000000000 06f6e65".replace(' ', "");
     let second = "040000000000000030000000020000000300000000000000 74776f".replace(' ', "");
     assert_eq!(hex(10), format!("01000000{queue}0200000000000000{first}{second}"));

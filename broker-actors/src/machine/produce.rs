@@ -16,7 +16,7 @@ use super::{
 use crate::codec::{CodecError, Decoder};
 use crate::commands::DedupKey;
 use crate::timers::TimerId;
-use crate::timers::run::NewBatch;
+use crate::timers::run::{NewBatch, RunForm};
 
 /// Windows forgotten at most per entry, so that no entry takes long to apply.
 const EXPIRED_PER_ENTRY_MAX: usize = 256;
@@ -59,6 +59,8 @@ pub(super) struct Later<'a> {
     pub(super) first: TimerId,
     /// When its records are due: one time for all, or one for each.
     pub(super) due: &'a [TimestampMs],
+    /// How a run is saved that begins with it.
+    pub(super) form: RunForm,
 }
 
 impl Appended {
@@ -168,7 +170,8 @@ impl Machine {
         };
         let first = later.first;
         self.may_schedule(first, due.len())?;
-        self.add_timers(&NewBatch { queue: key, first, length: batch.len_bytes(), due: &due });
+        let batch = NewBatch { queue: key, first, length: batch.len_bytes(), due: &due };
+        self.add_timers(&batch, later.form);
         Ok(Self::scheduled(moment, first, count))
     }
 

@@ -16,6 +16,7 @@ use super::{Appended, IndexChange, Machine, Moment, Outcome};
 use crate::commands::delay::{ReleasedBatch, Scheduling};
 use crate::commands::{Command, DedupKey};
 use crate::timers::TimerId;
+use crate::timers::run::RunForm;
 
 fn batch(producer: u64, first: u64, count: usize) -> Bytes {
     let mut builder = BatchBuilder::new(BatchLimits::PRODUCE);
@@ -143,7 +144,9 @@ impl Trio {
         let bytes = batch(0, 0, due.len());
         let times = due.iter().copied().map(TimestampMs);
         let times: Vec<TimestampMs> = times.take(if same { 1 } else { due.len() }).collect();
-        let scheduling = Scheduling { queue: queue(topic, 0), key: None, due: times, batch: bytes };
+        let form = if due.len() % 2 == 0 { RunForm::Rows } else { RunForm::Columns };
+        let scheduling =
+            Scheduling { form, ..Scheduling::new(queue(topic, 0), None, times, bytes) };
         let place = self.moment.byte + scheduling.header_bytes();
         let (outcome, index) = self.apply(Command::Schedule(scheduling));
         assert!(index.is_none(), "nobody sees it yet");
@@ -333,6 +336,7 @@ fn a_scheduled_batch_that_comes_again_gets_its_first_receipt_and_is_stored_once(
             queue: queue(1, 0),
             key: key.map(DedupKey::of),
             due: vec![TimestampMs(900)],
+            form: RunForm::Columns,
             batch: batch(producer, 0, 2),
         })
     };

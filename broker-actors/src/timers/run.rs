@@ -2,27 +2,28 @@
 //!
 //! What was scheduled ([`Content`]) seldom changes once the run is full; which of it is over
 //! ([`Done`]) is a bit for each timer. Both are parts of a checkpoint, so that a release costs a
-//! bit and not the run. A row of 16 bytes stands for a batch; a timer costs 4 or 8 bytes more for
-//! its due time, a bit, and 2 bytes once the run was sorted.
+//! bit and not the run. A row stands for a batch: 16 bytes, and once the run is full as few as its columns
+//! take ([`rows`](super::rows)). A timer costs 4 or 8 bytes more for its due time, a bit, and 2 bytes once
+//! the run was sorted.
 
 use std::collections::BTreeMap;
 
-use bytes::{BufMut, Bytes, BytesMut};
 use grus_log::Position;
-use grus_protocol::ids::{QueueId, QueueKey, TimestampMs, TopicId};
+use grus_protocol::ids::{QueueKey, TimestampMs, TopicId};
 use grus_protocol::limits::BATCH_RECORDS_MAX;
 
 use super::TimerId;
 use super::done::Done;
 use super::due::Dues;
-use crate::codec::{CodecError, Decoder, put_varint};
+use super::rows::{Row, Rows};
+
+mod saved;
 
 /// A run takes batches until it has so many timers; a larger batch has a run of its own.
 pub const RUN_TIMERS_MAX: usize = 4096;
 /// Most timers of one batch: a position in a run fits 16 bits.
 pub const BATCH_TIMERS_MAX: usize = BATCH_RECORDS_MAX as usize;
 
-const VERSION: u8 = 1;
 const _: () = assert!(RUN_TIMERS_MAX <= BATCH_TIMERS_MAX && BATCH_TIMERS_MAX <= 1 << 16);
 
 /// A scheduled batch as it is added.
@@ -36,6 +37,15 @@ pub struct NewBatch<'a> {
     pub length: u32,
     /// When each of its records is due, in order.
     pub due: &'a [TimestampMs],
+}
+
+/// How a run is saved: as its first batch says, so that it is the same on every replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunForm {
+    /// Row by row: of an item that an earlier build has written.
+    Rows,
+    /// Column by column, which is half as long.
+    Columns,
 }
 
 /// What a timer is, and where its message lies.
@@ -64,19 +74,6 @@ impl Timer {
     }
 }
 
-/// A batch in a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Row {
-    /// Log index of its entry, from the run's first on.
-    index_after: u32,
-    place: u32,
-    length: u32,
-    /// Its queue's number in the run's list.
-    queue: u16,
-    /// Position of its first timer.
-    first: u16,
-}
-
 /// A batch that was carried on into a later entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Moved {
@@ -87,9 +84,10 @@ struct Moved {
 /// What was scheduled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Content {
+    form: RunForm,
     base_index: u64,
     queues: Vec<QueueKey>,
-    rows: Vec<Row>,
+    rows: Rows,
     dues: Dues,
     /// By row.
     moved: Vec<Moved>,
@@ -98,9 +96,9 @@ pub struct Content {
 impl Content {
     /// A run whose first batch comes with entry `base_index`.
     #[must_use]
-    pub fn new(base_index: u64) -> Self {
-        let (queues, rows, moved) = (Vec::new(), Vec::new(), Vec::new());
-        Self { base_index, queues, rows, dues: Dues::default(), moved }
+    pub fn new(base_index: u64, form: RunForm) -> Self {
+        let (queues, rows, moved) = (Vec::new(), Rows::default(), Vec::new());
+        Self { form, base_index, queues, rows, dues: Dues::default(), moved }
     }
 
     /// Timers in it, over or not.
@@ -112,7 +110,7 @@ impl Content {
     /// Whether nothing was scheduled.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.rows.len() == 0
     }
 
     /// Whether a batch still fits.
@@ -152,7 +150,7 @@ impl Content {
     /// Gives back memory that more batches would have used.
     pub fn pack(&mut self) {
         self.dues.pack();
-        self.rows.shrink_to_fit();
+        self.rows.pack();
         self.queues.shrink_to_fit();
         self.moved.shrink_to_fit();
     }
@@ -170,7 +168,7 @@ impl Content {
         let mut entries = (0..self.rows.len()).filter_map(|row| {
             // Both are in the order of rows: nothing is searched for.
             let moved = moved.next_if(|moved| usize::from(moved.row) == row);
-            let mut positions = usize::from(self.rows[row].first)..self.end_of(row);
+            let mut positions = self.rows.first_of(row)..self.end_of(row);
             let lives = positions.any(|position| !done.contains(position));
             let index = || moved.map_or_else(|| self.id_of_row(row).index, |moved| moved.to.index);
             lives.then(index)
@@ -185,21 +183,22 @@ impl Content {
     }
 
     fn row_at(&self, position: usize) -> usize {
-        self.rows.partition_point(|row| usize::from(row.first) <= position) - 1
+        self.rows.partition_point(|row| self.rows.first_of(row) <= position) - 1
     }
 
     fn end_of(&self, row: usize) -> usize {
-        self.rows.get(row + 1).map_or(self.len(), |next| usize::from(next.first))
+        let next = row + 1;
+        if next < self.rows.len() { self.rows.first_of(next) } else { self.len() }
     }
 
     fn id_of_row(&self, row: usize) -> TimerId {
-        let Row { index_after, place, .. } = self.rows[row];
+        let Row { index_after, place, .. } = self.rows.get(row);
         TimerId { index: self.base_index + u64::from(index_after), place }
     }
 
     fn id(&self, position: usize) -> TimerId {
         let row = self.row_at(position);
-        let number = position - usize::from(self.rows[row].first);
+        let number = position - self.rows.first_of(row);
         self.id_of_row(row).nth(u32::try_from(number).expect("a position fits 16 bits"))
     }
 
@@ -213,9 +212,7 @@ impl Content {
 
     /// The last batch whose first timer has this name or an earlier one.
     fn row_before(&self, id: TimerId) -> Option<usize> {
-        let is_before = |row: &Row| {
-            (self.base_index + u64::from(row.index_after), row.place) <= (id.index, id.place)
-        };
+        let is_before = |row: usize| self.id_of_row(row) <= id;
         self.rows.partition_point(is_before).checked_sub(1)
     }
 
@@ -225,7 +222,7 @@ impl Content {
         let row = self.row_before(id)?;
         let batch = self.id_of_row(row);
         let number = (batch.index == id.index).then(|| id.place - batch.place)?;
-        let position = usize::from(self.rows[row].first) + number as usize;
+        let position = self.rows.first_of(row) + number as usize;
         (position < self.end_of(row)).then_some(position)
     }
 
@@ -238,7 +235,7 @@ impl Content {
             return end;
         }
         let number = (id.place - batch.place) as usize;
-        end.min(usize::from(self.rows[row].first) + number + 1)
+        end.min(self.rows.first_of(row) + number + 1)
     }
 
     /// The timer at a position.
@@ -260,7 +257,7 @@ impl Content {
     }
 
     fn timer_of(&self, row: usize, position: usize) -> Timer {
-        let Row { length, queue, first, .. } = self.rows[row];
+        let Row { length, queue, first, .. } = self.rows.get(row);
         let first = usize::from(first);
         let narrow = |number: usize| u32::try_from(number).expect("a position fits 16 bits");
         let batch = self.id_of_row(row);
@@ -303,10 +300,10 @@ impl Content {
         done: &'a Done,
     ) -> impl Iterator<Item = (TimerId, Position, u32, std::ops::Range<usize>)> + 'a {
         (0..self.rows.len()).filter_map(move |row| {
-            let positions = usize::from(self.rows[row].first)..self.end_of(row);
+            let positions = self.rows.first_of(row)..self.end_of(row);
             let lives = positions.clone().any(|position| !done.contains(position));
-            let length = self.rows[row].length;
-            lives.then(|| (self.id_of_row(row), self.place_of(row), length, positions))
+            let length = || self.rows.get(row).length;
+            lives.then(|| (self.id_of_row(row), self.place_of(row), length(), positions))
         })
     }
 
@@ -350,7 +347,7 @@ impl Content {
     /// The same without the batches all of whose timers are over.
     #[must_use]
     pub fn without(&self, done: &Done) -> (Self, Done) {
-        let mut left = Self::new(self.base_index);
+        let mut left = Self::new(self.base_index, self.form);
         let mut left_done = Done::default();
         let live: Vec<_> = self.live_batches(done).collect();
         for (first, at, length, positions) in live {
@@ -369,113 +366,4 @@ impl Content {
         left.pack();
         (left, left_done)
     }
-
-    /// The value of the run's part in a checkpoint.
-    #[must_use]
-    pub fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(64 + self.rows.len() * 8 + self.len() * 4);
-        out.put_u8(VERSION);
-        out.put_u64_le(self.base_index);
-        put_varint(&mut out, self.queues.len() as u64);
-        for queue in &self.queues {
-            out.put_u64_le(queue.topic.0);
-            out.put_u32_le(queue.queue.0);
-        }
-        put_varint(&mut out, self.rows.len() as u64);
-        let mut last_index = 0;
-        for (row, batch) in self.rows.iter().enumerate() {
-            put_varint(&mut out, u64::from(batch.index_after - last_index));
-            last_index = batch.index_after;
-            put_varint(&mut out, u64::from(batch.place));
-            put_varint(&mut out, u64::from(batch.length));
-            put_varint(&mut out, u64::from(batch.queue));
-            put_varint(&mut out, (self.end_of(row) - usize::from(batch.first)) as u64);
-        }
-        let mut last_due = 0_u64;
-        for due in self.dues.iter() {
-            put_varint(&mut out, fold(due.wrapping_sub(last_due)));
-            last_due = due;
-        }
-        put_varint(&mut out, self.moved.len() as u64);
-        for moved in &self.moved {
-            put_varint(&mut out, u64::from(moved.row));
-            put_varint(&mut out, moved.to.index);
-            put_varint(&mut out, u64::from(moved.to.byte));
-        }
-        out.freeze()
-    }
-
-    /// Reads what [`Content::encode`] wrote.
-    ///
-    /// # Errors
-    /// When the bytes are not such a value.
-    pub fn decode(bytes: Bytes) -> Result<Self, CodecError> {
-        let mut decoder = Decoder::new(bytes);
-        decoder.version(VERSION)?;
-        let mut content = Self::new(decoder.u64()?);
-        for _ in 0..decoder.varint_u32("queues of a run")? {
-            let topic = TopicId(decoder.u64()?);
-            content.queues.push(QueueKey { topic, queue: QueueId(decoder.u32()?) });
-        }
-        let timers = content.decode_rows(&mut decoder)?;
-        let mut dues = Vec::with_capacity(timers);
-        let mut last_due = 0_u64;
-        for _ in 0..timers {
-            last_due = last_due.wrapping_add(unfold(decoder.varint("due time")?));
-            dues.push(last_due);
-        }
-        content.dues = Dues::of(dues);
-        for _ in 0..decoder.varint_u32("moved rows of a run")? {
-            let row = u16::try_from(decoder.varint("moved row")?).ok();
-            let row = row.filter(|row| usize::from(*row) < content.rows.len());
-            let row = row.ok_or(CodecError::Value("moved row"))?;
-            if content.moved.last().is_some_and(|last| last.row >= row) {
-                return Err(CodecError::Value("moved row"));
-            }
-            let index = decoder.varint("moved index")?;
-            let to = Position { index, byte: decoder.varint_u32("moved byte")? };
-            content.moved.push(Moved { row, to });
-        }
-        decoder.finish()?;
-        content.pack();
-        Ok(content)
-    }
-
-    /// Reads the rows; how many timers they have.
-    fn decode_rows(&mut self, decoder: &mut Decoder) -> Result<usize, CodecError> {
-        let bad = CodecError::Value("batches of a run");
-        let rows = decoder.varint_u32("batches of a run")? as usize;
-        let (mut timers, mut index_after, mut behind) = (0_usize, 0_u32, None);
-        for nth in 0..rows {
-            let step = decoder.varint_u32("index")?;
-            index_after = index_after.checked_add(step).ok_or(bad)?;
-            let place = decoder.varint_u32("place")?;
-            let length = decoder.varint_u32("length")?;
-            let queue = u16::try_from(decoder.varint("queue")?).map_err(|_| bad)?;
-            let count = decoder.varint_u32("count")?;
-            let is_behind = behind.is_none_or(|behind| (index_after, place) >= behind);
-            let fits = count > 0
-                && timers + count as usize <= BATCH_TIMERS_MAX
-                && (nth == 0 || timers + count as usize <= RUN_TIMERS_MAX)
-                && count as usize <= decoder.left();
-            if !is_behind || !fits || usize::from(queue) >= self.queues.len() {
-                return Err(bad);
-            }
-            behind = Some((index_after, place.checked_add(count).ok_or(bad)?));
-            let first = u16::try_from(timers).map_err(|_| bad)?;
-            self.rows.push(Row { index_after, place, length, queue, first });
-            timers += count as usize;
-        }
-        if rows == 0 { Err(bad) } else { Ok(timers) }
-    }
-}
-
-/// A difference of two numbers as one that is small where they are close, in either direction.
-const fn fold(difference: u64) -> u64 {
-    let signed = difference.cast_signed();
-    ((signed << 1) ^ (signed >> 63)).cast_unsigned()
-}
-
-const fn unfold(folded: u64) -> u64 {
-    (folded >> 1) ^ (folded & 1).wrapping_neg()
 }

@@ -13,7 +13,7 @@ use crate::machine::{
 };
 use crate::timers::TimerId;
 use crate::timers::done::Done;
-use crate::timers::run::{Content, NewBatch};
+use crate::timers::run::{Content, NewBatch, RunForm};
 
 /// Runs of fewer timers are not worth writing anew.
 const COMPACTED_TIMERS_MIN: usize = 64;
@@ -35,8 +35,8 @@ impl Machine {
         if last.is_some_and(|last| last >= first) { Err(Refusal::MalformedBatch) } else { Ok(()) }
     }
 
-    /// Adds the timers of a batch that [`Machine::may_schedule`].
-    pub(in crate::machine) fn add_timers(&mut self, batch: &NewBatch<'_>) {
+    /// Adds the timers of a batch that [`Machine::may_schedule`]. A run that it begins has this form.
+    pub(in crate::machine) fn add_timers(&mut self, batch: &NewBatch<'_>, form: RunForm) {
         let last = self.timers.runs.last_key_value();
         let run = match last {
             Some((run, held)) if held.content.get().takes(batch) => *run,
@@ -49,7 +49,7 @@ impl Machine {
             if let Some((_, held)) = self.timers.runs.iter_mut().next_back() {
                 held.content.tidy(Content::pack);
             }
-            let mut content = Content::new(batch.first.index);
+            let mut content = Content::new(batch.first.index, form);
             content.push(batch);
             dirty.insert(part);
             self.timers.runs.insert(run, Held::new(Tracked::unsaved(content)));
