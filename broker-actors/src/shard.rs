@@ -203,6 +203,9 @@ impl<D: Disk> ShardActor<D> {
             return;
         }
         let Propose { item, bytes, waiter } = propose;
+        if waiter.is_client() {
+            self.ground.worked_at_ms.set(Some(room.clock().monotonic_ms()));
+        }
         if bytes > self.item_bytes_max {
             let bytes_max = self.item_bytes_max as u64;
             waiter.fail(QueueError::BatchTooLarge { bytes: bytes as u64, bytes_max });

@@ -1,6 +1,7 @@
 //! Looks over all timers of a shard, some runs at a time: pages, counts, numbers.
 
 use std::collections::BinaryHeap;
+use std::ops::{Bound, RangeBounds};
 
 use grus_protocol::ids::TimestampMs;
 
@@ -60,7 +61,9 @@ impl Listing {
                 return false;
             }
             self.cursor = Some(run);
-            if min_due >= self.filter.until || self.is_beyond(min_due) {
+            let (_, until) = self.filter.dues();
+            let is_behind = !(Bound::Unbounded, until).contains(&min_due);
+            if is_behind || self.is_beyond(min_due) {
                 looked_at += 1;
                 continue;
             }
@@ -69,7 +72,7 @@ impl Listing {
                 timers.dues_of(run).for_each(|due| self.count_due(due, now));
                 continue;
             }
-            for timer in timers.due_in(run, self.filter.from..self.filter.until) {
+            for timer in timers.due_in(run, self.filter.dues()) {
                 if self.filter.takes(&timer) {
                     self.found((timer.due, timer.id));
                 }

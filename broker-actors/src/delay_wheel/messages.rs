@@ -1,5 +1,7 @@
 //! What a shard's wheel is asked, and what it answers.
 
+use std::ops::{Bound, RangeBounds};
+
 use bytes::Bytes;
 use grus_mailbox::{Port, Weigh};
 use grus_protocol::ids::{QueueId, QueueKey, TimestampMs, TopicId};
@@ -89,7 +91,7 @@ pub struct DelayFilter {
     pub queue: Option<QueueId>,
     /// Due at this time or later.
     pub from: TimestampMs,
-    /// Due before this time.
+    /// Due before this time; 2^64-1 is no end.
     pub until: TimestampMs,
     /// With this key.
     pub key: Option<Bytes>,
@@ -109,7 +111,15 @@ impl DelayFilter {
     pub fn takes(&self, timer: &Timer) -> bool {
         self.topic.is_none_or(|topic| topic == timer.queue.topic)
             && self.queue.is_none_or(|queue| queue == timer.queue.queue)
-            && (self.from..self.until).contains(&timer.due)
+            && self.dues().contains(&timer.due)
+    }
+
+    /// The due times that are meant.
+    #[must_use]
+    pub fn dues(&self) -> (Bound<TimestampMs>, Bound<TimestampMs>) {
+        let is_endless = self.until == TimestampMs(u64::MAX);
+        let until = if is_endless { Bound::Unbounded } else { Bound::Excluded(self.until) };
+        (Bound::Included(self.from), until)
     }
 }
 

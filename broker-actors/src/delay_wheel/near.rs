@@ -5,7 +5,9 @@
 //! time: a heap knows for each run a time before which nothing of it is due, and a run is sorted when
 //! that time comes near. `loaded` is how far the merge has come, in order of (due time, timer). What
 //! is stored from then on goes into the wheel when it lies before that, else into `young`, until that
-//! is large and the heap is made anew. Plain state; the same when it is made anew from the runs.
+//! is large and the heap is made anew. A wheel that has become twice as full as it should be by what was
+//! stored for before `loaded` is emptied, and the merge begins again with the earliest. Plain state; the same
+//! when it is made anew from the runs.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
@@ -98,7 +100,9 @@ impl Near {
 
     /// Puts what is near into the wheel. True when there is more to do.
     pub fn load(&mut self, now: TimestampMs, runs: &mut impl Runs) -> bool {
-        if self.young.len() > YOUNG_MAX {
+        if self.wheel.len() > 2 * NEAR_MAX {
+            *self = Self::new(now, runs);
+        } else if self.young.len() > YOUNG_MAX {
             self.look_at_all(runs);
         }
         let horizon = TimestampMs(now.0.saturating_add(HORIZON_MS));
@@ -270,6 +274,29 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_is_stored_for_before_the_last_that_was_loaded_does_not_fill_the_wheel_for_ever() {
+        let (mut sets, now) = (Sets::default(), TimestampMs(0));
+        sets.store(HORIZON_MS, 1, 4_096);
+        let mut near = Near::new(now, &sets);
+        while near.load(now, &mut sets) {}
+        let many = NEAR_MAX as u64 * 5;
+        for id in 0..many {
+            near.add(sets.store(id * 7 % HORIZON_MS, 2 + id, 4_096));
+            while near.load(now, &mut sets) {}
+            assert!(near.wheel.len() <= 2 * NEAR_MAX, "{} of them", near.wheel.len());
+        }
+        let (mut given, mut last) = (0, (TimestampMs(0), TimerId::FIRST));
+        let end = TimestampMs(HORIZON_MS);
+        loop {
+            while near.load(end, &mut sets) {}
+            let Some(timer) = near.take(end) else { break };
+            assert!(timer > last);
+            (last, given) = (timer, given + 1);
+        }
+        assert_eq!(given, many + 1);
     }
 
     #[test]

@@ -5,13 +5,16 @@ use grus_mailbox::Tick;
 use grus_protocol::ids::TimestampMs;
 
 use super::messages::ItemDone;
-use super::round::{Budget, releases};
+use super::near::Near;
+use super::round::{Budget, Pace, releases};
 use super::{BACKOFF_MS, DelayWheel, Work};
 use crate::timers::run::Timer;
 
-/// Behind a round of messages that are later than this, producers get some time for themselves.
+/// Messages that are later than this are a backlog: who works in the shard meanwhile goes first.
 const BACKLOG_MS: u64 = 1_000;
-/// That time.
+/// Somebody does who has sent or answered for messages within this time.
+const AT_WORK_MS: u64 = 1_000;
+/// Behind each round of a backlog they get this time for themselves.
 const PAUSE_MS: u64 = 2;
 
 /// Messages that are on their way to be seen.
@@ -30,20 +33,34 @@ impl Round {
     }
 }
 
+/// At what pace messages leave that are so late.
+const fn pace_of(late_ms: u64, is_shared: bool) -> Pace {
+    if late_ms > BACKLOG_MS && is_shared { Pace::Gentle } else { Pace::Full }
+}
+
 impl<D: Disk> DelayWheel<D> {
+    /// Whether clients are at work in this shard.
+    fn is_shared(&self, tick: Tick) -> bool {
+        let worked_at_ms = self.parts.ground.worked_at_ms.get();
+        worked_at_ms.is_some_and(|at_ms| tick.monotonic_ms.saturating_sub(at_ms) < AT_WORK_MS)
+    }
+
     /// Begins a round with what is due, unless one is under way.
     pub(super) fn begin_round(&mut self, tick: Tick) {
         if self.is_releasing || tick.monotonic_ms < self.paused_until_ms {
             return;
         }
+        let is_shared = self.is_shared(tick);
         let Some(near) = &mut self.near else { return };
         let machine = self.parts.ground.machine.borrow();
         let state = machine.state.timers();
-        let (mut timers, mut budget) = (Vec::new(), Budget::default());
+        let (mut timers, mut budget) = (Vec::new(), None);
         while let Some((_, id)) = near.take(tick.now) {
             // Those that were taken back meanwhile are not there.
             let Some(timer) = state.get(id) else { continue };
-            if !budget.takes(&timer) {
+            let late_ms = tick.now.0.saturating_sub(timer.due.0);
+            let of_first = || Budget::of(pace_of(late_ms, is_shared));
+            if !budget.get_or_insert_with(of_first).takes(&timer) {
                 near.put_back((timer.due, timer.id));
                 break;
             }
@@ -110,10 +127,11 @@ impl<D: Disk> DelayWheel<D> {
                 self.parts.metrics.released(late_ms);
             }
         }
-        let pause_ms = match (is_left, latest_ms > BACKLOG_MS) {
-            (true, _) => BACKOFF_MS,
-            (false, true) => PAUSE_MS,
-            (false, false) => 0,
+        drop(machine);
+        let pause_ms = match pace_of(latest_ms, self.is_shared(tick)) {
+            _ if is_left => BACKOFF_MS,
+            Pace::Gentle => PAUSE_MS,
+            Pace::Full => 0,
         };
         self.paused_until_ms = tick.monotonic_ms + pause_ms;
     }
@@ -126,7 +144,7 @@ impl<D: Disk> DelayWheel<D> {
             Work::Round(round) => round.timers.first().map(|timer| timer.due.0),
             _ => None,
         });
-        let of_wheel = self.near.as_ref().and_then(super::near::Near::next_ms);
+        let of_wheel = self.near.as_ref().and_then(Near::next_ms);
         let oldest_ms = of_round.into_iter().chain(of_wheel).min();
         let overdue_ms = oldest_ms.map_or(0, |oldest_ms| now.0.saturating_sub(oldest_ms));
         self.parts.metrics.measured(pending, overdue_ms, damaged);

@@ -26,10 +26,25 @@ const ITEM_BYTES_MAX: usize = 256 * 1024;
 /// the batch that brings what it releases to this many bytes.
 pub const RELEASED_BYTES_MAX: usize = 2 * 1024 * 1024;
 
+/// In a gentle round, of all three: so that whoever else works in the shard waits for less than a
+/// millisecond of the core and for a sync of little.
+const GENTLE_PART: usize = 4;
+
+/// How much a round may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Pace {
+    /// As much as pays.
+    #[default]
+    Full,
+    /// A quarter: somebody else is at work.
+    Gentle,
+}
+
 /// How much of a round is used up. Timers that follow one another in a batch are one piece, which is
 /// never cut: what is due as a whole leaves as a whole.
 #[derive(Debug, Default)]
 pub struct Budget {
+    pace: Pace,
     timers: usize,
     bytes: u64,
     read_bytes: u64,
@@ -38,14 +53,25 @@ pub struct Budget {
 }
 
 impl Budget {
+    /// Of a round at this pace.
+    #[must_use]
+    pub fn of(pace: Pace) -> Self {
+        Self { pace, ..Self::default() }
+    }
+
     /// Takes a timer in, the next in order; false if it is for the next round.
     pub fn takes(&mut self, timer: &Timer) -> bool {
         let goes_on = self.last.is_some_and(|last| is_next(&last, timer));
         if !goes_on && self.timers > 0 {
-            let is_used_up = self.timers >= ROUND_TIMERS_MAX || self.bytes >= ROUND_BYTES_MAX;
+            let part = match self.pace {
+                Pace::Full => 1,
+                Pace::Gentle => GENTLE_PART,
+            };
+            let is_used_up = self.timers >= ROUND_TIMERS_MAX / part
+                || self.bytes >= ROUND_BYTES_MAX / part as u64;
             let is_read = self.batches.contains(&timer.batch);
             let read_bytes = self.read_bytes + u64::from(timer.length);
-            if is_used_up || !is_read && read_bytes > ROUND_READ_BYTES_MAX {
+            if is_used_up || !is_read && read_bytes > ROUND_READ_BYTES_MAX / part as u64 {
                 return false;
             }
         }
@@ -339,6 +365,12 @@ mod tests {
         let mut budget = Budget::default();
         let taken = (0..1_000).take_while(|n| budget.takes(&large(5, *n * 2 % 999))).count();
         assert_eq!(taken, 251, "256 KiB of one that is due message by message");
+        let mut budget = Budget::of(Pace::Gentle);
+        let taken = (0..9_999).take_while(|index| budget.takes(&timer(1, *index, 0, 1))).count();
+        assert_eq!(taken, ROUND_TIMERS_MAX / GENTLE_PART);
+        let mut budget = Budget::of(Pace::Gentle);
+        assert!((0..1_000).all(|number| budget.takes(&large(5, number))), "the batch as a whole");
+        assert!(!budget.takes(&large(6, 0)));
     }
 
     #[test]

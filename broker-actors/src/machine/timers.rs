@@ -6,7 +6,7 @@
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::{Bound, RangeBounds};
 
 use grus_protocol::ids::{QueueKey, TimestampMs, TopicId};
 
@@ -132,11 +132,10 @@ impl Timers {
     pub fn due_in(
         &self,
         run: TimerId,
-        range: std::ops::Range<TimestampMs>,
+        range: (Bound<TimestampMs>, Bound<TimestampMs>),
     ) -> impl Iterator<Item = Timer> + '_ {
         self.runs.get(&run).into_iter().flat_map(move |held| {
             let (content, done) = (held.content.get(), held.done.get());
-            let range = range.clone();
             let due = (0..content.len()).filter(move |at| range.contains(&content.due(*at)));
             content.timers_at(due.filter(|position| !done.contains(*position)))
         })

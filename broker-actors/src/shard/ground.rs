@@ -43,6 +43,8 @@ pub struct Ground<D: Disk> {
     /// False after a start on a full disk, until there is room for the leader's first entry: what
     /// is applied may end before what was acknowledged.
     pub complete: Cell<bool>,
+    /// When somebody last sent messages or answered for some, on the monotonic clock; none: nobody has yet.
+    pub(crate) worked_at_ms: Cell<Option<u64>>,
     /// What was done for groups in its queues.
     pub tallies: RefCell<GroupTallies>,
 }

@@ -225,6 +225,7 @@ async fn build<D: Disk, P: Peers>(
         lease: OnceCell::new(),
         leader: Cell::new(is_alone.then_some(settings.broker.0)),
         complete: Cell::new(true),
+        worked_at_ms: Cell::new(None),
         tallies: RefCell::default(),
     });
     // Asked before consensus starts: what it meets while it applies, it can only end the process for.

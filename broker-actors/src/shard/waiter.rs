@@ -72,6 +72,13 @@ pub(crate) enum Waiter {
     Retain,
 }
 
+impl Waiter {
+    /// Whether it is a producer or a consumer who waits, and not the shard itself.
+    pub(crate) const fn is_client(&self) -> bool {
+        matches!(self, Self::Produce { .. } | Self::Group { .. })
+    }
+}
+
 /// What an item of a group did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum GroupDone {

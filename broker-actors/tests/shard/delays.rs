@@ -251,6 +251,10 @@ async fn what_is_scheduled_is_listed_counted_and_shown_as_it_will_be_seen() {
     assert_eq!(count(early).await, Ok(20));
     assert_eq!(count(DelayFilter::default()).await, Ok(80));
     assert_eq!(count(DelayFilter { queue: Some(QueueId(1)), ..of_topic }).await, Ok(20));
+    later(&bench.queue(2, 0), &[b"never"], &[u64::MAX]).await;
+    assert_eq!(count(DelayFilter::default()).await, Ok(81), "also what is due at the end of time");
+    let last = DelayFilter { from: TimestampMs(u64::MAX), ..DelayFilter::default() };
+    assert_eq!(count(last).await, Ok(1));
 
     let with_key = DelayFilter { key: Some(Bytes::from("m17")), ..DelayFilter::default() };
     let found = page(&bench, with_key, None, 100).await;
