@@ -1,5 +1,7 @@
 //! Where the queues of a topic are served.
 
+use std::sync::Arc;
+
 use grus_protocol::TopicId;
 
 /// A connection of this client, whatever it is connected to now.
@@ -12,7 +14,7 @@ pub(crate) struct Route {
     /// The topic's incarnation.
     pub(crate) topic_id: TopicId,
     /// One for each queue, by number; `None` while nobody leads it.
-    pub(crate) links: Vec<Option<LinkId>>,
+    pub(crate) links: Arc<[Option<LinkId>]>,
 }
 
 /// Something to ask for: not while an answer is awaited, not before its time.

@@ -23,28 +23,27 @@
 //! registry, waits then until a broker is connected that the registry has named ([`brokers`]).
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use grus_mailbox::{
-    ActorSpec, Credit, Dropped, Host, HostHandle, Inbox, Port, Receive, Resident, Room, Tick,
+    ActorSpec, Credit, Host, HostHandle, Inbox, Port, Receive, Resident, Room, Tick,
 };
 use grus_protocol::ids::BrokerAddress;
-use grus_protocol::message::{
-    HelloReply, Metadata, MetadataReply, RoutesChanged, WatchRoutes, features,
-};
-use grus_protocol::{BrokerId, ErrorCode, ErrorReply, Frame, Opcode, TopicName};
+use grus_protocol::message::{HelloReply, RoutesChanged, WatchRoutes, features};
+use grus_protocol::{BrokerId, ErrorCode, ErrorReply, Frame, Opcode};
 
 use crate::error::Refusal;
 use crate::link::{
     ANSWERS_MAX, CALL_BYTES_MAX, Call, Link, LinkChanged, LinkSettings, LinkState, Listeners,
     Pushed, PushesTo, Subscribe, encode,
 };
-use crate::route::{ASK_MS_MAX, LinkId, Route};
+use crate::route::{ASK_MS_MAX, LinkId};
 use brokers::{REGISTRY, Search, is_for_brokers};
+use finding::Finding;
 pub(crate) use messages::{
     Ask, AskOutlook, Await, BrokersTold, FindRoute, LinkHandle, Lives, MetadataAnswered, Routed,
 };
@@ -52,8 +51,10 @@ use pulse::Pulse;
 use watching::Watching;
 
 mod brokers;
+mod finding;
 mod messages;
 mod pulse;
+mod routing;
 mod seeking;
 mod watching;
 
@@ -105,6 +106,8 @@ pub(crate) struct Router {
     announced: Option<String>,
     watching: Watching,
     pulse: Pulse,
+    /// Questions for routes, and who waits for their answers.
+    finding: Finding<(Inbox<Routed>, Credit)>,
     /// All brokers, as they were last told.
     brokers: Vec<BrokerAddress>,
     search: Search,
@@ -136,6 +139,7 @@ impl Router {
             announced: None,
             watching: Watching::default(),
             pulse: Pulse::default(),
+            finding: Finding::default(),
             brokers: Vec::new(),
             own: None,
         }
@@ -273,35 +277,6 @@ impl Router {
             self.link_to(other.id, &others, room);
         }
     }
-
-    fn route_of(
-        &mut self,
-        topic: &TopicName,
-        frame: &Frame,
-        room: &Room<'_, Self>,
-    ) -> Result<(Route, Vec<LinkHandle>), Refusal> {
-        let reply: MetadataReply = reply_of(frame)?;
-        self.brokers.clone_from(&reply.brokers);
-        self.watching.answered(reply.version);
-        let found = reply.topics.into_iter().find(|found| found.name == *topic);
-        let Some(found) = found else { return Err(nonsense("metadata lacks the topic")) };
-        if let Some(error) = found.error {
-            return Err(error.into());
-        }
-        let dense = found.queues.iter().zip(0..).all(|(route, number)| route.queue.0 == number);
-        if !dense || found.queues.is_empty() {
-            return Err(nonsense("metadata does not list the queues from 0 on"));
-        }
-        let links: Vec<_> = found
-            .queues
-            .iter()
-            .map(|route| self.link_to(route.leader_broker?, &reply.brokers, room))
-            .collect();
-        let used: HashSet<_> = links.iter().flatten().copied().collect();
-        let doors = self.links.iter().map(|link| &link.door);
-        let doors = doors.filter(|door| used.contains(&door.id)).cloned().collect();
-        Ok((Route { topic_id: found.id, links }, doors))
-    }
 }
 
 /// Where a broker says it is, as it is connected to.
@@ -397,17 +372,6 @@ impl Router {
         let call = Call { session, frame, body: Bytes::new(), answer };
         let _ = link.door.calls.try_put(call); // without it, errors tell
     }
-
-    fn find(&mut self, find: FindRoute, credit: Credit, room: &Room<'_, Self>) {
-        let FindRoute { topic, auto_create, deadline_ms, to } = find;
-        let metadata = Metadata { topics: vec![topic.clone()], auto_create };
-        let Some(own) = self.own.as_ref().map(|own| own.metadata.clone()) else { return };
-        let answer = Port::call(move |answer| {
-            let _ = own.try_put(MetadataAnswered { topic, to, answer });
-        });
-        let ask = Ask { to: None, frame: encode(&metadata, 0), deadline_ms, answer };
-        self.ask(ask, credit, room);
-    }
 }
 
 impl Receive<Await> for Router {
@@ -421,15 +385,7 @@ impl Receive<Await> for Router {
 
 impl Receive<MetadataAnswered> for Router {
     fn receive(&mut self, answered: MetadataAnswered, _: Credit, room: &mut Room<'_, Self>) {
-        let MetadataAnswered { topic, to, answer } = answered;
-        let result = match answer {
-            Ok(frame) => self.route_of(&topic, &frame, room),
-            Err(Dropped) if self.links.iter().all(|link| link.session.is_none()) => {
-                Err(unavailable(&format!("no broker answers: {}", self.last_reason)))
-            }
-            Err(Dropped) => Err(unavailable("connection lost, or nobody there serves it")),
-        };
-        let _ = to.try_put(Routed { topic, result });
+        self.routed(answered.question, answered.answer, room);
     }
 }
 
@@ -474,6 +430,7 @@ impl Receive<Tick> for Router {
         self.send_waiting();
         self.waiting.retain(|waiting| waiting.deadline_ms > now_ms);
         self.seek_broker(room);
+        self.give_up_finding(now_ms, room);
         let overdue = |wait: &Await| wait.deadline_ms.is_some_and(|deadline| deadline <= now_ms);
         for (wait, _) in self.awaiting.extract_if(.., |(wait, _)| overdue(wait)) {
             wait.answer.send(Err(Arc::clone(&self.last_reason)));

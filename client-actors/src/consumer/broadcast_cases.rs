@@ -75,7 +75,7 @@ impl Desk {
         let (generation, assigned) = (Generation(1), Some(vec![queue]));
         let reply = GroupHeartbeatReply { generation, assigned, settings: None, divide: None };
         desk.state.heard(beat.number, reply, 0);
-        let route = Route { topic_id: TopicId(1), links: vec![Some(LINK)] };
+        let route = Route { topic_id: TopicId(1), links: vec![Some(LINK)].into() };
         assert_eq!(desk.state.poll_route(0), Some(topic()));
         desk.state.route(&topic(), Ok(route), 0);
         desk.subscribe(starts);

@@ -136,7 +136,7 @@ mod tests {
     fn a_way_that_is_older_than_the_queue_is_asked_for_again_and_forgotten_with_it() {
         let topic = TopicName::try_from("t").unwrap();
         let mut state = member(&topic);
-        let route = |id| Route { topic_id: TopicId(id), links: vec![Some(LinkId(0))] };
+        let route = |id| Route { topic_id: TopicId(id), links: vec![Some(LinkId(0))].into() };
         assert_eq!(state.poll_route(0), Some(topic.clone()));
         state.route(&topic, Ok(route(1)), 0);
         assert_eq!(state.poll_route(0), None, "after a while");

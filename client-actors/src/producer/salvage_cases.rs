@@ -26,7 +26,7 @@ fn state(config: &ProducerConfig) -> State {
 }
 
 fn route(topic: u64, queues: usize) -> Route {
-    Route { topic_id: TopicId(topic), links: vec![Some(LINK); queues] }
+    Route { topic_id: TopicId(topic), links: vec![Some(LINK); queues].into() }
 }
 
 fn identity(number: u64, epoch: u32) -> Identity {
@@ -258,7 +258,7 @@ fn a_named_producer_is_the_same_to_a_broker_over_whichever_connection() {
     state.link_up(other);
     while state.poll_send(0).is_some() {}
     assert_eq!(state.poll_need(0), Some(Need::Route), "and no epoch, which would shut it out");
-    state.route(Ok(Route { topic_id: TopicId(1), links: vec![Some(other)] }), 0);
+    state.route(Ok(Route { topic_id: TopicId(1), links: vec![Some(other)].into() }), 0);
     assert_eq!(state.poll_need(0), None);
     let again = state.poll_send(0).unwrap();
     assert_eq!((again.link, &again.bytes), (other, &first.bytes), "under the sequence it had");
@@ -269,7 +269,7 @@ fn a_named_producer_is_the_same_to_a_broker_over_whichever_connection() {
     assert_eq!(ended(&mut state), [(1, true)]);
 
     // A queue that moves to another broker is sent to under the name it has there.
-    let both = Route { topic_id: TopicId(1), links: vec![Some(other), Some(LINK)] };
+    let both = Route { topic_id: TopicId(1), links: vec![Some(other), Some(LINK)].into() };
     state.route(Ok(both), 0);
     let need = Need::Identity { source: Some(another), over: Some(LINK) };
     assert_eq!(state.poll_need(0), Some(need));

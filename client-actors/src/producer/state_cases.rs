@@ -28,7 +28,7 @@ fn state(config: &ProducerConfig, lives: u32) -> State {
 }
 
 fn route(topic: u64, link: LinkId, queues: usize) -> Route {
-    Route { topic_id: TopicId(topic), links: vec![Some(link); queues] }
+    Route { topic_id: TopicId(topic), links: vec![Some(link); queues].into() }
 }
 
 fn take(state: &mut State, number: u128) {

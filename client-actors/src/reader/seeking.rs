@@ -84,7 +84,7 @@ mod tests {
     }
 
     fn route(topic: u64) -> Route {
-        Route { topic_id: TopicId(topic), links: vec![Some(LINK)] }
+        Route { topic_id: TopicId(topic), links: vec![Some(LINK)].into() }
     }
 
     #[test]
@@ -117,7 +117,7 @@ mod tests {
         (config.buffer_bytes_max, config.fetch_bytes_max) = (64 * 1024, 16 * 1024);
         let mut state = ReaderState::new(&config, 1);
         state.link_up(LINK);
-        state.route(Ok(Route { topic_id: TopicId(1), links: vec![Some(LINK); 4] }), 0);
+        state.route(Ok(Route { topic_id: TopicId(1), links: vec![Some(LINK); 4].into() }), 0);
         let asked: Vec<_> = std::iter::from_fn(|| state.poll_ask(0)).collect();
         assert_eq!(asked.len(), 4, "their shares are all of it");
         state.fetched((QUEUE, asked[0].number), vec![one_batch()], 0);

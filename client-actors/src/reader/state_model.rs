@@ -315,7 +315,7 @@ impl World {
                 if self.state.poll_route(self.now_ms) {
                     let links = vec![Some(LinkId(0)); QUEUES as usize];
                     let refusal = Refusal::from(ErrorReply::new(ErrorCode::Unavailable, ""));
-                    let route = Route { topic_id: TopicId(1), links };
+                    let route = Route { topic_id: TopicId(1), links: links.into() };
                     self.is_routed |= works;
                     self.state.route(if works { Ok(route) } else { Err(refusal) }, self.now_ms);
                 }

@@ -8,6 +8,7 @@ use grus_protocol::ids::BrokerAddress;
 use grus_protocol::message::HelloReply;
 use grus_protocol::{Frame, TopicName};
 
+use super::finding::Question;
 use crate::error::Refusal;
 use crate::link::{Call, Subscribe};
 use crate::route::{LinkId, Route};
@@ -65,11 +66,10 @@ pub(crate) struct Await {
 
 impl Weigh for Await {}
 
-/// Metadata came back for somebody.
+/// Metadata came back for whoever asked.
 #[derive(Debug)]
 pub(crate) struct MetadataAnswered {
-    pub(super) topic: TopicName,
-    pub(super) to: Inbox<Routed>,
+    pub(super) question: Question,
     pub(super) answer: Result<Frame, Dropped>,
 }
 
