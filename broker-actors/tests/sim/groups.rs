@@ -94,6 +94,7 @@ struct Story {
     lives: u64,
     sent: u64,
     was_reset: BTreeSet<QueueKey>,
+    poison: (QueueKey, u64),
 }
 
 impl Story {
@@ -129,6 +130,7 @@ impl Story {
             session: self.lives,
             subscriptions: Self::subscriptions(self.seats[seat].wants),
             dice: Dice::new(self.seed, 1_000 + self.lives),
+            poison: self.poison,
         };
         self.seats[seat].life = Some(tokio::task::spawn_local(live(life)));
         true
@@ -149,6 +151,10 @@ impl Story {
         let queues = self.brokers.queues();
         let queue = queues[usize::try_from(self.dice.below(queues.len() as u64)).unwrap()];
         let count = 1 + self.dice.below(4);
+        self.send_to(queue, count);
+    }
+
+    fn send_to(&mut self, queue: QueueKey, count: u64) {
         let bodies: Vec<_> =
             (self.sent..self.sent + count).map(|number| body_of(number, 300)).collect();
         self.sent += count;
@@ -273,6 +279,26 @@ impl Story {
         }
     }
 
+    /// Members leave while they have messages that they have not looked at.
+    async fn leave_unseen(&mut self) {
+        for seat in 0..3 {
+            while self.seats.iter().filter(|seat| seat.is_taken()).count() < 3 {
+                self.join();
+            }
+            tokio::time::sleep(Duration::from_secs(2)).await; // each has its queues by then
+            for queue in self.brokers.queues() {
+                for _ in 0..4 {
+                    self.send_to(queue, 4);
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(60)).await;
+            if self.seats[seat].is_taken() {
+                self.seats[seat].strings.leaves.set(true);
+                self.note(Fact::Did("leave", 1));
+            }
+        }
+    }
+
     /// No more mishaps: what is left is handled.
     async fn calm_down(&mut self) {
         for _ in 0..1_200 {
@@ -305,11 +331,15 @@ fn told(seed: u64) -> (Facts, Paths) {
             wants: usize::try_from(number % 3).unwrap(),
         };
         let seats = (0..MEMBERS).map(seat).collect();
-        let dice = Dice::new(seed, 1);
+        let mut dice = Dice::new(seed, 1);
         let was_reset = BTreeSet::new();
-        let mut story = Story { brokers, seats, dice, seed, lives: 0, sent: 0, was_reset };
+        let queues = brokers.queues();
+        let queue = queues[usize::try_from(dice.below(queues.len() as u64)).unwrap()];
+        let poison = (queue, dice.below(40));
+        let mut story = Story { brokers, seats, dice, seed, lives: 0, sent: 0, was_reset, poison };
         story.tell().await;
         story.speak_late().await;
+        story.leave_unseen().await;
         story.calm_down().await;
         let dead = story.brokers.dead();
         for seat in &mut story.seats {
@@ -350,7 +380,10 @@ fn told_of(seed: u64) -> (Facts, Paths) {
         ("fence refusal", paths.fence_refusal),
         ("redelivery", paths.redelivery),
         ("restore", paths.restore),
-        ("dead letter", paths.dead_letter),
+        ("hand-back", paths.hand_back),
+        ("message that is given up", paths.hopeless),
+        ("message that fails as often as it may", paths.worn_out),
+        ("message that kills as often as it may", paths.unanswered),
     ];
     for (way, times) in ways {
         assert!(times > 0, "seed {seed}: no {way}: {paths:?}");

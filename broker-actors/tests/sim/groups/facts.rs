@@ -22,11 +22,18 @@ pub(crate) enum Fact {
         by: Holder,
         messages: Vec<(u64, u32)>,
     },
-    /// A member was told that its answers are in the log.
+    /// A member's answers have reached the leader.
+    Answering {
+        by: Holder,
+        failed: Vec<u64>,
+        back: Option<Back>,
+    },
+    /// A member was told that its answers are in the log. `over`: acknowledged or given up.
     Settled {
         by: Holder,
-        acks: Vec<u64>,
+        over: Vec<u64>,
         failed: Vec<u64>,
+        back: Option<Back>,
     },
     /// The leader refused a member: another one has the queue, or it was reset.
     Refused {
@@ -43,6 +50,10 @@ pub(crate) enum Fact {
     /// The progress of a queue was set elsewhere, somewhere between these.
     ResetBegins(QueueKey),
     ResetEnds(QueueKey),
+    /// A broker ends, from one moment to the next.
+    Ended {
+        broker: u64,
+    },
     /// A broker is there again, and what of groups' floors it had kept.
     Restored {
         broker: u64,
@@ -58,6 +69,15 @@ pub(crate) struct Holder {
     pub(crate) generation: u64,
     pub(crate) member: u64,
     pub(crate) round: u32,
+}
+
+/// What a member says of a queue that it lets go of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Back {
+    /// From here on nobody has seen what it was sent for the first time.
+    pub(crate) unseen_from: u64,
+    /// Seen, and not answered for.
+    pub(crate) in_work: Vec<u64>,
 }
 
 /// Everything, each with its time in nanoseconds.

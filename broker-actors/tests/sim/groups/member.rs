@@ -30,7 +30,7 @@ use tokio::time::{sleep, timeout};
 use super::facts::{Dice, Fact, Holder};
 use super::town::Town;
 use super::wire::Push;
-use held::{Held, Stage};
+use held::{Held, Stage, Told};
 
 pub(crate) const SESSION_MS: u32 = 3_000;
 /// Deliveries before a message is given up.
@@ -38,6 +38,12 @@ pub(crate) const DELIVERIES_MAX: u32 = 5;
 const BEAT_WAIT_MS: u32 = 400;
 const TICK: Duration = Duration::from_millis(20);
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// Messages of a queue that it handles at once; others wait, unseen.
+const IN_WORK_MAX: usize = 4;
+/// Why a message failed.
+pub(crate) const FAILS_REASON: &str = "no luck";
+/// Why a member gives a message up.
+pub(crate) const GIVES_UP_REASON: &str = "hopeless";
 /// How long it waits before it tries again what did not go well, in milliseconds.
 const AGAIN_MS: u64 = 60;
 
@@ -84,7 +90,7 @@ pub(super) enum Heard {
     Claimed(Holder, Result<ClaimTaken, Option<QueueError>>),
     Subscribed(Holder, u64, Result<ListedOffset, Option<QueueError>>),
     Pushed(Holder, u64, Push),
-    Settled(Holder, Vec<u64>, Result<Settled, Option<QueueError>>),
+    Settled(Holder, Told, Result<Settled, Option<QueueError>>),
     /// It is no member any more, by its own wish.
     Left,
 }
@@ -98,6 +104,8 @@ pub(crate) struct Life {
     pub(crate) session: u64,
     pub(crate) subscriptions: Vec<GroupSubscription>,
     pub(crate) dice: Dice,
+    /// The message that kills whoever handles it.
+    pub(crate) poison: (QueueKey, u64),
 }
 
 struct Program {
@@ -113,6 +121,8 @@ struct Program {
     known: Generation,
     until_ms: u64,
     queues: BTreeMap<QueueKey, Held>,
+    /// The message that has killed it.
+    killed_by: Option<u64>,
 }
 
 /// Lives until it is aborted.
@@ -131,6 +141,7 @@ pub(crate) async fn live(life: Life) {
         known: Generation::NONE,
         until_ms: 0,
         queues: BTreeMap::new(),
+        killed_by: None,
     };
     loop {
         let one = tokio::select! {
@@ -149,6 +160,10 @@ pub(crate) async fn live(life: Life) {
         }
         program.hear(one);
         program.act();
+        if program.killed_by.is_some() {
+            let Life { town, strings, number, dice, .. } = &mut program.life;
+            return strings.cut(town, *number, dice.below(2) == 0);
+        }
     }
 }
 
@@ -193,7 +208,7 @@ impl Program {
             Heard::Claimed(by, taken) => self.claimed(by, &taken),
             Heard::Subscribed(by, connection, result) => self.subscribed(by, connection, &result),
             Heard::Pushed(by, connection, push) => self.pushed(by, connection, push),
-            Heard::Settled(by, offsets, result) => self.settled(by, &offsets, &result),
+            Heard::Settled(by, told, result) => self.settled(by, &told, &result),
         }
     }
 
@@ -343,6 +358,7 @@ impl Program {
             if let Some(held) = known.filter(|held| held.by.generation == generation) {
                 if std::mem::take(&mut held.is_revoked) {
                     held.stage = Stage::Wants(now_ms);
+                    held.is_handed_back = false;
                 }
                 continue;
             }

@@ -21,6 +21,7 @@ use grus_registry::RegistryRequest;
 use tokio::sync::watch;
 
 use super::facts::{Fact, Scribe};
+use super::judge::Letter;
 use crate::later::records;
 use crate::world::{World, topic};
 
@@ -46,7 +47,7 @@ impl Town {
 }
 
 /// The broker that has a queue.
-fn broker_of(key: QueueKey) -> u32 {
+pub(crate) fn broker_of(key: QueueKey) -> u32 {
     key.queue.0 % BROKERS
 }
 
@@ -156,6 +157,7 @@ impl Brokers {
     /// while.
     pub(crate) async fn restart(&mut self, broker: u32, is_power: bool, down: std::time::Duration) {
         self.town.handles.borrow_mut().remove(&broker);
+        self.town.scribe.note(Fact::Ended { broker: broker.into() });
         if is_power {
             self.world(broker).cut_power(NODE).await;
         } else {
@@ -181,8 +183,8 @@ impl Brokers {
         all
     }
 
-    /// Where each dead letter came from.
-    pub(crate) fn dead(&self) -> Vec<(QueueKey, u64)> {
+    /// Each dead letter.
+    pub(crate) fn dead(&self) -> Vec<Letter> {
         let mut dead = Vec::new();
         for broker in 0..BROKERS {
             let letters = QueueKey { topic: GROUP.dead_letters(), queue: QueueId(broker) };
@@ -191,7 +193,8 @@ impl Brokers {
                 let topic = self.topics.iter().find(|(_, (name, _))| *name == facts.topic);
                 let (topic, _) = topic.expect("it came from a topic that is there");
                 let queue = QueueKey { topic: TopicId(*topic), queue: facts.queue };
-                dead.push((queue, facts.offset.0));
+                let (offset, deliveries) = (facts.offset.0, facts.deliveries);
+                dead.push(Letter { queue, offset, deliveries, reason: facts.reason });
             }
         }
         dead

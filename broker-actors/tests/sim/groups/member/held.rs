@@ -1,11 +1,11 @@
 //! What a member does with a queue that it has: it claims it, subscribes, handles what it is pushed,
 //! answers for it, and lets go of it when it is another's.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use grus_broker::commands::groups::{Holding, ProgressKey, RetryTerms, Span};
+use grus_broker::commands::groups::{HandBack, Holding, ProgressKey, RetryTerms, Span};
 use grus_broker::error::QueueError;
 use grus_broker::machine::groups::Settled;
 use grus_broker::topic_queue::{
@@ -17,10 +17,10 @@ use grus_protocol::error::ErrorCode;
 use grus_protocol::ids::{Generation, MemberId, Offset, QueueKey, SubscriptionId};
 use grus_protocol::message::MessageFilter;
 
-use super::super::facts::{Dice, Fact, Holder, Scribe};
+use super::super::facts::{Back, Dice, Fact, Holder, Scribe};
 use super::super::town::{GROUP, Town};
 use super::super::wire::{Push, Wire};
-use super::{AGAIN_MS, DELIVERIES_MAX, Heard, Program};
+use super::{AGAIN_MS, DELIVERIES_MAX, FAILS_REASON, GIVES_UP_REASON, Heard, IN_WORK_MAX, Program};
 
 /// Messages that it may have in work of one queue.
 const CREDIT: u32 = 30;
@@ -30,6 +30,12 @@ enum Verdict {
     Ack,
     Fail,
     Dead,
+}
+
+/// What it has told the leader of a queue.
+pub(in super::super) struct Told {
+    offsets: Vec<u64>,
+    has_handed_back: bool,
 }
 
 /// How far it has come with a queue.
@@ -47,13 +53,20 @@ pub(super) struct Held {
     pub(super) stage: Stage,
     /// The connection of its subscription.
     connection: u64,
+    /// Came, and was not looked at yet.
+    unseen: VecDeque<u64>,
+    /// Behind the last that was looked at.
+    seen_to: u64,
     /// When each message in work is done.
     work: BTreeMap<u64, u64>,
     done: BTreeMap<u64, Verdict>,
     /// What was answered and not acknowledged by the leader yet.
     under_way: BTreeSet<u64>,
+    is_telling: bool,
     settle_from_ms: u64,
     pub(super) is_revoked: bool,
+    /// Said, as often as it tries to, what of it nobody has seen.
+    pub(super) is_handed_back: bool,
 }
 
 impl Program {
@@ -62,8 +75,23 @@ impl Program {
         (held.by.generation == by.generation && held.by.member == by.member).then_some(held)
     }
 
-    /// Finishes what is done by now.
+    /// Finishes what is done by now, and takes on more.
     pub(super) fn work(&mut self, now_ms: u64) {
+        self.finish(now_ms);
+        for held in self.queues.values_mut().filter(|held| !held.is_revoked) {
+            while held.work.len() < IN_WORK_MAX
+                && let Some(offset) = held.unseen.pop_front()
+            {
+                if self.life.poison == (held.by.queue, offset) {
+                    self.killed_by = Some(offset);
+                }
+                held.seen_to = held.seen_to.max(offset + 1);
+                held.work.insert(offset, now_ms + 1 + self.life.dice.below(60));
+            }
+        }
+    }
+
+    fn finish(&mut self, now_ms: u64) {
         let mut handled = Vec::new();
         for held in self.queues.values_mut() {
             let over = held.work.iter().filter(|(_, done_ms)| **done_ms <= now_ms);
@@ -91,21 +119,19 @@ impl Program {
         if held.stage == Stage::Runs && held.connection != connection && !held.is_revoked {
             held.stage = Stage::Wants(now_ms); // its connection is no more
         }
-        if held.is_revoked {
-            held.work.clear(); // it bounds how long it finishes: at once
-            if held.done.is_empty() && held.under_way.is_empty() {
-                let (by, of) = (held.by, held.connection);
-                self.queues.remove(&key);
-                self.unsubscribe(by, of);
-                return self.note(Fact::LetGo { queue: key, member: by.member });
-            }
+        let lets_go = held.is_revoked && held.is_drained();
+        let owes = lets_go && !held.is_handed_back && held.stage == Stage::Runs;
+        if lets_go && !owes && held.done.is_empty() && !held.is_telling {
+            let (by, of) = (held.by, held.connection);
+            self.queues.remove(&key);
+            self.unsubscribe(by, of);
+            return self.note(Fact::LetGo { queue: key, member: by.member });
         }
-        let may_settle = !held.done.is_empty() && held.under_way.is_empty();
-        let (by, settle_from_ms, stage) = (held.by, held.settle_from_ms, held.stage);
-        if may_settle && settle_from_ms <= now_ms {
-            self.settle(key);
+        let (by, may_claim) = (held.by, !held.is_telling && !held.is_revoked);
+        if !held.is_telling && held.settle_from_ms <= now_ms && (owes || !held.done.is_empty()) {
+            return self.settle(key);
         }
-        if matches!(stage, Stage::Wants(from_ms) if from_ms <= now_ms) {
+        if matches!(held.stage, Stage::Wants(from_ms) if may_claim && from_ms <= now_ms) {
             self.claim(by);
         }
     }
@@ -232,14 +258,12 @@ impl Program {
 
     pub(super) fn pushed(&mut self, by: Holder, connection: u64, push: Push) {
         let now_ms = self.now_ms();
-        let slowness = 1 + self.life.dice.below(60);
         let Some(held) = self.held(by).filter(|held| held.by.round == by.round) else { return };
         match push {
             Push::Messages(messages) => {
                 for (offset, _) in messages {
-                    let has = held.done.contains_key(&offset) || held.under_way.contains(&offset);
-                    if !has && !held.is_revoked {
-                        held.work.entry(offset).or_insert(now_ms + slowness);
+                    if !held.has(offset) && !held.is_revoked {
+                        held.unseen.push_back(offset);
                     }
                 }
             }
@@ -261,9 +285,9 @@ impl Program {
         for key in keys {
             let held = &self.queues[&key];
             let by = held.by;
-            match (held.done.is_empty(), held.under_way.is_empty()) {
-                (false, true) => self.settle(key),
-                (true, true) if held.stage == Stage::Runs => self.claim(by),
+            match (held.done.is_empty(), held.is_telling) {
+                (false, false) => self.settle(key),
+                (true, false) if held.stage == Stage::Runs => self.claim(by),
                 _ => {}
             }
         }
@@ -273,34 +297,45 @@ impl Program {
     fn settle(&mut self, key: QueueKey) {
         let Some(held) = self.queues.get_mut(&key) else { return };
         held.under_way = held.done.keys().copied().collect();
-        let by = held.by;
+        held.is_telling = true;
+        let (by, back) = (held.by, held.hands_back());
         let of = |wanted: Verdict| -> Vec<u64> {
             let all = held.done.iter().filter(|(_, verdict)| **verdict == wanted);
             all.map(|(offset, _)| *offset).collect()
         };
         let (acks, failed, dead) = (of(Verdict::Ack), of(Verdict::Fail), of(Verdict::Dead));
         let offsets: Vec<u64> = held.done.keys().copied().collect();
+        let told = Told { offsets, has_handed_back: back.is_some() };
         let one = |offset: &u64| Span { from: Offset(*offset), to: Offset(offset + 1) };
         let answered = Answered {
             holding: Self::holding(by),
             acks: acks.iter().map(one).collect(),
             failed: failed.iter().map(|offset| fails(*offset)).collect(),
             given_up: dead.iter().map(|offset| gives_up(*offset)).collect(),
-            hands_back: None,
+            hands_back: back.as_ref().map(|back| HandBack {
+                holding: Self::holding(by),
+                unseen_from: Offset(back.unseen_from),
+                in_work: back.in_work.iter().map(one).collect(),
+            }),
         };
+        let over = [acks, dead].concat();
         let (town, scribe) = (Rc::clone(&self.life.town), self.life.town.scribe.clone());
         self.call(
             move |reply| {
+                if town.queue(by.queue).is_some() {
+                    let (failed, back) = (failed.clone(), back.clone());
+                    scribe.note(Fact::Answering { by, failed, back });
+                }
                 let seen =
                     seen(reply, move |settled: &Result<Settled, QueueError>| match settled {
-                        Ok(_) => scribe.note(Fact::Settled { by, acks, failed }),
+                        Ok(_) => scribe.note(Fact::Settled { by, over, failed, back }),
                         Err(error) => refused(&scribe, by, error),
                     });
                 ask(&town, by.queue, GroupAsk::Settle { answered, reply: seen });
             },
             move |settled: Option<Result<_, _>>| {
                 let settled = settled.map_or(Err(None), |settled| settled.map_err(Some));
-                Heard::Settled(by, offsets, settled)
+                Heard::Settled(by, told, settled)
             },
         );
     }
@@ -308,17 +343,19 @@ impl Program {
     pub(super) fn settled(
         &mut self,
         by: Holder,
-        offsets: &[u64],
+        told: &Told,
         result: &Result<Settled, Option<QueueError>>,
     ) {
         let now_ms = self.now_ms();
         let Some(held) = self.held(by).filter(|held| held.by.round == by.round) else { return };
         held.under_way.clear();
+        held.is_telling = false;
         match result {
             Ok(_) => {
-                held.done.retain(|offset, _| !offsets.contains(offset));
+                held.is_handed_back |= told.has_handed_back;
+                held.done.retain(|offset, _| !told.offsets.contains(offset));
                 held.settle_from_ms = now_ms + 30;
-                let more = u32::try_from(offsets.len()).unwrap();
+                let more = u32::try_from(told.offsets.len()).unwrap();
                 let connection = held.connection;
                 self.give_credit(by, connection, more);
             }
@@ -352,16 +389,41 @@ impl Held {
             by,
             stage: Stage::Wants(now_ms),
             connection: 0,
+            unseen: VecDeque::new(),
+            seen_to: 0,
             work: BTreeMap::new(),
             done: BTreeMap::new(),
             under_way: BTreeSet::new(),
+            is_telling: false,
             settle_from_ms: 0,
             is_revoked: false,
+            is_handed_back: false,
         }
+    }
+
+    fn has(&self, offset: u64) -> bool {
+        let is_seen = self.work.contains_key(&offset) || self.done.contains_key(&offset);
+        is_seen || self.under_way.contains(&offset) || self.unseen.contains(&offset)
+    }
+
+    /// Whether it waits for nothing more of what it has in work: some do not at all.
+    fn is_drained(&self) -> bool {
+        self.work.is_empty() || Dice::new(self.by.generation, self.by.member).below(3) == 0
+    }
+
+    /// What it says as it lets go.
+    fn hands_back(&self) -> Option<Back> {
+        let lets_go = self.is_revoked && self.is_drained() && self.stage == Stage::Runs;
+        (lets_go && !self.is_handed_back).then(|| {
+            let in_work: Vec<u64> = self.work.keys().copied().collect();
+            let behind = in_work.last().map_or(0, |last| last + 1);
+            Back { unseen_from: self.seen_to.max(behind), in_work }
+        })
     }
 
     /// Its progress was set elsewhere: what it has in hands is of no account.
     fn forgets(&mut self) {
+        self.unseen.clear();
         self.work.clear();
         self.done.clear();
         self.under_way.clear();
@@ -374,11 +436,11 @@ fn subscription_id(by: Holder) -> SubscriptionId {
 }
 
 fn fails(offset: u64) -> Failed {
-    Failed { offset: Offset(offset), retry_after_ms: None, reason: "no luck".into() }
+    Failed { offset: Offset(offset), retry_after_ms: None, reason: FAILS_REASON.into() }
 }
 
 fn gives_up(offset: u64) -> GivenUp {
-    GivenUp { offset: Offset(offset), reason: "hopeless".into() }
+    GivenUp { offset: Offset(offset), reason: GIVES_UP_REASON.into() }
 }
 
 fn ask(town: &Town, queue: QueueKey, ask: GroupAsk) {

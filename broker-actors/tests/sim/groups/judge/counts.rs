@@ -1,0 +1,183 @@
+//! How often each message was delivered: at least, and at most, as far as the facts tell. What the
+//! leaders say of it must lie between.
+//!
+//! A delivery counts once its member has failed, or has lost the queue; sent again to the same
+//! member, over another connection, it is the same delivery. What a leader has counted is in the
+//! log a moment later, so one that ends may forget its last; and an answer of which nobody heard may
+//! have been taken or not.
+
+use std::collections::BTreeMap;
+
+use grus_protocol::ids::QueueKey;
+
+use super::super::facts::{Back, Holder};
+use super::super::member::DELIVERIES_MAX;
+use super::super::town::broker_of;
+
+/// What a leader has counted is in the log after this time.
+const COUNTED_WITHIN_NS: u64 = 250_000_000;
+
+/// How sure it is that something has happened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Sure {
+    #[default]
+    No,
+    Maybe,
+    Yes,
+}
+
+/// A delivery that is not over.
+#[derive(Debug)]
+struct Open {
+    /// Generation and member.
+    claim: (u64, u64),
+    at_ns: u64,
+    /// Its member has said that it failed, and it is not known who heard it.
+    is_failing: bool,
+    /// It was handed back unseen.
+    back: Sure,
+    back_ns: u64,
+}
+
+#[derive(Debug, Default)]
+struct Count {
+    least: u32,
+    most: u32,
+    open: Option<Open>,
+    /// It has failed before, so that it waits in the table of retries.
+    has_failed: Sure,
+}
+
+impl Count {
+    /// Ends a delivery that was handed back or not, and that its leader did or did not remember.
+    fn close(&mut self, outlives: impl Fn(u64) -> bool) -> bool {
+        let Some(open) = self.open.take() else { return false };
+        if open.back == Sure::Yes && outlives(open.back_ns) {
+            return true;
+        }
+        self.most += 1;
+        self.least += u32::from(open.back == Sure::No && outlives(open.at_ns));
+        false
+    }
+
+    fn of(&mut self, by: &Holder) -> Option<&mut Open> {
+        self.open.as_mut().filter(|open| open.claim == (by.generation, by.member))
+    }
+
+    /// Whether what its member says of the queue includes that it was not seen.
+    fn is_unseen(&self, offset: u64, back: &Back) -> Sure {
+        let first = offset >= back.unseen_from;
+        let again = !back.in_work.contains(&offset);
+        match (self.has_failed, first, again) {
+            (Sure::No, true, _) | (Sure::Yes, _, true) | (Sure::Maybe, true, true) => Sure::Yes,
+            (Sure::No, false, _) | (Sure::Yes, _, false) | (_, false, false) => Sure::No,
+            (Sure::Maybe, ..) => Sure::Maybe,
+        }
+    }
+}
+
+/// See the module documentation.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    queues: BTreeMap<QueueKey, BTreeMap<u64, Count>>,
+    /// When each broker has ended.
+    ends: BTreeMap<u64, Vec<u64>>,
+    /// Messages that were handed back unseen, and came again as if they had never been sent.
+    pub(super) handed_back: u64,
+}
+
+/// Whether no broker that ended has forgotten what it did in the moment before.
+fn outlives(ends: &BTreeMap<u64, Vec<u64>>, queue: QueueKey, at_ns: u64) -> bool {
+    let ends = ends.get(&broker_of(queue).into()).map_or(&[][..], Vec::as_slice);
+    !ends.iter().any(|end| (at_ns..at_ns + COUNTED_WITHIN_NS).contains(end))
+}
+
+impl Counts {
+    pub(super) fn ended(&mut self, at_ns: u64, broker: u64) {
+        self.ends.entry(broker).or_default().push(at_ns);
+    }
+
+    /// Messages leave for a member: offset, and deliveries before as the leader counts them.
+    pub(super) fn delivered(&mut self, at_ns: u64, by: &Holder, messages: &[(u64, u32)]) {
+        let queue = self.queues.entry(by.queue).or_default();
+        for (offset, before) in messages {
+            let count = queue.entry(*offset).or_default();
+            let (least, most, is_sound);
+            if let Some(open) = count.of(by).filter(|open| open.back != Sure::Yes) {
+                let is_one_more = std::mem::take(&mut open.is_failing) || open.back == Sure::Maybe;
+                open.at_ns = at_ns;
+                count.most += u32::from(is_one_more);
+                (least, most) = (count.least, count.most + 1);
+                is_sound = *before <= DELIVERIES_MAX;
+            } else {
+                let came_back = count.close(|at_ns| outlives(&self.ends, by.queue, at_ns));
+                self.handed_back += u64::from(came_back);
+                let (claim, back) = ((by.generation, by.member), Sure::No);
+                count.open = Some(Open { claim, at_ns, is_failing: false, back, back_ns: 0 });
+                (least, most) = (count.least, count.most);
+                is_sound = *before < DELIVERIES_MAX;
+            }
+            let said = format!("{offset} is sent to {by:?} as delivered {before} times");
+            assert!((least..=most).contains(before), "{said}: {least} to {most}");
+            assert!(is_sound, "{said}: too often");
+        }
+    }
+
+    pub(super) fn answering(&mut self, by: &Holder, failed: &[u64], back: Option<&Back>) {
+        let queue = self.queues.entry(by.queue).or_default();
+        for offset in failed {
+            let count = queue.entry(*offset).or_default();
+            let Some(open) = count.of(by) else { continue };
+            open.is_failing = true;
+            if count.has_failed == Sure::No {
+                count.has_failed = Sure::Maybe;
+            }
+        }
+        self.hands_back(by, back, |_| Sure::Maybe);
+    }
+
+    pub(super) fn settled(&mut self, at_ns: u64, by: &Holder, failed: &[u64], back: Option<&Back>) {
+        let queue = self.queues.entry(by.queue).or_default();
+        for offset in failed {
+            let count = queue.entry(*offset).or_default();
+            let Some(open) = count.of(by) else { continue };
+            open.back = Sure::No;
+            count.close(|at_ns| outlives(&self.ends, by.queue, at_ns));
+            count.has_failed = Sure::Yes;
+        }
+        self.hands_back(by, back, |open| {
+            open.back_ns = at_ns;
+            if open.is_failing { Sure::Maybe } else { Sure::Yes }
+        });
+    }
+
+    fn hands_back(&mut self, by: &Holder, back: Option<&Back>, how: impl Fn(&mut Open) -> Sure) {
+        let Some(back) = back else { return };
+        for (offset, count) in self.queues.entry(by.queue).or_default() {
+            let is_unseen = count.is_unseen(*offset, back);
+            let Some(open) = count.of(by) else { continue };
+            match is_unseen {
+                Sure::No => {}
+                Sure::Maybe => open.back = Sure::Maybe,
+                Sure::Yes => open.back = how(open),
+            }
+        }
+    }
+
+    /// Deliveries may be forgotten from here on.
+    pub(super) fn reset(&mut self, queue: QueueKey) {
+        for count in self.queues.entry(queue).or_default().values_mut() {
+            count.most += u32::from(count.open.take().is_some());
+            count.least = 0;
+            if count.has_failed == Sure::Yes {
+                count.has_failed = Sure::Maybe;
+            }
+        }
+    }
+
+    /// How often a message was delivered, at most.
+    pub(super) fn most(&self, queue: QueueKey, offset: u64) -> u32 {
+        let count = self.queues.get(&queue).and_then(|all| all.get(&offset));
+        count.map_or(0, |count| count.most + u32::from(count.open.is_some()))
+    }
+}
