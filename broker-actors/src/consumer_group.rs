@@ -263,6 +263,11 @@ impl<D: Disk> ConsumerGroup<D> {
                     let text = "no member has divided the queues in time: shared as by `sticky`";
                     tracing::warn!(group = %self.parts.name, "{text}");
                 }
+                News::FiltersDiffer(topics) => {
+                    let text = "members want different messages: what the member of a queue does \
+                                not want is passed over for all of the group";
+                    tracing::warn!(group = %self.parts.name, %topics, "{text}");
+                }
                 News::Done(ticket) => {
                     if let Some(Waits::Leave(reply, _credit)) = self.waits.remove(&ticket) {
                         reply.send(Ok(()));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use grus_mailbox::reply::port;
 use grus_protocol::batch::{Record, RecordBatch};
-use grus_protocol::error::{ErrorCode, ErrorReply};
+use grus_protocol::error::{ErrorCode, ErrorDetail, ErrorReply};
 use grus_protocol::ids::{GroupId, Offset, QueueKey, Term, TimestampMs, TopicId};
 use grus_protocol::limits::BatchLimits;
 use grus_protocol::message::{DeadLetter, OffsetRange, RedriveDeadLettersReply};
@@ -16,7 +16,7 @@ use grus_protocol::names::TopicName;
 
 use crate::commands::groups::{GroupItem, Letter, ProgressKey, Span};
 use crate::error::QueueError;
-use crate::topic_queue::letters::{facts_of, sent_back};
+use crate::topic_queue::letters::{facts_of, sent_back, squeezed};
 use crate::topic_queue::{Fetch, Fetched, GroupAsk, QueueHandle};
 
 /// Most letters sent back by one request.
@@ -89,7 +89,18 @@ impl DeadLetters {
         for span in spans {
             let mut next = span.from;
             while next < span.to {
-                let fetched = self.fetch(next).await?;
+                let fetched = match self.fetch(next).await {
+                    Ok(fetched) => fetched,
+                    Err(error) => {
+                        let Some(ErrorDetail::Range { from, to }) = error.detail else {
+                            return Err(error);
+                        };
+                        let queue = self.queue.key;
+                        tracing::error!(%queue, %from, %to, "damaged dead letters are passed by");
+                        next = to.max(Offset(next.0 + 1));
+                        continue;
+                    }
+                };
                 let Some(last) = fetched.batches.last() else { return Ok(()) };
                 let end = Offset(last.base_offset.0 + u64::from(last.count));
                 for batch in fetched.batches {
@@ -189,9 +200,9 @@ impl DeadLetters {
             })
             .await?;
             for (to, letters) in by_queue {
-                let item = GroupItem::Redrive { place: self.place(), to, letters };
-                match self.propose(item).await {
-                    Ok(sent) => redriven += sent,
+                match self.send_back(to, letters, &mut redriven).await {
+                    Ok(None) => {}
+                    Ok(Some(offset)) => homeless = Some(format!("room for the one at {offset}")),
                     // Its topic was made anew, with that queue elsewhere or nowhere: those behind
                     // it go all the same.
                     Err(error) if error.code == ErrorCode::UnknownQueue => {
@@ -208,6 +219,32 @@ impl DeadLetters {
                 return Ok(RedriveDeadLettersReply { redriven, next: is_cut.then_some(next) });
             }
         }
+    }
+
+    /// Sends letters back to a queue, each by itself where all are too large for an item; one that is
+    /// too large alone stays.
+    async fn send_back(
+        &self,
+        to: QueueKey,
+        letters: Vec<Letter>,
+        redriven: &mut u64,
+    ) -> Result<Option<Offset>, ErrorReply> {
+        let item = |letters| GroupItem::Redrive { place: self.place(), to, letters };
+        let all = self.propose(item(letters.clone())).await;
+        if !all.as_ref().is_err_and(|error| error.code == ErrorCode::BatchTooLarge) {
+            *redriven += all?;
+            return Ok(None);
+        }
+        let mut too_large = None;
+        for Letter { offset, batch } in letters {
+            let batch = squeezed(&batch).unwrap_or(batch);
+            match self.propose(item(vec![Letter { offset, batch }])).await {
+                Ok(sent) => *redriven += sent,
+                Err(error) if error.code == ErrorCode::BatchTooLarge => too_large = Some(offset),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(too_large)
     }
 
     /// Removes letters; how many.

@@ -16,7 +16,8 @@
 //!   `ReadForConsensus`, a few per shard.
 //! * Talks to: TopicQueue, DelayWheel, Storage.
 //! * Stops: with its shard.
-//! * If it panics: it is rebuilt; the reader concerned asks again.
+//! * If it panics: it is rebuilt. What it was asked goes back to the queue unread ([`ColdWork`]), which
+//!   tries again or says so.
 
 use grus_consensus::Reading;
 use grus_log::{FaultIn, Scrub};
@@ -35,11 +36,51 @@ pub const CONSENSUS_READS_MAX: u32 = 16;
 #[derive(Debug)]
 pub(crate) struct ReadCold {
     pub(crate) fault_in: FaultIn,
-    pub(crate) cold: Cold,
-    pub(crate) queue: Inbox<Warmed>,
+    pub(crate) work: ColdWork,
 }
 
 impl Weigh for ReadCold {}
+
+/// Who wants what is not in memory, on the way to the Reader and back. Dropped on the way, as when
+/// the Reader panics, it goes back as not read.
+#[derive(Debug)]
+pub(crate) struct ColdWork {
+    cold: Option<Cold>,
+    queue: Inbox<Warmed>,
+}
+
+impl ColdWork {
+    pub(crate) fn new(cold: Cold, queue: Inbox<Warmed>) -> Self {
+        Self { cold: Some(cold), queue }
+    }
+
+    /// Who wants it, when the Reader did not take it.
+    pub(crate) fn refused(mut self) -> Option<Cold> {
+        self.cold.take()
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.cold.as_ref().is_none_or(Cold::is_given_up)
+    }
+
+    fn goes_back(&mut self, batches_max: Option<usize>) {
+        let Some(cold) = self.cold.take() else { return };
+        match self.queue.try_put(Warmed { cold, batches_max }) {
+            Ok(()) => {}
+            // A panic that goes on is the one to be told.
+            Err(PutError::Full(_)) => {
+                assert!(std::thread::panicking(), "a queue has room for its own reads");
+            }
+            Err(PutError::Stopped(warmed)) => warmed.cold.stopped(),
+        }
+    }
+}
+
+impl Drop for ColdWork {
+    fn drop(&mut self) {
+        self.goes_back(None);
+    }
+}
 
 /// Checks entries that nobody in this process has read yet.
 #[derive(Debug)]
@@ -75,16 +116,13 @@ impl Resident for Reader {}
 
 impl Receive<ReadCold> for Reader {
     fn receive(&mut self, msg: ReadCold, _credit: Credit, _room: &mut Room<'_, Self>) {
-        let ReadCold { fault_in, cold, queue } = msg;
-        if cold.is_given_up() {
+        let ReadCold { fault_in, mut work } = msg;
+        if work.is_given_up() {
+            drop(work.refused());
             return;
         }
         let batches_max = fault_in.run(|| self.disk.give_way());
-        match queue.try_put(Warmed { cold, batches_max }) {
-            Ok(()) => {}
-            Err(PutError::Full(_)) => unreachable!("a queue has room for its own reads"),
-            Err(PutError::Stopped(warmed)) => warmed.cold.stopped(),
-        }
+        work.goes_back(Some(batches_max));
     }
 }
 

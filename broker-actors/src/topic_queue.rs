@@ -21,6 +21,7 @@
 //!   which the connection answers with a code that clients retry; subscribers are told to come
 //!   again.
 
+mod cold;
 mod counting;
 pub mod fetch_plan;
 pub mod group_messages;
@@ -40,7 +41,6 @@ pub mod subscription;
 mod waiting;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use grus_log::{Disk, FaultIn};
@@ -48,6 +48,7 @@ use grus_mailbox::{Credit, Inbox, PutError, Receive, Resident, Room, Weigh};
 use grus_protocol::ids::{Offset, QueueKey, Term, TimestampMs};
 use grus_protocol::names::TopicName;
 
+pub(crate) use cold::{Asked, Cold, Warmed};
 pub use group_messages::{
     Answered, ClaimTaken, Failed, GROUP_BYTES_MAX, GivenUp, GroupAsk, ProgressStatus, ResetTo,
 };
@@ -65,16 +66,15 @@ use crate::commands::delay::Scheduling;
 use crate::delay_wheel::wheel::Wheel;
 use crate::error::QueueError;
 use crate::metrics::expired::ExpiredMetrics;
-use crate::reader::ReadCold;
+use crate::reader::{ColdWork, ReadCold};
 use crate::shard::ground::Ground;
 use crate::shard::{Propose, Waiter};
 use fetch_plan::{Bounds, FetchPlan};
-use group_subscription::GroupSubscription;
+use group_subscription::{GroupSubscription, GroupSubscriptions};
 use groups::Proposed;
 use parking::Parking;
-use pushing::{ColdTurn, Granted};
+use pushing::Granted;
 use reading::{Batches, QueueReading, ReadLimits};
-use settling::Answers;
 use subscription::{Standing, Subscriptions};
 
 /// The queue has changed: more batches, a new start, or its topic is gone. At most one waits.
@@ -90,48 +90,6 @@ pub(crate) struct Expire {
 }
 
 impl Weigh for Expire {}
-
-/// A fetch and what it holds.
-#[derive(Debug)]
-pub(crate) struct Asked {
-    pub(crate) fetch: Fetch,
-    /// Of the queue's inbox of fetches.
-    credit: Credit,
-}
-
-/// Who wants what is not in memory.
-#[derive(Debug)]
-pub(crate) enum Cold {
-    Fetch(Asked),
-    Turn(ColdTurn),
-    Letter(Box<Answers>),
-}
-
-impl Cold {
-    /// Whether nobody waits for it any more.
-    pub(crate) fn is_given_up(&self) -> bool {
-        matches!(self, Self::Fetch(asked) if asked.fetch.reply.is_closed())
-    }
-
-    /// The queue has stopped: a subscription has been told by then.
-    pub(crate) fn stopped(self) {
-        match self {
-            Self::Fetch(asked) => asked.fetch.reply.send(Err(QueueError::Stopping)),
-            Self::Letter(answers) => answers.stopped(),
-            Self::Turn(_) => {}
-        }
-    }
-}
-
-/// What somebody wants was brought into memory.
-#[derive(Debug)]
-pub(crate) struct Warmed {
-    pub(crate) cold: Cold,
-    /// How many batches could be read.
-    pub(crate) batches_max: usize,
-}
-
-impl Weigh for Warmed {}
 
 /// What a TopicQueue is built from, at first and after a panic.
 pub(crate) struct TopicQueueParts<D: Disk> {
@@ -160,7 +118,7 @@ pub(crate) struct TopicQueue<D: Disk> {
     parking: Parking<Asked>,
     subscriptions: Subscriptions<Box<dyn Subscriber>>,
     /// Those of them that are of members of groups.
-    groups: BTreeMap<SubscriptionKey, GroupSubscription>,
+    groups: GroupSubscriptions,
     /// When this queue is woken for a retry.
     wakes_at: Option<TimestampMs>,
     own: Option<OwnInboxes>,
@@ -186,7 +144,7 @@ impl<D: Disk> TopicQueue<D> {
         parts.waiting.note(parts.key, parts.reign, false);
         let parking = Parking::new(PARKED_MAX as usize);
         let subscriptions = Subscriptions::new(SUBSCRIPTIONS_MAX);
-        let (groups, wakes_at) = (BTreeMap::new(), None);
+        let (groups, wakes_at) = (GroupSubscriptions::default(), None);
         Self { parts, parking, subscriptions, groups, wakes_at, own: None }
     }
 
@@ -235,13 +193,17 @@ impl<D: Disk> TopicQueue<D> {
     /// Has the Reader bring the batches into memory, and the fetch come back.
     fn read_cold(&self, asked: Asked, fault_in: FaultIn) {
         let Some(queue) = self.own.as_ref().map(|own| own.warmed.clone()) else { return };
-        match self.parts.reader.try_put(ReadCold { fault_in, cold: Cold::Fetch(asked), queue }) {
+        let work = ColdWork::new(Cold::Fetch(asked), queue);
+        match self.parts.reader.try_put(ReadCold { fault_in, work }) {
             Ok(()) => {}
-            Err(PutError::Full(ReadCold { cold: Cold::Fetch(asked), .. })) => {
-                let error = QueueError::Overloaded { retry_after_ms: OVERLOADED_RETRY_MS };
-                asked.fetch.reply.send(Err(error));
+            Err(PutError::Full(ReadCold { work, .. })) => {
+                if let Some(Cold::Fetch(asked)) = work.refused() {
+                    asked.overloaded();
+                }
             }
-            Err(refused) => refused.into_message().cold.stopped(),
+            Err(PutError::Stopped(ReadCold { work, .. })) => {
+                work.refused().into_iter().for_each(Cold::stopped);
+            }
         }
     }
 
@@ -290,6 +252,10 @@ impl<D: Disk> TopicQueue<D> {
             At::First => log_start,
             At::Last => end_offset,
             At::Time(time) => reading.first_stored_at(time),
+            At::New(came) => {
+                let later = reading.first_stored_at(TimestampMs(came.0.saturating_add(1)));
+                if later == Offset(0) { later } else { end_offset }
+            }
         };
         Ok(ListedOffset { offset, log_start, end_offset })
     }
@@ -438,13 +404,22 @@ impl<D: Disk> Receive<Warmed> for TopicQueue<D> {
     fn receive(&mut self, msg: Warmed, _credit: Credit, room: &mut Room<'_, Self>) {
         let now = room.clock().now();
         match msg.cold {
-            Cold::Turn(turn) => self.warmed_turn(turn, msg.batches_max, now),
-            Cold::Letter(answers) => self.warmed_letter(answers, msg.batches_max, now),
-            Cold::Fetch(Asked { fetch, credit }) => {
-                let result = self.serve_warmed(&fetch, msg.batches_max);
-                fetch.reply.send(result);
-                drop(credit);
+            Cold::Turn(turn) => match msg.batches_max {
+                Some(batches_max) => self.warmed_turn(turn, batches_max, now),
+                None => self.turn_not_read(&turn),
+            },
+            Cold::Letter(answers) => {
+                self.warmed_letter(answers, msg.batches_max.unwrap_or(0), now);
             }
+            Cold::Fetch(asked) => match msg.batches_max {
+                Some(batches_max) => {
+                    let Asked { fetch, credit } = asked;
+                    let result = self.serve_warmed(&fetch, batches_max);
+                    fetch.reply.send(result);
+                    drop(credit);
+                }
+                None => asked.overloaded(),
+            },
         }
     }
 }

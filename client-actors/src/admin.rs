@@ -212,9 +212,19 @@ impl Client {
         request: &R,
         limit: Duration,
     ) -> Result<R::Reply, ClientError> {
+        self.ask_broker_body(to, request, limit).await.map(|(reply, _)| reply)
+    }
+
+    /// Asks one broker, for so long; the bytes of its answer, too.
+    pub(crate) async fn ask_broker_body<R: Request>(
+        &self,
+        to: &BrokerAddress,
+        request: &R,
+        limit: Duration,
+    ) -> Result<(R::Reply, Bytes), ClientError> {
         let limit = limit.min(self.core.config.request_timeout);
         let answered = self.ask_raw(Some(to), request, limit).await?;
-        answered.result.map(|(reply, _)| reply).map_err(ClientError::Refused)
+        answered.result.map_err(ClientError::Refused)
     }
 
     /// Where the queues of a topic are, and all brokers that are there; the topic is not made.

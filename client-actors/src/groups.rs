@@ -43,6 +43,10 @@ pub struct DeadLettersPage {
     pub letters: Vec<DeadLetterMessage>,
     /// Behind which place the next page begins; `None`: this was the last one.
     pub next: Option<DeadLetterPlace>,
+    /// Brokers that could not be asked, and may have more, and why.
+    pub unasked: Vec<(BrokerId, String)>,
+    /// Queues of the dead-letter topic that no broker that is there leads now.
+    pub unled: Vec<QueueId>,
 }
 
 impl DeadLettersPage {
@@ -58,7 +62,7 @@ impl DeadLettersPage {
         let is_cut = letters.len() > messages_max;
         letters.truncate(messages_max);
         let last = letters.last().map(DeadLetterMessage::place);
-        Self { next: if is_cut { last } else { told }, letters }
+        Self { next: if is_cut { last } else { told }, letters, ..Self::default() }
     }
 }
 
@@ -90,7 +94,13 @@ impl Client {
         &self,
         ask: impl AsyncFn(BrokerAddress) -> Result<Vec<T>, ClientError>,
     ) -> Result<Gathered<T>, ClientError> {
-        let brokers = self.brokers().await?;
+        Self::gather_of(self.brokers().await?, ask).await
+    }
+
+    async fn gather_of<T>(
+        brokers: Vec<BrokerAddress>,
+        ask: impl AsyncFn(BrokerAddress) -> Result<Vec<T>, ClientError>,
+    ) -> Result<Gathered<T>, ClientError> {
         let asked = brokers.iter().map(|broker| ask(broker.clone()));
         let (mut items, mut unasked, mut failed) = (Vec::new(), Vec::new(), None);
         for (broker, answer) in brokers.iter().zip(join_all(asked).await) {
@@ -232,10 +242,11 @@ impl Client {
     }
 
     /// A page of a group's dead letters, without those that were sent back or removed: behind the
-    /// place `after`, `messages_max` at most (0: 100).
+    /// place `after`, `messages_max` at most (0: 100). Each broker is waited for for 5 s at most; those
+    /// that do not answer are named, and so are queues that nobody leads.
     ///
     /// # Errors
-    /// As [`Client::describe_group`].
+    /// As [`Client::describe_group`]; what the last broker said when none answered.
     pub async fn list_dead_letters(
         &self,
         group: &GroupName,
@@ -250,16 +261,20 @@ impl Client {
         let (name, group_id) = (group.clone(), GroupId::UNKNOWN);
         let request = ListDeadLetters { group: name, group_id, after, messages_max, with_bodies };
         let list = async |broker: BrokerAddress| {
-            let (reply, mut body) = self.ask_with_body(Some(&broker), &request).await?;
+            let (reply, mut body) = self.ask_broker_body(&broker, &request, LEADER_WAIT).await?;
             let letters = reply.letters.into_iter().map(|letter| message(letter, &mut body));
             let letters = letters.collect::<Result<_, _>>()?;
-            Ok(DeadLettersPage { letters, next: reply.next })
+            Ok(vec![DeadLettersPage { letters, next: reply.next, ..DeadLettersPage::default() }])
         };
-        let brokers = self.brokers_that_lead(Some(&group.dead_letters()), None).await;
-        let brokers = of_group(group, brokers)?;
-        let pages: Result<Vec<_>, ClientError> =
-            join_all(brokers.into_iter().map(list)).await.into_iter().collect();
-        Ok(DeadLettersPage::of_all(pages?, messages_max as usize))
+        let (mut brokers, topic) = self.routes_of(&group.dead_letters()).await?;
+        let topic = of_group(group, topic.map_err(ClientError::Refused))?;
+        let is_there = |leader| brokers.iter().any(|broker| broker.id == leader);
+        let unled = topic.queues.iter().filter(|route| !route.leader_broker.is_some_and(is_there));
+        let unled = unled.map(|route| route.queue).collect();
+        brokers.retain(|at| topic.queues.iter().any(|route| route.leader_broker == Some(at.id)));
+        let Gathered { items, unasked } = Self::gather_of(brokers, list).await?;
+        let page = DeadLettersPage::of_all(items, messages_max as usize);
+        Ok(DeadLettersPage { unasked, unled, ..page })
     }
 
     /// Sends dead letters of one queue of the dead-letter topic (all that are there now, where no
@@ -396,7 +411,8 @@ mod tests {
             },
             record: None,
         };
-        DeadLettersPage { letters: places.iter().map(one).collect(), next }
+        let letters = places.iter().map(one).collect();
+        DeadLettersPage { letters, next, ..DeadLettersPage::default() }
     }
 
     #[test]

@@ -34,8 +34,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use grus_protocol::ids::{Generation, GroupId, MemberId, QueueKey, ShardId, TimestampMs};
-use grus_protocol::message::{AssignedQueue, GroupModel, GroupSettings};
-use grus_protocol::names::GroupName;
+use grus_protocol::message::{AssignedQueue, GroupModel, GroupSettings, MessageFilter};
+use grus_protocol::names::{GroupName, TopicPattern};
 
 use super::book::{Book, Change};
 use super::field::Field;
@@ -45,7 +45,7 @@ use crate::registry_link::routes::Routes;
 pub use asking::AnswerRefusal;
 use asking::OwnStrategy;
 pub use joining::{JoinRefusal, Joining};
-use joining::{Superseded, TakenIn, Waiting};
+use joining::{Superseded, TakenIn, Waiting, patterns_of};
 pub use news::{Beat, News, NoMember, Told};
 
 /// Most members of one group.
@@ -108,6 +108,10 @@ pub struct Coordination {
     /// Members to be, or to be changed, by session.
     waiting: BTreeMap<u64, Waiting>,
     superseded: Superseded,
+    /// Patterns of topics that members have, and some that have gone.
+    patterns: BTreeSet<TopicPattern>,
+    /// What was asked of topics last: who asks otherwise is told of in the log.
+    filters: BTreeMap<TopicPattern, MessageFilter>,
     own: OwnStrategy,
     leaving: BTreeMap<MemberId, Vec<Ticket>>,
     /// Queues whose member has let go of them.
@@ -139,6 +143,8 @@ impl Coordination {
             leases: Leases::default(),
             waiting: BTreeMap::new(),
             superseded: Superseded::default(),
+            patterns: patterns_of(&book),
+            filters: BTreeMap::new(),
             own: OwnStrategy::default(),
             leaving: BTreeMap::new(),
             let_go: BTreeSet::new(),

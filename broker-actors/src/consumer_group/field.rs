@@ -30,6 +30,12 @@ pub struct Field {
     unready: BTreeSet<ShardId>,
 }
 
+/// Those of what members subscribe to that more than one topic can match: each costs a look at every
+/// topic there is.
+pub fn wildcards(subscriptions: &[GroupSubscription]) -> impl Iterator<Item = &TopicPattern> {
+    subscriptions.iter().map(|one| &one.topics).filter(|pattern| pattern.topic().is_none())
+}
+
 impl Field {
     /// The field of these members, by what the routes say. A queue is in it once the group has a
     /// dead-letter queue on the same shard: nobody can claim it before.

@@ -220,12 +220,14 @@ async fn put(asks: &Inbox<GroupAsk>, ask: GroupAsk) {
 }
 
 /// Where a group begins in a queue that it has no progress in. All of a topic that was made after the group
-/// came when that was there already: nothing of it is passed over.
+/// came when that was there already, and so did all of a queue whose first message is younger than the
+/// group, as of one that was added to its topic: nothing of it is passed over.
 fn begins_at(start: ListAt, topic: Option<TimestampMs>, group: Option<TimestampMs>) -> At {
+    let group = group.filter(|made| *made != TimestampMs(0)); // it is not known when it was made
     match start {
         ListAt::First => At::First,
         ListAt::Last if topic.zip(group).is_some_and(|(topic, group)| topic > group) => At::First,
-        ListAt::Last => At::Last,
+        ListAt::Last => group.map_or(At::Last, At::New),
         ListAt::Time(time) => At::Time(time),
     }
 }
@@ -238,11 +240,10 @@ mod tests {
     fn a_group_that_begins_at_the_end_misses_nothing_of_a_topic_that_is_made_later() {
         let of = |topic, group| begins_at(ListAt::Last, topic, group);
         let (early, late) = (Some(TimestampMs(5)), Some(TimestampMs(6)));
-        assert_eq!((of(early, late), of(late, early)), (At::Last, At::First));
-        assert_eq!(
-            (of(early, early), of(None, early), of(late, None)),
-            (At::Last, At::Last, At::Last)
-        );
+        let new = |time: Option<TimestampMs>| At::New(time.unwrap());
+        assert_eq!((of(early, late), of(late, early)), (new(late), At::First));
+        assert_eq!((of(early, early), of(None, early)), (new(early), new(early)));
+        assert_eq!((of(late, None), of(early, Some(TimestampMs(0)))), (At::Last, At::Last));
         assert_eq!(begins_at(ListAt::First, early, late), At::First);
         assert_eq!(begins_at(ListAt::Time(TimestampMs(3)), late, early), At::Time(TimestampMs(3)));
     }

@@ -15,11 +15,12 @@ use serde::Serialize;
 
 use super::changes::is_meant;
 use super::dead_letters::letter_of;
-use super::group_shapes::{Deleted, MovedItem, Purged, Redriven, ResetDone};
+use super::group_shapes::{Deleted, MovedItem, Purged, Redriven, RefusedItem, ResetDone};
 use super::groups::{group_name, invalid};
 use super::{HttpParts, error, refused};
 use crate::dead_letters::{DeadLetters, REDRIVEN_MAX};
 use crate::groups::queues::letters_here;
+use crate::machine::groups::Moved;
 use crate::topic_queue::{At, ResetTo};
 
 /// What may stand behind the `?` of a reset.
@@ -79,6 +80,9 @@ async fn move_group(
 ) -> Result<ResetDone, ErrorReply> {
     let id = GroupId::of(parts.groups.letters_topic(&group_name(name)?)?.id);
     let topic = TopicName::parse_any(&query.topic).map_err(|wrong| invalid(wrong.to_string()))?;
+    if topic.is_system() {
+        return Err(invalid(format!("{topic}: groups read users' topics")));
+    }
     let to = place_to(&query.to)?;
     let (here, elsewhere) = parts.groups.led_here(&topic)?;
     let (wanted, queues_elsewhere) = match query.queue {
@@ -86,11 +90,23 @@ async fn move_group(
         None => (here, elsewhere),
     };
     let mut queues = Vec::with_capacity(wanted.len());
+    let (mut stay, mut first) = (Vec::new(), None);
     for queue in wanted {
-        let moved = parts.groups.reset(id, (&topic, queue), to).await?;
-        queues.push(MovedItem { queue_id: queue.0, floor: moved.floor.0, resets: moved.round });
+        let queue_id = queue.0;
+        match parts.groups.reset(id, (&topic, queue), to).await {
+            Ok(Moved { floor, round }) => {
+                queues.push(MovedItem { queue_id, floor: floor.0, resets: round });
+            }
+            Err(error) => {
+                stay.push(RefusedItem { queue_id, error: error.message.clone() });
+                first.get_or_insert(error);
+            }
+        }
     }
-    Ok(ResetDone { queues, queues_elsewhere })
+    match first {
+        Some(error) if queues.is_empty() => Err(error),
+        _ => Ok(ResetDone { queues, refused: stay, queues_elsewhere }),
+    }
 }
 
 /// `first`, `last`, `offset:N` or `time:MS`.

@@ -265,8 +265,21 @@ pub struct OriginItem {
 pub struct ResetDone {
     /// The queues that it was moved in.
     pub queues: Vec<MovedItem>,
+    /// Those that refused: nothing has changed there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RefusedItem>,
     /// Queues of the topic that other brokers lead: those stay where they are.
     pub queues_elsewhere: usize,
+}
+
+/// A queue in which a group could not be moved.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusedItem {
+    /// The queue.
+    pub queue_id: u32,
+    /// Why.
+    pub error: String,
 }
 
 /// Where a group goes on in a queue.

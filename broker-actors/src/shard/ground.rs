@@ -57,6 +57,12 @@ impl<D: Disk> Ground<D> {
         self.lease.get().is_none_or(|holds| holds())
     }
 
+    /// The largest item that the log takes in an entry, in bytes as it is encoded.
+    pub(crate) fn item_bytes_max(&self) -> usize {
+        let overhead = super::ENTRY_HEADER_BYTES + super::ITEM_HEADER_BYTES;
+        self.log.borrow().entry_bytes_max().saturating_sub(overhead)
+    }
+
     /// What is answered without the lease.
     pub(crate) fn not_leader(&self) -> QueueError {
         // It is not known yet who leads instead.

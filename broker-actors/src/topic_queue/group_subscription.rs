@@ -1,11 +1,13 @@
 //! What a queue knows of a subscription that a group's member has. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
 
-use grus_protocol::ids::{Offset, TimestampMs};
+use grus_protocol::ids::{GroupId, Offset, TimestampMs};
 use grus_protocol::message::MessageFilter;
 
 use super::sifting::push;
+use super::subscription::SubscriptionKey;
 use crate::commands::groups::{Delivered, ELEMENTS_MAX, Holding, Span};
 use crate::machine::groups::RANGES_MAX;
 use crate::machine::groups::progress::Progress;
@@ -23,6 +25,60 @@ const HOMELESS_MAX: usize = 4 * RANGES_MAX;
 const REST_MS: u64 = 500;
 /// The longest it rests, in milliseconds.
 const REST_MS_MAX: u64 = 60_000;
+
+/// The subscriptions of groups at a queue, one of each group at most.
+#[derive(Debug, Default)]
+pub(super) struct GroupSubscriptions {
+    all: BTreeMap<SubscriptionKey, GroupSubscription>,
+    by_group: BTreeMap<GroupId, SubscriptionKey>,
+}
+
+impl Deref for GroupSubscriptions {
+    type Target = BTreeMap<SubscriptionKey, GroupSubscription>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.all
+    }
+}
+
+impl GroupSubscriptions {
+    /// Takes one in, in place of an earlier one of its group.
+    pub(super) fn insert(&mut self, key: SubscriptionKey, one: GroupSubscription) {
+        if let Some(before) = self.by_group.insert(one.holding.place.group, key) {
+            self.all.remove(&before);
+        }
+        self.all.insert(key, one);
+    }
+
+    pub(super) fn remove(&mut self, key: SubscriptionKey) {
+        if let Some(one) = self.all.remove(&key) {
+            self.by_group.remove(&one.holding.place.group);
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.all.clear();
+        self.by_group.clear();
+    }
+
+    /// That of a group.
+    pub(super) fn key_of(&self, group: GroupId) -> Option<SubscriptionKey> {
+        self.by_group.get(&group).copied()
+    }
+
+    pub(super) fn get_mut(&mut self, key: &SubscriptionKey) -> Option<&mut GroupSubscription> {
+        self.all.get_mut(key)
+    }
+
+    pub(super) fn of_group_mut(&mut self, group: GroupId) -> Option<&mut GroupSubscription> {
+        let key = self.by_group.get(&group)?;
+        self.all.get_mut(key)
+    }
+
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut GroupSubscription> {
+        self.all.values_mut()
+    }
+}
 
 /// See the module documentation.
 #[derive(Debug)]

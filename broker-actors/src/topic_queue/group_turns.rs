@@ -154,7 +154,7 @@ impl<D: Disk> TopicQueue<D> {
         if self.groups.get(&key).is_some_and(GroupSubscription::is_full) {
             self.propose_noted_of(key);
         }
-        self.look_after_groups(now);
+        self.look_after(&[key], now);
     }
 
     /// The queue itself settles something for a group: what comes next waits for it.

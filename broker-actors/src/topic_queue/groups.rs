@@ -52,7 +52,7 @@ impl<D: Disk> TopicQueue<D> {
             GroupAsk::Settle { answered, reply } => self.answered(answered, reply, credit, now),
             GroupAsk::Subscribe { key, holding, filter, account, subscriber, reply } => {
                 self.subscribe_group(key, (holding, filter), account, subscriber, reply);
-                self.look_after_groups(now);
+                self.look_after(&[key], now);
             }
             GroupAsk::Status { group, reply } => reply.send(self.progress_status(group)),
             GroupAsk::Reset { group, to, reply } => self.reset_group(group, to, reply, credit),
@@ -164,10 +164,9 @@ impl<D: Disk> TopicQueue<D> {
         self.subscriptions.close_if(|subscriber| subscriber.is_gone());
         // One at a time: an earlier one of the same claim is of a connection that is no more.
         let group = holding.place.group;
-        let earlier: Vec<SubscriptionKey> = self.group_keys(Some(group));
         self.propose_noted(group);
-        for one in earlier {
-            self.end(one, &QueueError::UnknownSubscription);
+        if let Some(earlier) = self.groups.key_of(group) {
+            self.end(earlier, &QueueError::UnknownSubscription);
         }
         let (floor, owed) = {
             let machine = self.parts.ground.machine.borrow();
@@ -191,24 +190,17 @@ impl<D: Disk> TopicQueue<D> {
         }
     }
 
-    /// Subscriptions of a group, or of all.
-    pub(super) fn group_keys(&self, group: Option<GroupId>) -> Vec<SubscriptionKey> {
-        let all = self.groups.iter();
-        let of_it = all.filter(|(_, one)| group.is_none_or(|id| one.holding.place.group == id));
-        of_it.map(|(key, _)| *key).collect()
-    }
-
     /// A subscription ends: what was noted of its deliveries is proposed, if it was a member's.
     pub(super) fn forget_member(&mut self, key: SubscriptionKey) {
         if self.groups.contains_key(&key) {
             self.propose_noted_of(key);
-            self.groups.remove(&key);
+            self.groups.remove(key);
         }
     }
 
     /// Proposes what was noted of deliveries to a group.
     pub(super) fn propose_noted(&mut self, group: GroupId) {
-        for key in self.group_keys(Some(group)) {
+        if let Some(key) = self.groups.key_of(group) {
             self.propose_noted_of(key);
         }
     }
@@ -229,13 +221,18 @@ impl<D: Disk> TopicQueue<D> {
     }
 
     pub(super) fn proposed(&mut self, done: Proposed, now: TimestampMs) {
-        match done {
-            Proposed::Answers(answers, result) => self.answers_done(answers, result, now),
+        let concerned = match done {
+            Proposed::Answers(answers, result) => {
+                let group = answers.group();
+                self.answers_done(answers, result, now);
+                self.groups.key_of(group)
+            }
             Proposed::Deliveries(key, delivered, result) => {
                 self.deliveries_done(key, *delivered, &result, now);
+                Some(key)
             }
-        }
-        self.look_after_groups(now);
+        };
+        self.look_after(concerned.as_slice(), now);
     }
 
     fn deliveries_done(
@@ -259,15 +256,20 @@ impl<D: Disk> TopicQueue<D> {
         }
     }
 
-    /// Ends the subscriptions of members that do not hold the queue any more, asks for turns where
-    /// retries are due, and has itself woken for the next one.
+    /// Looks after the subscriptions of all groups.
     pub(super) fn look_after_groups(&mut self, now: TimestampMs) {
-        if self.groups.is_empty() {
-            return;
+        if !self.groups.is_empty() {
+            let keys: Vec<SubscriptionKey> = self.groups.keys().copied().collect();
+            self.look_after(&keys, now);
         }
-        let keys = self.group_keys(None);
+    }
+
+    /// Ends the subscriptions of members that do not hold the queue any more, asks for turns where
+    /// retries are due, and has itself woken for the next one: of those that something has happened to, so
+    /// that a message that is for many groups costs each of them the same.
+    pub(super) fn look_after(&mut self, keys: &[SubscriptionKey], now: TimestampMs) {
         let mut next_due: Option<TimestampMs> = None;
-        for key in keys {
+        for key in keys.iter().copied() {
             let Some(one) = self.groups.get(&key) else { continue };
             if self.subscriptions.sink(key).is_none() {
                 self.forget_member(key);

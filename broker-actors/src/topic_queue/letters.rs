@@ -1,7 +1,7 @@
 //! Dead letters: a message as its group's dead-letter queue has it, and as it goes back. Pure.
 
 use bytes::Bytes;
-use grus_protocol::batch::{BatchBuilder, NewRecord, Origin, Record, RecordBatch};
+use grus_protocol::batch::{BatchBuilder, Compression, NewRecord, Origin, Record, RecordBatch};
 use grus_protocol::ids::{Offset, QueueId, TimestampMs};
 use grus_protocol::limits::BatchLimits;
 use grus_protocol::message::{REASON_BYTES_MAX, dead_letter_headers as headers};
@@ -72,6 +72,18 @@ fn alone(record: &NewRecord) -> Option<Bytes> {
     Some(builder.finish())
 }
 
+/// A batch of one, compressed, where that makes it shorter.
+pub fn squeezed(batch: &Bytes) -> Option<Bytes> {
+    let plain = RecordBatch::from_log(batch.clone()).ok()?;
+    let plain = plain.decompressed(&BatchLimits::FORMAT).ok()?;
+    let mut builder = BatchBuilder::new(BatchLimits::FORMAT);
+    for record in plain.records() {
+        builder.push(&NewRecord::of(&record.ok()?)).ok()?;
+    }
+    builder.compress(Compression::Lz4);
+    (!builder.is_empty()).then(|| builder.finish())
+}
+
 /// A message as a dead letter, as a batch of one: all of it, and in headers where it came from and
 /// why. It is not over any more, nor due: it waits for somebody to look at it.
 pub fn dead_letter(record: &Record, death: &Death) -> Option<Bytes> {
@@ -132,7 +144,6 @@ fn text(number: u64) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use grus_protocol::batch::Compression;
     use grus_protocol::ids::{MessageId, Term};
 
     use super::*;
@@ -174,6 +185,21 @@ mod tests {
         let batch = RecordBatch::check(bytes, &BatchLimits::FORMAT).unwrap();
         assert_eq!(batch.count(), 1);
         batch.records().next().unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_squeezed_letter_says_the_same() {
+        let long = NewRecord { body: Bytes::from(vec![7; 100_000]), ..message("") };
+        let record = record_at(&batch(&[long]), Offset(100)).unwrap();
+        let letter = dead_letter(&record, &death(100, "no luck")).unwrap();
+        let squeezed = squeezed(&letter).unwrap();
+        assert!(squeezed.len() < letter.len() / 10);
+        let both = [letter, squeezed].map(|bytes| {
+            let batch = RecordBatch::check(bytes, &BatchLimits::FORMAT).unwrap();
+            let plain = batch.decompressed(&BatchLimits::FORMAT).unwrap();
+            NewRecord::of(&plain.records().next().unwrap().unwrap())
+        });
+        assert_eq!(both[0], both[1]);
     }
 
     fn record_at(batch: &FetchedBatch, offset: Offset) -> Option<Record> {

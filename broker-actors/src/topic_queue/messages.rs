@@ -233,6 +233,9 @@ pub enum At {
     Last,
     /// The first batch stored at that time or later.
     Time(TimestampMs),
+    /// Behind the last record, for who came at that time; at the first, where each record that there
+    /// ever was came later.
+    New(TimestampMs),
 }
 
 /// Where a place is.

@@ -19,7 +19,7 @@ use super::{
     At, Bounds, Cold, Fetched, ListedOffset, OVERLOADED_RETRY_MS, SubscriptionAsk, TopicQueue,
 };
 use crate::error::QueueError;
-use crate::reader::ReadCold;
+use crate::reader::{ColdWork, ReadCold};
 
 /// A connection has given a subscription a turn, or has none for it.
 #[derive(Debug)]
@@ -225,14 +225,29 @@ impl<D: Disk> TopicQueue<D> {
     ) {
         let Some(own) = &self.own else { return };
         let cold = Cold::Turn(ColdTurn { key, turn, pass, at });
-        let read = ReadCold { fault_in, cold, queue: own.warmed.clone() };
-        match self.parts.reader.try_put(read) {
+        let work = ColdWork::new(cold, own.warmed.clone());
+        match self.parts.reader.try_put(ReadCold { fault_in, work }) {
             Ok(()) => {}
-            Err(PutError::Full(_)) => {
+            Err(PutError::Full(ReadCold { work, .. })) => {
+                drop(work.refused());
                 self.subscriptions.put_off(key);
                 self.note_waiting();
             }
-            Err(PutError::Stopped(_)) => self.end(key, &QueueError::Stopping),
+            Err(PutError::Stopped(ReadCold { work, .. })) => {
+                drop(work.refused());
+                self.end(key, &QueueError::Stopping);
+            }
+        }
+    }
+
+    /// What a turn wants could not be brought into memory, as the Reader panicked: again, a little
+    /// later.
+    pub(super) fn turn_not_read(&mut self, cold: &ColdTurn) {
+        if self.subscriptions.is_current(cold.key, cold.turn.course) {
+            self.subscriptions.put_off(cold.key);
+            self.note_waiting();
+        } else {
+            self.ask_turn_if_wanted(cold.key);
         }
     }
 

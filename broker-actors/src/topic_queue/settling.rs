@@ -13,20 +13,25 @@ use grus_protocol::ids::{GroupId, Offset, QueueId, TimestampMs};
 
 use super::group_messages::{Answered, Failed};
 use super::groups::Proposed;
-use super::letters::{Death, OpenBatch, dead_letter};
+use super::letters::{Death, OpenBatch, dead_letter, squeezed};
 use super::reading::{Batches, ReadLimits};
 use super::{Cold, OVERLOADED_RETRY_MS, TopicQueue};
 use crate::commands::groups::{GroupItem, Holding, Letter, Nack, Settle, Span};
 use crate::error::QueueError;
 use crate::machine::groups::progress::HeldProgress;
+use crate::machine::groups::retries::IN_HANDS;
 use crate::machine::groups::{DEAD_LETTER_PREFIX, RETRIES_EACH_MAX, Settled};
-use crate::reader::ReadCold;
+use crate::reader::{ColdWork, ReadCold};
 use crate::shard::GroupDone;
 
 /// Letters of one item.
 const LETTERS_MAX: usize = 64;
 /// An item ends with the letter that brings its letters to this many bytes.
 const LETTERS_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a Settle item without its elements; more than there are.
+const ITEM_BYTES: usize = 256;
+/// Most bytes of an ack, of a nack, and of a letter without its batch.
+const ELEMENT_BYTES: usize = 24;
 /// Why a message is a dead letter whose time to live was over before anybody had dealt with it.
 const EXPIRED_REASON: &str = "expired";
 /// A message that should be a dead letter and cannot be read now is tried again after so long.
@@ -70,6 +75,11 @@ impl Answers {
         }
     }
 
+    /// The group that they are of.
+    pub(super) fn group(&self) -> GroupId {
+        self.holding.place.group
+    }
+
     /// The queue has stopped.
     pub(super) fn stopped(self) {
         if let Some(reply) = self.reply {
@@ -89,7 +99,9 @@ enum Read {
 /// last delivery may not be applied yet.
 fn deliveries(held: &HeldProgress, offset: Offset, was_sent: bool) -> u32 {
     if let Some(retry) = held.retry(offset) {
-        return retry.deliveries.saturating_add(u32::from(was_sent));
+        // In hands: the last delivery is applied, whether the queue has heard of that or not.
+        let is_counted = retry.due == IN_HANDS;
+        return retry.deliveries.saturating_add(u32::from(was_sent && !is_counted));
     }
     let numbers = held.numbers();
     numbers.deliveries(offset).max(numbers.attempts.at(offset).saturating_add(1))
@@ -98,6 +110,15 @@ fn deliveries(held: &HeldProgress, offset: Offset, was_sent: bool) -> u32 {
 /// A message that cannot be read now waits for better times.
 fn unreadable(offset: Offset, now: TimestampMs) -> Nack {
     Nack { offset, due: TimestampMs(now.0.saturating_add(UNREADABLE_RETRY_MS)) }
+}
+
+/// A letter that takes so many bytes at most, compressed if it has to be.
+fn fitting(letter: Letter, bytes_max: usize) -> Option<Letter> {
+    if letter.batch.len() <= bytes_max {
+        return Some(letter);
+    }
+    let batch = squeezed(&letter.batch)?;
+    (batch.len() <= bytes_max).then_some(Letter { batch, ..letter })
 }
 
 impl<D: Disk> TopicQueue<D> {
@@ -137,7 +158,7 @@ impl<D: Disk> TopicQueue<D> {
             Answers { holding, acks, nacks, dying, is_expired, reply, _credit: Some(credit) };
         self.settle(Box::new(answers), None, now);
         if let Some(hands_back) = answered.hands_back {
-            for key in self.group_keys(Some(group)) {
+            if let Some(key) = self.groups.key_of(group) {
                 self.end(key, &QueueError::UnknownSubscription);
             }
             // As good as can be: without it, the next holder finds that all was delivered.
@@ -146,10 +167,8 @@ impl<D: Disk> TopicQueue<D> {
     }
 
     fn deliveries_of(&self, group: GroupId, offset: Offset) -> u32 {
-        let was_sent = self
-            .groups
-            .values()
-            .any(|one| one.holding.place.group == group && one.sent.contains(&offset));
+        let one = self.groups.key_of(group).and_then(|key| self.groups.get(&key));
+        let was_sent = one.is_some_and(|one| one.sent.contains(&offset));
         let machine = self.parts.ground.machine.borrow();
         let held = machine.state.progress(self.place_of(group));
         held.map_or(1, |held| deliveries(held, offset, was_sent))
@@ -233,15 +252,27 @@ impl<D: Disk> TopicQueue<D> {
     ) {
         let mut letters: Vec<Letter> = Vec::new();
         let (mut bytes, mut open) = (0, None);
+        let room = self.parts.ground.item_bytes_max();
         while let Some(next) = answers.dying.front() {
             if letters.len() >= LETTERS_MAX || bytes >= LETTERS_BYTES_MAX {
                 break;
             }
+            let others = answers.acks.len() + answers.nacks.len() + letters.len() + 1;
+            let left = room.saturating_sub(ITEM_BYTES + others * ELEMENT_BYTES + bytes);
             match self.read_letter(&answers.holding, next, (warmed.take(), &mut open), now) {
-                Read::Letter(letter) => {
-                    bytes += letter.batch.len();
-                    letters.push(letter);
-                }
+                Read::Letter(letter) => match fitting(letter, left) {
+                    Some(letter) => {
+                        bytes += letter.batch.len();
+                        letters.push(letter);
+                    }
+                    // Alone it may fit.
+                    None if others > 1 => break,
+                    None => {
+                        let (queue, offset) = (self.parts.key, next.offset);
+                        tracing::error!(%queue, %offset, "too large for a dead letter: it stays");
+                        answers.nacks.push(unreadable(offset, now));
+                    }
+                },
                 Read::Unreadable => answers.nacks.push(unreadable(next.offset, now)),
                 Read::Cold(fault_in) => {
                     let is_first = letters.is_empty();
@@ -319,7 +350,7 @@ impl<D: Disk> TopicQueue<D> {
     /// What the queue itself settles for a group cannot be settled now, as on a full disk.
     fn bury_later(&mut self, group: GroupId, now: TimestampMs) {
         let again = TimestampMs(now.0.saturating_add(BURY_RETRY_MS));
-        for one in self.groups.values_mut().filter(|one| one.holding.place.group == group) {
+        if let Some(one) = self.groups.of_group_mut(group) {
             one.bury_again = Some(again);
         }
         self.wake_at(again);
@@ -327,8 +358,7 @@ impl<D: Disk> TopicQueue<D> {
 
     /// What the queue itself settled for a group is done, or will not be: it goes on.
     fn has_buried(&mut self, group: GroupId) {
-        let of_it = self.groups.values_mut().filter(|one| one.holding.place.group == group);
-        for one in of_it {
+        if let Some(one) = self.groups.of_group_mut(group) {
             (one.is_burying, one.bury_again) = (false, None);
         }
     }
@@ -383,17 +413,20 @@ impl<D: Disk> TopicQueue<D> {
 
     fn read_cold_letter(&mut self, answers: Box<Answers>, fault_in: FaultIn) {
         let Some(own) = &self.own else { return };
-        let read = ReadCold { fault_in, cold: Cold::Letter(answers), queue: own.warmed.clone() };
-        match self.parts.reader.try_put(read) {
+        let work = ColdWork::new(Cold::Letter(answers), own.warmed.clone());
+        match self.parts.reader.try_put(ReadCold { fault_in, work }) {
             Ok(()) => {}
-            Err(PutError::Full(ReadCold { cold: Cold::Letter(answers), .. })) => {
+            Err(PutError::Full(ReadCold { work, .. })) => {
+                let Some(Cold::Letter(answers)) = work.refused() else { return };
                 let error = QueueError::Overloaded { retry_after_ms: OVERLOADED_RETRY_MS };
                 if let Some(reply) = answers.reply {
                     return reply.send(Err(error));
                 }
                 self.has_buried(answers.holding.place.group);
             }
-            Err(refused) => refused.into_message().cold.stopped(),
+            Err(PutError::Stopped(ReadCold { work, .. })) => {
+                work.refused().into_iter().for_each(Cold::stopped);
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use grus_broker::error::QueueError;
 use grus_broker::shard::TopicConfig;
 use grus_broker::topic_queue::letters::facts_of;
-use grus_broker::topic_queue::{GroupAsk, QueueHandle, ResetTo};
+use grus_broker::topic_queue::{At, GroupAsk, QueueHandle, ResetTo};
 use grus_log::{Disk, SimDisk};
 use grus_protocol::batch::{BatchBuilder, Compression, NewRecord, RecordBatch};
 use grus_protocol::error::ErrorCode;
@@ -86,6 +86,25 @@ async fn the_greater_generation_takes_over_what_was_not_settled_and_the_other_is
     assert_eq!((status.lag, status.oldest, status.counts.settled), (0, None, 3));
     queue.produce(batch(&[b"d"])).await.unwrap();
     assert_eq!(offsets(&two.next(1).await), [(3, 0)]);
+    bench.stop().await;
+}
+
+#[actix::test]
+async fn what_is_new_to_a_group_is_all_of_a_queue_that_is_younger_and_nothing_of_an_older_one() {
+    let bench = sim_bench().await;
+    bench.open(topic(1, 3)).await.unwrap();
+    bench.open(letters_topic()).await.unwrap();
+    for queue in [0, 1] {
+        bench.queue(1, queue).produce(batch(&[b"a", b"b"])).await.unwrap();
+    }
+    let start_of = async |queue: u32, came: u64| {
+        let mut member = Member::new(&bench.queue(1, queue), 1, 1);
+        let taken = member.claim_at(At::New(TimestampMs(came))).await.unwrap();
+        taken.claimed.floor
+    };
+    assert_eq!(start_of(0, 0).await, Offset(0), "all of it came after the group");
+    assert_eq!(start_of(1, u64::MAX).await, Offset(2), "some of it came before");
+    assert_eq!(start_of(2, u64::MAX).await, Offset(0), "there is nothing");
     bench.stop().await;
 }
 

@@ -1,13 +1,14 @@
 //! `grus dlq`: lists, shows, sends back, exports and removes dead letters of a group.
 
 use clap::{Args, Subcommand};
-use grus_client::{Client, DeadLetterMessage, GroupName};
+use grus_client::{Client, DeadLetterMessage, DeadLettersPage, GroupName};
 use grus_protocol::ids::{Offset, QueueId};
 use grus_protocol::message::OffsetRange;
 use serde_json::{Map, Value, json};
 
 use crate::args::Common;
 use crate::failure::Failure;
+use crate::group::warn_of;
 use crate::message::push_json;
 use crate::message_text::{record_json, record_lines};
 use crate::output::Output;
@@ -151,26 +152,50 @@ async fn which(
     Ok(chunks.map(|all| (QueueId(all[0].0), of(all))).collect())
 }
 
-/// Has each dead letter told, until it is enough or there are no more; whether there are more.
+/// What telling the letters has shown besides them.
+#[derive(Default)]
+struct Seen {
+    /// There are more.
+    more: bool,
+    /// Brokers that could not be asked, or queues that nobody leads, may have more.
+    is_partial: bool,
+}
+
+/// Has each dead letter told, until it is enough or there are no more. What cannot be asked is named
+/// once.
 async fn each(
     client: &Client,
     group: &GroupName,
     (most, with_bodies): (u64, bool),
     mut tell: impl FnMut(&DeadLetterMessage) -> Result<(), Failure>,
-) -> Result<bool, Failure> {
-    let (mut left, mut after) = (most, None);
+) -> Result<Seen, Failure> {
+    let (mut left, mut after, mut seen) = (most, None, Seen::default());
     while left > 0 {
         let page_max = u32::try_from(left).unwrap_or(u32::MAX).min(PAGE_LETTERS);
         let page = client.list_dead_letters(group, after, page_max, with_bodies).await;
         let page = page.map_err(|error| Failure::because(group, error))?;
+        seen.is_partial |= warn_of_missing(&page, seen.is_partial);
         page.letters.iter().try_for_each(&mut tell)?;
         left -= left.min(page.letters.len() as u64);
         after = page.next;
         if after.is_none() {
-            return Ok(false);
+            return Ok(seen);
         }
     }
-    Ok(true)
+    Ok(Seen { more: true, ..seen })
+}
+
+/// Whether a page lacks letters that may be there; said, unless that was before.
+fn warn_of_missing(page: &DeadLettersPage, was_said: bool) -> bool {
+    if !was_said {
+        warn_of(&page.unasked);
+        for queue in &page.unled {
+            tracing::warn!(
+                "queue {queue} of the dead letters has no leader now, and may have more"
+            );
+        }
+    }
+    !page.unasked.is_empty() || !page.unled.is_empty()
 }
 
 async fn list(
@@ -185,7 +210,7 @@ async fn list(
         }
         output.line(&line(message))
     });
-    if more.await? {
+    if more.await?.more {
         tracing::warn!("there are more: --max shows more");
     }
     Ok(())
@@ -193,7 +218,15 @@ async fn list(
 
 async fn export(client: &Client, group: &GroupName, output: &mut Out) -> Result<(), Failure> {
     let tell = |message: &DeadLetterMessage| output.add(|out| push_json(&to_json(message), out));
-    each(client, group, (u64::MAX, true), tell).await.map(|_| ())
+    let seen = each(client, group, (u64::MAX, true), tell).await?;
+    if seen.is_partial {
+        output.flush()?;
+        return Err(Failure::because(
+            group,
+            "not all dead letters could be had: some may be missing",
+        ));
+    }
+    Ok(())
 }
 
 async fn show(
@@ -214,10 +247,11 @@ async fn show(
         queue: QueueId(queue),
         offset: Offset(offset),
     };
-    let mut after = before.map(place);
+    let (mut after, mut is_partial) = (before.map(place), false);
     let found = loop {
         let page = client.list_dead_letters(group, after, 1, true).await;
         let page = page.map_err(|error| Failure::because(group, error))?;
+        is_partial |= warn_of_missing(&page, is_partial);
         match page.letters.into_iter().next() {
             Some(one) => break Some(one),
             None if page.next.is_none() => break None,
@@ -227,7 +261,12 @@ async fn show(
     let is_it = |one: &DeadLetterMessage| one.letter.queue == queue && one.letter.offset == offset;
     let Some(message) = found.filter(is_it) else {
         let name = format!("{group} {}/{}", letter.queue, letter.offset);
-        return Err(Failure::because(name, "there is no such dead letter: sent back, or removed"));
+        let why = if is_partial {
+            "not found: whoever may have it cannot be asked now"
+        } else {
+            "there is no such dead letter: sent back, or removed"
+        };
+        return Err(Failure::because(name, why));
     };
     if common.json {
         return output.add(|out| push_json(&to_json(&message), out));

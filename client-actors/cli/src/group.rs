@@ -1,5 +1,7 @@
 //! `grus group`: lists, describes, resets and deletes consumer groups.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use clap::{Args, Subcommand};
 use grus_client::{Client, ClientError, GroupName, MessageFilter, StartAt, TopicName};
 use grus_protocol::ids::{BrokerId, Offset, QueueId, TimestampMs};
@@ -106,7 +108,7 @@ async fn list(client: &Client, common: &Common, output: &mut Out) -> Result<(), 
     Ok(())
 }
 
-fn warn_of(unasked: &[(BrokerId, String)]) {
+pub(crate) fn warn_of(unasked: &[(BrokerId, String)]) {
     for (broker, why) in unasked {
         tracing::warn!("broker {broker} could not be asked, and may have more: {why}");
     }
@@ -144,6 +146,7 @@ async fn describe(
     let progress = progress.items;
     let lag: u64 = progress.iter().map(|queue| queue.lag).sum();
     let described = described.as_ref();
+    described.into_iter().for_each(warn_of_filters);
     if common.json {
         let queues: Vec<_> = progress.iter().map(|queue| queue_json(described, queue)).collect();
         let members =
@@ -169,6 +172,22 @@ async fn describe(
         output.line(&queue_line(described, queue))?;
     }
     Ok(())
+}
+
+/// Tells of topics of which members want different messages.
+fn warn_of_filters(described: &DescribeGroupReply) {
+    let (mut wanted, mut differ) = (BTreeMap::new(), BTreeSet::new());
+    for one in described.members.iter().flat_map(|member| &member.subscriptions) {
+        if *wanted.entry(&one.topics).or_insert(&one.filter) != &one.filter {
+            differ.insert(&one.topics);
+        }
+    }
+    for topics in differ {
+        tracing::warn!(
+            "members want different messages of {topics}: what the member of a queue does not want \
+             is passed over for all of the group"
+        );
+    }
 }
 
 /// The name of the member whose the queue is.

@@ -2,7 +2,8 @@
 //! for as long as the field is the one that it was asked about.
 //!
 //! A member that does not answer in time, has no such function or answers what cannot be is passed by; the
-//! one that answered last is asked first. Where nobody has a usable answer the queues are divided as by the
+//! one that answered last is asked first, those that were silent last. A field that changes while a member
+//! is asked is another question, and no more time for the same member. Where nobody has a usable answer the queues are divided as by the
 //! sticky strategy: a group whose programs fail works on.
 
 use std::collections::BTreeSet;
@@ -40,6 +41,10 @@ pub(super) struct OwnStrategy {
     answer: Option<(Field, Target)>,
     /// Who had a usable answer last.
     answered: Option<MemberId>,
+    /// Who was asked and has not said anything since, and how long that is waited for.
+    waited_for: Option<(MemberId, u64)>,
+    /// Members that did not answer in time, and have not since.
+    silent: BTreeSet<MemberId>,
     asked: u64,
 }
 
@@ -72,8 +77,11 @@ impl Coordination {
     /// Asks the next member; the division, where nobody is left to be asked.
     fn ask_next(&mut self, field: Field, tried: BTreeSet<MemberId>, now_ms: u64) -> Option<Target> {
         let members = self.book.members();
+        self.own.silent.retain(|member| members.contains_key(member));
+        let silent = &self.own.silent;
         let last = self.own.answered.filter(|member| members.contains_key(member));
-        let mut candidates = last.into_iter().chain(members.keys().copied());
+        let heard = members.keys().filter(|member| !silent.contains(member));
+        let mut candidates = last.into_iter().chain(heard.chain(silent).copied());
         let next = candidates.find(|member| !tried.contains(member) && !self.is_leaving(*member));
         let Some(asked) = next.filter(|_| tried.len() < ASKED_MAX && !field.is_empty()) else {
             let owner = |queue| self.book.grants().get(&queue).map(|grant| grant.member);
@@ -86,8 +94,10 @@ impl Coordination {
             return Some(target);
         };
         self.own.asked += 1;
-        let (number, until_ms) = (self.own.asked, now_ms + ANSWER_MS_MAX);
-        let is_told = false;
+        let waited_for = self.own.waited_for.filter(|(member, _)| *member == asked);
+        let until_ms = waited_for.map_or(now_ms + ANSWER_MS_MAX, |(_, until_ms)| until_ms);
+        self.own.waited_for = Some((asked, until_ms));
+        let (number, is_told) = (self.own.asked, false);
         self.own.question = Some(Question { number, field, asked, is_told, until_ms, tried });
         self.news.push(News::Changed(asked));
         None
@@ -143,6 +153,7 @@ impl Coordination {
         if !self.book.members().contains_key(&member) {
             return Err(AnswerRefusal::NoMember);
         }
+        self.is_heard_of(member, now_ms);
         let is_it = |question: &mut Question| question.number == number && question.asked == member;
         let Some(question) = self.own.question.take_if(is_it) else {
             return Ok(()); // it is over
@@ -156,6 +167,17 @@ impl Coordination {
         }
         self.pass_by(question, now_ms);
         if target.is_some() { Err(AnswerRefusal::Unusable) } else { Ok(()) }
+    }
+
+    /// A member has said something, be it to a question that is over: it is given time anew.
+    fn is_heard_of(&mut self, member: MemberId, now_ms: u64) {
+        self.own.silent.remove(&member);
+        if self.own.waited_for.take_if(|(asked, _)| *asked == member).is_some()
+            && let Some(question) = self.own.question.as_mut().filter(|one| one.asked == member)
+        {
+            question.until_ms = now_ms + ANSWER_MS_MAX;
+            self.own.waited_for = Some((member, question.until_ms));
+        }
     }
 
     /// Nothing is to be heard of who was asked: another one is, or nobody.
@@ -174,6 +196,8 @@ impl Coordination {
             question.until_ms <= now_ms || !members.contains_key(&question.asked)
         };
         if let Some(question) = self.own.question.take_if(is_over) {
+            self.own.silent.insert(question.asked);
+            self.own.waited_for = None;
             self.pass_by(question, now_ms);
         }
     }

@@ -7,15 +7,24 @@ use grus_protocol::message::{
     GROUP_SUBSCRIPTIONS_MAX, GroupModel, GroupOptions, GroupSettings, GroupSubscription,
     HELLO_TEXT_BYTES_MAX,
 };
-use grus_protocol::names::InstanceName;
+use grus_protocol::names::{InstanceName, TopicPattern};
 use thiserror::Error;
 
+use super::super::book::Book;
+use super::super::field::wildcards;
 use super::super::records::{MemberRecord, RECORD_BYTES_MAX, encode};
 use super::{Coordination, MEMBERS_MAX, News, Ticket, UnderWay};
 
 /// A change takes in no more members once theirs are so many bytes: others wait for the next one, or
 /// a crowd that joins together would be an entry that the log does not take, again and again.
 const TAKEN_IN_BYTES_MAX: usize = 1024 * 1024;
+
+/// Most different patterns of topics in a group, besides names: each is held against every topic there is
+/// whenever the group is divided.
+pub const PATTERNS_MAX: usize = 256;
+
+/// So many topics and patterns are remembered with what was wanted of them.
+const FILTERS_MAX: usize = 4_096;
 
 /// So many of those whose place was taken are remembered.
 const SUPERSEDED_MAX: usize = 4_096;
@@ -39,6 +48,12 @@ pub struct Joining {
     pub options: GroupOptions,
     /// The connection that it asks over.
     pub connection: u64,
+}
+
+/// The patterns of all members.
+pub(super) fn patterns_of(book: &Book) -> BTreeSet<TopicPattern> {
+    let all = book.members().values().flat_map(|record| wildcards(&record.subscriptions));
+    all.cloned().collect()
 }
 
 /// One that waits to be a member, or to be one with other subscriptions.
@@ -164,6 +179,10 @@ impl Coordination {
         if own.is_none() && self.book.members().len() + self.waiting.len() >= MEMBERS_MAX {
             return Err(JoinRefusal::Full);
         }
+        if self.patterns_with(&joining.subscriptions) > PATTERNS_MAX {
+            let reason = format!("a group has at most {PATTERNS_MAX} different patterns of topics");
+            return Err(JoinRefusal::Invalid(reason));
+        }
         let record = joining.record(now);
         let bytes = encode(&record).len();
         if bytes > RECORD_BYTES_MAX {
@@ -183,6 +202,7 @@ impl Coordination {
             self.news.push(News::Joined(ticket, member));
             return Ok(());
         }
+        self.note_filters(&joining.subscriptions);
         self.supersede_waiting(&joining);
         let before = self.waiting.remove(&joining.session);
         let mut tickets = before.map_or_else(Vec::new, |waiting| waiting.tickets);
@@ -191,6 +211,39 @@ impl Coordination {
         let waiting = Waiting { joining, tickets, received_ms: now_ms, received: now };
         self.waiting.insert(session, waiting);
         Ok(())
+    }
+
+    /// Tells of topics of which somebody else wants other messages.
+    fn note_filters(&mut self, subscriptions: &[GroupSubscription]) {
+        if self.filters.len() > FILTERS_MAX {
+            self.filters.clear();
+        }
+        for GroupSubscription { topics, filter } in subscriptions {
+            let before = self.filters.insert(topics.clone(), filter.clone());
+            let differs = before.is_some_and(|before| before != *filter);
+            if differs && self.book.members().len() > 1 {
+                self.news.push(News::FiltersDiffer(topics.clone()));
+            }
+        }
+    }
+
+    /// How many different patterns the group has once somebody with these subscriptions is in it: those of
+    /// members that have gone count until then, where there would be too many.
+    fn patterns_with(&mut self, more: &[GroupSubscription]) -> usize {
+        let known = |pattern: &TopicPattern| self.patterns.contains(pattern);
+        if wildcards(more).all(known) {
+            return 0;
+        }
+        self.patterns.extend(wildcards(more).cloned());
+        if self.patterns.len() > PATTERNS_MAX {
+            let members = self.book.members().values().map(|record| &record.subscriptions);
+            let waiting = self.waiting.values().map(|one| &one.joining.subscriptions);
+            let all = members.chain(waiting).flat_map(|all| wildcards(all));
+            self.patterns = all.cloned().collect();
+            let with = wildcards(more).filter(|pattern| !self.patterns.contains(pattern)).count();
+            return self.patterns.len() + with;
+        }
+        self.patterns.len()
     }
 
     /// Whoever waits to be a member under the same stable name will not be one.

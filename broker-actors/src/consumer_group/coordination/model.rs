@@ -277,7 +277,10 @@ impl World {
         for news in self.coordination.take_news() {
             match news {
                 News::Joined(ticket, id) => self.member_of(ticket).id = Some(id),
-                News::Done(_) | News::Superseded(_) | News::DividedWithoutAnswer => {}
+                News::Done(_)
+                | News::Superseded(_)
+                | News::DividedWithoutAnswer
+                | News::FiltersDiffer(_) => {}
                 News::Changed(id) => self.answer(id),
                 News::Gone(id) => {
                     for member in self.members.iter_mut().filter(|member| member.id == Some(id)) {

@@ -2,6 +2,7 @@
 
 use grus_protocol::ids::{Generation, MemberId};
 use grus_protocol::message::{AssignedQueue, DivideQueues, GroupSettings};
+use grus_protocol::names::TopicPattern;
 
 use super::Ticket;
 
@@ -16,6 +17,9 @@ pub enum News {
     Superseded(Ticket),
     /// No member has divided the queues, as the group's strategy wants: they are, as by another one.
     DividedWithoutAnswer,
+    /// Members want different messages of these topics, and what one of them does not want of its queues
+    /// is passed over for the whole group.
+    FiltersDiffer(TopicPattern),
     /// This member must be told its assignment, if a heartbeat of it waits.
     Changed(MemberId),
     /// This member is one no more; a heartbeat of it that waits is refused.

@@ -6,12 +6,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use grus_protocol::ids::{Generation, MemberId, QueueKey, ShardId, TimestampMs};
-use grus_protocol::message::{GroupModel, GroupOptions};
+use grus_protocol::message::{GroupModel, GroupOptions, MessageFilter};
 use grus_protocol::names::InstanceName;
 
 use super::super::book::Book;
 use super::super::field::tests::{GROUP, group, key, put, subscription};
 use super::super::records::encode;
+use super::joining::PATTERNS_MAX;
 use super::{Beat, Coordination, JoinRefusal, Joining, News, NoMember, ORPHAN_MS};
 use crate::registry_link::routes::Routes;
 
@@ -131,6 +132,42 @@ fn a_second_member_has_its_queues_once_the_first_has_let_go() {
     let grants = desk.coordination.book().grants();
     let generations: BTreeSet<_> = given.iter().map(|queue| grants[queue].generation).collect();
     assert_eq!(generations.len(), 2, "each at its own time");
+}
+
+#[test]
+fn a_group_has_no_more_patterns_than_it_may_and_those_of_who_has_gone_count_no_more() {
+    let mut desk = Desk::new(1);
+    let wants = |session: u64, from: usize, count: usize| {
+        let patterns = (from..from + count).map(|number| subscription(&format!("t{number}*")));
+        Joining { subscriptions: patterns.collect(), ..Desk::joining(session) }
+    };
+    let first = desk.try_join(wants(1, 0, 200)).unwrap();
+    desk.try_join(wants(2, 0, 200)).unwrap();
+    let refused = desk.try_join(wants(3, 200, 100));
+    assert!(matches!(refused, Err(JoinRefusal::Invalid(_))), "{refused:?}");
+    desk.try_join(wants(3, 200, PATTERNS_MAX - 200)).unwrap();
+    desk.join(4); // a name is no pattern
+    desk.try_join(wants(2, 0, 1)).unwrap(); // wants less from now on
+    desk.coordination.leave(first, 9).unwrap();
+    desk.write();
+    desk.try_join(wants(5, 300, 100)).unwrap();
+}
+
+#[test]
+fn members_that_want_different_messages_of_a_topic_are_told_of() {
+    let mut desk = Desk::new(2);
+    desk.join(1);
+    desk.join(2);
+    let mut third = Desk::joining(3);
+    third.subscriptions[0].filter = MessageFilter::parse_tags("a").unwrap();
+    let now = desk.now();
+    desk.coordination.join(third.clone(), 78, now).unwrap();
+    let topics = third.subscriptions[0].topics.clone();
+    let differs = News::FiltersDiffer(topics);
+    assert!(desk.write().contains(&differs));
+    let fourth = Joining { session: 4, ..third };
+    desk.coordination.join(fourth, 79, now).unwrap();
+    assert!(!desk.write().contains(&differs), "that is what the last one wants, too");
 }
 
 #[test]

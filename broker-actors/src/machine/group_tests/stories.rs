@@ -48,6 +48,18 @@ fn a_group_that_is_not_known_in_the_shard_gets_no_progress() {
 }
 
 #[test]
+fn no_claim_and_no_reset_moves_what_is_settled_of_dead_letters() {
+    let mut pair = Pair::new();
+    let place = ProgressKey { queue: LETTERS, group: GROUP };
+    let reset = GroupItem::Reset { place, to: Offset(0) };
+    assert_eq!(pair.group(reset).outcome, Outcome::Reset(Err(Refusal::UnknownQueue)));
+    let holding = Holding { place, generation: Generation(1), member: MemberId(1), round: 0 };
+    let claim = GroupItem::Claim { holding, start: Offset(0), terms: RetryTerms::default() };
+    assert_eq!(pair.group(claim).outcome, Outcome::Claim(Err(Refusal::UnknownQueue)));
+    assert_eq!(pair.machine.progress_count(), 0);
+}
+
+#[test]
 fn what_a_member_hands_back_unseen_was_not_delivered() {
     let mut pair = Pair::new();
     pair.step(&Step::Append(10));

@@ -6,7 +6,7 @@ use grus_protocol::ids::{Generation, Offset, TimestampMs};
 use super::progress::Progress;
 use super::ranges::Ranges;
 use super::retries::{IN_HANDS, Retry};
-use super::{Claimed, Moved, RANGES_MAX, Settled};
+use super::{Claimed, DEAD_LETTER_PREFIX, Moved, RANGES_MAX, Settled};
 use crate::commands::groups::{
     Delivered, GroupItem, HandBack, Holding, Nack, ProgressKey, RetryTerms, Settle, Span,
 };
@@ -42,6 +42,14 @@ impl Machine {
         self.dead_letter_queue(place.group).map(drop).ok_or(Refusal::UnknownGroup)
     }
 
+    /// Whether the queue holds no dead letters: what is settled of those is settled for good.
+    fn is_users(&self, place: ProgressKey) -> Result<(), Refusal> {
+        let topic = self.topic(place.queue.topic);
+        let holds_letters =
+            topic.is_some_and(|topic| topic.name.as_str().starts_with(DEAD_LETTER_PREFIX));
+        if holds_letters { Err(Refusal::UnknownQueue) } else { Ok(()) }
+    }
+
     /// First and end offset of a queue.
     pub(super) fn bounds_of(&self, place: ProgressKey) -> (Offset, Offset) {
         let numbers = self.queue(place.queue);
@@ -58,6 +66,7 @@ impl Machine {
     ) -> Result<Claimed, Refusal> {
         let place = holding.place;
         self.knows_place(place)?;
+        self.is_users(place)?;
         if holding.generation == Generation::NONE {
             return Err(Refusal::NotHeld { generation: Generation::NONE });
         }
@@ -219,6 +228,7 @@ impl Machine {
 
     fn reset_progress(&mut self, place: ProgressKey, to: Offset) -> Result<Moved, Refusal> {
         self.knows_place(place)?;
+        self.is_users(place)?;
         let (first, end) = self.bounds_of(place);
         let floor = to.clamp(first, end);
         self.begin_progress(place, floor)?;

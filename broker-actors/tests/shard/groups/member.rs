@@ -128,9 +128,13 @@ impl Member {
     }
 
     pub(crate) async fn claim(&mut self) -> Result<ClaimTaken, QueueError> {
+        self.claim_at(At::First).await
+    }
+
+    /// Claims; its group begins there if this is the first claim.
+    pub(super) async fn claim_at(&mut self, start: At) -> Result<ClaimTaken, QueueError> {
         let (holding, terms) = (self.holding, self.terms.clone());
-        let taken =
-            self.ask(|reply| GroupAsk::Claim { holding, start: At::First, terms, reply }).await?;
+        let taken = self.ask(|reply| GroupAsk::Claim { holding, start, terms, reply }).await?;
         self.holding.round = taken.claimed.round;
         Ok(taken)
     }

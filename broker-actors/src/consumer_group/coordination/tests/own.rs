@@ -56,6 +56,35 @@ fn a_member_is_asked_to_divide_and_its_answer_is_carried_out() {
 }
 
 #[test]
+fn a_silent_member_is_waited_for_no_longer_because_the_field_changes_meanwhile() {
+    let mut desk = Desk::new(4);
+    let silent = desk.try_join(own(1)).unwrap();
+    desk.coordination.tell(silent).unwrap().divide.expect("it is asked");
+    let second = desk.try_join(own(2)).unwrap();
+    let (begun_ms, mut session) = (desk.now_ms, 3);
+    let asked = loop {
+        assert!(desk.now_ms < begun_ms + 3_500, "the same one is asked, again and again");
+        desk.try_join(own(session)).unwrap(); // each is another field
+        session += 1;
+        desk.now_ms += 400;
+        for member in [silent, second] {
+            let _ = desk.beat(member, 0, &[]);
+        }
+        let _ = desk.coordination.tell(silent); // it is told, and says nothing
+        desk.coordination.tick(desk.now_ms);
+        desk.write();
+        if let Some(asked) = desk.coordination.tell(second).unwrap().divide {
+            break asked;
+        }
+    };
+    let answer = all_to(second, 4);
+    let now_ms = desk.now_ms;
+    assert_eq!(desk.coordination.answered(second, asked.question, Some(&answer), now_ms), Ok(()));
+    desk.write();
+    assert_eq!(desk.coordination.book().held_by(second).count(), 4);
+}
+
+#[test]
 fn a_group_whose_members_do_not_divide_is_shared_all_the_same() {
     let mut desk = Desk::new(4);
     let first = desk.try_join(own(1)).unwrap();
