@@ -102,7 +102,7 @@ impl Judge {
                 self.delivered(by, messages);
             }
             Fact::Answering { by, failed, back } => {
-                self.counts.answering(by, failed, back.as_ref())
+                self.counts.answering(by, failed, back.as_ref());
             }
             Fact::Settled { by, over, failed, back } => {
                 self.settled(at_ns, by, over);
