@@ -36,7 +36,7 @@ fn main() {
         }
         moment.byte += 2_048;
         let due = (0..records)
-            .map(|record| TimestampMs((nth * records + record) * 7_919_717 % SPREAD_MS))
+            .map(|record| TimestampMs(scattered(nth * records + record) % SPREAD_MS))
             .collect();
         let scheduling = Scheduling::new(queue, None, due, batch.clone());
         machine.apply(moment, Command::Schedule(scheduling));
@@ -58,7 +58,8 @@ fn main() {
     let start = Instant::now();
     let parts = machine.all_parts();
     let saved: usize = parts.iter().map(|part| part.value.as_ref().map_or(0, Bytes::len)).sum();
-    println!("{} MB in a whole checkpoint, made in {:.2?}", saved >> 20, start.elapsed());
+    let each = saved / pending.max(1);
+    println!("{saved} bytes in a whole checkpoint, {each} each, made in {:.2?}", start.elapsed());
     let start = Instant::now();
     let mut read = Machine::new(ShardId(0));
     read.restore(parts).expect("what was saved reads back");
@@ -78,6 +79,14 @@ fn batch(records: u64) -> Bytes {
         builder.push(&NewRecord::new(id, TimestampMs(1), "body")).expect("a small record");
     }
     builder.finish()
+}
+
+/// A number that has nothing to do with those of its neighbours (SplitMix64).
+const fn scattered(number: u64) -> u64 {
+    let number = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ number >> 31
 }
 
 /// Anonymous memory of this process, by the kernel.

@@ -21,8 +21,6 @@ use crate::{TOPIC, create};
 
 /// Due times are spread over this.
 const SPREAD_MS: u64 = 30 * 86_400_000;
-/// Shares no factor with the spread: due times in no order.
-const STRIDE_MS: u64 = 7_919_717;
 
 pub(crate) fn run(options: &Options) {
     let load = Load::of(options, 10_000_000, "1KiB", 1);
@@ -33,7 +31,7 @@ pub(crate) fn run(options: &Options) {
     memory("empty", &broker);
     let begin_ms = wall_ms() + options.number("lead", 86_400) * 1_000;
     let checkpoints = Checkpoints::watch(&home.data);
-    let due = |number: u64| Some(begin_ms + number * STRIDE_MS % SPREAD_MS);
+    let due = |number: u64| Some(begin_ms + scattered(number) % SPREAD_MS);
     let filled = fill(home.listen, &load, due);
     let written = checkpoints.finish();
     println!("scheduled in {:.2?}: {} MB of batches", filled.time, filled.bytes / 1_000_000);
@@ -52,6 +50,15 @@ pub(crate) fn run(options: &Options) {
     let broker = restarted(&home, "an orderly end");
     println!("{} wait", waiting(&home));
     drop(broker);
+}
+
+/// A number that has nothing to do with those of its neighbours (SplitMix64): due times in no order, and
+/// with no pattern that a column could make use of.
+const fn scattered(number: u64) -> u64 {
+    let number = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ number >> 31
 }
 
 fn waiting(home: &Home) -> String {
