@@ -50,7 +50,8 @@ use grus_protocol::names::TopicName;
 
 pub(crate) use cold::{Asked, Cold, Warmed};
 pub use group_messages::{
-    Answered, ClaimTaken, Failed, GROUP_BYTES_MAX, GivenUp, GroupAsk, ProgressStatus, ResetTo,
+    Answered, AnswersTaken, ClaimTaken, Failed, GROUP_BYTES_MAX, GivenUp, GroupAsk, ProgressStatus,
+    ResetTo,
 };
 pub use messages::{
     ASKS_MAX, At, FETCH_BYTES_MAX, FETCH_WAIT_MS_MAX, FETCHES_MAX, Fetch, Fetched, FetchedBatch,

@@ -229,6 +229,14 @@ async fn queues_are_shared_by_those_that_join_and_come_back_from_those_that_leav
 
     second.leave().await;
     until(&mut [&mut first], shares(&[6])).await;
+
+    // Who says more while a heartbeat of its own waits has that one answered.
+    let beat = first.heartbeat(60_000);
+    for correlation in [101, 102] {
+        first.client.ask(correlation, &beat).await;
+    }
+    let head = first.client.frame().await.unwrap().head;
+    assert_eq!((head.correlation, head.is_error()), (101, false));
     broker.stop().await;
 }
 

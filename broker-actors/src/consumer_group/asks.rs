@@ -31,8 +31,10 @@ impl<D: Disk> ConsumerGroup<D> {
                     Ok(Beat::Park) if wait_ms > 0 => {
                         let longest_ms = coordination.heartbeat_ms();
                         let until_ms = tick.monotonic_ms + u64::from(wait_ms.min(longest_ms));
-                        // One that waited before is of a connection that is gone, most likely.
-                        drop(self.polls.park(member, until_ms, (reply, credit)));
+                        // One that waited before has nothing to wait for: the member has said more.
+                        if let Some(before) = self.polls.park(member, until_ms, (reply, credit)) {
+                            self.answer(member, before);
+                        }
                     }
                     Ok(_) => self.answer(member, (reply, credit)),
                 }

@@ -17,8 +17,10 @@ use crate::commands::groups::{HandBack, Holding, ProgressKey, RetryTerms, Span};
 use crate::connection::replies::ReplyTo;
 use crate::connection::requests::GroupQueueRequest;
 use crate::error::QueueError;
-use crate::machine::groups::{Moved, Settled};
-use crate::topic_queue::{Answered, At, ClaimTaken, Failed, GivenUp, GroupAsk, ResetTo};
+use crate::machine::groups::Moved;
+use crate::topic_queue::{
+    Answered, AnswersTaken, At, ClaimTaken, Failed, GivenUp, GroupAsk, ResetTo,
+};
 
 /// The longest a request of a group waits for room in its queue.
 const PUT_WAIT: Duration = Duration::from_secs(30);
@@ -135,9 +137,11 @@ impl Dispatcher {
             Ok(handle) => handle,
             Err(error) => return reply.error(error),
         };
-        let port = reply.port(|settled: Result<Settled, QueueError>| {
-            let settled = settled.map_err(|error| error.to_reply())?;
-            Ok(AckMessagesReply { floor: settled.floor, retries: settled.retries })
+        let port = reply.port(|taken: Result<AnswersTaken, QueueError>| {
+            let AnswersTaken { settled, left } = taken.map_err(|error| error.to_reply())?;
+            let left = left.into_iter().map(|Span { from, to }| OffsetRange { from, to });
+            let left = left.collect();
+            Ok(AckMessagesReply { floor: settled.floor, retries: settled.retries, left })
         });
         let holding = Holding {
             place: ProgressKey { queue: handle.key, group: ask.group_id },

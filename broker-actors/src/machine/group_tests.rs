@@ -282,6 +282,7 @@ impl Pair {
         if self.model.is_held() && at < self.model.fates.len() {
             let deliveries = match self.model.fates[at] {
                 Fate::Open => Some(self.model.deliveries(at).max(1)),
+                Fate::Waits { due, .. } if due != IN_HANDS.0 && due > self.moment.time.0 => None,
                 Fate::Waits { deliveries, .. } => Some(deliveries),
                 Fate::Settled => None,
             };

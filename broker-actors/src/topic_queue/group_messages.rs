@@ -50,6 +50,29 @@ pub struct Answered {
     pub hands_back: Option<HandBack>,
 }
 
+impl Answered {
+    /// All messages that it names, in order.
+    #[must_use]
+    pub fn named(&self) -> Vec<Span> {
+        let one = |offset: Offset| Span { from: offset, to: Offset(offset.0.saturating_add(1)) };
+        let failed = self.failed.iter().map(|failed| one(failed.offset));
+        let given_up = self.given_up.iter().map(|given_up| one(given_up.offset));
+        let mut named: Vec<Span> =
+            self.acks.iter().copied().chain(failed).chain(given_up).collect();
+        named.sort_unstable();
+        named
+    }
+}
+
+/// Answers are in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnswersTaken {
+    /// What became of them.
+    pub settled: Settled,
+    /// Those that found no room, in order: ranges of which not all is settled, and single messages.
+    pub left: Vec<Span>,
+}
+
 /// A queue was claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClaimTaken {
@@ -119,7 +142,7 @@ pub enum GroupAsk {
         /// What.
         answered: Answered,
         /// Gets the word that it is in the log.
-        reply: Port<Result<Settled, QueueError>>,
+        reply: Port<Result<AnswersTaken, QueueError>>,
     },
     /// A member wants what is not settled.
     Subscribe {

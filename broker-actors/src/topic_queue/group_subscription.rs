@@ -80,6 +80,19 @@ impl GroupSubscriptions {
     }
 }
 
+/// What a member has in its hands counts as so many messages at most, where it is asked whether all of
+/// it finds room if it fails: what is damaged, and so never settled, holds up nothing.
+const IN_HANDS_MAX: u64 = 4_096;
+
+/// Whether what lies at `next` may be sent, where so many more messages find room that are to be
+/// delivered again: all that is not dealt with before it could fail, and one more.
+pub(super) fn may_send_ahead(progress: &Progress, next: Offset, room: u64) -> bool {
+    let floor = progress.floor.0;
+    let span = next.0.saturating_sub(floor);
+    let in_hands = || span.saturating_sub(progress.passed.covered_within(floor, next.0));
+    room > span || room > in_hands().min(IN_HANDS_MAX)
+}
+
 /// See the module documentation.
 #[derive(Debug)]
 pub(super) struct GroupSubscription {
@@ -255,6 +268,19 @@ mod tests {
     use super::*;
     use crate::commands::Command;
     use crate::commands::groups::{GroupItem, ProgressKey};
+
+    #[test]
+    fn nothing_is_sent_ahead_unless_all_that_is_in_hands_may_fail() {
+        let mut progress = Progress::at(Offset(100));
+        let may = |progress: &Progress, next, room| may_send_ahead(progress, Offset(next), room);
+        assert_eq!([0, 1].map(|room| may(&progress, 100, room)), [false, true]);
+        progress.pass(Offset(110), Offset(150), 9);
+        let in_hands = 60; // 100 to 110, 150 to 200
+        let rooms = [in_hands, in_hands + 1, 101].map(|room| may(&progress, 200, room));
+        assert_eq!(rooms, [false, true, true]);
+        assert!(!may(&progress, 1 << 40, IN_HANDS_MAX), "what cannot be settled counts so far");
+        assert!(may(&progress, 1 << 40, IN_HANDS_MAX + 1));
+    }
 
     #[test]
     fn deliveries_are_noted_until_they_are_taken_and_those_sent_until_they_are_applied() {

@@ -12,7 +12,7 @@ use grus_protocol::error::ErrorReply;
 use grus_protocol::ids::{Offset, Term, TimestampMs};
 use grus_protocol::message::{ExpiredPolicy, MessageFilter};
 
-use super::group_subscription::GroupSubscription;
+use super::group_subscription::{GroupSubscription, may_send_ahead};
 use super::pushing::limits;
 use super::reading::{Batches, QueueReading, ReadLimits};
 use super::sifting::{Marks, push, sift, sift_again, wanted_of};
@@ -67,7 +67,7 @@ enum Found {
     Dying(Vec<(Offset, u32)>),
     /// These are due again and cannot be read.
     Damaged(Vec<Offset>),
-    /// Dead letters are under way, or what was passed over waits for room.
+    /// Dead letters are under way, or what was passed over waits for room, or what fails would find none.
     Wait,
     /// The subscriber can read nothing more.
     Ended(Box<ErrorReply>),
@@ -189,10 +189,16 @@ impl<D: Disk> TopicQueue<D> {
         }
         let topic = machine.state.topic(self.parts.key.topic);
         let buries = topic.is_some_and(|topic| topic.expired == ExpiredPolicy::DeadLetter);
-        let looking = Looking { queue: self, key, one, reading, held, turn, warm, buries };
+        let room = machine.state.room_for_retries(held) as u64;
+        let looking = Looking { queue: self, key, one, reading, held, turn, warm, buries, room };
         let found = if one.was_retries { looking.ahead()? } else { looking.again(now)? };
         match (found, one.was_retries) {
             (Found::Nothing, true) => looking.again(now),
+            // What waits behind goes on: there will be room when it is dealt with.
+            (Found::Wait, true) => match looking.again(now)? {
+                Found::Nothing => Ok(Found::Wait),
+                found => Ok(found),
+            },
             (Found::Nothing, false) => looking.ahead(),
             (found, _) => Ok(found),
         }
@@ -215,6 +221,8 @@ struct Looking<'a, D: Disk> {
     warm: Warm,
     /// What is over becomes a dead letter.
     buries: bool,
+    /// So many more messages may fail and be delivered again.
+    room: u64,
 }
 
 impl<D: Disk> Looking<'_, D> {
@@ -394,7 +402,11 @@ impl<D: Disk> Looking<'_, D> {
                 return Ok(Found::PassedOver { next, passed, over: 0 });
             }
         }
-        self.read_ahead(next, passed)
+        if may_send_ahead(numbers, next, self.room) {
+            return self.read_ahead(next, passed);
+        }
+        let is_empty = passed.is_empty();
+        Ok(if is_empty { Found::Wait } else { Found::PassedOver { next, passed, over: 0 } })
     }
 
     fn read_ahead(&self, next: Offset, mut passed: Vec<Span>) -> Result<Found, QueueError> {

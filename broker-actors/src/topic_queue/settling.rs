@@ -11,7 +11,7 @@ use grus_log::{Disk, FaultIn};
 use grus_mailbox::{Credit, Dropped, Port, PutError};
 use grus_protocol::ids::{GroupId, Offset, QueueId, TimestampMs};
 
-use super::group_messages::{Answered, Failed};
+use super::group_messages::{Answered, AnswersTaken, Failed};
 use super::groups::Proposed;
 use super::letters::{Death, OpenBatch, dead_letter, squeezed};
 use super::reading::{Batches, ReadLimits};
@@ -56,8 +56,12 @@ pub(crate) struct Answers {
     dying: VecDeque<Dying>,
     /// They die because their time to live is over.
     is_expired: bool,
+    /// All that a member has answered for.
+    named: Vec<Span>,
+    /// How many of its answers found no room so far.
+    left: u32,
     /// Whoever waits; none for what the queue itself gives up.
-    reply: Option<Port<Result<Settled, QueueError>>>,
+    reply: Option<Port<Result<AnswersTaken, QueueError>>>,
     _credit: Option<Credit>,
 }
 
@@ -70,6 +74,8 @@ impl Answers {
             nacks: Vec::new(),
             dying: VecDeque::new(),
             is_expired: false,
+            named: Vec::new(),
+            left: 0,
             reply: None,
             _credit: None,
         }
@@ -107,6 +113,11 @@ fn deliveries(held: &HeldProgress, offset: Offset, was_sent: bool) -> u32 {
     numbers.deliveries(offset).max(numbers.attempts.at(offset).saturating_add(1))
 }
 
+/// The limit of what is kept of a group in a queue is reached.
+const fn no_room() -> QueueError {
+    QueueError::Limit { what: "gaps or retries of a group", limit: RETRIES_EACH_MAX }
+}
+
 /// A message that cannot be read now waits for better times.
 fn unreadable(offset: Offset, now: TimestampMs) -> Nack {
     Nack { offset, due: TimestampMs(now.0.saturating_add(UNREADABLE_RETRY_MS)) }
@@ -126,7 +137,7 @@ impl<D: Disk> TopicQueue<D> {
     pub(super) fn answered(
         &mut self,
         answered: Answered,
-        reply: Port<Result<Settled, QueueError>>,
+        reply: Port<Result<AnswersTaken, QueueError>>,
         credit: Credit,
         now: TimestampMs,
     ) {
@@ -137,6 +148,7 @@ impl<D: Disk> TopicQueue<D> {
             return reply.send(Err(error));
         }
         self.count_nacks(group, answered.failed.len());
+        let named = answered.named();
         self.propose_noted(group); // it counts before what is said of it
         let given_up = answered.given_up.into_iter();
         let given_up = given_up.map(|one| Dying {
@@ -152,10 +164,9 @@ impl<D: Disk> TopicQueue<D> {
                 Err(last) => dying.push_back(last),
             }
         }
-        let (acks, reply) = (answered.acks, Some(reply));
-        let is_expired = false;
-        let answers =
-            Answers { holding, acks, nacks, dying, is_expired, reply, _credit: Some(credit) };
+        let (acks, reply, _credit) = (answered.acks, Some(reply), Some(credit));
+        let own = Answers::own(holding);
+        let answers = Answers { acks, nacks, dying, named, reply, _credit, ..own };
         self.settle(Box::new(answers), None, now);
         if let Some(hands_back) = answered.hands_back {
             if let Some(key) = self.groups.key_of(group) {
@@ -312,7 +323,7 @@ impl<D: Disk> TopicQueue<D> {
     /// An item of the answers is applied, or will not be.
     pub(super) fn answers_done(
         &mut self,
-        answers: Box<Answers>,
+        mut answers: Box<Answers>,
         result: Result<GroupDone, QueueError>,
         now: TimestampMs,
     ) {
@@ -322,11 +333,10 @@ impl<D: Disk> TopicQueue<D> {
             self.parts.metrics.buried(u64::from(settled.dead));
         }
         let result = match result {
-            Ok(GroupDone::Settled(settled)) if settled.left > 0 => Err(QueueError::Limit {
-                what: "gaps or retries of a group",
-                limit: RETRIES_EACH_MAX,
-            }),
-            Ok(GroupDone::Settled(settled)) => Ok(settled),
+            Ok(GroupDone::Settled(settled)) => {
+                answers.left = answers.left.saturating_add(settled.left);
+                Ok(settled)
+            }
             Ok(_) => Err(QueueError::OutcomeUnknown),
             Err(error) => Err(error),
         };
@@ -334,17 +344,42 @@ impl<D: Disk> TopicQueue<D> {
             return self.settle(answers, None, now);
         }
         let group = answers.holding.place.group;
-        if let Some(reply) = answers.reply {
+        if let Some(reply) = answers.reply.take() {
             if let Err(error) = &result {
                 self.count_refused(group, error);
             }
-            return reply.send(result);
+            return reply.send(result.map(|settled| self.taken(&answers, settled)));
         }
+        let result = result.and_then(|_| match answers.left {
+            0 => Ok(()),
+            _ => Err(no_room()),
+        });
         if let Err(error) = result {
             tracing::warn!(queue = %self.parts.key, group = group.0, %error, "not settled");
             return self.bury_later(group, now);
         }
         self.has_buried(group);
+    }
+
+    /// Answers as whoever gave them is told of them.
+    fn taken(&self, answers: &Answers, settled: Settled) -> AnswersTaken {
+        let mut left = Vec::new();
+        if answers.left > 0 {
+            let machine = self.parts.ground.machine.borrow();
+            let held = machine.state.progress(answers.holding.place);
+            let end = self.reading().map_or(Offset(0), |reading| reading.bounds().end_offset);
+            let is_left = |held: &HeldProgress, span: &Span| {
+                let numbers = held.numbers();
+                let (from, to) = (span.from.max(numbers.floor).0, span.to.min(end).0);
+                let is_open = from < to && numbers.passed.gaps(from, to).next().is_some();
+                let in_hands = held.retry(span.from).is_some_and(|one| one.due == IN_HANDS);
+                is_open || in_hands
+            };
+            left.extend(
+                answers.named.iter().filter(|span| held.is_some_and(|it| is_left(it, span))),
+            );
+        }
+        AnswersTaken { settled, left }
     }
 
     /// What the queue itself settles for a group cannot be settled now, as on a full disk.

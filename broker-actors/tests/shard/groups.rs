@@ -9,7 +9,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
+use grus_broker::commands::groups::Span;
 use grus_broker::error::QueueError;
+use grus_broker::machine::groups::RETRIES_EACH_MAX;
 use grus_broker::shard::TopicConfig;
 use grus_broker::topic_queue::letters::facts_of;
 use grus_broker::topic_queue::{At, GroupAsk, QueueHandle, ResetTo};
@@ -325,6 +327,41 @@ async fn what_a_member_has_in_its_hands_is_never_over() {
     assert_eq!(letters, [2], "which nobody had");
     let counts = member.status().await.counts;
     assert_eq!((counts.settled, counts.dead), (2, 1));
+    bench.stop().await;
+}
+
+#[actix::test]
+async fn what_finds_no_room_is_named_and_nothing_is_sent_ahead_until_there_is_some() {
+    const MOST: u64 = RETRIES_EACH_MAX as u64;
+    let (bench, queue) = bench().await;
+    let bodies = [&b"x"[..]; 256];
+    for _ in 0..=MOST / 256 {
+        queue.produce(batch(&bodies)).await.unwrap();
+    }
+    let end = (MOST / 256 + 1) * 256;
+    let mut member = Member::new(&queue, 1, 1);
+    member.terms.ladder_ms = vec![3_600_000];
+    member.claim().await.unwrap();
+    for first in (0..MOST).step_by(10_000) {
+        let failed: Vec<u64> = (first..first + 10_000).collect();
+        assert_eq!(member.answer_in_full(&[], &failed, &[]).await.unwrap().left, []);
+    }
+    assert_eq!(member.subscribe(MessageFilter::All).await, Ok(MOST));
+    for _ in 0..3 {
+        assert_eq!(member.status().await.retries, MOST);
+        assert!(member.pushes.as_mut().unwrap().try_recv().is_err(), "there is no room for it");
+    }
+    member.answer(&[(0, 1)], &[], &[]).await.unwrap();
+    let came = offsets(&member.next(usize::try_from(end - MOST).unwrap()).await);
+    assert_eq!(came, (MOST..end).map(|at| (at, 0)).collect::<Vec<_>>());
+    // All of it fails: the first finds room, and what was answered beside it is taken.
+    let failed: Vec<u64> = (MOST..end).collect();
+    let taken = member.answer_in_full(&[(1, 2)], &failed, &[]).await.unwrap();
+    let one = |at| Span { from: Offset(at), to: Offset(at + 1) };
+    assert_eq!(taken.left, (MOST + 2..end).map(one).collect::<Vec<_>>());
+    assert_eq!(taken.settled.retries, MOST);
+    let taken = member.answer_in_full(&[(2, 200)], &failed, &[]).await.unwrap();
+    assert_eq!((taken.left, taken.settled.floor), (Vec::new(), Offset(end)));
     bench.stop().await;
 }
 

@@ -53,8 +53,8 @@ impl ConsumerActor {
                 Err(refusal) => refusal,
             },
             QueueKind::Ack => match reply_of::<AckMessagesReply>(frame) {
-                Ok(_) => {
-                    let heard = self.state.acked(at, now_ms);
+                Ok(reply) => {
+                    let heard = self.state.acked(at, &reply.left, now_ms);
                     return heard.into_iter().for_each(|done| done.send(()));
                 }
                 Err(refusal) => refusal,

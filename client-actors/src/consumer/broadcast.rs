@@ -289,7 +289,7 @@ impl<P> ConsumerState<P> {
             }
             return Vec::new();
         }
-        covered.into_iter().flat_map(|at| self.acked(at, now_ms)).collect()
+        covered.into_iter().flat_map(|at| self.acked(at, &[], now_ms)).collect()
     }
 }
 

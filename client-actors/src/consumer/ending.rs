@@ -85,15 +85,16 @@ impl<P> OwnedQueue<P> {
         self.local.is_none() && self.is_claimed() && (is_owed || self.settling.is_handing_back())
     }
 
-    /// Has the broker told what of it nobody has seen.
+    /// Has the broker told what of it nobody has seen. What the program has answered for is told before, so
+    /// nothing but what it still has counts: messages that were sent again lie far ahead of what was read
+    /// for the first time.
     pub(crate) fn hand_back(&mut self, now_ms: u64) {
         if std::mem::replace(&mut self.is_handed_back, true) || !self.has_unseen {
             return;
         }
         let mut in_work: Vec<_> = self.taken().ranges().collect();
-        let last = in_work.last().map_or(Offset(0), |range| range.to);
+        let unseen_from = in_work.last().map_or(Offset(0), |range| range.to);
         in_work.truncate(ACK_RANGES_MAX);
-        let unseen_from = self.seen_to.max(last);
         self.settling.hand_back(HandBack { unseen_from, in_work }, now_ms);
     }
 }

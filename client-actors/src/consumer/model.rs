@@ -20,6 +20,9 @@ use super::state::{ConsumerSettings, ConsumerState, QueueAsk, QueueWord, Telling
 use crate::reader::cursor::{Content, Fetched};
 use crate::route::{LinkId, Route};
 
+mod steps;
+use steps::{Fate, Step, Word, step};
+
 const QUEUES: u32 = 3;
 const BATCH: u64 = 3;
 const WINDOW: u32 = 8;
@@ -50,6 +53,8 @@ struct BrokerQueue {
     sent: BTreeSet<u64>,
     /// Whose acks were taken: (round, offset).
     acked: BTreeSet<(u32, u64)>,
+    /// Likewise, those that failed, too.
+    answered: BTreeSet<(u32, u64)>,
 }
 
 impl BrokerQueue {
@@ -92,56 +97,6 @@ struct World {
     member: u64,
     /// What the program answered for: (queue, generation of the claim, round, offset).
     seen: BTreeSet<(u32, Generation, u32, u64)>,
-}
-
-#[derive(Debug, Clone)]
-enum Step {
-    /// The coordinator gives and takes: the queues of this bit set are the consumer's.
-    Assign(u8),
-    /// A request that waits is answered, refused, or lost.
-    Answer(prop::sample::Index, Fate),
-    /// A broker sends what it has, as far as there is credit.
-    Send(u32),
-    /// The connection breaks, or comes back.
-    Break,
-    /// The program takes what there is.
-    Take,
-    /// The program answers for a message.
-    Settle(prop::sample::Index, Word),
-    /// The progress of a queue is reset.
-    Reset(u32),
-    Wait(u64),
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Fate {
-    Done,
-    /// Carried out, and refused for want of knowing.
-    Unknown,
-    Busy,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Word {
-    Ack,
-    AckAndWait,
-    Nack,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let fate = prop_oneof![5 => Just(Fate::Done), 1 => Just(Fate::Unknown), 1 => Just(Fate::Busy)];
-    let word =
-        prop_oneof![3 => Just(Word::Ack), 2 => Just(Word::AckAndWait), 1 => Just(Word::Nack)];
-    prop_oneof![
-        1 => any::<u8>().prop_map(Step::Assign),
-        8 => (any::<prop::sample::Index>(), fate).prop_map(|(at, fate)| Step::Answer(at, fate)),
-        6 => (0..QUEUES).prop_map(Step::Send),
-        1 => Just(Step::Break),
-        4 => Just(Step::Take),
-        6 => (any::<prop::sample::Index>(), word).prop_map(|(at, word)| Step::Settle(at, word)),
-        1 => (0..QUEUES).prop_map(Step::Reset),
-        3 => (0..1_500_u64).prop_map(Step::Wait),
-    ]
 }
 
 impl World {
@@ -338,13 +293,17 @@ impl World {
                     queue.settled.insert(offset);
                     queue.acked.insert((round, offset));
                 }
-                for nack in &told.nacks {
+                let nacked = told.nacks.iter().map(|nack| (round, nack.offset.0));
+                queue.answered.extend(nacked);
+                queue.answered.extend(queue.acked.iter());
+                for nack in told.nacks.iter().filter(|_| !matches!(fate, Fate::Full)) {
                     queue.sent.remove(&nack.offset.0); // due again at once
                 }
                 if let Some(back) = &told.hands_back {
-                    let unseen = (number, generation, round, back.unseen_from.0);
-                    let end = (number, generation, round, u64::MAX);
-                    assert_eq!(self.seen.range(unseen..end).next(), None, "it was handed out");
+                    let from = (number, generation, round, back.unseen_from.0);
+                    let mut seen = self.seen.range(from..(number, generation, round, u64::MAX));
+                    let is_known = |offset| queue.answered.contains(&(round, offset));
+                    assert!(seen.all(|(.., offset)| is_known(*offset)), "it was handed out");
                     queue.subscription = None;
                 }
             }
@@ -360,8 +319,10 @@ impl World {
                 self.state.claimed(at, &reply);
             }
             QueueWord::Subscribe { .. } => self.state.subscribed(at, Offset(0)),
-            QueueWord::Ack(_) => {
-                for port in self.state.acked(at, self.now_ms) {
+            QueueWord::Ack(told) => {
+                let left = told.nacks.iter().filter(|_| matches!(fate, Fate::Full));
+                let left: Vec<_> = left.map(|nack| OffsetRange::one(nack.offset)).collect();
+                for port in self.state.acked(at, &left, self.now_ms) {
                     let (queue, round, offset) = self.waiting.remove(&port).expect("it waits");
                     let known = &self.queues[queue as usize].acked;
                     assert!(known.contains(&(round, offset)), "told before the broker knew");

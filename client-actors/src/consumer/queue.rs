@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use grus_protocol::message::{
     AssignedQueue, GroupDeliver, MessageFilter, OffsetRange, QueuePlace, Redelivered,
 };
-use grus_protocol::{Generation, Offset, TopicName};
+use grus_protocol::{Generation, TopicName};
 
 use super::item::ClaimFlag;
 use super::local::LocalRetries;
@@ -85,8 +85,6 @@ pub(crate) struct OwnedQueue<P> {
     claim: ClaimFlag,
     /// What the program has and has not answered for.
     taken: OffsetSet,
-    /// Behind the last message that the program was handed.
-    pub(super) seen_to: Offset,
     /// Something came that was not handed out yet.
     pub(super) has_unseen: bool,
     /// The broker was told, or is being told, what nobody has seen.
@@ -127,7 +125,6 @@ impl<P> OwnedQueue<P> {
             acks_before,
             claim: ClaimFlag::default(),
             taken: OffsetSet::default(),
-            seen_to: Offset(0),
             has_unseen: false,
             is_handed_back: false,
             shares: HashMap::new(),
@@ -149,6 +146,14 @@ impl<P> OwnedQueue<P> {
     /// Whether messages can come or go: it was claimed.
     pub(crate) fn is_claimed(&self) -> bool {
         matches!(self.phase, Phase::Claimed | Phase::Subscribing { .. } | Phase::Live { .. })
+    }
+
+    /// What of a window of messages and bytes is left. What failed and the broker does not know counts,
+    /// so that it does not grow without end while there is no room for it; but for half of the window: what
+    /// failed before has to be delivered again for there to be room.
+    pub(crate) fn room_in(&self, (messages, bytes): (u32, u32)) -> (u32, u32) {
+        let untold = u32::try_from(self.settling.untold_marks()).unwrap_or(u32::MAX);
+        (messages - untold.min(messages / 2), bytes)
     }
 
     /// What to ask now, as request `number`.
@@ -179,7 +184,7 @@ impl<P> OwnedQueue<P> {
                 Some(QueueWord::Claim)
             }
             Phase::Claimed if self.revoked_by_ms.is_none() => {
-                let credit = self.window.open(window)?; // none: too much in hand
+                let credit = self.window.open(self.room_in(window))?; // none: too much in hand
                 self.phase = Phase::Subscribing { number, since_ms: now_ms };
                 Some(QueueWord::Subscribe { credit })
             }
@@ -409,7 +414,7 @@ impl<P> OwnedQueue<P> {
         self.claim = ClaimFlag::default();
         self.drop_retries();
         self.taken = OffsetSet::default();
-        (self.seen_to, self.has_unseen, self.is_handed_back) = (Offset(0), false, false);
+        (self.has_unseen, self.is_handed_back) = (false, false);
         self.ready.clear();
         self.acked.clear();
         self.shares.clear();

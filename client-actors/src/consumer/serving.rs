@@ -1,7 +1,7 @@
 //! What a member asks and tells the brokers that lead its queues, and what they say. No clock, no
 //! I/O.
 
-use grus_protocol::message::{ClaimQueueReply, GroupDeliver};
+use grus_protocol::message::{ClaimQueueReply, GroupDeliver, OffsetRange};
 use grus_protocol::{ErrorCode, Offset};
 
 use super::queue::{Phase, Waiter};
@@ -13,6 +13,9 @@ use crate::reader::cursor::Fetched;
 const NO_ROOM_WAIT_MS: u64 = 5;
 /// Least bytes that a queue may have on the way.
 const WINDOW_BYTES_MIN: u32 = 64 * 1024;
+/// What found no room at the broker is told again after so long: there is some when other messages that
+/// failed before are dealt with.
+const LEFT_WAIT_MS: u64 = 250;
 
 impl<P> ConsumerState<P> {
     /// Most that a queue may have on the way and in hand.
@@ -65,6 +68,7 @@ impl<P> ConsumerState<P> {
         while let Some(slot) = self.asked.pop_first() {
             let Some(queue) = self.queues.get_mut(&slot) else { continue };
             let Phase::Live { number } = queue.phase else { continue };
+            let window = queue.room_in(window);
             if let (Some(link), Some(credit)) = (queue.link, queue.window.top_up(window)) {
                 return Some(Telling::Credit { link, slot, number, credit });
             }
@@ -114,14 +118,19 @@ impl<P> ConsumerState<P> {
         }
     }
 
-    /// Answers have arrived.
-    pub(crate) fn acked(&mut self, (slot, number): (u64, u64), now_ms: u64) -> Vec<P> {
+    /// Answers have arrived, and found room but for those that are `left`.
+    pub(crate) fn acked(
+        &mut self,
+        (slot, number): (u64, u64),
+        left: &[OffsetRange],
+        now_ms: u64,
+    ) -> Vec<P> {
         let Some(queue) = self.queues.get_mut(&slot) else { return Vec::new() };
         if queue.settling.sent() != Some(number) {
             return Vec::new();
         }
         let mut heard = Vec::new();
-        for waiter in queue.settling.done() {
+        for waiter in queue.settling.done(left, now_ms + LEFT_WAIT_MS) {
             match waiter {
                 Waiter::Program(port) => heard.push(port),
                 Waiter::Item(item) => queue.make_acked(*item),

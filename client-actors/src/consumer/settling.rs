@@ -31,7 +31,7 @@ pub(crate) enum Verdict {
 /// delivered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct HandBack {
-    /// From here on, nothing that came for the first time was handed out.
+    /// From here on, nothing that came for the first time was handed out and is not answered for.
     pub(crate) unseen_from: Offset,
     /// What was handed out and is not answered for.
     pub(crate) in_work: Vec<OffsetRange>,
@@ -56,6 +56,32 @@ impl Told {
         self.acks.contains(offset)
             || self.nacks.iter().any(|nack| nack.offset == offset)
             || self.dead.iter().any(|mark| mark.offset == offset)
+    }
+
+    /// Messages that failed or are given up.
+    const fn marks_len(&self) -> usize {
+        self.nacks.len() + self.dead.len()
+    }
+
+    /// Adds what another says of messages, behind its own.
+    fn append(&mut self, mut other: Self) {
+        self.acks.extend(&other.acks);
+        self.nacks.append(&mut other.nacks);
+        self.dead.append(&mut other.dead);
+    }
+
+    /// Takes out what is said of these messages.
+    fn split(&mut self, of: &[OffsetRange]) -> Self {
+        let mut offsets = OffsetSet::default();
+        of.iter().for_each(|range| offsets.insert(*range));
+        let mut split = Self::default();
+        for range in of.iter().flat_map(|range| self.acks.take_range(*range)) {
+            split.acks.insert(range);
+        }
+        let is_of = |offset: Offset| offsets.contains(offset);
+        split.nacks = self.nacks.extract_if(.., |nack| is_of(nack.offset)).collect();
+        split.dead = self.dead.extract_if(.., |mark| is_of(mark.offset)).collect();
+        split
     }
 
     /// As much of it as one request may hold.
@@ -128,6 +154,9 @@ pub(crate) struct Settling<W> {
     is_urgent: bool,
     sent: Option<(u64, Told)>,
     sent_ms: u64,
+    /// What found no room at the broker: it is told again then.
+    put_off: Told,
+    put_off_until_ms: u64,
     waiting: Vec<(Offset, W)>,
     not_before_ms: u64,
     most: Most,
@@ -142,6 +171,8 @@ impl<W> Default for Settling<W> {
             is_urgent: false,
             sent: None,
             sent_ms: 0,
+            put_off: Told::default(),
+            put_off_until_ms: 0,
             waiting: Vec::new(),
             not_before_ms: 0,
             most: Most::ALL,
@@ -152,12 +183,19 @@ impl<W> Default for Settling<W> {
 impl<W> Settling<W> {
     /// Whether nothing is left to be told of messages.
     pub(crate) fn is_idle(&self) -> bool {
-        self.pending.is_empty() && self.sent.as_ref().is_none_or(|(_, told)| told.is_empty())
+        self.pending.is_empty()
+            && self.put_off.is_empty()
+            && self.sent.as_ref().is_none_or(|(_, told)| told.is_empty())
     }
 
     /// Whether nothing at all is to be told, or on its way.
     pub(crate) fn is_at_rest(&self) -> bool {
-        self.pending_since_ms.is_none() && self.sent.is_none()
+        self.pending_since_ms.is_none() && self.sent.is_none() && self.put_off.is_empty()
+    }
+
+    /// How many failed messages the broker does not know of yet.
+    pub(crate) fn untold_marks(&self) -> usize {
+        self.pending.marks_len() + self.put_off.marks_len()
     }
 
     /// Whether it is to be told that the queue is handed back, or is being told.
@@ -190,13 +228,14 @@ impl<W> Settling<W> {
     #[cfg(test)]
     pub(crate) fn contains(&self, offset: Offset) -> bool {
         self.pending.contains(offset)
+            || self.put_off.contains(offset)
             || self.sent.as_ref().is_some_and(|(_, told)| told.contains(offset))
     }
 
     /// What of a range nothing is to be told about.
     pub(crate) fn missing_of(&self, range: OffsetRange) -> Vec<OffsetRange> {
         let mut known = self.pending.acks.clone();
-        let sent = self.sent.iter().map(|(_, told)| told);
+        let sent = self.sent.iter().map(|(_, told)| told).chain([&self.put_off]);
         for told in sent.clone() {
             known.extend(&told.acks);
         }
@@ -272,6 +311,10 @@ impl<W> Settling<W> {
 
     /// What to tell now, as request `number`.
     pub(crate) fn poll(&mut self, number: u64, now_ms: u64) -> Option<Told> {
+        if !self.put_off.is_empty() && now_ms >= self.put_off_until_ms {
+            self.pending.append(std::mem::take(&mut self.put_off));
+            self.pending_since_ms.get_or_insert(0);
+        }
         let since_ms = self.pending_since_ms?;
         let is_due = self.is_urgent
             || self.pending_count >= GATHER_MAX
@@ -292,9 +335,14 @@ impl<W> Settling<W> {
         self.sent.as_ref().map(|(number, _)| *number)
     }
 
-    /// The broker knows; those who hear of it.
-    pub(crate) fn done(&mut self) -> Vec<W> {
-        let Some((_, told)) = self.sent.take() else { return Vec::new() };
+    /// The broker knows, but for what was `left` for want of room, which is told again at `again_ms`;
+    /// those who hear of it.
+    pub(crate) fn done(&mut self, left: &[OffsetRange], again_ms: u64) -> Vec<W> {
+        let Some((_, mut told)) = self.sent.take() else { return Vec::new() };
+        if !left.is_empty() {
+            self.put_off.append(told.split(left));
+            self.put_off_until_ms = again_ms;
+        }
         let heard = |(offset, _): &mut (Offset, W)| told.contains(*offset);
         self.waiting.extract_if(.., heard).map(|(_, waiter)| waiter).collect()
     }
@@ -310,11 +358,10 @@ impl<W> Settling<W> {
     pub(crate) fn failed(&mut self, not_before_ms: u64) {
         let Some((_, told)) = self.sent.take() else { return };
         self.not_before_ms = not_before_ms;
-        let Told { acks, mut nacks, mut dead, hands_back } = told;
-        self.pending.hands_back = self.pending.hands_back.take().or(hands_back);
-        self.pending.acks.extend(&acks);
-        self.pending.nacks.append(&mut nacks);
-        self.pending.dead.append(&mut dead);
+        if self.pending.hands_back.is_none() {
+            self.pending.hands_back.clone_from(&told.hands_back);
+        }
+        self.pending.append(told);
         self.pending_since_ms.get_or_insert(0);
         self.is_urgent = true;
     }

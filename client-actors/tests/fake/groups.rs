@@ -253,7 +253,11 @@ fn settle(state: &mut State, request: &Frame, replies: &Replies) {
         queue.unseen_from = Some(unseen_from.0);
         queue.subscription = None;
     }
-    replies.send(&request.head, &AckMessagesReply { floor: Offset(0), retries: 0 }, &[]);
+    replies.send(
+        &request.head,
+        &AckMessagesReply { floor: Offset(0), retries: 0, left: Vec::new() },
+        &[],
+    );
 }
 
 impl Replies {

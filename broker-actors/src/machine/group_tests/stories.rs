@@ -147,6 +147,45 @@ fn what_finds_no_room_is_named_and_what_fills_a_gap_always_finds_some() {
     assert_eq!(left(&effect), (2, 0, 0), "a gap was filled, so there is room");
 }
 
+#[test]
+fn a_full_table_leaves_new_retries_and_one_that_waits_is_not_put_off_by_being_told_again() {
+    use crate::machine::groups::RETRIES_EACH_MAX;
+    let mut pair = Pair::new();
+    let most = RETRIES_EACH_MAX as u64;
+    for _ in 0..=most / 256 {
+        pair.apply(Command::Append { queue: queue(1, 0), batch: batch(0, 0, 0, 256) });
+    }
+    pair.step(&Step::Claim { generation: 1, member: 1, start: 0 });
+    let nack = |at: u64, due| Nack { offset: Offset(at), due: TimestampMs(due) };
+    let left = |effect: &Effect| match effect.outcome {
+        Outcome::Settle(Ok(settled)) => (settled.retries, settled.left),
+        outcome => panic!("{outcome:?}"),
+    };
+    let effect = pair.settle(vec![], (0..most).map(|at| nack(at, 5_000)).collect(), vec![]);
+    assert_eq!(left(&effect), (most, 0));
+    let held = GroupItem::Delivered(Delivered {
+        holding: pair.holding(),
+        end: Offset(0),
+        passed: Vec::new(),
+        again: vec![Offset(3)],
+    });
+    pair.group(held);
+    let due =
+        |pair: &Pair, at| pair.machine.progress(place()).unwrap().retry(Offset(at)).unwrap().due;
+    assert_eq!(due(&pair, 3), IN_HANDS);
+    for later in [6_000, 7_000] {
+        let effect = pair.settle(vec![], vec![nack(3, later), nack(most, later)], vec![]);
+        assert_eq!(left(&effect), (most, 1), "the new one finds no room");
+        assert_eq!(due(&pair, 3), TimestampMs(6_000), "its first word counts");
+    }
+    pair.moment.time = TimestampMs(6_000);
+    pair.settle(vec![], vec![nack(3, 8_000)], vec![]);
+    assert_eq!(due(&pair, 3), TimestampMs(8_000), "it was due, and is put off");
+    let done = Span { from: Offset(4), to: Offset(5) };
+    let effect = pair.settle(vec![done], vec![nack(most, 9_000)], vec![]);
+    assert_eq!(left(&effect), (most, 0), "there is room for it now");
+}
+
 fn change(generation: u64, members: &[(u64, &'static str)]) -> GroupChange {
     let set =
         members.iter().map(|(id, bytes)| (MemberId(*id), Bytes::from_static(bytes.as_bytes())));

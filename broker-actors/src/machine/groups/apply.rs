@@ -125,7 +125,7 @@ impl Machine {
             left += u32::from(!self.acknowledge(place, *span));
         }
         for nack in &settle.nacks {
-            left += u32::from(!self.postpone(place, *nack));
+            left += u32::from(!self.postpone(moment.time, place, *nack));
         }
         let (stored, index) = self.bury(moment, settle, &mut left);
         let floor = self.progress(place).map_or(Offset(0), |held| held.numbers().floor);
@@ -148,20 +148,23 @@ impl Machine {
         fresh.is_some()
     }
 
-    /// Has a message that is not settled wait for its time; false if there was no room for it.
-    fn postpone(&mut self, place: ProgressKey, nack: Nack) -> bool {
+    /// Has a message that is not settled wait for its time; false if there was no room for it. One
+    /// that waits already waits no longer than it did: an answer may be told twice.
+    fn postpone(&mut self, time: TimestampMs, place: ProgressKey, nack: Nack) -> bool {
         let Nack { offset, due } = nack;
         let due = due.min(TimestampMs(IN_HANDS.0 - 1));
         let (_, end) = self.bounds_of(place);
         let Some(held) = self.progress(place).filter(|_| offset < end) else { return true };
         if let Some(retry) = held.retry(offset) {
-            self.put_retry(place, Retry { due, ..retry });
+            if retry.due == IN_HANDS || retry.due <= time {
+                self.put_retry(place, Retry { due, ..retry });
+            }
             return true;
         }
         if held.numbers().is_passed(offset) {
             return true; // settled
         }
-        if !self.has_room_for_retry(held) {
+        if self.room_for_retries(held) == 0 {
             return false;
         }
         let deliveries = held.numbers().deliveries(offset).max(1);

@@ -11,6 +11,15 @@ use crate::machine::digest::Tracked;
 use crate::machine::part::PartKey;
 use crate::machine::{Machine, Refusal};
 
+/// Each pair has room for so many retries, whatever others take.
+const RETRIES_EACH_MIN: usize = 16;
+
+/// How many more retries of a pair that has `own` find room in a shard that has `all`.
+fn room(all: usize, own: usize) -> usize {
+    let share = RETRIES_MAX.saturating_sub(all) / 4;
+    share.clamp(RETRIES_EACH_MIN, RETRIES_EACH_MAX).saturating_sub(own)
+}
+
 impl Machine {
     /// Opens the numbers of a progress for a change.
     pub(super) fn change_progress(&mut self, place: ProgressKey) -> Option<&mut Progress> {
@@ -44,9 +53,10 @@ impl Machine {
         self.groups.by_group.insert((place.group, place.queue));
     }
 
-    /// Whether one more retry finds room.
-    pub(super) fn has_room_for_retry(&self, held: &HeldProgress) -> bool {
-        held.retries() < RETRIES_EACH_MAX && self.groups.retries < RETRIES_MAX
+    /// How many more retries of a pair find room. None takes more than a quarter of what is left of
+    /// the shard's: however many groups fail for long, another one's find room.
+    pub fn room_for_retries(&self, held: &HeldProgress) -> usize {
+        room(self.groups.retries, held.retries())
     }
 
     /// Puts a retry in, or changes it.
@@ -197,5 +207,25 @@ impl Machine {
         let Some(held) = self.groups.progress.get_mut(&place) else { return false };
         self.groups.retries += bucket.all().len();
         held.restore(number, bucket, hash)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_many_pairs_are_full_another_one_has_room_for_some() {
+        assert_eq!([0, 99_999, 100_000].map(|own| room(own, own)), [RETRIES_EACH_MAX, 1, 0]);
+        let mut all = 0;
+        for _ in 0..10 {
+            all += room(all, 0);
+        }
+        assert_eq!((all, room(all, 0)), (10 * RETRIES_EACH_MAX, RETRIES_EACH_MAX));
+        for _ in 0..1_000 {
+            assert!(room(all, 0) >= RETRIES_EACH_MIN);
+            all += room(all, 0);
+        }
+        assert!(all < RETRIES_MAX + 1_000 * RETRIES_EACH_MIN, "{all}");
     }
 }

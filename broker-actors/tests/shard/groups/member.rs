@@ -10,8 +10,8 @@ use grus_broker::error::QueueError;
 use grus_broker::machine::groups::Settled;
 use grus_broker::topic_queue::sifting::Marks;
 use grus_broker::topic_queue::{
-    Account, Answered, At, ClaimTaken, Failed, Fetched, FetchedBatch, GivenUp, GroupAsk,
-    ProgressStatus, PushTurn, QueueHandle, Subscriber, SubscriptionKey,
+    Account, Answered, AnswersTaken, At, ClaimTaken, Failed, Fetched, FetchedBatch, GivenUp,
+    GroupAsk, ProgressStatus, PushTurn, QueueHandle, Subscriber, SubscriptionKey,
 };
 use grus_mailbox::Port;
 use grus_mailbox::reply::port;
@@ -195,6 +195,16 @@ impl Member {
         failed: &[u64],
         dead: &[u64],
     ) -> Result<Settled, QueueError> {
+        self.answer_in_full(acks, failed, dead).await.map(|taken| taken.settled)
+    }
+
+    /// With what found no room.
+    pub(super) async fn answer_in_full(
+        &self,
+        acks: &[(u64, u64)],
+        failed: &[u64],
+        dead: &[u64],
+    ) -> Result<AnswersTaken, QueueError> {
         let span = |(from, to): &(u64, u64)| Span { from: Offset(*from), to: Offset(*to) };
         let failed = failed.iter().map(|offset| Failed {
             offset: Offset(*offset),

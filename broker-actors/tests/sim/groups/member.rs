@@ -15,8 +15,7 @@ use grus_broker::consumer_group::CoordinatorAsk;
 use grus_broker::consumer_group::coordination::Joining;
 use grus_broker::consumer_group::error::CoordinatorError;
 use grus_broker::error::QueueError;
-use grus_broker::machine::groups::Settled;
-use grus_broker::topic_queue::{ClaimTaken, ListedOffset};
+use grus_broker::topic_queue::{AnswersTaken, ClaimTaken, ListedOffset};
 use grus_mailbox::Port;
 use grus_mailbox::reply::port;
 use grus_protocol::ids::{Generation, MemberId, QueueKey};
@@ -90,7 +89,7 @@ pub(super) enum Heard {
     Claimed(Holder, Result<ClaimTaken, Option<QueueError>>),
     Subscribed(Holder, u64, Result<ListedOffset, Option<QueueError>>),
     Pushed(Holder, u64, Push),
-    Settled(Holder, Told, Result<Settled, Option<QueueError>>),
+    Settled(Holder, Told, Result<AnswersTaken, Option<QueueError>>),
     /// It is no member any more, by its own wish.
     Left,
 }

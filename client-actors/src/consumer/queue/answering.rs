@@ -69,7 +69,6 @@ impl<P> OwnedQueue<P> {
             return;
         }
         if verdict != Verdict::Unhandled {
-            self.seen_to = self.seen_to.max(Offset(offset.0 + 1));
             self.local.iter_mut().for_each(|local| local.settled(offset));
         }
         if !self.acks_before {
@@ -91,9 +90,10 @@ impl<P> OwnedQueue<P> {
         }
         let released: Vec<_> =
             ranges.iter().flat_map(|range| self.taken.take_range(*range)).collect();
-        let Some(end) = released.iter().map(|range| range.to).max() else { return };
+        if released.is_empty() {
+            return;
+        }
         self.dealt_with(item, released.iter().map(OffsetRange::len).sum());
-        self.seen_to = self.seen_to.max(end);
         if let Some(local) = &mut self.local {
             let offsets = released.iter().flat_map(OffsetRange::numbers);
             offsets.for_each(|offset| local.settled(Offset(offset)));

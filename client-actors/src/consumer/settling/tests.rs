@@ -28,9 +28,9 @@ fn answers_are_gathered_for_a_moment_and_told_together() {
     assert_eq!(missing, [4..5, 7..8, 9..10]);
     settling.settle(Offset(7), Verdict::Ack, None, 200);
     assert_eq!(settling.poll(2, 300), None, "one at a time");
-    assert_eq!(settling.done(), []);
+    assert_eq!(settling.done(&[], 0), []);
     assert_eq!(ranges(&settling.poll(2, 300).unwrap()), [(7, 8)]);
-    settling.done();
+    settling.done(&[], 0);
     assert!(settling.is_idle());
 }
 
@@ -40,13 +40,13 @@ fn who_waits_is_not_kept_and_hears_when_it_is_known() {
     settling.settle(Offset(1), Verdict::Ack, Some(11), 0);
     assert!(settling.poll(1, 0).is_some());
     settling.settle(Offset(2), nack(), Some(12), 0);
-    assert_eq!(settling.done(), [11]);
+    assert_eq!(settling.done(&[], 0), [11]);
     let told = settling.poll(2, 0).unwrap();
     assert_eq!(told.nacks[0].offset, Offset(2));
     settling.failed(70);
     assert_eq!(settling.poll(3, 69), None);
     assert_eq!(settling.poll(3, 70), Some(told), "the same once more");
-    assert_eq!(settling.done(), [12]);
+    assert_eq!(settling.done(&[], 0), [12]);
 }
 
 #[test]
@@ -63,11 +63,11 @@ fn a_request_holds_no_more_than_it_may_and_the_rest_follows() {
     let first = settling.poll(1, 0).unwrap();
     assert_eq!(first.acks.ranges_len(), ACK_RANGES_MAX);
     assert_eq!((first.nacks.len(), first.dead.len()), (ACK_MARKS_MAX, 0));
-    assert_eq!(settling.done(), []);
+    assert_eq!(settling.done(&[], 0), []);
     let second = settling.poll(2, 0).unwrap();
     assert_eq!(second.acks.ranges_len(), ACK_RANGES_MAX);
     assert_eq!(second.dead[0].reason.len(), REASON_BYTES_MAX);
-    assert_eq!(settling.done(), [1]);
+    assert_eq!(settling.done(&[], 0), [1]);
     assert!(settling.is_idle());
 }
 
@@ -81,12 +81,12 @@ fn a_queue_is_handed_back_behind_all_answers_and_that_holds_up_nothing() {
     settling.hand_back(hands_back.clone(), 0);
     assert!(settling.is_handing_back() && !settling.is_idle());
     assert_eq!(settling.poll(1, 0).unwrap().hands_back, None, "there are more answers");
-    settling.done();
+    settling.done(&[], 0);
     let told = settling.poll(2, 0).unwrap();
     assert_eq!(told.hands_back, Some(hands_back.clone()));
     settling.failed(0);
     assert_eq!(settling.poll(3, 0).unwrap(), told, "once more");
-    settling.done();
+    settling.done(&[], 0);
     assert!(settling.is_idle() && !settling.is_handing_back());
     settling.hand_back(hands_back, 0);
     assert!(settling.is_idle(), "nothing is to be told of a message");
@@ -149,7 +149,7 @@ fn however_long_the_reasons_are_a_request_fits_its_header_and_all_are_told() {
         assert!(header_bytes(&told) <= REQUEST_HEADER_BYTES_MAX as usize, "request {number}");
         assert!(!told.nacks.is_empty() || !told.dead.is_empty(), "request {number} goes on");
         (nacks, dead, number) = (nacks + told.nacks.len(), dead + told.dead.len(), number + 1);
-        heard += settling.done().len();
+        heard += settling.done(&[], 0).len();
     }
     assert_eq!((nacks, dead, heard), (ACK_MARKS_MAX, ACK_MARKS_MAX, ACK_MARKS_MAX));
     assert!(settling.is_at_rest());
@@ -192,7 +192,7 @@ fn what_a_broker_finds_too_large_goes_in_halves_and_at_last_without_reasons() {
             settling.was_too_large(0);
             continue;
         }
-        settling.done();
+        settling.done(&[], 0);
         told.acks.extend(&asked.acks);
         told.nacks.extend(asked.nacks);
         assert!(number < 100, "it comes to an end");
@@ -211,4 +211,30 @@ fn what_was_refused_goes_behind_what_was_not_told_yet() {
     settling.failed(0);
     let told = settling.poll(2, 0).unwrap();
     assert_eq!(told.nacks[0].offset, Offset(ACK_MARKS_MAX as u64));
+}
+
+#[test]
+fn what_finds_no_room_waits_by_itself_and_all_else_goes_on() {
+    let mut settling = Settling::default();
+    let one = |offset| OffsetRange::one(Offset(offset));
+    settling.ack_all(&[OffsetRange { from: Offset(0), to: Offset(3) }], Some(1), 0);
+    settling.settle(Offset(5), nack(), Some(2), 0);
+    settling.settle(Offset(6), nack(), Some(3), 0);
+    let dead = Verdict::Dead { reason: "y".into() };
+    settling.settle(Offset(7), dead, Some(4), 0);
+    assert_eq!(settling.untold_marks(), 3);
+    settling.poll(1, 0).unwrap();
+    assert_eq!(settling.done(&[one(1), one(6), one(7)], 500), [1, 2], "those are known");
+    assert_eq!((settling.untold_marks(), settling.is_idle()), (2, false));
+    let all = settling.missing_of(OffsetRange { from: Offset(0), to: Offset(9) });
+    let missing: Vec<_> = all.iter().map(OffsetRange::numbers).collect();
+    assert_eq!(missing, [0..1, 2..6, 8..9], "what is left comes to nobody meanwhile");
+    settling.settle(Offset(8), Verdict::Ack, Some(5), 100);
+    assert_eq!(ranges(&settling.poll(2, 100).unwrap()), [(8, 9)], "and holds up nothing");
+    assert_eq!(settling.done(&[], 0), [5]);
+    assert_eq!(settling.poll(3, 499), None);
+    let told = settling.poll(3, 500).unwrap();
+    assert_eq!((ranges(&told), told.nacks.len(), told.dead.len()), (vec![(1, 2)], 1, 1));
+    assert_eq!(settling.done(&[], 0), [3, 4]);
+    assert!(settling.is_at_rest());
 }

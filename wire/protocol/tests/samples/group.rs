@@ -204,7 +204,7 @@ fn progress(out: &mut Vec<(String, Bytes)>) {
         unseen_from: Some(Offset(1004)),
         in_work: vec![range(902, 903)],
     };
-    let acked = AckMessagesReply { floor: Offset(1004), retries: 6 };
+    let acked = AckMessagesReply { floor: Offset(1004), retries: 6, left: vec![range(1002, 1003)] };
     pair(out, &ack, &acked, [b"", b""]);
 }
 

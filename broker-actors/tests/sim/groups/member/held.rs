@@ -7,10 +7,9 @@ use std::sync::Arc;
 
 use grus_broker::commands::groups::{HandBack, Holding, ProgressKey, RetryTerms, Span};
 use grus_broker::error::QueueError;
-use grus_broker::machine::groups::Settled;
 use grus_broker::topic_queue::{
-    Account, Answered, At, ClaimTaken, Failed, GivenUp, GroupAsk, ListedOffset, QueueHandle,
-    SubscriptionAsk, SubscriptionKey,
+    Account, Answered, AnswersTaken, At, ClaimTaken, Failed, GivenUp, GroupAsk, ListedOffset,
+    QueueHandle, SubscriptionAsk, SubscriptionKey,
 };
 use grus_mailbox::Port;
 use grus_protocol::error::ErrorCode;
@@ -327,7 +326,7 @@ impl Program {
                     scribe.note(Fact::Answering { by, failed, back });
                 }
                 let seen =
-                    seen(reply, move |settled: &Result<Settled, QueueError>| match settled {
+                    seen(reply, move |settled: &Result<AnswersTaken, QueueError>| match settled {
                         Ok(_) => scribe.note(Fact::Settled { by, over, failed, back }),
                         Err(error) => refused(&scribe, by, error),
                     });
@@ -344,7 +343,7 @@ impl Program {
         &mut self,
         by: Holder,
         told: &Told,
-        result: &Result<Settled, Option<QueueError>>,
+        result: &Result<AnswersTaken, Option<QueueError>>,
     ) {
         let now_ms = self.now_ms();
         let Some(held) = self.held(by).filter(|held| held.by.round == by.round) else { return };

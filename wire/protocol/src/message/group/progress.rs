@@ -141,7 +141,8 @@ wire_message! {
         /// Those that are dead letters from now on.
         pub dead: Vec<DeadMark> = Vec::new(),
         /// The member lets go of the queue: from here on, nothing that was sent to it for the first
-        /// time was handed to anybody, and does not count as delivered. Its subscription ends.
+        /// time was handed to anybody and is not answered for. It does not count as delivered. Its
+        /// subscription ends.
         pub unseen_from: Option<Offset> = None,
         /// With `unseen_from`: what was handed out and is not answered for. Other messages that were
         /// sent again and are not answered for do not count as delivered once more.
@@ -150,12 +151,15 @@ wire_message! {
 }
 
 wire_message! {
-    /// It is in the log.
+    /// It is in the log, but for what found no room.
     pub struct AckMessagesReply {
         /// All before it is settled, or waits to be delivered again.
         pub floor: Offset,
         /// Messages that wait to be delivered again.
         pub retries: u64,
+        /// What of the request found no room, and is to be said again later: ranges of `acks` of
+        /// which not all is settled now, and messages of `nacks` and `dead`. In order.
+        pub left: Vec<OffsetRange> = Vec::new(),
     }
 }
 
