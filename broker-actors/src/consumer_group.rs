@@ -41,7 +41,7 @@ use std::sync::Arc;
 use grus_consensus::Group;
 use grus_log::Disk;
 use grus_mailbox::{Credit, Inbox, Port, Receive, Resident, Room, Tick};
-use grus_protocol::ids::{GroupId, MemberId};
+use grus_protocol::ids::{GroupId, MemberId, TimestampMs};
 use grus_protocol::message::{GroupHeartbeatReply, JoinGroupReply};
 use grus_protocol::names::GroupName;
 use grus_registry::RegistryRequest;
@@ -217,7 +217,7 @@ impl<D: Disk> ConsumerGroup<D> {
                 self.write(&change);
             }
         }
-        self.tell_news();
+        self.tell_news(tick.now);
         while let Some((member, poll)) = self.polls.take_over(now_ms) {
             self.answer(member, poll);
         }
@@ -249,11 +249,11 @@ impl<D: Disk> ConsumerGroup<D> {
         refused.into_message().waiter.fail(error);
     }
 
-    fn tell_news(&mut self) {
+    fn tell_news(&mut self, now: TimestampMs) {
         let news = self.coordination.as_mut().map(Coordination::take_news).unwrap_or_default();
         for one in news {
             match one {
-                News::Joined(ticket, member) => self.joined(ticket, member),
+                News::Joined(ticket, member) => self.joined(ticket, member, now),
                 News::Superseded(ticket) => {
                     if let Some(waits) = self.waits.remove(&ticket) {
                         waits.fail(CoordinatorError::Join(JoinRefusal::Superseded));
@@ -287,7 +287,7 @@ impl<D: Disk> ConsumerGroup<D> {
         }
     }
 
-    fn joined(&mut self, ticket: Ticket, member: MemberId) {
+    fn joined(&mut self, ticket: Ticket, member: MemberId, now: TimestampMs) {
         let Some(Waits::Join(reply, _credit)) = self.waits.remove(&ticket) else { return };
         let Some(coordination) = &self.coordination else { return };
         reply.send(Ok(JoinGroupReply {
@@ -297,6 +297,7 @@ impl<D: Disk> ConsumerGroup<D> {
             session_ms: coordination.settings().session_ms,
             heartbeat_ms: coordination.heartbeat_ms(),
             settings: coordination.settings().clone(),
+            time: now,
         }));
     }
 

@@ -7,6 +7,7 @@ use grus_protocol::message::{
     AssignedQueue, GroupSubscription, MessageFilter, QueuePlace, subscription_of,
 };
 
+use super::broadcast::Broadcast;
 use super::local::LocalRetries;
 use super::queue::{OwnedQueue, Phase};
 use super::routing::link_of;
@@ -75,6 +76,9 @@ impl<P> ConsumerState<P> {
                 self.begin(queue, place);
             }
         }
+        if let Some(own) = &mut self.broadcast {
+            own.has_begun();
+        }
         self.tell(Change::Revoked, revoked);
         self.tell(Change::Assigned, new);
         self.release(now_ms);
@@ -106,6 +110,8 @@ impl<P> ConsumerState<P> {
         let acks_before = self.settings.acks_before;
         let mut owned = OwnedQueue::new(slot, queue, filter, (acks_before, self.jitter.next()));
         owned.local = self.broadcast.as_ref().map(|_| LocalRetries::default());
+        let is_first = self.broadcast.as_ref().is_some_and(Broadcast::is_first);
+        owned.at_end_by = is_first.then_some(0);
         owned.link = link;
         if owned.link.is_none() {
             way.ask.want();

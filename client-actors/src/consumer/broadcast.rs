@@ -13,11 +13,12 @@ use grus_protocol::error::{ErrorCode, ErrorDetail};
 use grus_protocol::message::{
     GroupDeliver, GroupModel, MessageFilter, OffsetRange, QueuePlace, SubscribeAt,
 };
-use grus_protocol::{ErrorReply, Offset, QueueId, Term};
+use grus_protocol::{ErrorReply, Offset, QueueId, Term, TimestampMs};
 
 use super::local::{Failure, wait_ms};
 use super::offsets::OffsetSet;
 use super::progress_file::{OwnProgress, QueueDone};
+use super::queue::OwnedQueue;
 use super::settling::Verdict;
 use super::state::ConsumerState;
 use crate::error::Refusal;
@@ -28,6 +29,8 @@ use crate::reader::cursor::{Content, Fetched};
 const WRITE_AGAIN_MS: u64 = 1_000;
 /// Most queues of the file that are not the member's now: of topics that are gone, most likely.
 const OTHER_QUEUES_MAX: usize = 4_096;
+/// The clocks of two brokers may be so far apart and nothing is passed over.
+const CLOCKS_APART_MS: u64 = 1_000;
 /// Behind the last offset there can be.
 const END: Offset = Offset(u64::MAX);
 
@@ -40,12 +43,32 @@ pub(crate) struct Broadcast {
     /// The answers, by slot and number, that what is being written holds.
     writing: Option<Vec<(u64, u64)>>,
     not_before_ms: u64,
+    /// It has never been a member: what it is assigned first begins where the group's settings say.
+    is_first: bool,
 }
 
 impl Broadcast {
     /// One that goes on where its file says.
-    pub(crate) const fn new(progress: OwnProgress) -> Self {
-        Self { progress, is_changed: false, writing: None, not_before_ms: 0 }
+    pub(crate) fn new(progress: OwnProgress) -> Self {
+        let is_first = progress.since.is_none() && progress.queues.is_empty();
+        Self { progress, is_changed: false, writing: None, not_before_ms: 0, is_first }
+    }
+
+    /// It is a member, by a broker whose clock says so.
+    pub(super) fn joined(&mut self, time: TimestampMs) {
+        if self.progress.since.is_none() && time.0 > 0 {
+            (self.progress.since, self.is_changed) = (Some(time), true);
+        }
+    }
+
+    /// Whether what is assigned now is assigned first.
+    pub(super) const fn is_first(&self) -> bool {
+        self.is_first
+    }
+
+    /// What was assigned has begun: what comes later is what came to be later, or was away.
+    pub(super) const fn has_begun(&mut self) {
+        self.is_first = false;
     }
 
     fn done(&self, place: QueuePlace) -> Option<&QueueDone> {
@@ -91,7 +114,7 @@ impl<P> ConsumerState<P> {
         let (Some(queue), Some(done)) = (queue, done) else {
             return match self.membership.settings().start {
                 ListAt::First => SubscribeAt::First,
-                ListAt::Last => SubscribeAt::Last,
+                ListAt::Last => self.start_of_late(queue),
                 ListAt::Time(time) => SubscribeAt::Time(time),
             };
         };
@@ -102,6 +125,19 @@ impl<P> ConsumerState<P> {
         let mut open = open.flat_map(|range| queue.settling.missing_of(range));
         let next = open.next().map_or(done.floor, |range| range.from);
         SubscribeAt::Offset(next, Term::UNKNOWN)
+    }
+
+    /// Where a queue of which nothing is known begins in a group that begins at the end: at the end where
+    /// the member begins, too. Otherwise all of it counts that came since, be it that the queue is new,
+    /// or that its broker could not be reached.
+    fn start_of_late(&self, queue: Option<&OwnedQueue<P>>) -> SubscribeAt {
+        let since = self.broadcast.as_ref().and_then(|own| own.progress.since);
+        match since {
+            Some(since) if !queue.is_some_and(OwnedQueue::is_at_end) => {
+                SubscribeAt::Time(TimestampMs(since.0.saturating_sub(CLOCKS_APART_MS)))
+            }
+            _ => SubscribeAt::Last,
+        }
     }
 
     /// A queue is read from this offset on: what lies before it is not there any more, or was not

@@ -3,7 +3,7 @@
 use grus_protocol::error::ErrorDetail;
 use grus_protocol::message::{
     AssignedQueue, GroupHeartbeatReply, GroupModel, GroupSettings, GroupSubscription,
-    JoinGroupReply, MessageFilter, OffsetRange, QueuePlace, SubscribeAt,
+    JoinGroupReply, ListAt, MessageFilter, OffsetRange, QueuePlace, SubscribeAt,
 };
 use grus_protocol::{
     BatchBuilder, BatchLimits, ErrorCode, ErrorReply, Generation, GroupId, GroupName, InstanceName,
@@ -21,6 +21,8 @@ use crate::reader::cursor::{Content, Fetched};
 use crate::route::{LinkId, Route};
 
 const LINK: LinkId = LinkId(0);
+/// The coordinator's clock at each join.
+const JOINED: TimestampMs = TimestampMs(1_700_000_000_000);
 
 fn group() -> GroupName {
     GroupName::try_from("g").unwrap()
@@ -137,6 +139,7 @@ fn joined(model: GroupModel) -> JoinGroupReply {
             max_deliveries: 2,
             ..GroupSettings::default()
         },
+        time: JOINED,
     }
 }
 
@@ -295,4 +298,67 @@ fn a_group_of_another_model_is_left_at_once() {
         state.left(leave.number, 0);
         assert!(state.is_over(0));
     }
+}
+
+/// Where a member of a group that begins at the end begins the queues that it is assigned, one after the
+/// other: queue 0 once more when it was refused.
+fn begins(progress: OwnProgress) -> Vec<SubscribeAt> {
+    let settings = ConsumerSettings {
+        acks_before: false,
+        queue_messages_max: 100,
+        bytes_max: 1 << 20,
+        revoke_ms_max: 3_000,
+        join_ms_max: None,
+    };
+    let subscription = GroupSubscription { topics: (&topic()).into(), filter: MessageFilter::All };
+    let state = ConsumerState::<u32>::new(settings, vec![subscription], 7);
+    let mut state = state.with_progress(Some(progress));
+    state.link_up(LINK);
+    let join = state.poll_member(0).unwrap();
+    let mut reply = joined(GroupModel::Broadcast);
+    reply.settings.start = ListAt::Last;
+    state.joined(join.number, reply, 0);
+    let mut begins = Vec::new();
+    for count in 1..=2 {
+        let now_ms = u64::from(count) * 3_000;
+        state.tick(now_ms);
+        let beat = state.poll_member(now_ms).unwrap();
+        let queues = (0..count).map(|queue| AssignedQueue {
+            topic: topic(),
+            topic_id: TopicId(1),
+            queue: QueueId(queue),
+            generation: Generation::NONE,
+        });
+        let (generation, assigned) = (Generation(count.into()), Some(queues.collect()));
+        let reply = GroupHeartbeatReply { generation, assigned, settings: None, divide: None };
+        state.heard(beat.number, reply, now_ms);
+        if state.poll_route(now_ms).is_some() {
+            let route = Route { topic_id: TopicId(1), links: vec![Some(LINK); 2] };
+            state.route(&topic(), Ok(route), now_ms);
+        }
+        let ask = state.poll_ask(now_ms).unwrap();
+        begins.push(state.start_of(ask.slot));
+        if count == 1 {
+            let busy = ErrorReply::new(ErrorCode::Overloaded, "x").into();
+            state.refused((ask.slot, ask.number), &busy, now_ms);
+            let ask = state.poll_ask(now_ms + 2_000).unwrap();
+            begins.push(state.start_of(ask.slot));
+            state.subscribed((ask.slot, ask.number), Offset(10));
+        }
+    }
+    begins
+}
+
+#[test]
+fn what_comes_later_to_a_member_that_began_at_the_end_is_read_from_when_it_began() {
+    let since = |time: u64| SubscribeAt::Time(TimestampMs(time - 1_000));
+    let own = since(JOINED.0);
+    assert_eq!(begins(begun()), [SubscribeAt::Last, own, own]);
+    // It was away: what was made meanwhile is its own, too.
+    let before = TimestampMs(JOINED.0 - 3_600_000);
+    let earlier = OwnProgress { since: Some(before), ..begun() };
+    assert_eq!(begins(earlier), [since(before.0); 3]);
+    // The first word of a broker is in the file.
+    let mut desk = Desk::new(begun(), "*", SubscribeAt::First);
+    assert_eq!(desk.write(0).0.since, Some(JOINED));
 }

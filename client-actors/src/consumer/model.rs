@@ -145,6 +145,7 @@ impl World {
                             session_ms: 10_000,
                             heartbeat_ms: 3_000,
                             settings: GroupSettings::default(),
+                            time: grus_protocol::TimestampMs(0),
                         };
                         self.state.joined(ask.number, reply, self.now_ms);
                     }

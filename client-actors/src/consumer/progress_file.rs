@@ -1,14 +1,16 @@
 //! What a member of a broadcast group has settled, as its file has it. Pure.
 //!
 //! ```text
-//! grus-progress 1
+//! grus-progress 2
 //! group billing
 //! member 7c9e6679f7425d4a
+//! since 1732290000000
 //! queue orders 9755802606416216011 0 1180 1182-1190 1195-1196
 //! end 0f3a52c1d4e6b789
 //! ```
 //!
-//! A line for each queue: topic, its incarnation, number of the queue, the floor (all before it is
+//! When the member first began, by a broker's clock; version 1, which is read, too, has no such line. A line for
+//! each queue: topic, its incarnation, number of the queue, the floor (all before it is
 //! settled), and what is settled above it: from an offset to the one behind. The last line has XXH3-64
 //! of all bytes before it, so a file that was cut or changed is none.
 
@@ -16,20 +18,22 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use grus_protocol::message::{OffsetRange, QueuePlace};
-use grus_protocol::{GroupName, InstanceName, Offset, QueueId, TopicId, TopicName};
+use grus_protocol::{GroupName, InstanceName, Offset, QueueId, TimestampMs, TopicId, TopicName};
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::offsets::OffsetSet;
 
-const HEAD: &str = "grus-progress 1";
+const HEAD: &str = "grus-progress 2";
+/// The head of a file that does not say when its member began.
+const HEAD_WITHOUT_TIME: &str = "grus-progress 1";
 
 /// Why a file is not a member's progress.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum ProgressFileError {
     #[error("it is damaged, or no file of progress: {0}")]
     Damaged(&'static str),
-    #[error("it is of another version than 1: a newer program wrote it")]
+    #[error("it is of another version than 1 and 2: a newer program wrote it")]
     Version,
     #[error("it belongs to the group {0}")]
     OtherGroup(String),
@@ -77,18 +81,24 @@ impl QueueDone {
 pub(crate) struct OwnProgress {
     pub(crate) group: GroupName,
     pub(crate) member: InstanceName,
+    /// When the member first began, by the clock of a broker; none: nobody has said.
+    pub(crate) since: Option<TimestampMs>,
     pub(crate) queues: BTreeMap<QueuePlace, QueueDone>,
 }
 
 impl OwnProgress {
     /// That of one who begins.
     pub(crate) fn new(group: GroupName, member: InstanceName) -> Self {
-        Self { group, member, queues: BTreeMap::new() }
+        Self { group, member, since: None, queues: BTreeMap::new() }
     }
 
     /// The file.
     pub(crate) fn encode(&self) -> String {
-        let mut text = format!("{HEAD}\ngroup {}\nmember {}\n", self.group, self.member);
+        let head = if self.since.is_some() { HEAD } else { HEAD_WITHOUT_TIME };
+        let mut text = format!("{head}\ngroup {}\nmember {}\n", self.group, self.member);
+        if let Some(since) = self.since {
+            let _ = writeln!(text, "since {}", since.0);
+        }
         for (place, done) in &self.queues {
             let QueueDone { topic, floor, above } = done;
             let QueuePlace { topic_id, queue } = place;
@@ -113,7 +123,7 @@ impl OwnProgress {
         let damaged = ProgressFileError::Damaged;
         let text = std::str::from_utf8(text).map_err(|_| damaged("it is not text"))?;
         let head = text.lines().next().unwrap_or_default();
-        if head != HEAD {
+        if head != HEAD && head != HEAD_WITHOUT_TIME {
             let is_other = head.starts_with("grus-progress ");
             return Err(if is_other { ProgressFileError::Version } else { damaged("its head") });
         }
@@ -129,6 +139,13 @@ impl OwnProgress {
         let mut value = |name| lines.next().and_then(|line| line.strip_prefix(name));
         let of_group = value("group ").ok_or_else(|| damaged("its group"))?;
         let of_member = value("member ").ok_or_else(|| damaged("its member"))?;
+        let since = match head {
+            HEAD => {
+                let since = value("since ").and_then(|since| since.parse().ok());
+                Some(TimestampMs(since.ok_or_else(|| damaged("since when it is"))?))
+            }
+            _ => None,
+        };
         if of_group != group.as_str() {
             return Err(ProgressFileError::OtherGroup(of_group.to_owned()));
         }
@@ -136,7 +153,7 @@ impl OwnProgress {
             return Err(ProgressFileError::OtherMember(of_member.to_owned()));
         }
         let of_member = InstanceName::try_from(of_member).map_err(|_| damaged("its member"))?;
-        let mut progress = Self::new(group.clone(), of_member);
+        let mut progress = Self { since, ..Self::new(group.clone(), of_member) };
         for line in lines {
             let (place, done) = queue_of(line).ok_or_else(|| damaged("the line of a queue"))?;
             progress.queues.insert(place, done);
@@ -200,13 +217,18 @@ mod tests {
         assert!(text.starts_with("grus-progress 1\ngroup g\nmember one\nqueue t 1844"), "{text}");
         assert!(text.contains(" 1 10 15-17 20-21\nend "), "{text}");
         let read = |bytes: &[u8]| OwnProgress::decode(bytes, &group("g"), None);
-        assert_eq!(read(text.as_bytes()), Ok(progress));
+        assert_eq!(read(text.as_bytes()), Ok(progress.clone()));
         for at in 0..text.len() {
             let mut changed = text.clone().into_bytes();
             changed[at] ^= 1;
             assert!(read(&changed).is_err(), "byte {at}");
             assert!(read(&text.as_bytes()[..at]).is_err(), "cut at {at}");
         }
+        let begun = OwnProgress { since: Some(TimestampMs(77)), ..progress };
+        let text = begun.encode();
+        let head = "grus-progress 2\ngroup g\nmember one\nsince 77\nqueue t ";
+        assert!(text.starts_with(head), "{text}");
+        assert_eq!(read(text.as_bytes()), Ok(begun));
         let empty = OwnProgress::new(group("g"), member("one"));
         assert_eq!(read(empty.encode().as_bytes()), Ok(empty));
     }
@@ -221,7 +243,7 @@ mod tests {
         assert_eq!(read("g", Some("one")), Ok(()));
         assert_eq!(read("h", None), Err(ProgressFileError::OtherGroup("g".into())));
         assert_eq!(read("g", Some("two")), Err(ProgressFileError::OtherMember("one".into())));
-        let newer = text.replace("grus-progress 1", "grus-progress 2");
+        let newer = text.replace("grus-progress 1", "grus-progress 3");
         let refused = OwnProgress::decode(newer.as_bytes(), &group("g"), None);
         assert_eq!(refused, Err(ProgressFileError::Version));
     }

@@ -78,6 +78,8 @@ pub(crate) struct OwnedQueue<P> {
     pub(crate) revoked_by_ms: Option<u64>,
     /// It was granted anew meanwhile, by this generation.
     pub(crate) comes_back: Option<Generation>,
+    /// The request by which it begins at its end, where the member has just begun, too; 0: the next one.
+    pub(crate) at_end_by: Option<u64>,
     /// What failed, where that waits at the client: the group is a broadcast.
     pub(crate) local: Option<LocalRetries>,
     /// Messages are acked before they are handed out.
@@ -121,6 +123,7 @@ impl<P> OwnedQueue<P> {
             window: Window::default(),
             revoked_by_ms: None,
             comes_back: None,
+            at_end_by: None,
             local: None,
             acks_before,
             claim: ClaimFlag::default(),
@@ -186,10 +189,16 @@ impl<P> OwnedQueue<P> {
             Phase::Claimed if self.revoked_by_ms.is_none() => {
                 let credit = self.window.open(self.room_in(window))?; // none: too much in hand
                 self.phase = Phase::Subscribing { number, since_ms: now_ms };
+                self.at_end_by = self.at_end_by.filter(|by| *by == 0).map(|_| number);
                 Some(QueueWord::Subscribe { credit })
             }
             _ => None,
         }
+    }
+
+    /// Whether it begins at its end, by what was asked last.
+    pub(crate) const fn is_at_end(&self) -> bool {
+        self.at_end_by.is_some()
     }
 
     /// Gives up what was asked so long ago; the subscription that may stand all the same.

@@ -121,6 +121,7 @@ mod tests {
             session_ms: 10_000,
             heartbeat_ms: 3_000,
             settings: GroupSettings::default(),
+            time: grus_protocol::TimestampMs(0),
         };
         state.joined(join.number, reply, 0);
         let beat = state.poll_member(0).unwrap();

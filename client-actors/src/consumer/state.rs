@@ -230,7 +230,13 @@ impl<P> ConsumerState<P> {
 
     /// It has joined.
     pub(crate) fn joined(&mut self, number: u64, reply: JoinGroupReply, now_ms: u64) {
+        let time = reply.time;
         let news = self.membership.is_member(number, reply);
+        if self.membership.joined().is_some()
+            && let Some(own) = &mut self.broadcast
+        {
+            own.joined(time);
+        }
         self.hear(news, now_ms);
         self.was_member |= self.membership.joined().is_some();
         if let Some(refusal) = self.of_other_model() {

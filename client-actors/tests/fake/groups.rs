@@ -226,6 +226,7 @@ fn join(state: &mut State, request: &Frame, replies: &Replies) {
         session_ms: 10_000,
         heartbeat_ms: 3_000,
         settings: GroupSettings::default(),
+        time: grus_protocol::TimestampMs(0),
     };
     replies.send(&request.head, &reply, &[]);
 }

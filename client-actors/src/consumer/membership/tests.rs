@@ -14,6 +14,7 @@ fn joined(member: u64) -> JoinGroupReply {
         session_ms: 9_000,
         heartbeat_ms: 3_000,
         settings: GroupSettings::default(),
+        time: grus_protocol::TimestampMs(0),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::ListAt;
-use crate::ids::{Generation, GroupId, MemberId, QueueId, QueueKey, TopicId};
+use crate::ids::{Generation, GroupId, MemberId, QueueId, QueueKey, TimestampMs, TopicId};
 use crate::names::{GroupName, InstanceName, TopicName, TopicPattern};
 use crate::wire::{wire_enum, wire_message};
 
@@ -272,6 +272,8 @@ wire_message! {
         pub heartbeat_ms: u32,
         /// How the group works.
         pub settings: GroupSettings,
+        /// The coordinator's clock when it answered; 0: not told.
+        pub time: TimestampMs = TimestampMs(0),
     }
 }
 

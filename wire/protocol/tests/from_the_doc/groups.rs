@@ -42,7 +42,11 @@ fn joining_staying_and_leaving() {
     let all = Array(vec![Array(vec![t("*"), sql])]);
     let plain = [all, Array(vec![Nil; 7]), Nil, t("gray")];
     assert_eq!(header("JoinGroup.plain"), [&who[..], &plain].concat());
-    let joined = [n(&[GROUP_ID, 7, 41, 8_000, 2_400]), vec![settings(list(&[1]))]].concat();
+    let joined = [
+        n(&[GROUP_ID, 7, 41, 8_000, 2_400]),
+        vec![settings(list(&[1])), Number(1_700_000_000_123)],
+    ]
+    .concat();
     assert_eq!(header("JoinGroup.reply"), joined);
 
     let holding = Array(vec![list(&[TOPIC_ID, 1])]);

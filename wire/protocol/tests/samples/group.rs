@@ -124,6 +124,7 @@ fn membership(out: &mut Vec<(String, Bytes)>) {
         session_ms: 8_000,
         heartbeat_ms: 2_400,
         settings: settings(),
+        time: TimestampMs(1_700_000_000_123),
     };
     pair(out, &join, &joined, [b"", b""]);
     let plain = JoinGroup {
