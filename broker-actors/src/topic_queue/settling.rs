@@ -164,9 +164,9 @@ impl<D: Disk> TopicQueue<D> {
                 Err(last) => dying.push_back(last),
             }
         }
-        let (acks, reply, _credit) = (answered.acks, Some(reply), Some(credit));
+        let (acks, reply) = (answered.acks, Some(reply));
         let own = Answers::own(holding);
-        let answers = Answers { acks, nacks, dying, named, reply, _credit, ..own };
+        let answers = Answers { acks, nacks, dying, named, reply, _credit: Some(credit), ..own };
         self.settle(Box::new(answers), None, now);
         if let Some(hands_back) = answered.hands_back {
             if let Some(key) = self.groups.key_of(group) {

@@ -73,7 +73,9 @@ impl Told {
     /// Takes out what is said of these messages.
     fn split(&mut self, of: &[OffsetRange]) -> Self {
         let mut offsets = OffsetSet::default();
-        of.iter().for_each(|range| offsets.insert(*range));
+        for range in of {
+            offsets.insert(*range);
+        }
         let mut split = Self::default();
         for range in of.iter().flat_map(|range| self.acks.take_range(*range)) {
             split.acks.insert(range);
