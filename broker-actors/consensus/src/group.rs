@@ -98,8 +98,8 @@ pub(crate) struct Inner<S: StateMachine, D: Disk, RT: AsyncRuntime> {
     pub(crate) handed_over: Cell<Option<HandedOver<InstantOf<RT>>>>,
     /// Searches for a successor that are under way.
     pub(crate) handing_over: Cell<u32>,
-    /// When a retired leader has looked for one by itself.
-    pub(crate) looked: Cell<InstantOf<RT>>,
+    /// When a retired leader has looked for one by itself, and how often in vain.
+    pub(crate) looked: Cell<(InstantOf<RT>, u32)>,
     /// When a leader, or somebody who stands with our vote, was heard of last.
     pub(crate) heard: Cell<InstantOf<RT>>,
     /// It does not stand for election any more.
@@ -177,7 +177,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             stopped: Cell::new(false),
             handed_over: Cell::new(None),
             handing_over: Cell::new(0),
-            looked: Cell::new(started),
+            looked: Cell::new((started, 0)),
             heard: Cell::new(started),
             retiring: Cell::new(false),
             sealing: Cell::new(false),

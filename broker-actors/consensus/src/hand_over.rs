@@ -23,6 +23,7 @@ use openraft::raft::VoteRequest;
 use crate::config::LEASE_DRIFT;
 use crate::group::{Group, InstantOf, ProposeError};
 use crate::machine::StateMachine;
+use crate::members::PROMOTE_LAG_ENTRIES_MAX;
 use crate::peers::ask;
 use crate::status::MemberLag;
 use crate::types::{LeaderId, NodeId, RaftVote, log_id_parts, to_log_id};
@@ -32,8 +33,12 @@ use crate::wire::{Reply, Request};
 const ASK_LIMIT: Duration = Duration::from_millis(300);
 /// Before one that has not said so is asked again.
 const ASK_PAUSE: Duration = Duration::from_millis(100);
-/// How often a retired member that still leads looks for a successor.
+/// Before one that is behind is looked at again.
+const COPY_PAUSE: Duration = Duration::from_millis(50);
+/// How often a retired member that still leads looks for a successor: twice as long each time that one was asked to
+/// take over and did not, as nothing is taken meanwhile, and never longer than about a minute.
 const RETIRED_PAUSE: Duration = Duration::from_secs(1);
+const RETIRED_DOUBLINGS_MAX: u32 = 6;
 /// No successor is looked for any more when a hand-over has taken this long.
 const SEARCH_MAX: Duration = Duration::from_millis(2_500);
 /// How long the outcome of one is waited for: another one leads, or this member again.
@@ -144,7 +149,14 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         lags.retain(|member| member.heard.is_some_and(|since| since < limit));
         lags.sort_by_key(|member| std::cmp::Reverse(member.matched));
         let mut soonest = None;
+        let last = self.inner.shared.log.borrow().last().map_or(0, |last| last.index);
+        let near = last.saturating_sub(PROMOTE_LAG_ENTRIES_MAX);
         for member in lags {
+            if member.matched.unwrap_or(0) < near {
+                // It would have to copy first, and this member takes nothing meanwhile.
+                soonest = Some(soonest.map_or(COPY_PAUSE, |before| COPY_PAUSE.min(before)));
+                continue;
+            }
             let members = self.inner.raft.metrics().borrow_watched().membership_config.clone();
             let address = members.get_node(&member.node).map_or("", |at| at.addr.as_str());
             let target = (member.node, address);
@@ -172,10 +184,11 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
     /// # Errors
     /// [`ProposeError`] when this replica has stopped.
     pub async fn transfer_leader(&self, to: NodeId) -> Result<(), ProposeError> {
-        if to == self.inner.shared.config.node {
-            return Ok(());
+        let status = self.status();
+        if !status.is_leader || to == self.inner.shared.config.node {
+            return Ok(()); // there is nothing to give
         }
-        let handed_over = HandedOver { term: self.status().term, to, at: InstantOf::<RT>::now() };
+        let handed_over = HandedOver { term: status.term, to, at: InstantOf::<RT>::now() };
         self.inner.handed_over.set(Some(handed_over));
         self.inner.shared.keeper.notify_one();
         let asked = self.inner.raft.trigger().transfer_leader(to).await;
@@ -210,7 +223,9 @@ pub(crate) fn look_after<S: StateMachine, D: Disk, RT: AsyncRuntime>(
     };
     let status = group.status();
     let since = asked.at.elapsed();
-    if status.term > asked.term && (status.leader.is_some() || since > TAKE_BACK_MAX) {
+    let by_another = status.leader.is_some_and(|leader| leader != inner.shared.config.node);
+    let is_over = status.leader.is_some() || since > TAKE_BACK_MAX;
+    if by_another || (status.term > asked.term && is_over) {
         inner.handed_over.set(None);
         return false;
     }
@@ -242,10 +257,17 @@ pub(crate) fn look_after<S: StateMachine, D: Disk, RT: AsyncRuntime>(
 /// A retired member that leads, as nobody else could, looks for somebody now and then.
 fn give_away<S: StateMachine, D: Disk, RT: AsyncRuntime>(group: &Group<S, D, RT>) {
     let inner = &group.inner;
-    let is_due = inner.looked.get().elapsed() >= RETIRED_PAUSE;
+    let (looked, failures) = inner.looked.get();
+    let pause = RETIRED_PAUSE * (1 << failures.min(RETIRED_DOUBLINGS_MAX));
+    let is_due = looked.elapsed() >= pause;
     if group.is_retiring() && is_due && inner.handing_over.get() == 0 && group.status().ready {
-        inner.looked.set(InstantOf::<RT>::now());
         let group = group.clone();
-        drop(RT::spawn(async move { group.hand_over(None).await }));
+        let term = group.status().term;
+        drop(RT::spawn(async move {
+            let is_done = group.hand_over(None).await;
+            let was_in_vain = !is_done && group.status().term > term;
+            let failures = if is_done { 0 } else { failures + u32::from(was_in_vain) };
+            group.inner.looked.set((InstantOf::<RT>::now(), failures));
+        }));
     }
 }

@@ -185,3 +185,60 @@ fn a_successor_that_has_just_started_is_not_asked_before_it_may_vote() {
         cluster.settle(60_000).await;
     });
 }
+
+#[test]
+fn a_leader_that_is_to_go_serves_on_while_its_successor_is_behind() {
+    simulate(14, async {
+        let mut cluster = three(14).await;
+        let leader = cluster.leader().unwrap();
+        let [other, slow] = cluster.others(leader)[..] else { unreachable!() };
+        cluster.kill(other).await;
+        cluster.set_flush_us(slow, 400_000); // more than 64 entries behind all the time
+        let until = cluster.trace.now_ms() + 2_000;
+        while cluster.trace.now_ms() < until {
+            cluster.send(leader, 8);
+            cluster.run(20).await;
+        }
+        cluster.group(leader).retire();
+        let term = cluster.group(leader).status().term;
+        for round in 0..4 {
+            let before = cluster.receipts.borrow().len();
+            for _ in 0..200 {
+                cluster.send(leader, 8);
+                cluster.run(20).await;
+            }
+            assert!(
+                cluster.receipts.borrow().len() > before,
+                "none in 4 s, round {round}: {}",
+                cluster.brief()
+            );
+        }
+        assert_eq!(cluster.group(leader).status().term, term, "nothing was given away in vain");
+        // Once it keeps up it takes over.
+        cluster.set_flush_us(slow, 3_000);
+        let until = cluster.trace.now_ms() + 10_000;
+        while cluster.leader() != Some(slow) {
+            assert!(cluster.trace.now_ms() < until, "{}", cluster.brief());
+            cluster.run(20).await;
+        }
+        cluster.settle(60_000).await;
+    });
+}
+
+#[test]
+fn who_does_not_lead_gives_nothing_away() {
+    simulate(15, async {
+        let mut cluster = three(15).await;
+        let first = cluster.leader().unwrap();
+        let [heir, third] = cluster.others(first)[..] else { unreachable!() };
+        cluster.group(first).retire();
+        assert!(hand_over(&mut cluster, first, Some(heir)).await.0);
+        // Late, as of another hand-over at the same time: it must not make a retired member stand at once.
+        cluster.group(first).transfer_leader(third).await.unwrap();
+        cluster.run(3_000).await;
+        assert_eq!(cluster.leader(), Some(heir));
+        cluster.kill(heir).await;
+        assert_eq!(cluster.wait_leader(8_000).await, third);
+        cluster.settle(60_000).await;
+    });
+}
