@@ -48,6 +48,8 @@ const OPEN_MS_MAX: u64 = 3_000;
 const REST_MS: (u64, u64) = (50, 1_000);
 /// After this part of the time in which a peer must say something it is asked whether it is there.
 const PING_SHARE: u64 = 4;
+/// After so long without a tick this process has stood still, in milliseconds.
+const STILL_MS: u64 = 1_000;
 /// Frames read and not yet dealt with.
 const CAME_MAX: u32 = 256;
 /// What the smallest call counts, in bytes: it bounds how many are under way.
@@ -188,6 +190,8 @@ pub struct Peer {
     waiting: VecDeque<(PeerCall, Credit)>,
     came: Option<Inbox<Came>>,
     has_warned: bool,
+    /// The last tick.
+    looked_ms: u64,
 }
 
 impl Peer {
@@ -204,6 +208,7 @@ impl Peer {
             waiting: VecDeque::new(),
             came: None,
             has_warned: false,
+            looked_ms: 0,
         })
     }
 
@@ -276,14 +281,18 @@ impl Peer {
     /// Leaves a peer that says nothing at all. A member that is mute behind it is none of the others' business, so
     /// the peer itself is asked first.
     fn look(&mut self, now_ms: u64) {
-        let Phase::Open(connected) = &self.phase else { return };
         let limit_ms = self.settings.lane.answer_ms_max();
         self.calls.give_up(now_ms, limit_ms);
-        let silent_ms = self.calls.silent_ms(now_ms);
-        if silent_ms >= limit_ms {
+        if now_ms.saturating_sub(std::mem::replace(&mut self.looked_ms, now_ms)) > STILL_MS {
+            self.calls.stood_still(now_ms);
+        }
+        let (silent_ms, mute_ms) = (self.calls.silent_ms(now_ms), self.calls.mute_ms(now_ms));
+        let ping_ms = limit_ms / PING_SHARE;
+        if silent_ms >= limit_ms && mute_ms >= ping_ms {
             self.lost("no answer", now_ms);
-        } else if silent_ms >= limit_ms / PING_SHARE
-            && let Some(correlation) = self.calls.ping()
+        } else if silent_ms >= ping_ms
+            && let Phase::Open(connected) = &self.phase
+            && let Some(correlation) = self.calls.ping(now_ms)
         {
             let head = FrameHead::request(Opcode::Ping, correlation);
             let _ = connected.out.send(Outgoing::new(head, &Ping {}, Vec::new()));

@@ -46,7 +46,8 @@ pub struct Calls {
     under_way: BTreeMap<u64, Call>,
     /// Since when the peer has owed us something and said nothing at all.
     silent_since_ms: Option<u64>,
-    is_pinged: bool,
+    /// When it was asked whether it is there at all; it has said nothing since.
+    pinged_ms: Option<u64>,
 }
 
 impl Calls {
@@ -61,19 +62,31 @@ impl Calls {
 
     /// The peer is asked whether it is there at all, whoever is mute behind it; the correlation of that, once
     /// until it says something.
-    pub fn ping(&mut self) -> Option<u64> {
-        if std::mem::replace(&mut self.is_pinged, true) {
+    pub fn ping(&mut self, now_ms: u64) -> Option<u64> {
+        if self.pinged_ms.is_some() {
             return None;
         }
+        self.pinged_ms = Some(now_ms);
         self.next += 1;
         Some(self.next)
+    }
+
+    /// This process has stood still: what came meanwhile has not been read yet.
+    pub fn stood_still(&mut self, now_ms: u64) {
+        self.pinged_ms = self.pinged_ms.map(|_| now_ms);
+    }
+
+    /// How long the peer has not even said that it is there, since it was asked.
+    #[must_use]
+    pub fn mute_ms(&self, now_ms: u64) -> u64 {
+        self.pinged_ms.map_or(0, |since| now_ms.saturating_sub(since))
     }
 
     /// Something came. An answer that nobody waits for is none of ours, and shows all the same that the peer
     /// is there.
     pub fn came(&mut self, frame: &Frame, now_ms: u64) {
         self.answered(frame);
-        self.is_pinged = false;
+        self.pinged_ms = None;
         self.silent_since_ms = (!self.under_way.is_empty()).then_some(now_ms);
     }
 
@@ -98,7 +111,7 @@ impl Calls {
 
     /// The connection is lost.
     pub fn lost(&mut self, reason: &str) {
-        (self.silent_since_ms, self.is_pinged) = (None, false);
+        (self.silent_since_ms, self.pinged_ms) = (None, None);
         for (_, call) in std::mem::take(&mut self.under_way) {
             call.reply.send(Err(PeerFailure::Away { reason: reason.to_owned() }));
         }
@@ -188,10 +201,15 @@ mod tests {
             calls.came(&frame(number, b""), now_ms + 5);
         }
         assert_eq!(calls.silent_ms(40), 5, "since the last answer, not since the oldest call");
-        let asked = calls.ping();
-        assert_eq!((asked, calls.ping()), (Some(5), None), "once");
+        let asked = calls.ping(40);
+        assert_eq!((asked, calls.ping(45)), (Some(5), None), "once");
+        assert_eq!(calls.mute_ms(55), 15);
+        calls.stood_still(55);
+        assert_eq!(calls.mute_ms(57), 2, "what lies in the socket is read first");
         calls.came(&frame(5, b""), 60);
-        assert_eq!((calls.silent_ms(70), calls.ping()), (10, Some(6)));
+        assert_eq!((calls.silent_ms(70), calls.mute_ms(70)), (10, 0));
+        calls.stood_still(70);
+        assert_eq!((calls.mute_ms(80), calls.ping(80)), (0, Some(6)));
     }
 
     #[test]

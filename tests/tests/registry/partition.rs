@@ -2,7 +2,9 @@
 //! goes from one to another passes through the one of the test, where rules drop it, one way or both. Clients and
 //! the registry reach all of them all the time, so the leader that is cut off goes on being asked.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 
@@ -16,6 +18,8 @@ use serde_json::Value;
 
 /// Set where the namespaces are made.
 const INSIDE: &str = "GRUS_TEST_IN_NAMESPACE";
+/// Where it is set, a kernel that allows no namespaces fails the test.
+const REQUIRED: &str = "GRUS_TEST_NAMESPACES";
 /// Where the registry is, as all see it.
 const REGISTRY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 /// What the kernel must allow.
@@ -45,7 +49,8 @@ struct Net {
 impl Net {
     fn new(number: u8) -> Self {
         let mut command = Command::new("unshare");
-        command.args(["--net", "sleep", "1h"]).stdin(Stdio::null());
+        // It reads until the test is gone, however that ends.
+        command.args(["--net", "cat"]).stdin(Stdio::piped()).stdout(Stdio::null());
         let holder = command.spawn().expect("a program that was probed");
         let net = Self { holder, number };
         let of = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
@@ -157,15 +162,16 @@ fn a_leader_is_cut_off() {
     let homes = nets.iter().map(|net| net.house(registry.broker())).collect();
     let cluster = Cluster::of(registry, homes);
     cluster.topic("t", 1, "persisted");
-    let mut reigns = Reigns::default();
+    let reigns = RefCell::new(Reigns::default());
     let sent = block_on(async {
         let client = cluster.client().await;
         let mut sender = Sender::new(&client, "t");
         sender.go_on(100).await;
         for hears in [false, true] {
+            cluster.await_all_led("t");
             let before = leaders(at, "t")[0].expect("it is led");
-            let leader = cluster.leader("t");
-            reigns.look(&cluster);
+            let leader = cluster.number_of(before);
+            reigns.borrow_mut().look(&cluster);
             let cut = |verb: &str| {
                 for other in (0..3).filter(|other| *other != leader) {
                     rule(verb, &nets[leader], &nets[other]);
@@ -175,22 +181,28 @@ fn a_leader_is_cut_off() {
                 }
             };
             cut("add");
-            let longest = sender.go_on(200).await;
-            println!("a leader is cut off, it hears the others: {hears}: longest wait {longest:?}");
-            let is_another = |leads: &[Option<u64>]| leads[0].is_some_and(|now| now != before);
+            for _ in 0..10 {
+                let longest = sender.go_on(20).await;
+                println!("a leader is cut off, it hears the others: {hears}: waited {longest:?}");
+                reigns.borrow_mut().look(&cluster);
+            }
+            let is_another = |leads: &[Option<u64>]| {
+                reigns.borrow_mut().look(&cluster);
+                leads[0].is_some_and(|now| now != before)
+            };
             await_leaders(at, "t", PATIENCE, is_another);
-            reigns.look(&cluster);
             cut("del");
-            sender.go_on(100).await;
-            cluster.await_all_led("t");
-            reigns.look(&cluster);
+            for _ in 0..5 {
+                sender.go_on(20).await;
+                reigns.borrow_mut().look(&cluster);
+            }
         }
         let sent = sender.end().await;
         client.close().await;
         sent
     });
     await_agreement(&cluster);
-    reigns.look(&cluster);
+    reigns.borrow_mut().look(&cluster);
     check(&cluster, "t", &sent);
 }
 
@@ -206,7 +218,10 @@ fn a_leader_that_is_cut_off_from_the_others_is_replaced_and_nothing_is_lost() {
         Err(error) => Some(error.to_string()),
     };
     if let Some(why) = refused {
-        println!("SKIPPED: no network namespaces can be made here: {why}");
+        assert!(std::env::var_os(REQUIRED).is_none(), "{REQUIRED} is set, and {why}");
+        // Past what the harness keeps to itself of a test that passes.
+        let said = format!("\nSKIPPED registry::partition, no network namespaces here: {why}\n");
+        let _ = std::io::stderr().write_all(said.as_bytes());
         return;
     }
     let name = "a_leader_that_is_cut_off_from_the_others_is_replaced_and_nothing_is_lost";
