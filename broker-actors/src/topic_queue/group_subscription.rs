@@ -104,6 +104,9 @@ pub(super) struct GroupSubscription {
     pub(super) owed: BTreeSet<Offset>,
     /// Retries that were sent, and whose deliveries are not applied yet.
     pub(super) sent: BTreeSet<Offset>,
+    /// Retries that were sent by an earlier subscription, and whose deliveries are not applied yet: they
+    /// are owed once they are.
+    pub(super) sent_before: BTreeSet<Offset>,
     /// Dead letters are under way: what comes next waits for them.
     pub(super) is_burying: bool,
     /// They could not be stored, and are tried again then.
@@ -129,6 +132,7 @@ impl GroupSubscription {
             filter,
             owed,
             sent: BTreeSet::new(),
+            sent_before: BTreeSet::new(),
             is_burying: false,
             bury_again: None,
             was_retries: false,
@@ -138,6 +142,26 @@ impl GroupSubscription {
             homeless: Vec::new(),
             rests_until: None,
             refusals: 0,
+        }
+    }
+
+    /// Whether a retry was sent, by this subscription or an earlier one, and its delivery is not applied.
+    pub(super) fn is_sent(&self, offset: Offset) -> bool {
+        self.sent.contains(&offset) || self.sent_before.contains(&offset)
+    }
+
+    /// All such retries.
+    pub(super) fn sent_so_far(&self) -> BTreeSet<Offset> {
+        self.sent.union(&self.sent_before).copied().collect()
+    }
+
+    /// Deliveries are applied, or will not be: those of an earlier subscription are owed to the member,
+    /// where they are in its hands.
+    pub(super) fn was_sent_before(&mut self, delivered: &Delivered) {
+        for offset in &delivered.again {
+            if self.sent_before.remove(offset) {
+                self.owed.insert(*offset);
+            }
         }
     }
 

@@ -275,7 +275,7 @@ impl<D: Disk> Looking<'_, D> {
         let owed = owed.filter(|retry| retry.due == IN_HANDS);
         let terms = &self.numbers().terms;
         for retry in owed.chain(self.held.due(now)) {
-            if self.one.sent.contains(&retry.offset) {
+            if self.one.is_sent(retry.offset) {
                 continue;
             }
             // What its member has in its hands is not over: only the connection was another one.

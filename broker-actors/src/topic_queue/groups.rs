@@ -165,9 +165,14 @@ impl<D: Disk> TopicQueue<D> {
         // One at a time: an earlier one of the same claim is of a connection that is no more.
         let group = holding.place.group;
         self.propose_noted(group);
-        if let Some(earlier) = self.groups.key_of(group) {
-            self.end(earlier, &QueueError::UnknownSubscription);
-        }
+        let sent_before = match self.groups.key_of(group) {
+            Some(earlier) => {
+                let sent = self.groups.get(&earlier).map(GroupSubscription::sent_so_far);
+                self.end(earlier, &QueueError::UnknownSubscription);
+                sent.unwrap_or_default()
+            }
+            None => BTreeSet::new(),
+        };
         let (floor, owed) = {
             let machine = self.parts.ground.machine.borrow();
             let held = machine.state.progress(holding.place);
@@ -179,7 +184,9 @@ impl<D: Disk> TopicQueue<D> {
         let standing = Standing { next: offset, last_term: Term::UNKNOWN };
         match self.subscriptions.open(key, standing, account, subscriber) {
             Ok(()) => {
-                self.groups.insert(key, GroupSubscription::new(holding, filter, owed));
+                let mut one = GroupSubscription::new(holding, filter, owed);
+                one.sent_before = sent_before;
+                self.groups.insert(key, one);
                 reply.send(Ok(ListedOffset { offset, ..bounds })); // first: what is sent follows
             }
             Err(subscriber) => {
@@ -228,8 +235,9 @@ impl<D: Disk> TopicQueue<D> {
                 self.groups.key_of(group)
             }
             Proposed::Deliveries(key, delivered, result) => {
+                let group = delivered.holding.place.group;
                 self.deliveries_done(key, *delivered, &result, now);
-                Some(key)
+                self.groups.key_of(group)
             }
         };
         self.look_after(concerned.as_slice(), now);
@@ -242,6 +250,10 @@ impl<D: Disk> TopicQueue<D> {
         result: &Result<GroupDone, QueueError>,
         now: TimestampMs,
     ) {
+        let group = delivered.holding.place.group;
+        if let Some(one) = self.groups.of_group_mut(group) {
+            one.was_sent_before(&delivered);
+        }
         let of_it = self.groups.get_mut(&key).filter(|one| one.holding == delivered.holding);
         let Some(one) = of_it else { return };
         match result {
@@ -285,7 +297,7 @@ impl<D: Disk> TopicQueue<D> {
             let Some(held) = machine.state.progress(one.holding.place) else { continue };
             one.owe_only(|offset| held.retry(offset).is_some_and(|retry| retry.due == IN_HANDS));
             one.house(held.numbers());
-            let has_due = held.due(now).any(|retry| !one.sent.contains(&retry.offset));
+            let has_due = held.due(now).any(|retry| !one.is_sent(retry.offset));
             let rests_until = one.rests_until(now);
             let is_awake = !one.is_burying && rests_until.is_none();
             let is_urged = is_awake && (!one.owed.is_empty() || has_due);

@@ -179,7 +179,7 @@ impl<D: Disk> TopicQueue<D> {
 
     fn deliveries_of(&self, group: GroupId, offset: Offset) -> u32 {
         let one = self.groups.key_of(group).and_then(|key| self.groups.get(&key));
-        let was_sent = one.is_some_and(|one| one.sent.contains(&offset));
+        let was_sent = one.is_some_and(|one| one.is_sent(offset));
         let machine = self.parts.ground.machine.borrow();
         let held = machine.state.progress(self.place_of(group));
         held.map_or(1, |held| deliveries(held, offset, was_sent))
