@@ -1,7 +1,8 @@
 //! Which replicated shards this broker has taken part in: a small file for each, outside of the shard's folder.
 //!
 //! ```text
-//! <data>/members/N    the number of the group that shard N is of, as a decimal number
+//! <data>/members/N    the number of the group that shard N is of, as a decimal number; " out" behind it
+//!                     where the group has let go of the member
 //! ```
 //!
 //! It is written once the first entry of the shard's log is on disk, and before the member says a word to
@@ -15,6 +16,9 @@ use std::path::{Path, PathBuf};
 use grus_protocol::ids::ShardId;
 use grus_registry::folder::write_durably;
 use thiserror::Error;
+
+/// Stands behind the number of a group that has let go of its member here.
+const OUT: &str = " out";
 
 /// Why a member cannot take part.
 #[derive(Debug, Error)]
@@ -65,7 +69,8 @@ impl Begun {
         Self { path: folder.join(shard.to_string()), group }
     }
 
-    /// Whether the member has begun before. Blocks.
+    /// Whether the member has begun before, also if it was let go of since: it is never new to its group
+    /// again. Blocks.
     ///
     /// # Errors
     /// [`BegunError`].
@@ -76,8 +81,13 @@ impl Begun {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(source) => return Err(BegunError::Io { path, source }),
         };
-        match found.parse::<u64>() {
+        let (number, is_out) = match found.strip_suffix(OUT) {
+            Some(number) => (number, true),
+            None => (&*found, false),
+        };
+        match number.parse::<u64>() {
             Ok(known) if known == self.group => Ok(true),
+            Ok(_) if is_out => Ok(false), // nothing of that one is left here
             Ok(known) => Err(BegunError::OtherGroup { path, known, wanted: self.group }),
             Err(_) => Err(BegunError::Unreadable { path, found }),
         }
@@ -91,6 +101,40 @@ impl Begun {
         let failed = |source| BegunError::Io { path: self.path.clone(), source };
         write_durably(&self.path, format!("{}\n", self.group).as_bytes()).map_err(failed)
     }
+
+    /// Notes durably that its group has let go of it. Whatever the routes say later, it founds that group
+    /// no more, and votes in it only once it has its log again. Blocks.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn note_out(&self) -> Result<(), BegunError> {
+        let failed = |source| BegunError::Io { path: self.path.clone(), source };
+        write_durably(&self.path, format!("{}{OUT}\n", self.group).as_bytes()).map_err(failed)
+    }
+
+    /// The shards of which a folder names a group, also one that has let go of its member here. Blocks.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn all(folder: &Path) -> Result<Vec<ShardId>, BegunError> {
+        let failed = |source| BegunError::Io { path: folder.to_owned(), source };
+        let files = match std::fs::read_dir(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            files => files.map_err(failed)?,
+        };
+        let mut shards = Vec::new();
+        for file in files {
+            let name = file.map_err(failed)?.file_name();
+            shards.extend(name.to_str().and_then(|name| name.parse().ok()).map(ShardId));
+        }
+        Ok(shards)
+    }
+}
+
+/// Makes durable what the folder of a file lists.
+pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]
@@ -105,6 +149,12 @@ mod tests {
         begun(40).note().unwrap();
         assert!(begun(40).is_noted().unwrap());
         assert!(!Begun::new(folder.path(), ShardId(8), 40).is_noted().unwrap());
+        assert_eq!(Begun::all(folder.path()).unwrap(), [ShardId(7)]);
+        begun(40).note_out().unwrap();
+        assert!(begun(40).is_noted().unwrap(), "it is never new to its group again");
+        assert!(!begun(41).is_noted().unwrap(), "the number may be another group's");
+        assert!(Begun::all(&folder.path().join("none")).unwrap().is_empty());
+        begun(40).note().unwrap();
         let refused = begun(41).is_noted().unwrap_err();
         let text = refused.to_string();
         assert!(text.contains("group 40") && text.contains("group 41"), "{text}");

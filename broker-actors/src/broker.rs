@@ -41,7 +41,6 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::clients::Clients;
-use crate::cluster::Cluster;
 use crate::config::{BROKER_SCHEMA, BrokerConfig};
 use crate::data_folder::{DataFolder, FolderError};
 use crate::dispatch::peers::PeerGate;
@@ -238,8 +237,7 @@ impl Running {
         let faults = fault_switches();
         let clients = Clients::new(u64::from(whole_ms(config.connection.session_timeout)));
         let groups = Groups::new(routes.clone(), handles.clone(), ask.clone());
-        let (broker, members) = (self.folder.broker(), replication.members.subscribe());
-        let cluster = Cluster { broker, shards: handles.clone(), members };
+        let cluster = self.cluster(&handles, &replication, &registry);
         let service = Service {
             address,
             http_address: http_address.into(),

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use grus_consensus::MemberLag;
-use grus_mailbox::reply;
+use grus_mailbox::{Inbox, reply};
 use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::ids::{BrokerId, ShardId};
 use grus_protocol::message::{
-    DescribeShardsReply, HandOverShards, HandOverShardsReply, MemberDescription, ShardDescription,
+    ChangeReplicas, ChangeReplicasReply, DescribeShardsReply, HandOverShards, HandOverShardsReply,
+    MemberDescription, ShardDescription,
 };
-use grus_registry::RoutingTable;
+use grus_registry::{RegistryError, RegistryRequest, RoutingTable, command};
 use tokio::sync::watch;
 
 use crate::dispatch::peers::MemberDoors;
@@ -32,6 +33,8 @@ pub struct Cluster {
     pub shards: ShardSet,
     /// Those that it is a member of.
     pub members: watch::Receiver<MemberDoors>,
+    /// Who says which members a shard is to have.
+    pub registry: Inbox<RegistryRequest>,
 }
 
 impl Cluster {
@@ -70,6 +73,27 @@ impl Cluster {
             if done { &mut reply.handed_over } else { &mut reply.kept }.push(shard);
         }
         Ok(reply)
+    }
+}
+
+impl Cluster {
+    /// Has the registry note that shards are to have other members.
+    ///
+    /// # Errors
+    /// What the registry says; [`ErrorCode::Unavailable`] when it is busy, or does not answer.
+    pub async fn change_replicas(
+        &self,
+        ask: ChangeReplicas,
+    ) -> Result<ChangeReplicasReply, ErrorReply> {
+        let ChangeReplicas { shards, topic, add, remove } = ask;
+        let change = command::ChangeReplicas { shards, topic, add, remove };
+        let (reply, answer) = reply::port();
+        let busy = || RegistryError::Busy.to_reply();
+        let asked = self.registry.try_put(RegistryRequest::ChangeReplicas { change, reply });
+        asked.map_err(|_| busy())?;
+        let answer = answer.await.map_err(|_| busy())?;
+        let shards = answer.map_err(|error| error.to_reply())?;
+        Ok(ChangeReplicasReply { shards })
     }
 }
 

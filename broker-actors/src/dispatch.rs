@@ -176,9 +176,8 @@ impl Dispatcher {
             Request::GroupQueue(ask) => return Some(Box::pin(self.group_queue(*ask, reply))),
             Request::ListClients(ask) => return Some(Box::pin(self.list_clients(ask, reply))),
             Request::DescribeShards => return Some(Box::pin(self.describe_shards(reply))),
-            Request::HandOverShards(ask) => {
-                return Some(Box::pin(self.hand_over_shards(ask, reply)));
-            }
+            Request::HandOverShards(ask) => return Some(Box::pin(self.hand_over(ask, reply))),
+            Request::ChangeReplicas(ask) => return Some(Box::pin(self.change(ask, reply))),
             Request::CloseProducer(ask) => {
                 let (id, epoch) = (ask.producer_id, ask.producer_epoch);
                 self.gate.facts().borrow_mut().producer_closed(id, epoch);

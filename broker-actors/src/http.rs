@@ -122,6 +122,7 @@ pub fn start(socket: TcpListener, parts: HttpParts) -> io::Result<HttpServer> {
             .route("/clients", web::get().to(clients::clients))
             .route("/cluster/shards", web::get().to(cluster::shards))
             .route("/cluster/hand-over", web::post().to(cluster::hand_over))
+            .route("/cluster/replicas", web::post().to(cluster::replicas))
             .route("/actors", web::get().to(actors))
             .route("/config", web::get().to(state::config))
             .route("/metrics", web::get().to(state::metrics))

@@ -57,6 +57,7 @@ pub mod shard;
 pub mod socket;
 pub mod statuses;
 pub mod storage;
+mod stray;
 pub mod timers;
 pub mod topic_queue;
 

@@ -2,25 +2,26 @@
 //!
 //! ```text
 //! Connection of another broker --FromPeer--> [Member] --handle--> consensus
-//!           ^--------- reply port --------------'
+//!           ^--------- reply port --------------'  '---Settled--> Replicas
 //! ```
 //!
-//! * Owns: nothing; what consensus has not answered yet is a future of its room.
+//! * Owns: who is to be a member; what consensus has not answered yet is a future of its room.
 //! * Lives on: its shard's core arbiter.
 //! * Inbox: [`FromPeer`] in bytes, held until consensus has answered it, also when that took so long that
-//!   nobody waits any more; [`HandOver`].
-//! * Talks to: consensus.
+//!   nobody waits any more; [`HandOver`]; [`Aim`]; [`Tick`].
+//! * Talks to: consensus; Replicas, as long as the routes do not know who the members are.
 //! * Stops: with its shard; whoever still asks is told by a dropped port.
-//! * If it panics: it is rebuilt; peers ask again.
+//! * If it panics: it is rebuilt; peers ask again, and Replicas tells it again who is wanted.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use grus_consensus::{Group, is_install};
+use grus_consensus::{Approach, ChangeError, Group, NodeId, is_install};
 use grus_log::Disk;
 use grus_mailbox::{ActorSpec, Credit, Host, HostHandle, Inbox, Place, Port, Receive, Resident};
-use grus_mailbox::{Room, Weigh};
-use grus_protocol::ids::{BrokerId, ShardId};
+use grus_mailbox::{Room, Tick, Weigh};
+use grus_protocol::ids::{BrokerId, ShardId, Term};
 
 use crate::shard::ShardMachine;
 
@@ -33,6 +34,10 @@ pub const HAND_OVERS_MAX: u32 = 4;
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 /// The same for the chunk of a snapshot, which may install it.
 const INSTALL_MAX: Duration = Duration::from_mins(1);
+/// Lists of who is wanted that may wait.
+pub const AIMS_MAX: u32 = 2;
+/// How often a step is tried that could not be taken.
+const STEP_PERIOD: Duration = Duration::from_millis(500);
 /// What the smallest message counts, in bytes: it bounds how many are under way.
 const MESSAGE_BYTES_MIN: u32 = 2_048;
 
@@ -64,6 +69,38 @@ pub struct HandOver {
 
 impl Weigh for HandOver {}
 
+/// Who is to be a member of the group; whoever leads it sees to that.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Aim {
+    /// All of them; none: those that are.
+    pub wanted: BTreeSet<NodeId>,
+    /// Index of the list of members that whoever wants that knew: what is wanted of another list is not
+    /// begun before that one is known.
+    pub members_at: u64,
+}
+
+impl Weigh for Aim {}
+
+/// The members as they are, as the leader says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// The shard.
+    pub shard: ShardId,
+    /// The leader's term.
+    pub term: Term,
+    /// The members.
+    pub members: Vec<BrokerId>,
+    /// Index of the entry that they are of.
+    pub at: u64,
+}
+
+impl Weigh for Settled {}
+
+/// A step was taken towards what is wanted, or could not be.
+struct Stepped(Result<Approach, ChangeError>);
+
+impl Weigh for Stepped {}
+
 /// The way to a member of a shard's group.
 #[derive(Debug, Clone)]
 pub struct MemberDoor {
@@ -77,19 +114,112 @@ pub struct MemberDoor {
 
 /// See the module documentation.
 pub struct Member<D: Disk> {
+    shard: ShardId,
     group: Group<ShardMachine, D>,
+    settled: Inbox<Settled>,
+    aim: Aim,
+    is_stepping: bool,
+    /// Why the last step was not taken.
+    waits_for: Option<ChangeError>,
 }
 
 impl<D: Disk> Member<D> {
     /// Starts it on the current thread, which must be `place`, that of the group.
     #[must_use]
-    pub fn start(place: &Place, shard: ShardId, group: Group<ShardMachine, D>) -> HostHandle<Self> {
+    pub fn start(
+        place: &Place,
+        shard: ShardId,
+        group: Group<ShardMachine, D>,
+        settled: Inbox<Settled>,
+    ) -> HostHandle<Self> {
         let spec = ActorSpec::new("Member", format!("shard-{shard}"));
-        Host::spawn_local(place, spec, move || Self { group: group.clone() })
+        Host::spawn_local(place, spec, move || Self {
+            shard,
+            group: group.clone(),
+            settled: settled.clone(),
+            aim: Aim::default(),
+            is_stepping: false,
+            waits_for: None,
+        })
+    }
+
+    /// Takes the next step towards what is wanted, where this member leads. A change that is half made is
+    /// finished, whoever wants what: its group needs two majorities meanwhile.
+    fn step(&mut self, room: &mut Room<'_, Self>) {
+        if self.is_stepping || !self.group.status().ready {
+            return;
+        }
+        let members = self.group.members();
+        let is_known = members.index.is_none_or(|at| at <= self.aim.members_at);
+        let wanted = match (members.is_settled, is_known) {
+            (false, _) => members.goal,
+            (true, false) => return self.tell(),
+            (true, true) if self.aim.wanted.is_empty() => return,
+            (true, true) => self.aim.wanted.clone(),
+        };
+        self.is_stepping = true;
+        let group = self.group.clone();
+        room.spawn_into(async move { Stepped(group.approach(&wanted).await) });
+    }
+
+    /// Tells who the members are.
+    fn tell(&self) {
+        let members = self.group.members();
+        let Some(at) = members.index.filter(|_| members.is_settled) else { return };
+        let settled = Settled {
+            shard: self.shard,
+            term: Term(self.group.status().term),
+            members: members.voters.iter().copied().map(BrokerId).collect(),
+            at,
+        };
+        let _ = self.settled.try_put(settled); // told again until the routes know it
     }
 }
 
-impl<D: Disk> Resident for Member<D> {}
+impl<D: Disk> Resident for Member<D> {
+    fn started(&mut self, room: &mut Room<'_, Self>) {
+        room.tick_every(STEP_PERIOD);
+    }
+}
+
+impl<D: Disk> Receive<Aim> for Member<D> {
+    fn receive(&mut self, aim: Aim, _: Credit, room: &mut Room<'_, Self>) {
+        self.aim = aim;
+        self.step(room);
+    }
+}
+
+impl<D: Disk> Receive<Tick> for Member<D> {
+    fn receive(&mut self, _: Tick, _: Credit, room: &mut Room<'_, Self>) {
+        self.step(room);
+    }
+}
+
+impl<D: Disk> Receive<Stepped> for Member<D> {
+    fn receive(&mut self, Stepped(result): Stepped, _: Credit, room: &mut Room<'_, Self>) {
+        self.is_stepping = false;
+        let shard = self.shard;
+        match result {
+            Ok(Approach::There) => self.tell(),
+            Ok(Approach::HandedOver) => tracing::info!(%shard, "it is no longer to be led here"),
+            Ok(Approach::Step) => {
+                let members = self.group.members();
+                tracing::info!(%shard, voters = ?members.voters, learners = ?members.learners,
+                    wanted = ?self.aim.wanted, "its members change");
+                self.waits_for = None;
+                self.step(room);
+            }
+            Err(ChangeError::Propose(_)) => {} // another one leads, or nobody
+            Err(why) => {
+                let kind = std::mem::discriminant(&why);
+                if self.waits_for.as_ref().map(std::mem::discriminant) != Some(kind) {
+                    tracing::warn!(%shard, %why, wanted = ?self.aim.wanted, "its members wait to change");
+                }
+                self.waits_for = Some(why);
+            }
+        }
+    }
+}
 
 impl<D: Disk> Receive<FromPeer> for Member<D> {
     fn receive(&mut self, msg: FromPeer, credit: Credit, room: &mut Room<'_, Self>) {

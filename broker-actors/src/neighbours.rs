@@ -82,10 +82,12 @@ impl Neighbours {
     }
 }
 
-/// The brokers that have members of shards that `own` has a member of, but for itself.
+/// The brokers that have members of shards, or are to have some, but for `own`: also of shards that it is
+/// no member of, as one that is out asks them whether it is. No connection is made before there is
+/// something to say.
 fn neighbours_of(own: BrokerId, table: &RoutingTable) -> BTreeMap<BrokerId, PeerIs> {
-    let shared = table.shards.values().filter(|place| place.members.contains(&own));
-    let others = shared.flat_map(|place| &place.members).filter(|other| **other != own);
+    let all = table.shards.values().flat_map(|place| place.members.iter().chain(&place.wanted));
+    let others = all.filter(|other| **other != own);
     let known = others.filter_map(|other| {
         let place = table.brokers.get(other)?;
         Some((*other, PeerIs { address: place.address.clone(), disk: place.disk }))
@@ -130,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neighbours_are_those_with_whom_a_shard_is_shared() {
+    fn neighbours_are_all_that_have_members() {
         let mut table = RoutingTable::default();
         for broker in 1..=5 {
             let id = BrokerId(broker);
@@ -147,7 +149,10 @@ mod tests {
         let of = |own: u64| -> Vec<u64> {
             neighbours_of(BrokerId(own), &table).keys().map(|broker| broker.0).collect()
         };
-        assert_eq!([of(1), of(3), of(4), of(9)], [vec![2, 3], vec![1, 2, 4], vec![3, 5], vec![]]);
+        assert_eq!(
+            [of(1), of(4), of(9)],
+            [vec![2, 3, 4, 5], vec![1, 2, 3, 5], vec![1, 2, 3, 4, 5]]
+        );
         assert_eq!(neighbours_of(BrokerId(5), &table)[&BrokerId(4)].disk, 40);
     }
 }

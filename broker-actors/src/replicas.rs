@@ -1,16 +1,20 @@
 //! Replicas: the shards of several members that this broker is a member of. Starts each as soon as the
-//! routes name this broker among its members, and has its members elsewhere find it.
+//! routes name this broker among its members, has its members elsewhere find it, and lets go of those of
+//! which it is no member any more.
 //!
 //! ```text
 //! registry --RoutingChanged--> [Replicas] --starts--> Shard, Member (each on its core arbiter)
-//!                                   '--Replicated (snapshot)--> RegistryLink, whoever lists shards
+//!                                   |--Aim--> Member --Settled--> [Replicas] --LeadShards--> registry
+//!                                   |--Replicated (snapshot)--> RegistryLink, whoever lists shards
 //!                                   '--MemberDoors (snapshot)-> Connections of other brokers
 //! ```
 //!
-//! * Owns: those shards, running; which are being started, and which could not be.
+//! * Owns: those shards, running; which are being started, which could not be, and which may have to go.
 //! * Lives on: core arbiter 0.
-//! * Inbox: [`RoutingChanged`] of one, [`Retire`], `Started` of its own tasks, [`Tick`].
-//! * Talks to: Member, to have it give its shard away; its shards live by themselves.
+//! * Inbox: [`RoutingChanged`] of one, [`Retire`], [`Settled`], `Started`, `Judged` and `Noted` of its own
+//!   tasks, [`Tick`].
+//! * Talks to: Member, to have it give its shard away or see to its members; the registry, to tell it what
+//!   these are; its shards live by themselves.
 //! * Stops: with the shards: stops them all and waits until they have.
 //! * If it panics: the process ends: a second member must never be started beside the first.
 
@@ -22,27 +26,39 @@ use std::time::Duration;
 use grus_consensus::{ProposeError, Timings};
 use grus_log::RealDisk;
 use grus_mailbox::{
-    ActorSpec, Credit, Host, HostHandle, Place, Port, Receive, Resident, Room, Tick, Weigh, reply,
+    ActorSpec, Credit, Host, HostHandle, Inbox, Place, Port, Receive, Resident, Room, Tick, Weigh,
+    reply,
 };
 use grus_protocol::ids::{BrokerId, ShardId};
-use grus_registry::{RegistryHandle, RoutingChanged, RoutingTable, ShardPlace, Watch};
+use grus_registry::command::ToldMembers;
+use grus_registry::{
+    RegistryHandle, RegistryRequest, RoutingChanged, RoutingTable, ShardPlace, Watch,
+};
 use tokio::sync::watch;
+
+mod strays;
 
 use crate::begun::{Begun, BegunError};
 use crate::config::BrokerConfig;
 use crate::disk_turns::DiskTurns;
 use crate::dispatch::peers::MemberDoors;
 use crate::group_ties::GroupTies;
-use crate::member::{FROM_PEER_BYTES_MAX, HAND_OVERS_MAX, HandOver, Member, MemberDoor};
+use crate::member::{
+    AIMS_MAX, Aim, FROM_PEER_BYTES_MAX, HAND_OVERS_MAX, HandOver, Member, MemberDoor, Settled,
+};
 use crate::metrics::shards::LogMetrics;
 use crate::network::{Network, PeerDoors};
 use crate::shard::{
     Membership, Replicated, Shard, ShardPlaces, ShardSettings, ShardStartError, start_member,
 };
 
+use strays::Strays;
+
 const TICK: Duration = Duration::from_secs(1);
 /// How long a shard that could not be started is left alone, in milliseconds.
 const REST_MS: u64 = 10_000;
+/// Members that may have settled and are not told yet.
+const SETTLED_MAX: u32 = 256;
 
 /// What Replicas is started with.
 #[derive(Clone)]
@@ -96,6 +112,20 @@ struct Running {
     group: u64,
 }
 
+impl Running {
+    /// Tells it who is to be a member: again and again, as it may have been rebuilt.
+    fn aim_at(&self, place: &ShardPlace) {
+        let wanted = place.wanted.iter().map(|broker| broker.0).collect();
+        let aim = Aim { wanted, members_at: place.members_at };
+        let _ = self.ear.inbox(AIMS_MAX).try_put(aim); // full: the next one comes soon
+    }
+
+    async fn stop(self) {
+        self.ear.stop().await;
+        self.shard.stop().await;
+    }
+}
+
 /// The broker is about to stop: gives away what it leads. New shards are not taken any more.
 #[derive(Debug)]
 pub struct Retire {
@@ -118,6 +148,8 @@ pub struct Replicas {
     starting: BTreeSet<ShardId>,
     /// Until when each is left alone.
     resting: BTreeMap<ShardId, u64>,
+    /// Those of which a member may be here that the routes do not name.
+    strays: Strays,
     is_stopping: bool,
 }
 
@@ -132,6 +164,7 @@ impl Replicas {
             running: BTreeMap::new(),
             starting: BTreeSet::new(),
             resting: BTreeMap::new(),
+            strays: Strays::default(),
             is_stopping: false,
         })
     }
@@ -145,12 +178,13 @@ impl Replicas {
         self.resting.retain(|_, until_ms| *until_ms > now_ms);
         let table = Arc::clone(&self.table);
         for (shard, place) in table.memberships_of(self.parts.broker) {
-            let is_known = self.running.contains_key(&shard) || self.resting.contains_key(&shard);
-            if !is_known && self.starting.insert(shard) {
-                let starting = self.begin(shard, place);
-                room.spawn_into(async move { Started { shard, result: starting.await } });
+            if let Some(running) = self.running.get(&shard) {
+                running.aim_at(place);
+            } else if !self.resting.contains_key(&shard) {
+                self.start_one(shard, place, room);
             }
         }
+        self.look_for_strays(room);
         let is_settled = self.starting.is_empty();
         self.parts.settled.send_if_modified(|settled| {
             let is_news = is_settled && !*settled;
@@ -159,10 +193,20 @@ impl Replicas {
         });
     }
 
+    /// Starts one, unless it is being started or judged.
+    fn start_one(&mut self, shard: ShardId, place: &ShardPlace, room: &mut Room<'_, Self>) {
+        let is_judged = self.strays.is_judged(shard);
+        if !is_judged && self.starting.insert(shard) {
+            let starting = self.begin(shard, place, room.inbox(SETTLED_MAX));
+            room.spawn_into(async move { Started { shard, result: starting.await } });
+        }
+    }
+
     fn begin(
         &self,
         shard: ShardId,
         place: &ShardPlace,
+        settled: Inbox<Settled>,
     ) -> impl Future<Output = Result<Running, ShardStartError>> + use<> {
         let ReplicaParts { config, cores, flushes, reader, finder, .. } = &self.parts;
         let number = shard.0 as usize;
@@ -180,14 +224,16 @@ impl Replicas {
         settings.disk_turns = self.parts.disk_turns.clone();
         let group = place.group;
         let begun = Begun::new(&self.parts.begun, shard, group);
+        // Who joins a group that is there founds nothing.
+        let founders = place.members.iter().filter(|_| place.is_founder(self.parts.broker));
         let membership = Membership {
-            founders: place.members.iter().map(|member| (member.0, String::new())).collect(),
+            founders: founders.map(|member| (member.0, String::new())).collect(),
             peers: Network::new(shard, group, self.parts.doors.clone()),
             timings: Timings::default(),
         };
         let core = places.core.clone();
         async move {
-            let build = move || build(places, settings, membership, (group, begun));
+            let build = move || build(places, settings, membership, (group, begun), settled);
             core.run(build).await?
         }
     }
@@ -205,15 +251,21 @@ impl Replicas {
 }
 
 /// Builds a member on its shard's arbiter. It neither speaks nor hears before it is noted durably that it
-/// has begun, and that is noted once the first entry of its log is on disk.
+/// has begun. That is noted once the first entry of its log is on disk; by one that joins a group that is
+/// there at once, so that it begins as one that has lost its log: it votes for nobody before it has got it.
 async fn build(
     places: ShardPlaces,
     mut settings: ShardSettings,
     membership: Membership<Network>,
     (group, begun): (u64, Begun),
+    settled: Inbox<Settled>,
 ) -> Result<Running, ShardStartError> {
     let (shard, network) = (settings.shard, membership.peers.clone());
-    let is_noted = aside(begun.clone(), Begun::is_noted).await?;
+    let mut is_noted = aside(begun.clone(), Begun::is_noted).await?;
+    if membership.founders.is_empty() {
+        aside(begun.clone(), Begun::note).await?;
+        is_noted = true;
+    }
     settings.log.was_written = is_noted;
     let member = start_member(RealDisk, &places, settings, membership).await?;
     if !is_noted {
@@ -228,7 +280,7 @@ async fn build(
         }
     }
     network.open();
-    let ear = Member::start(&places.core, shard, member.group);
+    let ear = Member::start(&places.core, shard, member.group, settled);
     Ok(Running { shard: member.shard, ear, group })
 }
 
@@ -250,6 +302,8 @@ impl Resident for Replicas {
             tracing::error!("the registry takes no watch");
         }
         room.tick_every(TICK);
+        let ReplicaParts { begun, folder, .. } = &self.parts;
+        Strays::find_noted(begun.clone(), folder.clone(), room);
     }
 
     fn stopping(&mut self, room: &mut Room<'_, Self>) {
@@ -258,10 +312,7 @@ impl Resident for Replicas {
         self.parts.members.send_replace(MemberDoors::default());
         let running = std::mem::take(&mut self.running);
         room.spawn_into(async move {
-            let stops = running.into_values().map(|running| async move {
-                running.ear.stop().await;
-                running.shard.stop().await;
-            });
+            let stops = running.into_values().map(Running::stop);
             futures_util::future::join_all(stops).await;
             Stopped
         });
@@ -311,6 +362,20 @@ impl Receive<Started> for Replicas {
             }
         }
         self.follow(room);
+    }
+}
+
+impl Receive<Settled> for Replicas {
+    fn receive(&mut self, settled: Settled, _: Credit, _: &mut Room<'_, Self>) {
+        let Settled { shard, term, members, at } = settled;
+        let (reply, _) = reply::port(); // while the routes do not say so it is told again
+        let lead = RegistryRequest::LeadShards {
+            broker: self.parts.broker,
+            shards: vec![(shard, term)],
+            members: vec![ToldMembers { shard, members, at }],
+            reply,
+        };
+        let _ = self.parts.registry.ask.try_put(lead);
     }
 }
 

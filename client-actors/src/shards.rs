@@ -3,9 +3,9 @@
 use futures_util::future::join_all;
 use grus_protocol::ids::BrokerAddress;
 use grus_protocol::message::{
-    DescribeShards, HandOverShards, HandOverShardsReply, ShardDescription,
+    ChangeReplicas, DescribeShards, HandOverShards, HandOverShardsReply, ShardDescription,
 };
-use grus_protocol::{BrokerId, ErrorCode, ErrorReply};
+use grus_protocol::{BrokerId, ErrorCode, ErrorReply, ShardId};
 
 use crate::client::Client;
 use crate::error::{ClientError, Refusal};
@@ -36,6 +36,27 @@ impl Client {
             BrokerShards { broker, shards }
         });
         Ok(told.collect())
+    }
+
+    /// Has shards of several brokers get other members: `add` in place of `remove`, or one of the two alone.
+    /// Ends when that is written; whoever leads each shard sees to it from then on. Gives the shards that
+    /// are to change now.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`]: `InvalidRequest` when that cannot be of one of them, `UnknownTopic`;
+    /// [`ClientError::Timeout`]; [`ClientError::Closed`].
+    pub async fn change_replicas(&self, ask: &ChangeReplicas) -> Result<Vec<ShardId>, ClientError> {
+        let limit = self.core.config.request_timeout;
+        let mut last = None;
+        // Any of them has the registry do it.
+        for broker in self.brokers().await? {
+            match self.ask_broker(&broker, ask, limit).await {
+                Ok(done) => return Ok(done.shards),
+                Err(ClientError::Refused(refusal)) => return Err(ClientError::Refused(refusal)),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or(ClientError::Closed))
     }
 
     /// Has a broker give shards that it leads to other members.

@@ -1,11 +1,11 @@
 //! BrokerTable: who is there. Takes what brokers say to a registry that is a process of its own.
 //!
 //! ```text
-//! Session --BrokerAsk--> [BrokerTable] --EnrolBroker, MarkBroker, AdoptTopics--> Registry
+//! Session --BrokerAsk--> [BrokerTable] --EnrolBroker, MarkBroker, AdoptTopics, ...--> Registry
 //!                              '--Loads--> Rebalance
 //! ```
 //!
-//! * Owns: the leases ([`leases`]). What must survive (who was live) is in the registry's log.
+//! * Owns: the leases ([`leases`]), and since when who is gone ([`rebuild`]). What must survive (who was live) is in the registry's log.
 //! * Lives on: the registry's core arbiter.
 //! * Inbox: [`BrokerAsk`], held until it is answered; `Answered` from its own reply ports; [`Tick`].
 //! * Talks to: Registry, Rebalance.
@@ -13,25 +13,27 @@
 //! * If it panics: it is rebuilt, and every live broker gets a full lease from then on.
 
 pub mod leases;
+pub mod rebuild;
 
 use std::time::Duration;
 
 use grus_mailbox::{
     ActorSpec, Credit, Dropped, Host, HostHandle, Inbox, Place, Port, Receive, Resident, Room,
-    Tick, Weigh,
+    Tick, Weigh, reply,
 };
 use grus_protocol::error::ErrorReply;
 use grus_protocol::ids::{BrokerAddress, BrokerId};
 use grus_protocol::message::{
-    BrokerHeartbeat, BrokerHeartbeatReply, LeadShards, LeadShardsReply, OfferTopics,
+    BrokerHeartbeat, BrokerHeartbeatReply, LeadShards, LeadShardsReply, LedShard, OfferTopics,
     OfferTopicsReply, RefusedTopic, RegisterBroker, RegisterBrokerReply, ShardClaim,
 };
 
-use crate::command::{AdoptTopic, MembershipClaim, StoredSettings};
+use crate::command::{AdoptTopic, MembershipClaim, StoredSettings, ToldMembers};
 use crate::error::RegistryError;
 use crate::rebalance::Loads;
 use crate::request::{Enrolled, RefusedTopics, RegistryHandle, RegistryRequest};
 use leases::Leases;
+use rebuild::Rebuild;
 
 /// Requests of brokers under way.
 pub const BROKER_ASKS_MAX: u32 = 2_048;
@@ -91,6 +93,8 @@ pub struct LeaseSettings {
     pub lease: Duration,
     /// How often brokers are to be heard of.
     pub heartbeat: Duration,
+    /// A broker that is gone for so long is replaced in the shards that it shares with others; 0: never.
+    pub rebuild_after: Duration,
 }
 
 /// See the module documentation.
@@ -99,6 +103,7 @@ pub struct BrokerTable {
     loads: Inbox<Loads>,
     settings: LeaseSettings,
     leases: Leases,
+    rebuild: Rebuild,
     answered: Option<Inbox<Answered>>,
     /// Brokers of which it is being written that they are not live.
     marking: Vec<BrokerId>,
@@ -118,6 +123,7 @@ impl BrokerTable {
             let live = table.brokers.iter().filter(|(_, broker)| broker.live).map(|(id, _)| *id);
             Self {
                 leases: Leases::new(whole_ms(settings.lease), live, clock.monotonic_ms()),
+                rebuild: Rebuild::new(whole_ms(settings.rebuild_after)),
                 registry: registry.clone(),
                 loads: loads.clone(),
                 settings,
@@ -248,7 +254,8 @@ impl BrokerTable {
         let heard = move |result| Answered::Led { reply, result, _credit: credit };
         let request = RegistryRequest::LeadShards {
             broker,
-            shards: shards.into_iter().map(|led| (led.shard, led.term)).collect(),
+            shards: shards.iter().map(|led| (led.shard, led.term)).collect(),
+            members: shards.into_iter().filter_map(told).collect(),
             reply: self.port(room, heard),
         };
         let _ = self.registry.ask.try_put(request); // as above
@@ -265,6 +272,21 @@ impl BrokerTable {
             let reply = self.port(room, move |result| Answered::Marked(broker, result));
             let request = RegistryRequest::MarkBroker { broker, live: false, reply };
             let _ = self.registry.ask.try_put(request); // as above
+        }
+    }
+}
+
+impl BrokerTable {
+    /// Has others get the replicas of brokers that are lost.
+    fn replace_lost(&mut self, now_ms: u64) {
+        let table = self.registry.routing();
+        for change in self.rebuild.look(&table, now_ms) {
+            let (shard, add, remove) = (&change.shards, change.add, change.remove);
+            tracing::warn!(?shard, ?add, ?remove, "a broker is lost: another one gets its replica");
+            // Refused or not, what the routes do not say is asked again at the next tick.
+            let (reply, _) = reply::port();
+            let request = RegistryRequest::ChangeReplicas { change, reply };
+            let _ = self.registry.ask.try_put(request);
         }
     }
 }
@@ -340,8 +362,15 @@ impl Receive<Answered> for BrokerTable {
 impl Receive<Tick> for BrokerTable {
     fn receive(&mut self, tick: Tick, _: Credit, room: &mut Room<'_, Self>) {
         self.give_up(room, tick.monotonic_ms);
+        self.replace_lost(tick.monotonic_ms);
         let _ = self.loads.try_put(Loads(self.leases.loads())); // the next one comes soon
     }
+}
+
+/// What a leader tells of a shard's members, if anything.
+fn told(led: LedShard) -> Option<ToldMembers> {
+    let LedShard { shard, term: _, members, members_at: at } = led;
+    (!members.is_empty()).then_some(ToldMembers { shard, members, at })
 }
 
 fn whole_ms(duration: Duration) -> u64 {

@@ -6,11 +6,9 @@
 
 use bytes::Bytes;
 use grus_protocol::ids::{
-    BrokerAddress, BrokerId, Durability, QueueId, ShardId, Term, TimestampMs, TopicId,
+    BrokerAddress, BrokerId, Durability, QueueId, ShardId, TimestampMs, TopicId,
 };
-use grus_protocol::message::{
-    DEDUP_WINDOW_MS_DEFAULT, ExpiredPolicy, ShardMembership, TopicKind, TopicSettings,
-};
+use grus_protocol::message::{DEDUP_WINDOW_MS_DEFAULT, ExpiredPolicy, TopicKind, TopicSettings};
 use grus_protocol::names::TopicName;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -18,6 +16,8 @@ use thiserror::Error;
 
 /// Version of all commands and parts written by this build.
 pub const FORMAT_VERSION: u8 = 1;
+pub use replicas::{ChangeReplicas, LeadShards, MembershipClaim, ToldMembers};
+
 /// Kind of a [`CreateTopic`].
 pub const KIND_CREATE_TOPIC: u16 = 64;
 /// Kind of an [`AlterTopic`].
@@ -42,6 +42,8 @@ pub const KIND_ADOPT_TOPICS: u16 = 73;
 pub const KIND_PLACE_DEAD_LETTERS: u16 = 74;
 /// Kind of a [`LeadShards`].
 pub const KIND_LEAD_SHARDS: u16 = 75;
+/// Kind of a [`ChangeReplicas`].
+pub const KIND_CHANGE_REPLICAS: u16 = 76;
 
 /// A change of the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,17 +73,8 @@ pub enum Command {
     PlaceDeadLetters(PlaceDeadLetters),
     /// A broker leads replicated shards.
     LeadShards(LeadShards),
-}
-
-/// A broker leads replicated shards.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LeadShards {
-    /// The broker.
-    pub broker: BrokerId,
-    /// The shards, each with the term in which it leads: what is not newer than what is known, or no
-    /// shard of the broker's, is left out.
-    pub shards: Vec<(ShardId, Term)>,
+    /// Shards are to have other members.
+    ChangeReplicas(ChangeReplicas),
 }
 
 /// Gives the registry its number, once.
@@ -111,34 +104,6 @@ pub struct EnrolBroker {
     /// The shards of several members that it says it is a member of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub memberships: Vec<MembershipClaim>,
-}
-
-/// A shard of several members, as one of them knows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MembershipClaim {
-    /// The shard.
-    pub shard: ShardId,
-    /// What an acknowledgement of it promises.
-    pub durability: Durability,
-    /// Its members, the one who says so among them.
-    pub members: Vec<BrokerId>,
-    /// Which group it is.
-    pub group: u64,
-}
-
-impl From<ShardMembership> for MembershipClaim {
-    fn from(membership: ShardMembership) -> Self {
-        let ShardMembership { shard, durability, members, group } = membership;
-        Self { shard, durability, members, group }
-    }
-}
-
-impl From<MembershipClaim> for ShardMembership {
-    fn from(claim: MembershipClaim) -> Self {
-        let MembershipClaim { shard, durability, members, group } = claim;
-        Self { shard, durability, members, group }
-    }
 }
 
 /// A broker is live, or is not.
@@ -404,7 +369,7 @@ pub enum FormatError {
 impl Command {
     /// Whether this build knows items of `kind`.
     pub fn knows(kind: u16) -> bool {
-        (KIND_CREATE_TOPIC..=KIND_LEAD_SHARDS).contains(&kind)
+        (KIND_CREATE_TOPIC..=KIND_CHANGE_REPLICAS).contains(&kind)
     }
 
     /// The command as an item of an entry: its kind and its bytes.
@@ -422,6 +387,7 @@ impl Command {
             Self::AdoptTopics(command) => (KIND_ADOPT_TOPICS, encode(command)),
             Self::PlaceDeadLetters(command) => (KIND_PLACE_DEAD_LETTERS, encode(command)),
             Self::LeadShards(command) => (KIND_LEAD_SHARDS, encode(command)),
+            Self::ChangeReplicas(command) => (KIND_CHANGE_REPLICAS, encode(command)),
         }
     }
 
@@ -443,6 +409,7 @@ impl Command {
             KIND_ADOPT_TOPICS => decode(bytes).map(Self::AdoptTopics),
             KIND_PLACE_DEAD_LETTERS => decode(bytes).map(Self::PlaceDeadLetters),
             KIND_LEAD_SHARDS => decode(bytes).map(Self::LeadShards),
+            KIND_CHANGE_REPLICAS => decode(bytes).map(Self::ChangeReplicas),
             other => Err(FormatError::Kind(other)),
         }
     }
@@ -465,5 +432,6 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FormatError
     if rest.is_empty() { Ok(value) } else { Err(FormatError::Trailing(rest.len())) }
 }
 
+mod replicas;
 #[cfg(test)]
 mod tests;

@@ -46,6 +46,8 @@ pub struct RegistryConfig {
     pub lease: Duration,
     /// How often brokers are to be heard of.
     pub heartbeat: Duration,
+    /// A broker that is gone for so long is replaced in the shards that it shares with others; 0: never.
+    pub rebuild_after: Duration,
     /// Whether asking for the routes of an unknown topic may make it.
     pub topic_auto_create: bool,
     /// How many queues a topic gets that was not told otherwise.
@@ -79,6 +81,7 @@ impl Default for RegistryConfig {
             write_timeout: Duration::from_secs(10),
             lease: Duration::from_secs(10),
             heartbeat: Duration::from_secs(1),
+            rebuild_after: Duration::from_mins(30),
             topic_auto_create: true,
             topic_queues: 4,
             topic_queues_max: TOPIC_QUEUES_MAX,
@@ -129,6 +132,9 @@ static KEYS: &[Key<RegistryConfig>] = &[
         lease),
     key!("broker.heartbeat", duration(ms(50)..=minutes(10)),
         "How often brokers say that they are there: at most a third of the lease.", heartbeat),
+    key!("broker.rebuild_after", duration(ms(0)..=minutes(60 * 24 * 30)),
+        "A broker that is gone for so long counts as lost: others get its replicas of the shards that it\nshares, and should it come back it loses them. 0s: never. After a start of the registry it is waited for anew.",
+        rebuild_after),
 
     key!("topic.auto_create", flag, "Whether asking for the routes of an unknown topic may make it.", topic_auto_create),
     key!("topic.queues", count(1..=TOPIC_QUEUES_MAX), "Queues of a topic that was not told otherwise.", topic_queues),
@@ -197,7 +203,11 @@ impl RegistryConfig {
     /// How long leases are.
     #[must_use]
     pub fn lease_settings(&self) -> LeaseSettings {
-        LeaseSettings { lease: self.lease, heartbeat: self.heartbeat }
+        LeaseSettings {
+            lease: self.lease,
+            heartbeat: self.heartbeat,
+            rebuild_after: self.rebuild_after,
+        }
     }
 
     pub(crate) fn session_limits(&self) -> SessionLimits {

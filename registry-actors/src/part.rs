@@ -96,6 +96,27 @@ struct StoredShard {
     group: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
     term: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    wanted: Vec<BrokerId>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    members_at: u64,
+}
+
+impl From<ShardPlace> for StoredShard {
+    fn from(place: ShardPlace) -> Self {
+        let ShardPlace { durability, broker, open, members, group, term, wanted, members_at } =
+            place;
+        Self { durability, broker, open, members, group, term: term.0, wanted, members_at }
+    }
+}
+
+impl From<StoredShard> for ShardPlace {
+    fn from(stored: StoredShard) -> Self {
+        let StoredShard { durability, broker, open, members, group, term, wanted, members_at } =
+            stored;
+        let term = Term(term);
+        Self { durability, broker, open, members, group, term, wanted, members_at }
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -126,10 +147,9 @@ pub(crate) fn value(state: &State, key: PartKey) -> Option<Bytes> {
             let BrokerAddress { host, port, .. } = broker.address.clone();
             encode(&StoredBroker { host, port, live: broker.live, disk: broker.disk })
         }),
-        PartKey::Shard(id) => state.shards.get(&id).map(|shard| {
-            let ShardPlace { durability, broker, open, members, group, term } = shard.clone();
-            encode(&StoredShard { durability, broker, open, members, group, term: term.0 })
-        }),
+        PartKey::Shard(id) => {
+            state.shards.get(&id).map(|shard| encode(&StoredShard::from(shard.clone())))
+        }
         PartKey::Topic(id) => {
             state.names.get(&id).and_then(|name| state.topics.get(name)).map(|t| encode_topic(t))
         }
@@ -206,10 +226,8 @@ fn restore_part(
             state.brokers.insert(id, BrokerPlace { address, live, disk });
         }
         PartKey::Shard(id) => {
-            let StoredShard { durability, broker, open, members, group, term } = decode(value)?;
-            let term = Term(term);
-            let place = ShardPlace { durability, broker, open, members, group, term };
-            state.shards.insert(id, place);
+            let stored: StoredShard = decode(value)?;
+            state.shards.insert(id, stored.into());
         }
         PartKey::Topic(id) => {
             let StoredTopic { name, created, altered, settings, routes } = decode(value)?;

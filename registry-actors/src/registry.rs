@@ -313,6 +313,7 @@ impl<D: Disk> Receive<RegistryRequest> for Registry<D> {
             RegistryRequest::EnrolBroker { reply, .. } if stopping => refuse(reply),
             RegistryRequest::MarkBroker { reply, .. } if stopping => refuse(reply),
             RegistryRequest::LeadShards { reply, .. } if stopping => refuse(reply),
+            RegistryRequest::ChangeReplicas { reply, .. } if stopping => refuse(reply),
             RegistryRequest::AdoptTopics { reply, .. } if stopping => refuse(reply),
             RegistryRequest::CreateTopic { name, settings, if_not_exists, reply } => {
                 self.create(Create { name, settings, if_not_exists, reply }, 0, credit, room);
@@ -362,8 +363,11 @@ impl<D: Disk> Receive<RegistryRequest> for Registry<D> {
                 let mark = Command::MarkBroker(MarkBroker { broker, live });
                 self.propose(&mark, Asker::Mark(reply), credit, room);
             }
-            RegistryRequest::LeadShards { broker, shards, reply } => {
-                self.lead(LeadShards { broker, shards }, reply, credit, room);
+            RegistryRequest::LeadShards { broker, shards, members, reply } => {
+                self.lead(LeadShards { broker, shards, members }, reply, credit, room);
+            }
+            RegistryRequest::ChangeReplicas { change, reply } => {
+                self.change(change, reply, credit, room);
             }
             RegistryRequest::AdoptTopics { broker, topics, reply } => {
                 let adopt = Command::AdoptTopics(AdoptTopics { broker, topics });
@@ -408,6 +412,10 @@ impl<D: Disk> Receive<Proposed> for Registry<D> {
             }),
             Asker::Mark(reply) => reply.send(match answer {
                 Ok(Outcome::Done) => Ok(()),
+                other => Err(unexpected(other)),
+            }),
+            Asker::Change(reply) => reply.send(match answer {
+                Ok(Outcome::Changing(shards)) => Ok(shards),
                 other => Err(unexpected(other)),
             }),
             Asker::Adopt(reply) => reply.send(match answer {

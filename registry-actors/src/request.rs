@@ -8,7 +8,7 @@ use grus_protocol::message::{ExpiredPolicy, TopicSettings};
 use grus_protocol::names::TopicName;
 use tokio::sync::watch;
 
-use crate::command::{AdoptTopic, MembershipClaim};
+use crate::command::{AdoptTopic, ChangeReplicas, MembershipClaim, ToldMembers};
 use crate::error::RegistryError;
 use crate::materialiser::CopyStats;
 use crate::routing::{RoutingTable, TopicRoutes};
@@ -103,8 +103,17 @@ pub enum RegistryRequest {
         broker: BrokerId,
         /// The shards.
         shards: Vec<(ShardId, Term)>,
+        /// What it tells of their members.
+        members: Vec<ToldMembers>,
         /// Told once it is written, or was known.
         reply: Port<Result<(), RegistryError>>,
+    },
+    /// Shards are to have other members.
+    ChangeReplicas {
+        /// Which.
+        change: ChangeReplicas,
+        /// Told those that are to change now, and were not before.
+        reply: Port<Result<Vec<ShardId>, RegistryError>>,
     },
     /// Takes topics that a broker's shards hold and the registry does not know.
     AdoptTopics {

@@ -85,6 +85,11 @@ pub struct ShardPlace {
     pub group: u64,
     /// The term in which `broker` leads a group of several; 0: nobody was heard of yet.
     pub term: Term,
+    /// The members that it is to have; none: those that it has.
+    pub wanted: Vec<BrokerId>,
+    /// Index of the entry of its log that `members` are of: of two lists the later one counts. 0: they
+    /// are those that found it.
+    pub members_at: u64,
 }
 
 /// What makes shards alike: queues of a topic are placed on shards of its class.
@@ -111,7 +116,16 @@ impl ShardPlace {
 
     /// An open shard that one broker has alone.
     pub const fn alone(durability: Durability, broker: BrokerId) -> Self {
-        Self { durability, broker, open: true, members: Vec::new(), group: 0, term: Term(0) }
+        Self {
+            durability,
+            broker,
+            open: true,
+            members: Vec::new(),
+            group: 0,
+            term: Term(0),
+            wanted: Vec::new(),
+            members_at: 0,
+        }
     }
 
     /// Whether several brokers have it.
@@ -124,9 +138,17 @@ impl ShardPlace {
         u32::try_from(self.members.len()).unwrap_or(u32::MAX).max(1)
     }
 
-    /// Whether a broker has it, alone or as a member.
+    /// Whether a broker has it, alone or as a member, or is to have it.
     pub fn is_on(&self, broker: BrokerId) -> bool {
-        if self.is_replicated() { self.members.contains(&broker) } else { self.broker == broker }
+        if !self.is_replicated() {
+            return self.broker == broker;
+        }
+        self.members.contains(&broker) || self.wanted.contains(&broker)
+    }
+
+    /// Whether a broker is one of those that make its group, rather than one that joins it.
+    pub fn is_founder(&self, broker: BrokerId) -> bool {
+        self.members_at == 0 && self.members.contains(&broker)
     }
 }
 
@@ -179,9 +201,9 @@ impl RoutingTable {
         own.map(|(shard, place)| (*shard, place.durability)).collect()
     }
 
-    /// The shards of several brokers that this one is a member of.
+    /// The shards of several brokers that this one is a member of, or is to be one of.
     pub fn memberships_of(&self, broker: BrokerId) -> impl Iterator<Item = (ShardId, &ShardPlace)> {
-        let is_member = move |place: &ShardPlace| place.members.contains(&broker);
+        let is_member = move |place: &ShardPlace| place.is_replicated() && place.is_on(broker);
         self.shards
             .iter()
             .filter(move |(_, place)| is_member(place))

@@ -190,6 +190,7 @@ impl Session {
             Opcode::DeleteTopic => with(frame, reply, |ask, reply| self.delete(ask, reply)),
             Opcode::PlaceDeadLetters => with(frame, reply, |ask, reply| self.place(ask, reply)),
             Opcode::LeadShards => with(frame, reply, |ask, reply| self.lead(ask, reply)),
+            Opcode::ChangeReplicas => with(frame, reply, |ask, reply| self.change(ask, reply)),
             Opcode::WatchRoutes => with(frame, reply, |ask, reply| self.watch(ask, reply, room)),
             Opcode::RegisterBroker => with(frame, reply, |ask: RegisterBroker, reply| {
                 self.broker = Some((ask.broker, ask.session));

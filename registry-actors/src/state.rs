@@ -48,6 +48,8 @@ pub enum Outcome {
     Enrolled(Vec<(ShardId, Durability)>),
     /// The topics offered are there, but for these.
     Adopted(Vec<(TopicName, TopicId, RegistryError)>),
+    /// These shards are to have other members from here on.
+    Changing(Vec<ShardId>),
     /// It is done.
     Done,
 }
@@ -93,6 +95,7 @@ impl State {
             Command::AdoptTopics(adopt) => self.adopt_topics(time, adopt),
             Command::PlaceDeadLetters(place) => self.place_dead_letters(time, place)?,
             Command::LeadShards(lead) => self.lead_shards(&lead),
+            Command::ChangeReplicas(change) => self.change_replicas(&change)?,
         };
         if !changed.is_empty() {
             self.version += 1;

@@ -233,7 +233,8 @@ fn expected(before: &RoutingTable, command: &Command) -> Option<&'static str> {
         Command::MarkBroker(_)
         | Command::FoundRegistry(_)
         | Command::AdoptTopics(_)
-        | Command::LeadShards(_) => None,
+        | Command::LeadShards(_)
+        | Command::ChangeReplicas(_) => None,
     }
 }
 

@@ -102,6 +102,20 @@ impl Cluster {
         [self.registry.listen]
     }
 
+    /// One more broker, with an empty folder; its number.
+    pub fn join(&mut self) -> usize {
+        let home = self.registry.broker();
+        self.brokers.push(Some(home.start()));
+        self.homes.push(home);
+        self.homes.len() - 1
+    }
+
+    /// The id of a broker.
+    pub fn id_of(&self, number: usize) -> u64 {
+        let text = std::fs::read_to_string(self.homes[number].data.join("broker.id"));
+        text.expect("its id").trim().parse().expect("a number")
+    }
+
     /// A client that begins at the registry.
     pub async fn client(&self) -> Client {
         let bootstrap = [self.registry.listen.to_string()];
@@ -133,11 +147,8 @@ impl Cluster {
     /// # Panics
     /// When none has.
     pub fn number_of(&self, id: u64) -> usize {
-        let is_it = |home: &Home| {
-            let text = std::fs::read_to_string(home.data.join("broker.id")).expect("its id");
-            text.trim() == id.to_string()
-        };
-        self.homes.iter().position(is_it).expect("one of the brokers")
+        let mut numbers = 0..self.homes.len();
+        numbers.find(|number| self.id_of(*number) == id).expect("one of the brokers")
     }
 
     /// The broker that leads the first queue of a topic.

@@ -17,6 +17,7 @@ use grus_log::Disk;
 use openraft::ChangeMembers;
 use openraft::async_runtime::AsyncRuntime;
 use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft_rt_tokio::TokioRuntime;
 
 use crate::config::LEASE_DRIFT;
 use crate::group::{Group, ProposeError};
@@ -35,6 +36,8 @@ pub struct Members {
     pub voters: BTreeSet<NodeId>,
     /// Who gets the log and does not vote.
     pub learners: BTreeSet<NodeId>,
+    /// Who is to vote once a change that is half made is finished; else who votes.
+    pub goal: BTreeSet<NodeId>,
     /// Whether that is committed, and no half of a change.
     pub is_settled: bool,
 }
@@ -46,6 +49,7 @@ impl Members {
             index: membership.log_id().as_ref().map(|id| log_id_parts(id).1),
             voters: membership.voter_ids().collect(),
             learners: membership.membership().learner_ids().collect(),
+            goal: configs.last().cloned().unwrap_or_default(),
             is_settled: is_committed && configs.len() == 1,
         }
     }
@@ -117,6 +121,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         wanted: &BTreeSet<NodeId>,
         now: &Members,
     ) -> Result<Approach, ChangeError> {
+        let term = self.status().term;
         for node in wanted.intersection(&now.learners) {
             self.ensure_caught_up(*node).await?;
         }
@@ -124,15 +129,24 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         let mut goal = wanted.clone();
         if !wanted.contains(&node) {
             let near = self.near();
-            let heir = |heir: &&NodeId| now.voters.contains(heir) && near.contains(heir);
-            if let Some(heir) = wanted.iter().find(heir) {
+            let is_heir = |heir: &&NodeId| now.voters.contains(heir) && near.contains(heir);
+            let heirs: Vec<NodeId> = wanted.iter().filter(is_heir).copied().collect();
+            for heir in &heirs {
                 // Whoever leads while it is let go has no lease, and serves nobody.
-                self.hand_over(Some(*heir)).await;
-                return Ok(Approach::HandedOver);
+                if self.hand_over(Some(*heir)).await || !self.status().is_leader {
+                    return Ok(Approach::HandedOver);
+                }
+            }
+            if !heirs.is_empty() {
+                return Err(ChangeError::NoHeir { asked: heirs.len() });
             }
             goal.insert(node); // none of them can lead yet: it remains until one does
         }
         self.ensure_kept(&goal)?;
+        if self.status().term != term || self.members().index != now.index {
+            // What was heard of the learners is of another reign, or of other members.
+            return Err(ChangeError::Refused("the members have changed meanwhile".to_owned()));
+        }
         if goal != now.voters {
             self.change(ChangeMembers::ReplaceAllVoters(goal), false).await?;
         }
@@ -171,12 +185,12 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
 ///
 /// # Errors
 /// [`PeerError`] when it does not answer within `limit`.
-pub async fn ask_members<RT: AsyncRuntime>(
+pub async fn ask_members(
     peers: &Rc<dyn Peers>,
     to: NodeId,
     limit: Duration,
 ) -> Result<Option<Members>, PeerError> {
-    match ask::<RT>(peers, (to, ""), &Request::Members, limit).await {
+    match ask::<TokioRuntime>(peers, (to, ""), &Request::Members, limit).await {
         Ok(Reply::Members { membership }) => Ok(Some(Members::of(&membership, true))),
         Ok(_) => Ok(None),
         Err(error) => Err(PeerError { node: to, reason: error.to_string() }),

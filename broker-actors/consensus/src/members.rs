@@ -49,6 +49,12 @@ pub enum ChangeError {
         /// How many would vote.
         of: usize,
     },
+    /// The leader is not to remain, and none of those that are could take over.
+    #[error("none of {asked} members that remain can lead now")]
+    NoHeir {
+        /// How many were asked.
+        asked: usize,
+    },
     /// The change was refused.
     #[error("change of members refused: {0}")]
     Refused(String),

@@ -8,6 +8,7 @@ use grus_registry::{Claims, RegistryHandle};
 use tokio::sync::watch;
 
 use super::{Running, SETTLE_MAX, ShardPlan, StartError};
+use crate::cluster::Cluster;
 use crate::config::BrokerConfig;
 use crate::disk_turns::DiskTurns;
 use crate::dispatch::peers::MemberDoors;
@@ -72,6 +73,21 @@ impl Running {
             self.start_replication(config, registry, &workshop, metrics, ties, &replication).await;
         }
         Ok((ShardSet::new(own.into(), replication.told.subscribe()), replication))
+    }
+
+    /// What is asked about the shards, and of them.
+    pub(super) fn cluster(
+        &self,
+        shards: &ShardSet,
+        replication: &Replication,
+        registry: &RegistryHandle,
+    ) -> Cluster {
+        Cluster {
+            broker: self.folder.broker(),
+            shards: shards.clone(),
+            members: replication.members.subscribe(),
+            registry: registry.ask.clone(),
+        }
     }
 
     /// Starts the members of shards that this broker is known to be, and those that it comes to be.

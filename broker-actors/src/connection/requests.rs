@@ -6,12 +6,12 @@ use bytes::Bytes;
 use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::frame::{Frame, FrameKind, HeaderError};
 use grus_protocol::message::{
-    AlterSchedule, AlterTopic, AssignQueues, CloseProducer, CountScheduled, CreateSchedule,
-    CreateTopic, Credit, DeleteGroup, DeleteSchedule, DeleteTopic, DescribeGroup, DescribeShards,
-    DescribeTopic, Fetch, FindMessages, GroupHeartbeat, HandOverShards, Hello, InitProducer,
-    JoinGroup, LeaveGroup, ListClients, ListGroups, ListOffsets, ListScheduled, ListSchedules,
-    ListTopics, Metadata, OpenPeer, Ping, Produce, RecallMessage, Seek, ShardMessage,
-    ShowScheduled, Subscribe, Unsubscribe, WatchRoutes,
+    AlterSchedule, AlterTopic, AssignQueues, ChangeReplicas, CloseProducer, CountScheduled,
+    CreateSchedule, CreateTopic, Credit, DeleteGroup, DeleteSchedule, DeleteTopic, DescribeGroup,
+    DescribeShards, DescribeTopic, Fetch, FindMessages, GroupHeartbeat, HandOverShards, Hello,
+    InitProducer, JoinGroup, LeaveGroup, ListClients, ListGroups, ListOffsets, ListScheduled,
+    ListSchedules, ListTopics, Metadata, OpenPeer, Ping, Produce, RecallMessage, Seek,
+    ShardMessage, ShowScheduled, Subscribe, Unsubscribe, WatchRoutes,
 };
 use grus_protocol::opcode::Opcode;
 
@@ -94,6 +94,8 @@ pub enum Request {
     DescribeShards,
     /// Has shards given to other members.
     HandOverShards(HandOverShards),
+    /// Has shards get other members.
+    ChangeReplicas(ChangeReplicas),
     /// A member of a group about a queue.
     GroupQueue(Box<GroupQueueRequest>),
     /// Another broker says who it is.
@@ -177,10 +179,10 @@ fn decode(frame: Frame) -> Result<Option<Request>, HeaderError> {
         Opcode::WatchRoutes => Request::WatchRoutes(frame.header()?),
         Opcode::ListClients => Request::ListClients(frame.header()?),
         Opcode::DescribeShards => {
-            let DescribeShards {} = frame.header()?;
-            Request::DescribeShards
+            frame.header().map(|DescribeShards {}| Request::DescribeShards)?
         }
         Opcode::HandOverShards => Request::HandOverShards(frame.header()?),
+        Opcode::ChangeReplicas => Request::ChangeReplicas(frame.header()?),
         Opcode::OpenPeer => Request::OpenPeer(frame.header()?),
         Opcode::ShardMessage => Request::ShardMessage(frame.header()?, frame.body),
         Opcode::ClaimQueue

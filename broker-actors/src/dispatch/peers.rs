@@ -8,7 +8,7 @@ use grus_mailbox::{Dropped, Port};
 use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::ids::{BrokerAddress, BrokerId, ShardId};
 use grus_protocol::message::{
-    HandOverShards, OpenPeer, OpenPeerReply, ShardMessage, ShardMessageReply,
+    ChangeReplicas, HandOverShards, OpenPeer, OpenPeerReply, ShardMessage, ShardMessageReply,
 };
 use grus_registry::RoutingTable;
 use tokio::sync::watch;
@@ -113,12 +113,25 @@ impl Dispatcher {
     }
 
     /// Gives shards to other members.
-    pub(super) async fn hand_over_shards(&mut self, ask: HandOverShards, reply: ReplyTo) {
+    pub(super) async fn hand_over(&mut self, ask: HandOverShards, reply: ReplyTo) {
         let (cluster, table) = (self.service.cluster.clone(), self.service.table.borrow().clone());
         let under_way = self.asides.begin().await;
         // Ends within a few seconds, whatever becomes of it.
         tokio::task::spawn_local(async move {
             reply.result(cluster.hand_over(ask, &table).await);
+            drop(under_way);
+        });
+    }
+}
+
+impl Dispatcher {
+    /// Has shards get other members.
+    pub(super) async fn change(&mut self, ask: ChangeReplicas, reply: ReplyTo) {
+        let cluster = self.service.cluster.clone();
+        let under_way = self.asides.begin().await;
+        // Ends with the registry's answer, which comes or is dropped.
+        tokio::task::spawn_local(async move {
+            reply.result(cluster.change_replicas(ask).await);
             drop(under_way);
         });
     }

@@ -3,7 +3,8 @@
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use grus_protocol::ids::{BrokerId, ShardId};
-use grus_protocol::message::{HandOverShards, MemberDescription, ShardDescription};
+use grus_protocol::message::{ChangeReplicas, HandOverShards, MemberDescription, ShardDescription};
+use grus_protocol::names::TopicName;
 use serde::{Deserialize, Serialize};
 
 use super::changes::is_meant;
@@ -110,6 +111,51 @@ pub async fn hand_over(
             let numbers = |shards: &[ShardId]| shards.iter().map(|shard| shard.0).collect();
             let (handed_over, kept) = (numbers(&done.handed_over), numbers(&done.kept));
             HttpResponse::Ok().json(HandedOver { handed_over, kept })
+        }
+    }
+}
+
+/// What may stand behind the `?` of `/cluster/replicas`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplicasQuery {
+    /// A shard.
+    shard: Option<u32>,
+    /// The shards that have queues of this topic.
+    topic: Option<String>,
+    /// The broker that is to be a member.
+    add: Option<u64>,
+    /// The broker that is not to be one.
+    remove: Option<u64>,
+}
+
+/// Which shards are to change.
+#[derive(Debug, Clone, Serialize)]
+struct Changing {
+    changing: Vec<u32>,
+}
+
+/// Serves `POST /cluster/replicas`.
+pub async fn replicas(
+    request: HttpRequest,
+    parts: web::Data<HttpParts>,
+    query: web::Query<ReplicasQuery>,
+) -> HttpResponse {
+    if let Err(why) = is_meant(&request) {
+        return error(StatusCode::FORBIDDEN, why);
+    }
+    let ReplicasQuery { shard, topic, add, remove } = query.into_inner();
+    let topic = match topic.as_deref().map(TopicName::try_from).transpose() {
+        Ok(topic) => topic,
+        Err(why) => return error(StatusCode::BAD_REQUEST, why.to_string()),
+    };
+    let shards = shard.map(ShardId).into_iter().collect();
+    let (add, remove) = (add.map(BrokerId), remove.map(BrokerId));
+    match parts.cluster.change_replicas(ChangeReplicas { shards, topic, add, remove }).await {
+        Err(error) => refused(&error),
+        Ok(done) => {
+            let changing = done.shards.iter().map(|shard| shard.0).collect();
+            HttpResponse::Ok().json(Changing { changing })
         }
     }
 }

@@ -1,13 +1,14 @@
 //! What the link makes of the shards that this broker is a member of: their queues are opened where
 //! it leads, and the registry is told so.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use grus_mailbox::{Credit, Dropped, Inbox, Receive, Room, Weigh};
 use grus_protocol::ids::{ShardId, Term};
 use grus_registry::{RegistryRequest, ShardPlace};
 
 use super::{Heard, RegistryLink};
+use crate::shard::StandingWatch;
 
 /// Changes of standings that wait to be looked at.
 const STANDINGS_MAX: u32 = 1_024;
@@ -15,7 +16,7 @@ const STANDINGS_MAX: u32 = 1_024;
 /// The standings of members that are followed.
 #[derive(Debug, Default)]
 pub(super) struct Standings {
-    known: BTreeSet<ShardId>,
+    known: BTreeMap<ShardId, StandingWatch>,
     /// The registry is being told of what is led here.
     pub(super) is_telling: bool,
 }
@@ -64,7 +65,7 @@ impl RegistryLink {
         self.standings.is_telling = true;
         // Whatever is answered: what the routes do not say then is told again at the next tick.
         let reply = self.port(room, |_: Result<_, Dropped>| Heard::Led);
-        let lead = RegistryRequest::LeadShards { broker, shards: news, reply };
+        let lead = RegistryRequest::LeadShards { broker, shards: news, members: Vec::new(), reply };
         let _ = self.parts.registry.ask.try_put(lead); // refused: heard as told
     }
 }
@@ -74,7 +75,9 @@ impl Receive<MoreMembers> for RegistryLink {
         drop(credit); // what comes from here on needs another one
         let to: Inbox<StandsAnew> = room.inbox(STANDINGS_MAX);
         for member in self.parts.replicated.borrow().iter() {
-            if !self.standings.known.insert(member.shard) {
+            // One that was out and is in again is another one.
+            let before = self.standings.known.insert(member.shard, member.standing.clone());
+            if before.is_some_and(|before| before.same_channel(&member.standing)) {
                 continue;
             }
             let (mut standing, to, shard) = (member.standing.clone(), to.clone(), member.shard);

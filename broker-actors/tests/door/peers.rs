@@ -122,7 +122,7 @@ async fn three() -> BTreeMap<u64, Broker> {
         let network = Network::new(SHARD, GROUP, ways);
         network.open();
         let member = join(broker, &place, network).await;
-        let ear = Member::start(&place, SHARD, member.group.clone());
+        let ear = Member::start(&place, SHARD, member.group.clone(), grus_mailbox::outlet(1).0);
         let (inbox, hand_over) = (ear.inbox(1 << 20), ear.inbox(1));
         let door_of = MemberDoor { group: GROUP, inbox, hand_over };
         let doors = BTreeMap::from([(SHARD, door_of)]);

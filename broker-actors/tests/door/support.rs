@@ -138,6 +138,7 @@ impl Door {
                 broker: BrokerId(config.broker),
                 shards: ShardSet::alone([]),
                 members: members_seen.clone(),
+                registry: outlet(1_000).0,
             },
             schedules: Schedules { routes: routes.subscribe(), shards: ShardSet::alone([]) },
             peers: PeerGate { disk: config.broker * 10, members: members_seen },

@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use clap::{Args, Subcommand};
 use grus_client::{BrokerId, BrokerShards, Client};
 use grus_protocol::ids::ShardId;
-use grus_protocol::message::{HandOverShards, ShardDescription};
+use grus_protocol::message::{ChangeReplicas, HandOverShards, ShardDescription};
+use grus_protocol::names::TopicName;
 use serde_json::{Value, json};
 
 use crate::args::Common;
@@ -31,6 +32,10 @@ pub enum ClusterCommand {
     Shards,
     /// Have another member lead a shard
     MoveLeader(MoveArgs),
+    /// Have another broker get a shard, or all shards of a topic, beside those that have it, or instead of one
+    AddReplica(AddArgs),
+    /// Have a broker lose a shard, or all shards of a topic
+    RemoveReplica(RemoveArgs),
     /// Have a broker give away all that it leads, and lead nothing before it is started again
     Drain {
         /// The broker's id
@@ -46,6 +51,31 @@ pub struct MoveArgs {
     /// The broker that is to lead it [default: the member that has most of its log]
     #[arg(long, value_name = "BROKER")]
     pub to: Option<u64>,
+}
+
+/// `grus cluster add-replica`
+#[derive(Debug, Args)]
+pub struct AddArgs {
+    /// A shard's number, or a topic: all shards that have queues of it
+    #[arg(value_name = "SHARD|TOPIC")]
+    pub what: String,
+    /// The broker that is to get it
+    #[arg(long, value_name = "BROKER")]
+    pub broker: u64,
+    /// The broker that is to lose it in the same step, once the new one has it
+    #[arg(long, value_name = "BROKER")]
+    pub instead_of: Option<u64>,
+}
+
+/// `grus cluster remove-replica`
+#[derive(Debug, Args)]
+pub struct RemoveArgs {
+    /// A shard's number, or a topic: all shards that have queues of it
+    #[arg(value_name = "SHARD|TOPIC")]
+    pub what: String,
+    /// The broker that is to lose it
+    #[arg(long, value_name = "BROKER")]
+    pub broker: u64,
 }
 
 /// Runs the command.
@@ -69,6 +99,13 @@ pub async fn run(common: &Common, command: &ClusterCommand) -> Result<(), Failur
                 retire: false,
             };
             hand_over(&client, leader_of(&told, ShardId(args.shard))?, &ask).await?
+        }
+        ClusterCommand::AddReplica(args) => {
+            let (add, remove) = (Some(args.broker), args.instead_of);
+            change(&client, &args.what, add, remove).await?
+        }
+        ClusterCommand::RemoveReplica(args) => {
+            change(&client, &args.what, None, Some(args.broker)).await?
         }
         ClusterCommand::Drain { broker } => {
             let ask = HandOverShards { shards: Vec::new(), to: None, retire: true };
@@ -256,4 +293,29 @@ async fn hand_over(
     let numbers: Vec<u32> = done.handed_over.iter().map(|shard| shard.0).collect();
     let line = format!("broker {broker} leads none of {} shards", numbers.len());
     Ok((vec![line], vec![json!({ "broker": broker.0, "handed_over": numbers })]))
+}
+
+async fn change(
+    client: &Client,
+    what: &str,
+    add: Option<u64>,
+    remove: Option<u64>,
+) -> Result<Said, Failure> {
+    let (shards, topic) = match what.parse() {
+        Ok(number) => (vec![ShardId(number)], None),
+        Err(_no_number) => {
+            let topic = TopicName::try_from(what);
+            (Vec::new(), Some(topic.map_err(|error| Failure::because(what, error))?))
+        }
+    };
+    let (add, remove) = (add.map(BrokerId), remove.map(BrokerId));
+    let ask = ChangeReplicas { shards, topic, add, remove };
+    let changed = client.change_replicas(&ask).await;
+    let changed = changed.map_err(|error| Failure::because(what, error))?;
+    let numbers: Vec<u32> = changed.iter().map(|shard| shard.0).collect();
+    let line = match numbers.len() {
+        0 => "nothing to change".to_owned(),
+        count => format!("{count} shards get other members: `grus cluster shards` shows how far"),
+    };
+    Ok((vec![line], vec![json!({ "changing": numbers })]))
 }

@@ -22,6 +22,7 @@ pub(super) fn is_for_brokers(frame: &[u8]) -> bool {
         Opcode::ListClients,
         Opcode::DescribeShards,
         Opcode::HandOverShards,
+        Opcode::ChangeReplicas,
         Opcode::ListSchedules,
         Opcode::JoinGroup,
         Opcode::GroupHeartbeat,

@@ -1,9 +1,11 @@
 //! The form of commands does not change.
 
+use grus_protocol::ids::Term;
+
 use super::*;
 
 fn samples() -> Vec<Command> {
-    [first_samples(), samples_of_replicas()].concat()
+    [first_samples(), samples_of_replicas(), samples_of_changes()].concat()
 }
 
 fn first_samples() -> Vec<Command> {
@@ -82,6 +84,7 @@ fn samples_of_replicas() -> Vec<Command> {
         Command::LeadShards(LeadShards {
             broker: BrokerId(2),
             shards: vec![(ShardId(9), Term(8))],
+            members: Vec::new(),
         }),
         Command::EnrolBroker(EnrolBroker {
             broker: BrokerId(1),
@@ -95,6 +98,8 @@ fn samples_of_replicas() -> Vec<Command> {
                 durability: Durability::Persisted,
                 members: vec![BrokerId(1), BrokerId(2)],
                 group: 5,
+                wanted: Vec::new(),
+                members_at: 0,
             }],
         }),
         Command::AdoptTopics(AdoptTopics {
@@ -105,6 +110,43 @@ fn samples_of_replicas() -> Vec<Command> {
                 settings: settings(),
                 queues: Vec::new(),
                 altered: TimestampMs(9),
+            }],
+        }),
+    ]
+}
+
+/// Those that came with members that change.
+fn samples_of_changes() -> Vec<Command> {
+    vec![
+        Command::LeadShards(LeadShards {
+            broker: BrokerId(2),
+            shards: vec![(ShardId(9), Term(8))],
+            members: vec![ToldMembers {
+                shard: ShardId(9),
+                members: vec![BrokerId(2), BrokerId(3)],
+                at: 311,
+            }],
+        }),
+        Command::ChangeReplicas(ChangeReplicas {
+            shards: vec![ShardId(9)],
+            topic: Some(topic()),
+            add: Some(BrokerId(3)),
+            remove: None,
+        }),
+        Command::EnrolBroker(EnrolBroker {
+            broker: BrokerId(1),
+            disk: 77,
+            host: "mq".into(),
+            port: 6086,
+            shards: Vec::new(),
+            shards_wanted: 2,
+            memberships: vec![MembershipClaim {
+                shard: ShardId(9),
+                durability: Durability::Persisted,
+                members: vec![BrokerId(1), BrokerId(2)],
+                group: 5,
+                wanted: vec![BrokerId(3)],
+                members_at: 7,
             }],
         }),
     ]
@@ -133,7 +175,7 @@ fn commands_read_back_and_every_cut_is_refused() {
         assert!(matches!(Command::decode(kind, &newer), Err(FormatError::Version(2))));
     }
     assert!(matches!(Command::decode(63, &[1]), Err(FormatError::Kind(63))));
-    assert!(!Command::knows(63) && !Command::knows(76));
+    assert!(!Command::knows(63) && !Command::knows(77));
 }
 
 #[test]
@@ -173,6 +215,13 @@ fn the_format_does_not_change() {
              \\xa8settings\\x85\\xa6queues\\x04\\xaadurability\\x00\\xacretention_ms\\xce\
              $\\x0c\\x84\\x00\\xafretention_bytes\\x00\\xa4kind\\x00\\xa6queues\\x90\
              \\xa7altered\\t",
+            "\\x01\\x83\\xa6broker\\x02\\xa6shards\\x91\\x92\\t\\x08\\xa7members\\x91\\x83\
+             \\xa5shard\\t\\xa7members\\x92\\x02\\x03\\xa2at\\xcd\\x017",
+            "\\x01\\x84\\xa6shards\\x91\\t\\xa5topic\\xa1t\\xa3add\\x03\\xa6remove\\xc0",
+            "\\x01\\x87\\xa6broker\\x01\\xa4diskM\\xa4host\\xa2mq\\xa4port\\xcd\\x17\\xc6\
+             \\xa6shards\\x90\\xadshards_wanted\\x02\\xabmemberships\\x91\\x86\\xa5shard\\t\
+             \\xaadurability\\x00\\xa7members\\x92\\x01\\x02\\xa5group\\x05\\xa6wanted\\x91\\x03\
+             \\xaamembers_at\\x07",
         ]
     );
 }

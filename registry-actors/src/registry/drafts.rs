@@ -10,7 +10,7 @@ use grus_protocol::names::TopicName;
 
 use super::answers::{draw_topic_id, unexpected};
 use super::{DRAWS_MAX, Registry};
-use crate::command::{self, AlterTopic, Command, EnrolBroker, LeadShards};
+use crate::command::{self, AlterTopic, ChangeReplicas, Command, EnrolBroker, LeadShards};
 use crate::error::RegistryError;
 use crate::rebalance::Plan;
 use crate::request::{Enrolled, REQUESTS_MAX, RefusedTopics, TopicCreated};
@@ -25,6 +25,7 @@ pub(super) enum Asker {
     Delete(Port<Result<TopicId, RegistryError>>),
     Enrol(Port<Result<Enrolled, RegistryError>>),
     Mark(Port<Result<(), RegistryError>>),
+    Change(Port<Result<Vec<ShardId>, RegistryError>>),
     Adopt(Port<Result<RefusedTopics, RegistryError>>),
 }
 
@@ -110,6 +111,17 @@ impl<D: Disk> Registry<D> {
             }
         }
         self.propose(&Command::LeadShards(lead), Asker::Mark(reply), credit, room);
+    }
+
+    /// Notes that shards are to have other members.
+    pub(super) fn change(
+        &mut self,
+        change: ChangeReplicas,
+        reply: Port<Result<Vec<ShardId>, RegistryError>>,
+        credit: Credit,
+        room: &mut Room<'_, Self>,
+    ) {
+        self.propose(&Command::ChangeReplicas(change), Asker::Change(reply), credit, room);
     }
 
     /// Answers that, or draws another id.

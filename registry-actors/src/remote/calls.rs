@@ -6,15 +6,16 @@ use std::sync::Arc;
 use grus_mailbox::{Credit, Port};
 use grus_protocol::error::ErrorReply;
 use grus_protocol::frame::{Frame, ReplyError};
-use grus_protocol::ids::{BrokerId, TopicId};
+use grus_protocol::ids::{BrokerId, ShardId, Term, TopicId};
 use grus_protocol::message::{
-    AlterTopic, AlterTopicReply, CreateTopic, CreateTopicReply, DeleteTopic, DeleteTopicReply,
-    LeadShards, LeadShardsReply, LedShard, OfferTopicsReply, OfferedQueue, OfferedTopic,
-    PlaceDeadLetters, PlaceDeadLettersReply, TopicSettings,
+    AlterTopic, AlterTopicReply, ChangeReplicas, ChangeReplicasReply, CreateTopic,
+    CreateTopicReply, DeleteTopic, DeleteTopicReply, LeadShards, LeadShardsReply, LedShard,
+    OfferTopicsReply, OfferedQueue, OfferedTopic, PlaceDeadLetters, PlaceDeadLettersReply,
+    TopicSettings,
 };
 use serde::de::DeserializeOwned;
 
-use crate::command::AdoptTopic;
+use crate::command::{self, AdoptTopic};
 use crate::error::RegistryError;
 use crate::request::{RefusedTopics, RegistryRequest, TopicCreated};
 use crate::routing::{RoutingTable, TopicRoutes};
@@ -38,6 +39,7 @@ pub(super) enum Ask {
     Place(PlaceDeadLetters),
     Offer(BrokerId, Vec<OfferedTopic>),
     Lead(LeadShards),
+    Change(ChangeReplicas),
     /// Nothing a remote registry is asked this way.
     Nothing,
 }
@@ -50,6 +52,7 @@ enum Waiter {
     Delete(Answer<TopicId>, Credit),
     Offer(Answer<RefusedTopics>, Credit),
     Lead(Answer<()>, Credit),
+    Change(Answer<Vec<ShardId>>, Credit),
     Nobody,
 }
 
@@ -94,12 +97,24 @@ impl Wanted {
                 ask: Ask::Offer(broker, topics.iter().map(offered).collect()),
                 waiter: Waiter::Offer(reply, credit),
             },
-            RegistryRequest::LeadShards { broker, shards, reply } => {
-                let shards =
-                    shards.into_iter().map(|(shard, term)| LedShard { shard, term }).collect();
+            RegistryRequest::LeadShards { broker, shards, members, reply } => {
+                let led = |(shard, term): &(ShardId, Term)| {
+                    let told = members.iter().find(|told| told.shard == *shard);
+                    let (members, members_at) =
+                        told.map(|told| (told.members.clone(), told.at)).unwrap_or_default();
+                    LedShard { shard: *shard, term: *term, members, members_at }
+                };
+                let shards = shards.iter().map(led).collect();
                 Self {
                     ask: Ask::Lead(LeadShards { broker, shards }),
                     waiter: Waiter::Lead(reply, credit),
+                }
+            }
+            RegistryRequest::ChangeReplicas { change, reply } => {
+                let command::ChangeReplicas { shards, topic, add, remove } = change;
+                Self {
+                    ask: Ask::Change(ChangeReplicas { shards, topic, add, remove }),
+                    waiter: Waiter::Change(reply, credit),
                 }
             }
             // The link registers its broker by itself.
@@ -128,6 +143,7 @@ impl Waiter {
             Self::Delete(reply, _) => reply.send(Err(error)),
             Self::Offer(reply, _) => reply.send(Err(error)),
             Self::Lead(reply, _) => reply.send(Err(error)),
+            Self::Change(reply, _) => reply.send(Err(error)),
             Self::Nobody => {}
         }
     }
@@ -264,6 +280,9 @@ impl Calls {
             Waiter::Lead(reply, _credit) => {
                 reply.send(read::<LeadShardsReply>(&frame).map(|LeadShardsReply {}| ()));
             }
+            Waiter::Change(reply, _credit) => {
+                reply.send(read::<ChangeReplicasReply>(&frame).map(|answer| answer.shards));
+            }
             Waiter::Offer(reply, _credit) => {
                 reply.send(read::<OfferTopicsReply>(&frame).map(|answer| {
                     let refused = answer.refused.into_iter();
@@ -299,7 +318,11 @@ impl Calls {
                     reply.send(Ok(TopicCreated { topic, created }));
                 }
                 Waiter::Alter(reply, _credit) => reply.send(Ok(topic)),
-                Waiter::Delete(..) | Waiter::Offer(..) | Waiter::Lead(..) | Waiter::Nobody => {}
+                Waiter::Delete(..)
+                | Waiter::Offer(..)
+                | Waiter::Lead(..)
+                | Waiter::Change(..)
+                | Waiter::Nobody => {}
             }
         }
     }

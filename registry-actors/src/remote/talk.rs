@@ -37,6 +37,8 @@ fn memberships_of(table: &RoutingTable, broker: BrokerId) -> Vec<ShardMembership
         durability: place.durability,
         members: place.members.clone(),
         group: place.group,
+        wanted: place.wanted.clone(),
+        members_at: place.members_at,
     };
     table.memberships_of(broker).map(membership).collect()
 }
@@ -61,6 +63,7 @@ impl RemoteRegistry {
             Ask::Alter(ask) => encode_request(ask),
             Ask::Delete(ask) => encode_request(ask),
             Ask::Place(ask) => encode_request(ask),
+            Ask::Change(ask) => encode_request(ask),
             Ask::Lead(ask) => encode_request(ask),
             Ask::Offer(broker, topics) => {
                 let (broker, session, topics) = (*broker, self.settings.session, topics.clone());

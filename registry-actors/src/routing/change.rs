@@ -149,15 +149,17 @@ impl From<BrokerState> for BrokerPlace {
 
 impl ShardPlace {
     fn state(&self, shard: ShardId) -> ShardState {
-        let Self { durability, broker, open, members, group, term } = self.clone();
-        ShardState { shard, durability, broker, open, members, group, term }
+        let Self { durability, broker, open, members, group, term, wanted, members_at } =
+            self.clone();
+        ShardState { shard, durability, broker, open, members, group, term, wanted, members_at }
     }
 }
 
 impl From<ShardState> for ShardPlace {
     fn from(state: ShardState) -> Self {
-        let ShardState { shard: _, durability, broker, open, members, group, term } = state;
-        Self { durability, broker, open, members, group, term }
+        let ShardState { shard: _, durability, broker, open, members, group, term, .. } = state;
+        let (wanted, members_at) = (state.wanted, state.members_at);
+        Self { durability, broker, open, members, group, term, wanted, members_at }
     }
 }
 

@@ -1,10 +1,13 @@
 //! What only a broker that has registered on its connection may ask of a registry.
 
 use grus_protocol::error::{ErrorCode, ErrorReply};
-use grus_protocol::message::{LeadShards, PlaceDeadLetters, PlaceDeadLettersReply};
+use grus_protocol::message::{
+    ChangeReplicas, ChangeReplicasReply, LeadShards, PlaceDeadLetters, PlaceDeadLettersReply,
+};
 
 use super::Session;
 use crate::broker_table::BrokerAsk;
+use crate::command;
 use crate::replies::ReplyTo;
 use crate::request::{RegistryRequest, TopicCreated};
 
@@ -21,6 +24,14 @@ impl Session {
             created: placed.created,
         });
         self.ask(RegistryRequest::PlaceDeadLetters { name, id, home, shards, reply });
+    }
+
+    /// Has shards get other members. Anybody may ask, as for topics.
+    pub(super) fn change(&self, ask: ChangeReplicas, reply: ReplyTo) {
+        let ChangeReplicas { shards, topic, add, remove } = ask;
+        let change = command::ChangeReplicas { shards, topic, add, remove };
+        let reply = reply.map(|shards| ChangeReplicasReply { shards });
+        self.ask(RegistryRequest::ChangeReplicas { change, reply });
     }
 
     /// Notes which shards the broker of this session leads.

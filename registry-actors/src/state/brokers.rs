@@ -101,7 +101,7 @@ impl State {
             let have = own.iter().filter(|(_, durability)| durability == level).count();
             have >= enrol.shards_wanted as usize
         });
-        let is_known = |claim: &MembershipClaim| self.shards.contains_key(&claim.shard);
+        let is_known = |claim: &MembershipClaim| self.knows_members(claim);
         let has_claims = enrol.shards.iter().all(is_open) && enrol.memberships.iter().all(is_known);
         (is_same && has_enough && has_claims).then_some(own)
     }

@@ -1,10 +1,12 @@
 //! Shards of several members: made when the first topic of their class is, and who leads them. Pure.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use grus_protocol::ids::{BrokerId, ShardId, Term, TopicId};
 
 use super::brokers::taken;
-use super::{Outcome, SHARDS_MAX, State};
-use crate::command::{LeadShards, MembershipClaim};
+use super::{Applied, Outcome, SHARDS_MAX, State};
+use crate::command::{ChangeReplicas, LeadShards, MembershipClaim};
 use crate::error::RegistryError;
 use crate::part::PartKey;
 use crate::routing::{ShardClass, ShardPlace};
@@ -14,6 +16,8 @@ pub const REPLICAS_MAX: u32 = 7;
 
 /// Most elections of a shard that the registry may not have heard of.
 const TERM_STEP_MAX: u64 = 1 << 32;
+/// Most entries between two lists of members.
+const INDEX_STEP_MAX: u64 = 1 << 40;
 
 impl State {
     /// Makes the shards of a class that are missing: for each live broker one in whose list of
@@ -59,6 +63,8 @@ impl State {
                 members,
                 group: topic.0,
                 term: Term(0),
+                wanted: Vec::new(),
+                members_at: 0,
             };
             self.shards.insert(ShardId(next), place);
             self.load.insert(ShardId(next), 0);
@@ -80,28 +86,109 @@ impl State {
                 return Err(RegistryError::InvalidSettings { reason });
             }
         }
+        for told in &lead.members {
+            let known = self.shards.get(&told.shard).map_or(0, |place| place.members_at);
+            if told.at.saturating_sub(known) > INDEX_STEP_MAX {
+                let (at, shard) = (told.at, told.shard);
+                let reason = format!("index {at} of shard {shard} is far above {known}");
+                return Err(RegistryError::InvalidSettings { reason });
+            }
+        }
         Ok(())
     }
 
     /// Whether that changes anything.
     pub(crate) fn is_news(&self, lead: &LeadShards) -> bool {
-        lead.shards.iter().any(|(shard, term)| {
-            let place = self.shards.get(shard);
-            place.is_some_and(|place| place.members.contains(&lead.broker) && *term > place.term)
-        })
+        !self.led_anew(lead).is_empty()
     }
 
     /// A broker leads shards.
     pub(super) fn lead_shards(&mut self, lead: &LeadShards) -> (Outcome, Vec<PartKey>) {
-        let mut changed = Vec::new();
+        let changed = self.led_anew(lead);
+        let keys = changed.keys().map(|shard| PartKey::Shard(*shard)).collect();
+        self.shards.extend(changed);
+        (Outcome::Done, keys)
+    }
+
+    /// Those of its shards that are other ones after what it says.
+    fn led_anew(&self, lead: &LeadShards) -> BTreeMap<ShardId, ShardPlace> {
+        let mut changed = BTreeMap::new();
         for (shard, term) in &lead.shards {
-            let Some(place) = self.shards.get_mut(shard) else { continue };
-            if place.members.contains(&lead.broker) && *term > place.term {
+            let Some(known) = self.shards.get(shard).filter(|known| known.is_replicated()) else {
+                continue;
+            };
+            let told = lead.members.iter().find(|told| told.shard == *shard);
+            let told = told.filter(|told| makes_sense(&told.members));
+            let is_told = told.is_some_and(|told| told.members.contains(&lead.broker));
+            if *term < known.term || !(known.is_on(lead.broker) || is_told) {
+                continue;
+            }
+            let mut place = known.clone();
+            if *term > known.term {
                 (place.broker, place.term) = (lead.broker, *term);
-                changed.push(PartKey::Shard(*shard));
+            }
+            if let Some(told) = told.filter(|told| told.at.max(1) >= place.members_at) {
+                let is_there = is_same(&told.members, &place.wanted);
+                if told.at > place.members_at {
+                    // In the order that was wanted: who stands first is who began with it.
+                    let known = [&place.wanted, &place.members];
+                    let list = known.into_iter().find(|list| is_same(list, &told.members));
+                    let list = list.unwrap_or(&told.members).clone();
+                    place.members = list;
+                    place.members_at = told.at;
+                }
+                if is_there {
+                    place.wanted = Vec::new();
+                }
+            }
+            if place != *known {
+                changed.insert(*shard, place);
             }
         }
-        (Outcome::Done, changed)
+        changed
+    }
+
+    /// Shards are to have other members.
+    ///
+    /// # Errors
+    /// When that cannot be of one of them; nothing is changed then.
+    pub(super) fn change_replicas(&mut self, change: &ChangeReplicas) -> Applied {
+        let refused = |reason: String| Err(RegistryError::InvalidSettings { reason });
+        let mut shards: BTreeSet<ShardId> = change.shards.iter().copied().collect();
+        if let Some(name) = &change.topic {
+            let topic = self.topics.get(name).ok_or(RegistryError::UnknownTopic)?;
+            shards.extend(topic.queues.iter().flatten().map(|span| span.shard));
+        }
+        if let Some(add) = change.add
+            && !self.brokers.get(&add).is_some_and(|broker| broker.live)
+        {
+            return refused(format!("broker {add} is not there"));
+        }
+        let mut changed = BTreeMap::new();
+        for shard in shards {
+            let Some(known) = self.shards.get(&shard) else {
+                return refused(format!("there is no shard {shard}"));
+            };
+            if !known.is_replicated() {
+                return refused(format!("broker {} has shard {shard} alone", known.broker));
+            }
+            let base = if known.wanted.is_empty() { &known.members } else { &known.wanted };
+            let wanted = changed_list(base, change.add, change.remove);
+            if is_same(&wanted, base) {
+                continue;
+            }
+            if !makes_sense(&wanted) {
+                let count = wanted.len();
+                return refused(format!(
+                    "shard {shard} would have {count} members, not 2 to {REPLICAS_MAX}"
+                ));
+            }
+            changed.insert(shard, ShardPlace { wanted, ..known.clone() });
+        }
+        let all: Vec<ShardId> = changed.keys().copied().collect();
+        self.shards.extend(changed);
+        let keys = all.iter().map(|shard| PartKey::Shard(*shard)).collect();
+        Ok((Outcome::Changing(all), keys))
     }
 
     /// Whether a broker may be a member as it says it is: of shards that are not known, as after the
@@ -112,18 +199,17 @@ impl State {
         claims: &[MembershipClaim],
     ) -> Result<(), RegistryError> {
         for claim in claims {
-            let MembershipClaim { shard, durability, members, group } = claim;
-            let makes_sense = members.contains(&broker)
-                && *group != 0
-                && (2..=REPLICAS_MAX as usize).contains(&members.len());
-            if !makes_sense {
+            let MembershipClaim { shard, durability, members, group, wanted, .. } = claim;
+            let is_on = members.contains(&broker) || wanted.contains(&broker);
+            let is_list = wanted.is_empty() || makes_sense(wanted);
+            if !is_on || *group == 0 || !makes_sense(members) || !is_list {
                 let reason = format!("shard {shard} has no such members");
                 return Err(RegistryError::InvalidSettings { reason });
             }
             let known = self.shards.get(shard);
-            let is_so = |known: &ShardPlace| {
-                (&known.members, known.group, known.durability) == (members, *group, *durability)
-            };
+            // Its members may have changed since: of two lists the later one counts.
+            let is_so =
+                |known: &ShardPlace| (known.group, known.durability) == (*group, *durability);
             if let Some(known) = known.filter(|known| !is_so(known)) {
                 return Err(taken(*shard, known));
             }
@@ -131,162 +217,65 @@ impl State {
         Ok(())
     }
 
-    /// Takes those of them that are not known.
+    /// Takes those of them that are not known, and later lists of those that are.
     pub(super) fn take_memberships(
         &mut self,
         broker: BrokerId,
         claims: &[MembershipClaim],
     ) -> Vec<PartKey> {
         let mut changed = Vec::new();
-        for MembershipClaim { shard, durability, members, group } in claims {
-            if self.shards.contains_key(shard) {
+        for claim in claims {
+            let MembershipClaim { shard, durability, members, group, wanted, members_at } = claim;
+            if self.knows_members(claim) {
                 continue;
             }
-            let alone = ShardPlace::alone(*durability, broker);
-            let place = ShardPlace { members: members.clone(), group: *group, ..alone };
+            let alone = ShardPlace { group: *group, ..ShardPlace::alone(*durability, broker) };
+            let known = self.shards.get(shard).cloned().unwrap_or(alone);
+            let (members, wanted) = (members.clone(), wanted.clone());
+            // Who claims a group has begun: nobody founds it any more.
+            let place = ShardPlace { members, wanted, members_at: (*members_at).max(1), ..known };
             self.shards.insert(*shard, place);
             self.load.entry(*shard).or_insert(0);
             changed.push(PartKey::Shard(*shard));
         }
         changed
     }
+
+    /// Whether what is known of a shard's members is as new as that.
+    pub(super) fn knows_members(&self, claim: &MembershipClaim) -> bool {
+        let Some(known) = self.shards.get(&claim.shard) else { return false };
+        let is_wish = !claim.wanted.is_empty() && known.wanted.is_empty();
+        let are_alike = known.members_at.max(1) == claim.members_at.max(1);
+        if are_alike { !is_wish } else { known.members_at > claim.members_at }
+    }
+}
+
+/// Whether these can be the members of a shard of several brokers.
+fn makes_sense(members: &[BrokerId]) -> bool {
+    let distinct: BTreeSet<_> = members.iter().collect();
+    distinct.len() == members.len() && (2..=REPLICAS_MAX as usize).contains(&members.len())
+}
+
+fn is_same(one: &[BrokerId], other: &[BrokerId]) -> bool {
+    let set = |list: &[BrokerId]| list.iter().copied().collect::<BTreeSet<_>>();
+    set(one) == set(other)
+}
+
+/// A list with one broker in place of another one, in its place.
+fn changed_list(
+    base: &[BrokerId],
+    add: Option<BrokerId>,
+    remove: Option<BrokerId>,
+) -> Vec<BrokerId> {
+    let add = add.filter(|add| !base.contains(add));
+    let mut list = base.to_vec();
+    match (remove.and_then(|remove| list.iter().position(|id| *id == remove)), add) {
+        (Some(at), Some(add)) => list[at] = add,
+        (Some(at), None) => drop(list.remove(at)),
+        (None, add) => list.extend(add),
+    }
+    list
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use grus_protocol::ids::{BrokerAddress, Durability, TimestampMs};
-    use grus_protocol::message::TopicSettings;
-    use grus_protocol::names::TopicName;
-
-    use super::*;
-    use crate::command::{Command, CreateTopic, EnrolBroker, MarkBroker, StoredSettings};
-    use crate::state::Answer;
-
-    /// A registry with these brokers, each with one shard of each durability alone.
-    fn registry(brokers: std::ops::RangeInclusive<u64>) -> State {
-        let mut state = State::default();
-        for broker in brokers {
-            let enrolled = enrol(&mut state, broker, Vec::new());
-            assert!(enrolled.is_ok());
-        }
-        state
-    }
-
-    fn apply(state: &mut State, command: Command) -> Answer {
-        state.apply(TimestampMs(1), command, &mut BTreeSet::new())
-    }
-
-    fn enrol(state: &mut State, broker: u64, memberships: Vec<MembershipClaim>) -> Answer {
-        let enrol = EnrolBroker {
-            broker: BrokerId(broker),
-            disk: broker,
-            host: "h".into(),
-            port: 1,
-            shards: Vec::new(),
-            shards_wanted: 1,
-            memberships,
-        };
-        apply(state, Command::EnrolBroker(enrol))
-    }
-
-    fn create(state: &mut State, id: u64, queues: u32, replicas: u32) -> Answer {
-        let settings = TopicSettings { queues, replicas, ..TopicSettings::default() };
-        let name = TopicName::try_from(&*format!("t{id}")).unwrap();
-        let settings = StoredSettings::from(&settings);
-        apply(state, Command::CreateTopic(CreateTopic { name, id: TopicId(id), settings }))
-    }
-
-    fn members(state: &State) -> Vec<Vec<u64>> {
-        let replicated = state.shards.values().filter(|place| place.is_replicated());
-        replicated.map(|place| place.members.iter().map(|member| member.0).collect()).collect()
-    }
-
-    fn shards_of_topic(state: &State, id: u64) -> BTreeSet<ShardId> {
-        let topic = &state.topics[&state.names[&TopicId(id)]];
-        topic.queues.iter().filter_map(|spans| spans.last()).map(|span| span.shard).collect()
-    }
-
-    #[test]
-    fn each_broker_stands_first_in_one_list_and_queues_are_spread_over_them() {
-        let mut state = registry(1..=4);
-        create(&mut state, 50, 8, 3).unwrap();
-        assert_eq!(members(&state), [[1, 2, 3], [2, 3, 4], [3, 4, 1], [4, 1, 2]]);
-        let shards = shards_of_topic(&state, 50);
-        assert_eq!(shards.len(), 4);
-        assert!(shards.iter().all(|shard| state.shards[shard].group == 50));
-        create(&mut state, 51, 4, 3).unwrap();
-        assert_eq!((members(&state).len(), shards_of_topic(&state, 51)), (4, shards), "made once");
-        create(&mut state, 52, 4, 1).unwrap();
-        let alone = |shard: &ShardId| !state.shards[shard].is_replicated();
-        assert!(shards_of_topic(&state, 52).iter().all(alone), "of one replica as ever");
-    }
-
-    #[test]
-    fn more_replicas_than_brokers_are_refused_and_nothing_is_made() {
-        let mut state = registry(1..=3);
-        let dead = MarkBroker { broker: BrokerId(2), live: false };
-        apply(&mut state, Command::MarkBroker(dead)).unwrap();
-        let before = state.clone();
-        let refused = create(&mut state, 50, 4, 3).unwrap_err();
-        assert!(matches!(refused, RegistryError::InvalidSettings { .. }), "{refused}");
-        for replicas in [0, REPLICAS_MAX + 1] {
-            assert!(create(&mut state, 50, 4, replicas).is_err());
-        }
-        assert_eq!(state, before);
-    }
-
-    #[test]
-    fn who_leads_in_the_later_term_leads_and_only_a_member_can() {
-        let mut state = registry(1..=4);
-        create(&mut state, 50, 1, 3).unwrap();
-        let shard = *shards_of_topic(&state, 50).first().unwrap();
-        let table = state.routing();
-        assert_eq!(table.leader_of(shard), None, "nobody was heard of");
-        let mut lead = |broker: u64, term: u64| {
-            let shards = vec![(shard, Term(term)), (ShardId(0), Term(9)), (ShardId(99), Term(9))];
-            let before = state.version;
-            let lead = LeadShards { broker: BrokerId(broker), shards };
-            apply(&mut state, Command::LeadShards(lead)).unwrap();
-            (state.routing().leader_of(shard).map(|at| at.id.0), state.version > before)
-        };
-        assert_eq!(lead(2, 5), (Some(2), true));
-        assert_eq!(lead(2, 5), (Some(2), false), "what is known is no change");
-        assert_eq!(lead(3, 4), (Some(2), false), "an earlier term");
-        assert_eq!(lead(4, 6), (Some(2), false), "no member");
-        assert_eq!(lead(1, 6), (Some(1), true));
-        let check = |term| {
-            let shards = vec![(shard, Term(term))];
-            state.check_lead(&LeadShards { broker: BrokerId(1), shards })
-        };
-        let far = check(u64::MAX).unwrap_err();
-        assert!(far.to_string().contains("far above 6"), "{far}");
-        check(7 + 1_000_000).unwrap();
-        let alone = &state.shards[&ShardId(0)];
-        assert!(alone.term == Term(0) && !alone.is_replicated());
-    }
-
-    #[test]
-    fn a_registry_without_its_data_takes_the_members_word_and_gives_their_numbers_to_nobody() {
-        let mut state = State::default();
-        let claim = |members: &[u64]| MembershipClaim {
-            shard: ShardId(0),
-            durability: Durability::Persisted,
-            members: members.iter().copied().map(BrokerId).collect(),
-            group: 50,
-        };
-        enrol(&mut state, 2, vec![claim(&[1, 2, 3])]).unwrap();
-        assert_eq!(members(&state), [[1, 2, 3]]);
-        let own = state.routing().shards_of(BrokerId(2));
-        assert!(own.len() == 2 && own.iter().all(|(shard, _)| *shard != ShardId(0)));
-        enrol(&mut state, 3, vec![claim(&[1, 2, 3])]).unwrap();
-        let other = enrol(&mut state, 1, vec![claim(&[1, 2, 4])]).unwrap_err();
-        assert!(matches!(other, RegistryError::ShardTaken { .. }), "{other}");
-        let stranger = enrol(&mut state, 4, vec![claim(&[1, 2, 3])]).unwrap_err();
-        assert!(matches!(stranger, RegistryError::InvalidSettings { .. }), "{stranger}");
-        let address = |id| BrokerAddress { id: BrokerId(id), host: "h".into(), port: 1 };
-        assert_eq!(state.brokers[&BrokerId(2)].address, address(2));
-        assert_eq!(state.brokers.len(), 2, "who was refused is not there");
-    }
-}
+mod tests;

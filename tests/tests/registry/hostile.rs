@@ -216,7 +216,12 @@ fn a_live_broker_is_nobody_elses_to_be() {
     assert_eq!(refused.code, ErrorCode::UnknownBroker);
     let lead = LeadShards {
         broker: BrokerId(id),
-        shards: vec![LedShard { shard: ShardId(0), term: Term(u64::MAX) }],
+        shards: vec![LedShard {
+            shard: ShardId(0),
+            term: Term(u64::MAX),
+            members: Vec::new(),
+            members_at: 0,
+        }],
     };
     let refused = thief.call(&lead).expect_err("it was not registered");
     assert_eq!(refused.code, ErrorCode::UnknownBroker);

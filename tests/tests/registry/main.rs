@@ -13,6 +13,7 @@ mod lost;
 mod moved;
 mod outlived;
 mod partition;
+mod replaced;
 mod replicated;
 mod rolling;
 mod two_brokers;

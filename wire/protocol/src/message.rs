@@ -70,8 +70,8 @@ pub use scheduled::{
     ScheduledPlace, ShowScheduled, ShowScheduledReply, Timer,
 };
 pub use shards::{
-    DescribeShards, DescribeShardsReply, HandOverShards, HandOverShardsReply, MemberDescription,
-    ShardDescription,
+    ChangeReplicas, ChangeReplicasReply, DescribeShards, DescribeShardsReply, HandOverShards,
+    HandOverShardsReply, MemberDescription, ShardDescription,
 };
 pub use subscribe::{
     Credit, CreditReply, Deliver, Seek, SeekReply, Subscribe, SubscribeAt, SubscribeReply,
@@ -133,6 +133,7 @@ requests! {
     ListClients => ListClientsReply,
     DescribeShards => DescribeShardsReply,
     HandOverShards => HandOverShardsReply,
+    ChangeReplicas => ChangeReplicasReply,
     RecallMessage => RecallMessageReply,
     ListScheduled => ListScheduledReply,
     CountScheduled => CountScheduledReply,

@@ -97,6 +97,8 @@ opcodes! {
     DescribeShards = 51,
     /// Has a broker give shards that it leads to other members.
     HandOverShards = 52,
+    /// Has shards of several brokers get other members.
+    ChangeReplicas = 53,
     /// Takes scheduled messages back.
     RecallMessage = 60,
     /// Lists what is scheduled.

@@ -145,6 +145,7 @@ fn every_header_reads_back_to_the_same_bytes() {
             Opcode::ListClients => again_of::<message::ListClients>(&frame),
             Opcode::DescribeShards => again_of::<message::DescribeShards>(&frame),
             Opcode::HandOverShards => again_of::<message::HandOverShards>(&frame),
+            Opcode::ChangeReplicas => again_of::<message::ChangeReplicas>(&frame),
             Opcode::RecallMessage => again_of::<message::RecallMessage>(&frame),
             Opcode::ListScheduled => again_of::<message::ListScheduled>(&frame),
             Opcode::CountScheduled => again_of::<message::CountScheduled>(&frame),

@@ -5,14 +5,14 @@
 use bytes::{Bytes, BytesMut};
 use grus_protocol::batch::{Compression, Origin, bloom_of, ttl_ms_of};
 use grus_protocol::message::{
-    AckMessages, AlterSchedule, AssignQueues, ClaimQueue, ClaimQueueReply, CloseProducer,
-    CountScheduled, CountScheduledReply, CreateSchedule, DeadMark, DeleteSchedule,
-    DescribeGroupReply, DescribeShardsReply, FetchReply, FindMessages, FindMessagesReply,
-    GroupDeliver, GroupHeartbeat, GroupHeartbeatReply, GroupProgress, GroupProgressReply,
-    HandOverShards, HandOverShardsReply, JoinGroup, JoinGroupReply, LeaveGroup, ListClients,
-    ListClientsReply, ListDeadLetters, ListDeadLettersReply, ListGroupsReply, ListScheduled,
-    ListScheduledReply, ListSchedules, ListSchedulesReply, Metadata, MetadataReply, Nack,
-    OffsetRange, OpenPeer, OpenPeerReply, Produce, PurgeDeadLetters, RecallMessage,
+    AckMessages, AlterSchedule, AssignQueues, ChangeReplicas, ChangeReplicasReply, ClaimQueue,
+    ClaimQueueReply, CloseProducer, CountScheduled, CountScheduledReply, CreateSchedule, DeadMark,
+    DeleteSchedule, DescribeGroupReply, DescribeShardsReply, FetchReply, FindMessages,
+    FindMessagesReply, GroupDeliver, GroupHeartbeat, GroupHeartbeatReply, GroupProgress,
+    GroupProgressReply, HandOverShards, HandOverShardsReply, JoinGroup, JoinGroupReply, LeaveGroup,
+    ListClients, ListClientsReply, ListDeadLetters, ListDeadLettersReply, ListGroupsReply,
+    ListScheduled, ListScheduledReply, ListSchedules, ListSchedulesReply, Metadata, MetadataReply,
+    Nack, OffsetRange, OpenPeer, OpenPeerReply, Produce, PurgeDeadLetters, RecallMessage,
     RedriveDeadLetters, RegisterBroker, ResetGroup, RoutesChanged, ShardMessage, ShowScheduled,
     ShowScheduledReply, SubscribeGroup,
 };
@@ -325,6 +325,8 @@ proptest! {
         let _ = frame::decode_header::<DescribeShardsReply>(&content);
         let _ = frame::decode_header::<HandOverShards>(&content);
         let _ = frame::decode_header::<HandOverShardsReply>(&content);
+        let _ = frame::decode_header::<ChangeReplicas>(&content);
+        let _ = frame::decode_header::<ChangeReplicasReply>(&content);
         let _ = frame::decode_header::<RegisterBroker>(&content);
         let _ = frame::decode_header::<RecallMessage>(&content);
         let _ = frame::decode_header::<ListScheduled>(&content);

@@ -116,8 +116,8 @@ fn pick(cluster: &mut Cluster) -> NodeId {
 }
 
 /// One mishap, or nothing.
-pub async fn mishap(cluster: &mut Cluster) {
-    step(cluster, Mishaps::persisted()).await;
+pub async fn mishap(cluster: &mut Cluster, mishaps: Mishaps) {
+    step(cluster, mishaps).await;
 }
 
 async fn step(cluster: &mut Cluster, mishaps: Mishaps) {

@@ -86,6 +86,10 @@ wire_message! {
         pub group: u64 = 0,
         /// The term in which `broker` leads it; 0: of a replicated one nobody was heard of yet.
         pub term: Term = Term(0),
+        /// The members that it is to have; none: those that it has.
+        pub wanted: Vec<BrokerId> = Vec::new(),
+        /// Index of the entry of its log that `members` are of; 0: they are its founders.
+        pub members_at: u64 = 0,
     }
 }
 
@@ -153,6 +157,10 @@ wire_message! {
         pub members: Vec<BrokerId>,
         /// Which group it is, see [`ShardState::group`].
         pub group: u64,
+        /// See [`ShardState::wanted`].
+        pub wanted: Vec<BrokerId> = Vec::new(),
+        /// See [`ShardState::members_at`].
+        pub members_at: u64 = 0,
     }
 }
 
@@ -308,6 +316,10 @@ wire_message! {
         pub shard: ShardId,
         /// The term: of two that say they lead, the later one does.
         pub term: Term,
+        /// Its voters as they are committed, while they are changed; none: nothing is said of them.
+        pub members: Vec<BrokerId> = Vec::new(),
+        /// Index of the entry that those are of: of two lists the later one counts.
+        pub members_at: u64 = 0,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What operators ask of brokers about their shards.
 
 use crate::ids::{BrokerId, Durability, ShardId, Term};
+use crate::names::TopicName;
 use crate::wire::wire_message;
 
 wire_message! {
@@ -81,5 +82,27 @@ wire_message! {
         pub handed_over: Vec<ShardId>,
         /// Shards that this broker still leads, or nobody: no other member could take them in time.
         pub kept: Vec<ShardId>,
+    }
+}
+
+wire_message! {
+    /// Has shards of several brokers get other members, of whoever leads them, in their own time.
+    pub struct ChangeReplicas {
+        /// The shards.
+        pub shards: Vec<ShardId>,
+        /// Beside them, those that have queues of this topic.
+        pub topic: Option<TopicName> = None,
+        /// The broker that is to be a member of each; nil: none.
+        pub add: Option<BrokerId> = None,
+        /// The broker that is not to be one of any; nil: none.
+        pub remove: Option<BrokerId> = None,
+    }
+}
+
+wire_message! {
+    /// That is written: the leaders see to it from here on.
+    pub struct ChangeReplicasReply {
+        /// Shards whose members are to change now, and were not before.
+        pub shards: Vec<ShardId>,
     }
 }

@@ -1,7 +1,7 @@
 //! What brokers say to one another, and what operators ask of them about their shards.
 
 use crate::CORRELATION;
-use crate::decoder::{Array, Bool, Nil, Number, frame, little, n};
+use crate::decoder::{Array, Bool, Nil, Number, frame, little, n, t};
 
 #[test]
 fn brokers_among_themselves() {
@@ -41,4 +41,8 @@ fn shards_are_described_and_handed_over() {
     assert_eq!(hand_over.header, [Array(n(&[9, 11])), Number(6), Bool(true)]);
     let done = frame("HandOverShards.reply").header;
     assert_eq!(done, [Array(n(&[9])), Array(n(&[11]))]);
+    let change = frame("ChangeReplicas.request");
+    assert_eq!((change.kind, change.opcode), (1, 53));
+    assert_eq!(change.header, [Array(n(&[9])), t("orders"), Number(8), Number(7)]);
+    assert_eq!(frame("ChangeReplicas.reply").header, [Array(n(&[9]))]);
 }

@@ -56,7 +56,8 @@ fn registry_and_routes() {
     let mut shard = n(&[3, 0, 5]);
     let members = || Array(n(&[5, 6]));
     let group = 0x000b_0b0b_0b0b_0b0b;
-    shard.extend([Bool(true), members(), Number(group), Number(7)]);
+    let wanted = || Array(n(&[5, 8]));
+    shard.extend([Bool(true), members(), Number(group), Number(7), wanted(), Number(300)]);
     let spans = |pairs: &[[u64; 2]]| Array(pairs.iter().map(|pair| Array(n(pair))).collect());
     let queues = vec![spans(&[[3, 0]]), spans(&[]), spans(&[[3, 0], [9, 1000]])];
     let settings = || Array(n(&[8, 1, 86_400_000, 1 << 30, 0, 90_000, 1, 3]));
@@ -70,7 +71,8 @@ fn registry_and_routes() {
     let session = 0x0007_7777_0000_0001;
     let claims = || vec![Array(n(&[3, 0])), Array(n(&[4, 1]))];
     let mut expected = vec![Number(5), disk, Number(session), host, port];
-    let membership = Array(vec![Number(9), Number(1), members(), Number(group)]);
+    let membership = vec![Number(9), Number(1), members(), Number(group), wanted(), Number(300)];
+    let membership = Array(membership);
     expected.extend([Array(claims()[..1].to_vec()), Number(2), Array(vec![membership])]);
     assert_eq!(header("RegisterBroker.request"), expected);
     let mut expected = n(&[registry, 10_000, 1_000]);
@@ -91,7 +93,8 @@ fn registry_and_routes() {
     let placed = vec![t("%DLQ%billing"), Number(77), Number(3), Array(n(&[3, 4]))];
     assert_eq!(header("PlaceDeadLetters.request"), placed);
     assert_eq!(header("PlaceDeadLetters.reply"), vec![Number(78), Number(2), Bool(true)]);
-    let led = Array(vec![Array(n(&[9, 8]))]);
+    let led = vec![Number(9), Number(8), Array(n(&[5, 8])), Number(311)];
+    let led = Array(vec![Array(led)]);
     assert_eq!(header("LeadShards.request"), vec![Number(5), led]);
     assert_eq!(header("LeadShards.reply"), vec![]);
 }

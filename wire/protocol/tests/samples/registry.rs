@@ -44,6 +44,8 @@ pub(super) fn frames(out: &mut Vec<(String, Bytes)>) {
             durability: Durability::Replicated,
             members: vec![BrokerId(5), BrokerId(6)],
             group: 0x000b_0b0b_0b0b_0b0b,
+            wanted: vec![BrokerId(5), BrokerId(8)],
+            members_at: 300,
         }],
     };
     let registered = RegisterBrokerReply {
@@ -75,7 +77,12 @@ pub(super) fn frames(out: &mut Vec<(String, Bytes)>) {
     };
     let placed = PlaceDeadLettersReply { id: TopicId(78), queues: 2, created: true };
     pair(out, &place, &placed, [b"", b""]);
-    let led = LedShard { shard: ShardId(9), term: Term(8) };
+    let led = LedShard {
+        shard: ShardId(9),
+        term: Term(8),
+        members: vec![BrokerId(5), BrokerId(8)],
+        members_at: 311,
+    };
     let lead = LeadShards { broker, shards: vec![led] };
     pair(out, &lead, &LeadShardsReply {}, [b"", b""]);
 }
@@ -101,6 +108,8 @@ fn changed() -> RoutesChanged {
             members: vec![BrokerId(5), BrokerId(6)],
             group: 0x000b_0b0b_0b0b_0b0b,
             term: Term(7),
+            wanted: vec![BrokerId(5), BrokerId(8)],
+            members_at: 300,
         }],
         topics: vec![TopicState {
             name: topic(),

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use grus_protocol::message::{
-    DescribeShards, DescribeShardsReply, HandOverShards, HandOverShardsReply, MemberDescription,
-    ShardDescription,
+    ChangeReplicas, ChangeReplicasReply, DescribeShards, DescribeShardsReply, HandOverShards,
+    HandOverShardsReply, MemberDescription, ShardDescription,
 };
 use grus_protocol::{BrokerId, Durability, ShardId, Term};
 
@@ -57,4 +57,11 @@ pub(super) fn frames(out: &mut Vec<(String, Bytes)>) {
     let hand_over = HandOverShards { shards, to: Some(BrokerId(6)), retire: true };
     let done = HandOverShardsReply { handed_over: vec![ShardId(9)], kept: vec![ShardId(11)] };
     pair(out, &hand_over, &done, [b"", b""]);
+    let change = ChangeReplicas {
+        shards: vec![ShardId(9)],
+        topic: Some(super::topic()),
+        add: Some(BrokerId(8)),
+        remove: Some(BrokerId(7)),
+    };
+    pair(out, &change, &ChangeReplicasReply { shards: vec![ShardId(9)] }, [b"", b""]);
 }

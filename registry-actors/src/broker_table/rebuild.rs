@@ -1,0 +1,160 @@
+//! Which replicas are to be made anew elsewhere: those of brokers that have been gone for so long that they
+//! count as lost for good. Pure: told the time in milliseconds of the process's own clock.
+
+use std::collections::BTreeMap;
+
+use grus_protocol::ids::{BrokerId, ShardId};
+
+use crate::command::ChangeReplicas;
+use crate::routing::{RoutingTable, ShardPlace};
+
+/// Most shards whose members change at once, so that not all of a broker's data is copied at one time.
+pub const CHANGING_MAX: usize = 4;
+
+/// See the module documentation.
+#[derive(Debug)]
+pub struct Rebuild {
+    /// How long a broker is waited for; 0: for ever.
+    grace_ms: u64,
+    /// Since when each broker is known not to be there. A restart of this process begins anew.
+    gone_since_ms: BTreeMap<BrokerId, u64>,
+}
+
+impl Rebuild {
+    /// One that waits so long for a broker; 0: for ever.
+    pub fn new(grace_ms: u64) -> Self {
+        Self { grace_ms, gone_since_ms: BTreeMap::new() }
+    }
+
+    /// What is to be changed now.
+    pub fn look(&mut self, table: &RoutingTable, now_ms: u64) -> Vec<ChangeReplicas> {
+        if self.grace_ms == 0 {
+            return Vec::new();
+        }
+        let is_gone = |broker: &BrokerId| table.brokers.get(broker).is_some_and(|it| !it.live);
+        self.gone_since_ms.retain(|broker, _| is_gone(broker));
+        for broker in table.brokers.keys().filter(|broker| is_gone(broker)) {
+            self.gone_since_ms.entry(*broker).or_insert(now_ms);
+        }
+        let is_lost = |broker: &&BrokerId| {
+            let since = self.gone_since_ms.get(broker);
+            since.is_some_and(|since| now_ms.saturating_sub(*since) >= self.grace_ms)
+        };
+        let is_live = |broker: &BrokerId| table.brokers.get(broker).is_some_and(|it| it.live);
+        // Without a majority nothing can be changed: it would only take the place of what can.
+        let has_majority = |place: &ShardPlace| {
+            place.members.iter().filter(|member| is_live(member)).count() * 2 > place.members.len()
+        };
+        let all = table.shards.iter().filter(|(_, place)| place.is_replicated());
+        let able: Vec<_> = all.filter(|(_, place)| has_majority(place)).collect();
+        let goes_on =
+            |place: &ShardPlace| !place.wanted.is_empty() && place.wanted.iter().all(is_live);
+        let changing = able.iter().filter(|(_, place)| goes_on(place)).count();
+        let mut burden = burden(table);
+        let mut changes = Vec::new();
+        for (shard, place) in able {
+            if changing + changes.len() >= CHANGING_MAX {
+                break;
+            }
+            let base = if place.wanted.is_empty() { &place.members } else { &place.wanted };
+            let Some(lost) = base.iter().find(is_lost) else { continue };
+            let fits = burden.iter_mut().filter(|(broker, _)| !place.is_on(**broker));
+            let Some((broker, count)) = fits.min_by_key(|(broker, count)| (**count, **broker))
+            else {
+                continue; // no broker is left that has none of it
+            };
+            *count += 1;
+            changes.push(change(*shard, *broker, *lost));
+        }
+        changes
+    }
+}
+
+fn change(shard: ShardId, add: BrokerId, remove: BrokerId) -> ChangeReplicas {
+    ChangeReplicas { shards: vec![shard], topic: None, add: Some(add), remove: Some(remove) }
+}
+
+/// How many replicas each live broker has, or is to have.
+fn burden(table: &RoutingTable) -> BTreeMap<BrokerId, usize> {
+    let live = table.brokers.iter().filter(|(_, broker)| broker.live);
+    let is_on =
+        |broker: BrokerId| move |place: &&ShardPlace| place.is_replicated() && place.is_on(broker);
+    live.map(|(id, _)| (*id, table.shards.values().filter(is_on(*id)).count())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use grus_protocol::ids::{BrokerAddress, Durability};
+
+    use super::*;
+    use crate::routing::BrokerPlace;
+
+    fn table(shards: &[&[u64]], gone: &[u64]) -> RoutingTable {
+        let mut table = RoutingTable::default();
+        for broker in 1..=5 {
+            let id = BrokerId(broker);
+            let address = BrokerAddress { id, host: "h".into(), port: 1 };
+            let live = !gone.contains(&broker);
+            table.brokers.insert(id, BrokerPlace { address, live, disk: broker });
+        }
+        for (number, members) in (0u32..).zip(shards) {
+            let members = members.iter().copied().map(BrokerId).collect();
+            let alone = ShardPlace::alone(Durability::Persisted, BrokerId(1));
+            table.shards.insert(ShardId(number), ShardPlace { members, ..alone });
+        }
+        table
+    }
+
+    fn said(changes: &[ChangeReplicas]) -> Vec<(u32, u64, u64)> {
+        let number = |broker: Option<BrokerId>| broker.map_or(0, |broker| broker.0);
+        let one = |change: &ChangeReplicas| {
+            (change.shards[0].0, number(change.add), number(change.remove))
+        };
+        changes.iter().map(one).collect()
+    }
+
+    #[test]
+    fn a_broker_is_waited_for_and_then_the_idlest_others_get_its_replicas() {
+        let shards: [&[u64]; 4] = [&[1, 2, 3], &[2, 3, 4], &[], &[1, 3, 4]];
+        let all = table(&shards, &[3]);
+        let mut rebuild = Rebuild::new(1_000);
+        assert_eq!(said(&rebuild.look(&all, 500)), []);
+        assert_eq!(said(&rebuild.look(&all, 1_499)), []);
+        assert_eq!(said(&rebuild.look(&all, 1_500)), [(0, 5, 3), (1, 5, 3), (3, 2, 3)]);
+        rebuild.look(&table(&shards, &[]), 1_600);
+        assert_eq!(said(&rebuild.look(&all, 1_700)), [], "it was there meanwhile");
+        assert_eq!(said(&rebuild.look(&all, 2_700)).len(), 3);
+        assert_eq!(said(&Rebuild::new(0).look(&all, u64::MAX)), [], "it is waited for, for ever");
+    }
+
+    #[test]
+    fn not_all_are_made_at_once_and_none_twice_and_none_where_nobody_is_left() {
+        let mut all = table(&[&[1, 2, 3][..]; 6], &[3]);
+        let mut rebuild = Rebuild::new(1);
+        rebuild.look(&all, 0);
+        assert_eq!(said(&rebuild.look(&all, 9)).len(), CHANGING_MAX);
+        for number in 0..4 {
+            let place = all.shards.get_mut(&ShardId(number)).unwrap();
+            place.wanted = vec![BrokerId(1), BrokerId(2), BrokerId(4)];
+        }
+        assert_eq!(said(&rebuild.look(&all, 10)), []);
+        all.shards.get_mut(&ShardId(0)).unwrap().wanted.clear();
+        all.shards.get_mut(&ShardId(0)).unwrap().members[2] = BrokerId(4);
+        assert_eq!(said(&rebuild.look(&all, 11)), [(4, 5, 3)]);
+        // One that was to get it is lost, too; and what has no majority takes nobody's place.
+        let mut all = table(&[&[1, 2][..], &[1, 2], &[1, 2], &[1, 2], &[2, 3, 4]], &[1, 3]);
+        let mut rebuild = Rebuild::new(1);
+        rebuild.look(&all, 0);
+        assert_eq!(said(&rebuild.look(&all, 9)), [(4, 5, 3)]);
+        all.shards.get_mut(&ShardId(4)).unwrap().wanted = [2, 5, 4].map(BrokerId).to_vec();
+        assert_eq!(said(&rebuild.look(&all, 10)), []);
+        all.brokers.get_mut(&BrokerId(5)).unwrap().live = false;
+        all.brokers.get_mut(&BrokerId(1)).unwrap().live = true;
+        rebuild.look(&all, 11);
+        assert_eq!(said(&rebuild.look(&all, 20)), [(4, 1, 5)]);
+        let few = table(&[&[1, 2, 3][..]], &[3, 4, 5]);
+        let mut rebuild = Rebuild::new(1);
+        rebuild.look(&few, 0);
+        assert_eq!(said(&rebuild.look(&few, 9)), []);
+    }
+}

@@ -1,0 +1,268 @@
+use grus_protocol::ids::{BrokerAddress, Durability, TimestampMs};
+use grus_protocol::message::TopicSettings;
+use grus_protocol::names::TopicName;
+
+use super::*;
+use crate::command::{Command, CreateTopic, EnrolBroker, MarkBroker, StoredSettings, ToldMembers};
+use crate::state::Answer;
+
+/// A registry with these brokers, each with one shard of each durability alone.
+fn registry(brokers: std::ops::RangeInclusive<u64>) -> State {
+    let mut state = State::default();
+    for broker in brokers {
+        let enrolled = enrol(&mut state, broker, Vec::new());
+        assert!(enrolled.is_ok());
+    }
+    state
+}
+
+fn apply(state: &mut State, command: Command) -> Answer {
+    state.apply(TimestampMs(1), command, &mut BTreeSet::new())
+}
+
+fn enrol(state: &mut State, broker: u64, memberships: Vec<MembershipClaim>) -> Answer {
+    let enrol = EnrolBroker {
+        broker: BrokerId(broker),
+        disk: broker,
+        host: "h".into(),
+        port: 1,
+        shards: Vec::new(),
+        shards_wanted: 1,
+        memberships,
+    };
+    apply(state, Command::EnrolBroker(enrol))
+}
+
+fn create(state: &mut State, id: u64, queues: u32, replicas: u32) -> Answer {
+    let settings = TopicSettings { queues, replicas, ..TopicSettings::default() };
+    let name = TopicName::try_from(&*format!("t{id}")).unwrap();
+    let settings = StoredSettings::from(&settings);
+    apply(state, Command::CreateTopic(CreateTopic { name, id: TopicId(id), settings }))
+}
+
+fn members(state: &State) -> Vec<Vec<u64>> {
+    let replicated = state.shards.values().filter(|place| place.is_replicated());
+    replicated.map(|place| place.members.iter().map(|member| member.0).collect()).collect()
+}
+
+fn shards_of_topic(state: &State, id: u64) -> BTreeSet<ShardId> {
+    let topic = &state.topics[&state.names[&TopicId(id)]];
+    topic.queues.iter().filter_map(|spans| spans.last()).map(|span| span.shard).collect()
+}
+
+#[test]
+fn each_broker_stands_first_in_one_list_and_queues_are_spread_over_them() {
+    let mut state = registry(1..=4);
+    create(&mut state, 50, 8, 3).unwrap();
+    assert_eq!(members(&state), [[1, 2, 3], [2, 3, 4], [3, 4, 1], [4, 1, 2]]);
+    let shards = shards_of_topic(&state, 50);
+    assert_eq!(shards.len(), 4);
+    assert!(shards.iter().all(|shard| state.shards[shard].group == 50));
+    create(&mut state, 51, 4, 3).unwrap();
+    assert_eq!((members(&state).len(), shards_of_topic(&state, 51)), (4, shards), "made once");
+    create(&mut state, 52, 4, 1).unwrap();
+    let alone = |shard: &ShardId| !state.shards[shard].is_replicated();
+    assert!(shards_of_topic(&state, 52).iter().all(alone), "of one replica as ever");
+}
+
+#[test]
+fn more_replicas_than_brokers_are_refused_and_nothing_is_made() {
+    let mut state = registry(1..=3);
+    let dead = MarkBroker { broker: BrokerId(2), live: false };
+    apply(&mut state, Command::MarkBroker(dead)).unwrap();
+    let before = state.clone();
+    let refused = create(&mut state, 50, 4, 3).unwrap_err();
+    assert!(matches!(refused, RegistryError::InvalidSettings { .. }), "{refused}");
+    for replicas in [0, REPLICAS_MAX + 1] {
+        assert!(create(&mut state, 50, 4, replicas).is_err());
+    }
+    assert_eq!(state, before);
+}
+
+#[test]
+fn who_leads_in_the_later_term_leads_and_only_a_member_can() {
+    let mut state = registry(1..=4);
+    create(&mut state, 50, 1, 3).unwrap();
+    let shard = *shards_of_topic(&state, 50).first().unwrap();
+    let table = state.routing();
+    assert_eq!(table.leader_of(shard), None, "nobody was heard of");
+    let mut lead = |broker: u64, term: u64| {
+        let shards = vec![(shard, Term(term)), (ShardId(0), Term(9)), (ShardId(99), Term(9))];
+        let before = state.version;
+        let lead = LeadShards { broker: BrokerId(broker), shards, members: Vec::new() };
+        apply(&mut state, Command::LeadShards(lead)).unwrap();
+        (state.routing().leader_of(shard).map(|at| at.id.0), state.version > before)
+    };
+    assert_eq!(lead(2, 5), (Some(2), true));
+    assert_eq!(lead(2, 5), (Some(2), false), "what is known is no change");
+    assert_eq!(lead(3, 4), (Some(2), false), "an earlier term");
+    assert_eq!(lead(4, 6), (Some(2), false), "no member");
+    assert_eq!(lead(1, 6), (Some(1), true));
+    let check = |term| {
+        let shards = vec![(shard, Term(term))];
+        state.check_lead(&LeadShards { broker: BrokerId(1), shards, members: Vec::new() })
+    };
+    let far = check(u64::MAX).unwrap_err();
+    assert!(far.to_string().contains("far above 6"), "{far}");
+    check(7 + 1_000_000).unwrap();
+    let alone = &state.shards[&ShardId(0)];
+    assert!(alone.term == Term(0) && !alone.is_replicated());
+}
+
+/// What a leader tells of a shard: its members as of that entry.
+fn tell(state: &mut State, shard: ShardId, broker: u64, members: &[u64], at: u64) {
+    let members = members.iter().copied().map(BrokerId).collect();
+    let lead = LeadShards {
+        broker: BrokerId(broker),
+        shards: vec![(shard, Term(5))],
+        members: vec![ToldMembers { shard, members, at }],
+    };
+    apply(state, Command::LeadShards(lead)).unwrap();
+}
+
+fn change(state: &mut State, shards: &[ShardId], add: u64, remove: u64) -> Answer {
+    let broker = |id: u64| (id != 0).then_some(BrokerId(id));
+    let (add, remove) = (broker(add), broker(remove));
+    let change = ChangeReplicas { shards: shards.to_vec(), topic: None, add, remove };
+    apply(state, Command::ChangeReplicas(change))
+}
+
+fn lists(state: &State, shard: ShardId) -> (Vec<u64>, Vec<u64>, u64) {
+    let place = &state.shards[&shard];
+    let numbers = |list: &[BrokerId]| list.iter().map(|id| id.0).collect();
+    (numbers(&place.members), numbers(&place.wanted), place.members_at)
+}
+
+#[test]
+fn members_change_once_their_leader_says_so_and_the_later_list_counts() {
+    let mut state = registry(1..=4);
+    create(&mut state, 50, 1, 3).unwrap();
+    let shard = *shards_of_topic(&state, 50).first().unwrap();
+    assert_eq!(lists(&state, shard), (vec![1, 2, 3], vec![], 0));
+    assert_eq!(change(&mut state, &[shard], 4, 2), Ok(Outcome::Changing(vec![shard])));
+    assert_eq!(lists(&state, shard), (vec![1, 2, 3], vec![1, 4, 3], 0), "in its place");
+    assert_eq!(change(&mut state, &[shard], 4, 2), Ok(Outcome::Changing(vec![])), "again");
+    assert!(state.shards[&shard].is_founder(BrokerId(2)));
+    assert!(state.routing().memberships_of(BrokerId(4)).any(|(id, _)| id == shard));
+    // The new one may lead before the registry has heard of it.
+    tell(&mut state, shard, 4, &[1, 3, 4], 30);
+    assert_eq!(lists(&state, shard), (vec![1, 4, 3], vec![], 30));
+    assert_eq!(state.shards[&shard].broker, BrokerId(4));
+    assert!(!state.shards[&shard].is_founder(BrokerId(1)), "nobody founds it any more");
+    tell(&mut state, shard, 1, &[1, 2, 3], 29);
+    tell(&mut state, shard, 2, &[1, 3, 4], 31);
+    assert_eq!(lists(&state, shard).0, [1, 4, 3], "an earlier list, and no member");
+    // Back to what was: ends when a leader says that it is so, though no list is later.
+    change(&mut state, &[shard], 2, 0).unwrap();
+    change(&mut state, &[shard], 0, 2).unwrap();
+    assert_eq!(lists(&state, shard), (vec![1, 4, 3], vec![1, 4, 3], 30));
+    tell(&mut state, shard, 4, &[1, 3, 4], 30);
+    assert_eq!(lists(&state, shard), (vec![1, 4, 3], vec![], 30));
+}
+
+#[test]
+fn what_cannot_be_is_refused_and_changes_nothing() {
+    let mut state = registry(1..=4);
+    create(&mut state, 50, 4, 2).unwrap();
+    let shards: Vec<ShardId> = shards_of_topic(&state, 50).into_iter().collect();
+    let dead = MarkBroker { broker: BrokerId(4), live: false };
+    apply(&mut state, Command::MarkBroker(dead)).unwrap();
+    let before = state.clone();
+    for (of, add, remove, why) in [
+        (&shards[..1], 4, 0, "broker 4 is not there"),
+        (&shards[..1], 9, 0, "broker 9 is not there"),
+        (&[ShardId(0)], 2, 0, "has shard 0 alone"),
+        (&[shards[0], ShardId(99)], 3, 0, "there is no shard 99"),
+        (&shards[..1], 0, 1, "would have 1 members"),
+    ] {
+        let refused = change(&mut state, of, add, remove).unwrap_err();
+        assert!(refused.to_string().contains(why), "{refused}");
+    }
+    let name = TopicName::try_from("nobody").unwrap();
+    let of_nobody = ChangeReplicas { shards: vec![], topic: Some(name), add: None, remove: None };
+    let refused = apply(&mut state, Command::ChangeReplicas(of_nobody)).unwrap_err();
+    assert!(matches!(refused, RegistryError::UnknownTopic));
+    assert_eq!(state, before);
+    let name = TopicName::try_from("t50").unwrap();
+    let of_topic =
+        ChangeReplicas { shards: vec![], topic: Some(name), add: Some(BrokerId(3)), remove: None };
+    let changed = apply(&mut state, Command::ChangeReplicas(of_topic)).unwrap();
+    let without: Vec<ShardId> = shards
+        .iter()
+        .copied()
+        .filter(|shard| !before.shards[shard].members.contains(&BrokerId(3)))
+        .collect();
+    assert_eq!(changed, Outcome::Changing(without));
+}
+
+#[test]
+fn a_member_that_comes_back_with_an_old_list_is_let_in_and_a_later_one_is_taken() {
+    let mut state = registry(1..=4);
+    create(&mut state, 50, 1, 3).unwrap();
+    let shard = *shards_of_topic(&state, 50).first().unwrap();
+    change(&mut state, &[shard], 4, 2).unwrap();
+    tell(&mut state, shard, 1, &[1, 3, 4], 30);
+    let claim = |members: [u64; 3], members_at| MembershipClaim {
+        shard,
+        durability: Durability::Persisted,
+        members: members.map(BrokerId).to_vec(),
+        group: 50,
+        wanted: Vec::new(),
+        members_at,
+    };
+    enrol(&mut state, 2, vec![claim([1, 2, 3], 0)]).unwrap();
+    assert_eq!(lists(&state, shard), (vec![1, 4, 3], vec![], 30));
+    enrol(&mut state, 2, vec![claim([2, 3, 4], 40)]).unwrap();
+    assert_eq!(lists(&state, shard), (vec![2, 3, 4], vec![], 40), "restored from an old copy");
+}
+
+#[test]
+fn a_group_that_is_claimed_is_founded_by_nobody_and_what_is_wanted_of_it_is_not_lost() {
+    let mut state = State::default();
+    let claim = |wanted: &[u64]| MembershipClaim {
+        shard: ShardId(0),
+        durability: Durability::Persisted,
+        members: [1, 2, 3].map(BrokerId).to_vec(),
+        group: 50,
+        wanted: wanted.iter().copied().map(BrokerId).collect(),
+        members_at: 0,
+    };
+    enrol(&mut state, 2, vec![claim(&[])]).unwrap();
+    let place = &state.shards[&ShardId(0)];
+    assert!([1, 2, 3].into_iter().all(|id| !place.is_founder(BrokerId(id))));
+    enrol(&mut state, 1, vec![claim(&[1, 2, 4])]).unwrap();
+    enrol(&mut state, 3, vec![claim(&[])]).unwrap();
+    assert_eq!(lists(&state, ShardId(0)), (vec![1, 2, 3], vec![1, 2, 4], 1));
+    let told = |at| LeadShards {
+        broker: BrokerId(1),
+        shards: vec![(ShardId(0), Term(5))],
+        members: vec![ToldMembers { shard: ShardId(0), members: vec![], at }],
+    };
+    assert!(state.check_lead(&told(u64::MAX)).is_err() && state.check_lead(&told(9)).is_ok());
+}
+
+#[test]
+fn a_registry_without_its_data_takes_the_members_word_and_gives_their_numbers_to_nobody() {
+    let mut state = State::default();
+    let claim = |members: &[u64]| MembershipClaim {
+        shard: ShardId(0),
+        durability: Durability::Persisted,
+        members: members.iter().copied().map(BrokerId).collect(),
+        group: 50,
+        wanted: Vec::new(),
+        members_at: 0,
+    };
+    enrol(&mut state, 2, vec![claim(&[1, 2, 3])]).unwrap();
+    assert_eq!(members(&state), [[1, 2, 3]]);
+    let own = state.routing().shards_of(BrokerId(2));
+    assert!(own.len() == 2 && own.iter().all(|(shard, _)| *shard != ShardId(0)));
+    enrol(&mut state, 3, vec![claim(&[1, 2, 3])]).unwrap();
+    let other = MembershipClaim { group: 51, ..claim(&[1, 2, 3]) };
+    let other = enrol(&mut state, 1, vec![other]).unwrap_err();
+    assert!(matches!(other, RegistryError::ShardTaken { .. }), "{other}");
+    let stranger = enrol(&mut state, 4, vec![claim(&[1, 2, 3])]).unwrap_err();
+    assert!(matches!(stranger, RegistryError::InvalidSettings { .. }), "{stranger}");
+    let address = |id| BrokerAddress { id: BrokerId(id), host: "h".into(), port: 1 };
+    assert_eq!(state.brokers[&BrokerId(2)].address, address(2));
+    assert_eq!(state.brokers.len(), 2, "who was refused is not there");
+}
