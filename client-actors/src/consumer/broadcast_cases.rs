@@ -333,7 +333,7 @@ fn begins(progress: OwnProgress) -> Vec<SubscribeAt> {
         let reply = GroupHeartbeatReply { generation, assigned, settings: None, divide: None };
         state.heard(beat.number, reply, now_ms);
         if state.poll_route(now_ms).is_some() {
-            let route = Route { topic_id: TopicId(1), links: vec![Some(LINK); 2] };
+            let route = Route { topic_id: TopicId(1), links: [Some(LINK); 2].into() };
             state.route(&topic(), Ok(route), now_ms);
         }
         let ask = state.poll_ask(now_ms).unwrap();

@@ -294,8 +294,7 @@ impl World {
                     queue.settled.insert(offset);
                     queue.acked.insert((round, offset));
                 }
-                let nacked = told.nacks.iter().map(|nack| (round, nack.offset.0));
-                queue.answered.extend(nacked);
+                queue.answered.extend(told.nacks.iter().map(|nack| (round, nack.offset.0)));
                 queue.answered.extend(queue.acked.iter());
                 for nack in told.nacks.iter().filter(|_| !matches!(fate, Fate::Full)) {
                     queue.sent.remove(&nack.offset.0); // due again at once
