@@ -172,8 +172,8 @@ impl World {
                 }
             }
             while let Some(topic) = self.state.poll_route(self.now_ms) {
-                let links = vec![Some(LINK); QUEUES as usize];
-                let route = Route { topic_id: TopicId(1), links: links.into() };
+                let links = vec![Some(LINK); QUEUES as usize].into();
+                let route = Route { topic_id: TopicId(1), links };
                 self.state.route(&topic, Ok(route), self.now_ms);
             }
             while let Some(ask) = self.state.poll_ask(self.now_ms) {
