@@ -261,18 +261,21 @@ fn is_same(one: &[BrokerId], other: &[BrokerId]) -> bool {
     set(one) == set(other)
 }
 
-/// A list with one broker in place of another one, in its place.
+/// A list with one broker more or less; or with one in place of another one, in its place, which
+/// changes only a list that has the one and lacks the other: no list gets longer or shorter by it.
 fn changed_list(
     base: &[BrokerId],
     add: Option<BrokerId>,
     remove: Option<BrokerId>,
 ) -> Vec<BrokerId> {
-    let add = add.filter(|add| !base.contains(add));
     let mut list = base.to_vec();
-    match (remove.and_then(|remove| list.iter().position(|id| *id == remove)), add) {
-        (Some(at), Some(add)) => list[at] = add,
-        (Some(at), None) => drop(list.remove(at)),
-        (None, add) => list.extend(add),
+    let at = remove.and_then(|remove| list.iter().position(|id| *id == remove));
+    match (add, at) {
+        (Some(add), _) if base.contains(&add) => {}
+        (Some(add), Some(at)) => list[at] = add,
+        (Some(add), None) if remove.is_none() => list.push(add),
+        (None, Some(at)) => drop(list.remove(at)),
+        (_, None) => {}
     }
     list
 }

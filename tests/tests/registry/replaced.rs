@@ -68,6 +68,12 @@ fn a_broker_that_is_lost_is_replaced_and_loses_its_replicas_when_it_comes_back()
         let client = cluster.client().await;
         let mut sender = Sender::new(&client, "t");
         sender.go_on(200).await;
+        // All three have begun.
+        let watch = Watch::start();
+        while noted(&cluster, 0).len() < 3 {
+            assert!(watch.elapsed() < PATIENCE, "begun: {:?}", noted(&cluster, 0));
+            sender.go_on(10).await;
+        }
         // Nobody says a word: it is gone for longer than the grace time.
         cluster.kill(0);
         sender.go_on(100).await;

@@ -161,6 +161,24 @@ fn members_change_once_their_leader_says_so_and_the_later_list_counts() {
 }
 
 #[test]
+fn one_in_place_of_another_makes_no_list_longer_or_shorter() {
+    let mut state = registry(1..=5);
+    create(&mut state, 50, 5, 3).unwrap();
+    let shards: Vec<ShardId> = shards_of_topic(&state, 50).into_iter().collect();
+    let changed = change(&mut state, &shards, 4, 3).unwrap();
+    let wanted = |state: &State| -> Vec<Vec<u64>> {
+        shards.iter().map(|shard| lists(state, *shard).1).collect()
+    };
+    // Those that have 4 already keep 3: another one is to stand in there.
+    assert_eq!(members(&state), [[1, 2, 3], [2, 3, 4], [3, 4, 5], [4, 5, 1], [5, 1, 2]]);
+    assert_eq!(wanted(&state), [vec![1, 2, 4], vec![], vec![], vec![], vec![]]);
+    assert_eq!(changed, Outcome::Changing(vec![shards[0]]));
+    assert_eq!(change(&mut state, &shards, 4, 3), Ok(Outcome::Changing(vec![])), "again");
+    change(&mut state, &shards, 1, 3).unwrap();
+    assert_eq!(wanted(&state), [vec![1, 2, 4], vec![2, 1, 4], vec![1, 4, 5], vec![], vec![]]);
+}
+
+#[test]
 fn what_cannot_be_is_refused_and_changes_nothing() {
     let mut state = registry(1..=4);
     create(&mut state, 50, 4, 2).unwrap();
