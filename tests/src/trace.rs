@@ -12,7 +12,7 @@ pub const STRACE: [&str; 8] = [
     "-f",
     "-yy",
     "-xx",
-    "-s64",
+    "-s512",
     "--seccomp-bpf",
     "-etrace=fdatasync,fsync,msync,write,writev,sendto,sendmsg,read,readv,recvfrom,recvmsg",
     "-o",
@@ -57,8 +57,11 @@ pub fn judge(trace: &str, folder: &str) -> Verdict {
     let syncs: Vec<&Call> = calls.iter().filter(synced).collect();
     let mut verdict = Verdict { syncs: syncs.len(), ..Verdict::default() };
     let mut asked: BTreeMap<(String, u64), usize> = BTreeMap::new();
-    for call in &calls {
-        let Some((kind, correlation)) = produce_frame(call) else { continue };
+    let frames = calls.iter().flat_map(|call| frames(call).map(move |frame| (call, frame)));
+    for (call, (kind, opcode, correlation)) in frames {
+        if opcode != PRODUCE {
+            continue;
+        }
         let reads = call.name.starts_with("re");
         if reads && kind == REQUEST {
             asked.insert((call.on.clone(), correlation), call.ended);
@@ -79,15 +82,19 @@ pub fn judge(trace: &str, folder: &str) -> Verdict {
     verdict
 }
 
-/// Kind and correlation of the Produce frame that a call on a socket carries first, if it does.
-fn produce_frame(call: &Call) -> Option<(u8, u64)> {
-    if !call.on.starts_with("TCP") && !call.on.starts_with("socket") {
-        return None;
-    }
-    let head = call.bytes.get(..HEAD_BYTES)?;
-    let opcode = u16::from_le_bytes([head[8], head[9]]);
-    let correlation = u64::from_le_bytes(head[12..20].try_into().ok()?);
-    (opcode == PRODUCE).then_some((head[5], correlation))
+/// Kind, opcode and correlation of each frame that a call on a socket carries, as far as the trace
+/// has its bytes: one may come right behind another, as behind a Ping.
+fn frames(call: &Call) -> impl Iterator<Item = (u8, u16, u64)> {
+    let is_socket = call.on.starts_with("TCP") || call.on.starts_with("socket");
+    let mut rest = if is_socket { &call.bytes[..] } else { &[] };
+    std::iter::from_fn(move || {
+        let head = rest.get(..HEAD_BYTES)?;
+        let length = u32::from_le_bytes(head[..4].try_into().ok()?) as usize;
+        let opcode = u16::from_le_bytes([head[8], head[9]]);
+        let correlation = u64::from_le_bytes(head[12..20].try_into().ok()?);
+        rest = rest.get(4 + length.max(HEAD_BYTES - 4)..).unwrap_or_default();
+        Some((head[5], opcode, correlation))
+    })
 }
 
 /// The calls of a trace in the order in which they ended.
@@ -232,5 +239,14 @@ mod tests {
         let path = "\\x2f\\x73\\x68\\x61\\x72\\x64\\x73\\x2f"; // "/shards/"
         let sync = format!("2 fdatasync(7<{path}>) = 0\n");
         assert_eq!(early(&[came(1), sync, left(1)].concat()), 0);
+    }
+
+    #[test]
+    fn a_request_right_behind_another_frame_is_seen() {
+        let ping = frame(1, 1, 7).replacen("\\x00", "\\x16", 1); // two bytes of header
+        let both = format!("{ping}\\x91\\x00{}", frame(1, 10, 1));
+        let came = format!("1 recvfrom({SOCKET}, \"{both}\"..., 65536, 0, NULL, NULL) = 90\n");
+        let trace = [came, SYNC.to_owned(), left(1)].concat();
+        assert_eq!(judge(&trace, "/shards/"), Verdict { receipts: 1, syncs: 1, early: vec![] });
     }
 }
