@@ -7,7 +7,7 @@ use grus_client::{
 };
 use grus_tests::broker::{Broker, Home};
 use grus_tests::random::Random;
-use grus_tests::watch::PATIENCE;
+use grus_tests::watch::{PATIENCE, Watch};
 use serde_json::Value;
 
 use crate::create;
@@ -172,5 +172,9 @@ fn shown_over_http(broker: &Broker) {
     let (_, metrics) = broker.get("/metrics");
     assert!(metrics.contains("grus_schedules{") && metrics.contains("grus_schedule_runs_total{"));
     let counted = |line: &str| line.starts_with("grus_schedules_waiting{") && line.ends_with(" 3");
-    assert_eq!(metrics.lines().filter(|line| counted(line)).count(), 1, "{metrics}");
+    // They are counted at a tick.
+    let watch = Watch::start();
+    while broker.get("/metrics").1.lines().filter(|line| counted(line)).count() != 1 {
+        assert!(watch.elapsed() < PATIENCE, "{metrics}");
+    }
 }
