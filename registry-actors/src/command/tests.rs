@@ -86,22 +86,7 @@ fn samples_of_replicas() -> Vec<Command> {
             shards: vec![(ShardId(9), Term(8))],
             members: Vec::new(),
         }),
-        Command::EnrolBroker(EnrolBroker {
-            broker: BrokerId(1),
-            disk: 77,
-            host: "mq".into(),
-            port: 6086,
-            shards: Vec::new(),
-            shards_wanted: 2,
-            memberships: vec![MembershipClaim {
-                shard: ShardId(9),
-                durability: Durability::Persisted,
-                members: vec![BrokerId(1), BrokerId(2)],
-                group: 5,
-                wanted: Vec::new(),
-                members_at: 0,
-            }],
-        }),
+        member_enrols(Vec::new(), 0),
         Command::AdoptTopics(AdoptTopics {
             broker: BrokerId(1),
             topics: vec![AdoptTopic {
@@ -113,6 +98,26 @@ fn samples_of_replicas() -> Vec<Command> {
             }],
         }),
     ]
+}
+
+/// A broker that is a member of a shard, as its list is at that entry.
+fn member_enrols(wanted: Vec<BrokerId>, members_at: u64) -> Command {
+    Command::EnrolBroker(EnrolBroker {
+        broker: BrokerId(1),
+        disk: 77,
+        host: "mq".into(),
+        port: 6086,
+        shards: Vec::new(),
+        shards_wanted: 2,
+        memberships: vec![MembershipClaim {
+            shard: ShardId(9),
+            durability: Durability::Persisted,
+            members: vec![BrokerId(1), BrokerId(2)],
+            group: 5,
+            wanted,
+            members_at,
+        }],
+    })
 }
 
 /// Those that came with members that change.
@@ -133,22 +138,7 @@ fn samples_of_changes() -> Vec<Command> {
             add: Some(BrokerId(3)),
             remove: None,
         }),
-        Command::EnrolBroker(EnrolBroker {
-            broker: BrokerId(1),
-            disk: 77,
-            host: "mq".into(),
-            port: 6086,
-            shards: Vec::new(),
-            shards_wanted: 2,
-            memberships: vec![MembershipClaim {
-                shard: ShardId(9),
-                durability: Durability::Persisted,
-                members: vec![BrokerId(1), BrokerId(2)],
-                group: 5,
-                wanted: vec![BrokerId(3)],
-                members_at: 7,
-            }],
-        }),
+        member_enrols(vec![BrokerId(3)], 7),
     ]
 }
 
