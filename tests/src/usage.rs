@@ -48,6 +48,17 @@ pub fn anonymous_memory_kib(pid: u32) -> u64 {
     field(&read(pid, "status"), "RssAnon:")
 }
 
+/// Files, sockets and whatever else it has open now (proc(5), fd).
+pub fn descriptors(pid: u32) -> usize {
+    let path = format!("/proc/{pid}/fd");
+    fs::read_dir(&path).unwrap_or_else(|error| panic!("{path}: {error}")).count()
+}
+
+/// Stretches of its memory now (proc(5), maps), of which a process may have 65,530 by default.
+pub fn maps(pid: u32) -> usize {
+    read(pid, "maps").lines().count()
+}
+
 /// What the files in a folder take of the disk, in bytes.
 pub fn disk_bytes(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).expect("a readable folder");
@@ -79,5 +90,6 @@ fn field(text: &str, name: &str) -> u64 {
 fn a_process_sees_its_own_usage() {
     let own = std::process::id();
     assert!(peak_memory_kib(own) > 0);
+    assert!(descriptors(own) > 0 && maps(own) > 0);
     let _ = (cpu_ms(own), writes(own));
 }

@@ -12,7 +12,7 @@ use crate::args::{Common, ModeArg};
 use crate::failure::Failure;
 use crate::units;
 
-mod body;
+pub mod body;
 pub mod limits;
 mod load;
 pub mod pace;
