@@ -36,6 +36,7 @@ use crate::receipt::{BatchReceipt, DueTime, RecallHandle, Receipt};
 use crate::route::{ASK_MS_MAX, LinkId};
 use crate::router::{Ask, AskOutlook, FindRoute, LinkHandle, Routed, reply_of, unavailable};
 
+mod allowance;
 pub(crate) mod choice;
 pub(crate) mod flushes;
 mod identities;

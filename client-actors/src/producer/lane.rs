@@ -31,8 +31,9 @@
 
 use std::collections::VecDeque;
 
-use grus_protocol::{ProducerEpoch, ProducerId, Sequence};
+use grus_protocol::{ErrorCode, ProducerEpoch, ProducerId, Sequence};
 
+use super::allowance::Allowance;
 use super::outcome::{Outcome, Stored, Verdict, verdict};
 use super::slot::{Slot, SlotState};
 use super::waiting::Waiting;
@@ -89,6 +90,7 @@ pub(crate) struct Lane<B, M> {
     up: bool,
     not_before_ms: u64,
     backoff: Backoff,
+    allowance: Allowance,
     last_refusal: Option<Refusal>,
 }
 
@@ -110,6 +112,7 @@ impl<B, M> Lane<B, M> {
             up: false,
             not_before_ms: 0,
             backoff: Backoff::new(first_ms, most_ms, seed),
+            allowance: Allowance::new(settings.in_flight_batches_max),
             last_refusal: None,
         }
     }
@@ -196,7 +199,8 @@ impl<B, M> Lane<B, M> {
 
     /// What to send next. Calling it again after it was carried out gives the one after.
     pub(crate) fn poll_send(&mut self, now_ms: u64) -> Option<SendOrder<'_, B>> {
-        if !self.up || now_ms < self.not_before_ms {
+        let sent = self.window.iter().filter(|slot| slot.state == SlotState::Sent).count();
+        if !self.up || now_ms < self.not_before_ms || !self.allowance.allows(sent) {
             return None;
         }
         let identity = self.identity?;
@@ -285,6 +289,7 @@ impl<B, M> Lane<B, M> {
             out.push(Outcome { members, result: Ok(stored) });
         }
         self.backoff.succeeded();
+        self.allowance.stored();
         self.last_refusal = None;
         self.pop_settled();
         self.tidy();
@@ -310,6 +315,9 @@ impl<B, M> Lane<B, M> {
             Verdict::Again | Verdict::Unknown => {
                 let wait_ms = self.backoff.failed().max(u64::from(refusal.retry_after_ms));
                 self.not_before_ms = now_ms + wait_ms;
+                if refusal.code == ErrorCode::Overloaded {
+                    self.allowance.refused();
+                }
                 if verdict == Verdict::Unknown {
                     self.window[index].answer(SendError::Refused(refusal.clone()), out);
                 }
@@ -381,6 +389,7 @@ impl<B, M> Lane<B, M> {
             }
         }
         if let Some(index) = resend_from {
+            self.allowance.refused(); // it may have it, and be late with all it has
             self.not_before_ms = now_ms + self.backoff.failed();
             self.resend_from(index);
         }

@@ -92,6 +92,7 @@ async fn run(options: &Options, home: Arc<Home>, broker: Broker, load: Load) {
     };
     tokio::join!(senders::send(&load, &shared), judge::follow(&mut reader, &shared, &mut judge));
     println!("{}", judge.verdict());
+    println!("bound: no send fails: {} did", shared.failed_count());
     let (samples, broker) = attending.join().expect("it only watches");
     samples.compare();
     client.close().await;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use grus_cli::bench::body::Bodies;
 use grus_cli::bench::pace::Pace;
-use grus_client::{Client, ClientConfig, Message, ProducerConfig};
+use grus_client::{Client, ClientConfig, Message, ProducerConfig, SendError};
 use grus_tests::watch::Watch;
 use hdrhistogram::Histogram;
 
@@ -48,6 +48,7 @@ pub(crate) struct Shared {
     /// Microseconds that batches waited since they were last asked for.
     waits: Mutex<Histogram<u64>>,
     senders: AtomicUsize,
+    failed: AtomicU64,
 }
 
 impl Default for Shared {
@@ -58,6 +59,7 @@ impl Default for Shared {
             acked: Mutex::default(),
             waits: Mutex::new(histogram()),
             senders: AtomicUsize::new(0),
+            failed: AtomicU64::new(0),
         }
     }
 }
@@ -81,6 +83,16 @@ impl Shared {
     /// Whether anybody still sends.
     pub(crate) fn is_sent(&self) -> bool {
         self.senders.load(Relaxed) == 0
+    }
+
+    /// Batches that were not acknowledged so far.
+    pub(crate) fn failed_count(&self) -> u64 {
+        self.failed.load(Relaxed)
+    }
+
+    fn failed(&self, batch: Batch, error: &SendError) {
+        println!("{batch:?}: {error}");
+        self.failed.fetch_add(1, Relaxed);
     }
 
     fn took(&self, batch: Batch, waited: Duration) {
@@ -137,8 +149,10 @@ async fn one(load: &Load, shared: &Shared, lane: usize, watch: Watch) {
         };
         tokio::select! {
             receipts = pending => {
-                receipts.expect("a batch is stored, also over a restart");
-                shared.took(*batch, watch.elapsed().saturating_sub(*since));
+                match receipts {
+                    Ok(_) => shared.took(*batch, watch.elapsed().saturating_sub(*since)),
+                    Err(error) => shared.failed(*batch, &error),
+                }
                 out.pop_front();
             }
             _ = until_due, if has_room => {}
