@@ -18,9 +18,9 @@
 //! | 82 | Recall | see [`delay`] |
 //! | 83 | Roll | see [`delay`] |
 //! | 84 to 87 | Recurring | see [`recurring`] |
-//! | 90 to 97 | Group | see [`groups`] |
+//! | 90 to 98 | Group | see [`groups`] |
 //!
-//! Kinds 88 and 89 are kept for schedules, 98 to 127 for groups.
+//! Kinds 88 and 89 are kept for schedules, 99 and 110 to 127 for groups, 100 to 109 for replicas.
 
 pub mod coordination;
 pub mod delay;

@@ -1,13 +1,11 @@
 //! What a queue knows of a subscription that a group's member has. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Deref;
+use std::collections::BTreeSet;
 
-use grus_protocol::ids::{GroupId, Offset, TimestampMs};
+use grus_protocol::ids::{Offset, TimestampMs};
 use grus_protocol::message::MessageFilter;
 
 use super::sifting::push;
-use super::subscription::SubscriptionKey;
 use crate::commands::groups::{Delivered, ELEMENTS_MAX, Holding, Span};
 use crate::machine::groups::RANGES_MAX;
 use crate::machine::groups::progress::Progress;
@@ -25,60 +23,6 @@ const HOMELESS_MAX: usize = 4 * RANGES_MAX;
 const REST_MS: u64 = 500;
 /// The longest it rests, in milliseconds.
 const REST_MS_MAX: u64 = 60_000;
-
-/// The subscriptions of groups at a queue, one of each group at most.
-#[derive(Debug, Default)]
-pub(super) struct GroupSubscriptions {
-    all: BTreeMap<SubscriptionKey, GroupSubscription>,
-    by_group: BTreeMap<GroupId, SubscriptionKey>,
-}
-
-impl Deref for GroupSubscriptions {
-    type Target = BTreeMap<SubscriptionKey, GroupSubscription>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.all
-    }
-}
-
-impl GroupSubscriptions {
-    /// Takes one in, in place of an earlier one of its group.
-    pub(super) fn insert(&mut self, key: SubscriptionKey, one: GroupSubscription) {
-        if let Some(before) = self.by_group.insert(one.holding.place.group, key) {
-            self.all.remove(&before);
-        }
-        self.all.insert(key, one);
-    }
-
-    pub(super) fn remove(&mut self, key: SubscriptionKey) {
-        if let Some(one) = self.all.remove(&key) {
-            self.by_group.remove(&one.holding.place.group);
-        }
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.all.clear();
-        self.by_group.clear();
-    }
-
-    /// That of a group.
-    pub(super) fn key_of(&self, group: GroupId) -> Option<SubscriptionKey> {
-        self.by_group.get(&group).copied()
-    }
-
-    pub(super) fn get_mut(&mut self, key: &SubscriptionKey) -> Option<&mut GroupSubscription> {
-        self.all.get_mut(key)
-    }
-
-    pub(super) fn of_group_mut(&mut self, group: GroupId) -> Option<&mut GroupSubscription> {
-        let key = self.by_group.get(&group)?;
-        self.all.get_mut(key)
-    }
-
-    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut GroupSubscription> {
-        self.all.values_mut()
-    }
-}
 
 /// What a member has in its hands counts as so many messages at most, where it is asked whether all of
 /// it finds room if it fails: what is damaged, and so never settled, holds up nothing.
@@ -104,9 +48,6 @@ pub(super) struct GroupSubscription {
     pub(super) owed: BTreeSet<Offset>,
     /// Retries that were sent, and whose deliveries are not applied yet.
     pub(super) sent: BTreeSet<Offset>,
-    /// Retries that were sent by an earlier subscription, and whose deliveries are not applied yet: they
-    /// are owed once they are.
-    pub(super) sent_before: BTreeSet<Offset>,
     /// Dead letters are under way: what comes next waits for them.
     pub(super) is_burying: bool,
     /// They could not be stored, and are tried again then.
@@ -132,7 +73,6 @@ impl GroupSubscription {
             filter,
             owed,
             sent: BTreeSet::new(),
-            sent_before: BTreeSet::new(),
             is_burying: false,
             bury_again: None,
             was_retries: false,
@@ -142,26 +82,6 @@ impl GroupSubscription {
             homeless: Vec::new(),
             rests_until: None,
             refusals: 0,
-        }
-    }
-
-    /// Whether a retry was sent, by this subscription or an earlier one, and its delivery is not applied.
-    pub(super) fn is_sent(&self, offset: Offset) -> bool {
-        self.sent.contains(&offset) || self.sent_before.contains(&offset)
-    }
-
-    /// All such retries.
-    pub(super) fn sent_so_far(&self) -> BTreeSet<Offset> {
-        self.sent.union(&self.sent_before).copied().collect()
-    }
-
-    /// Deliveries are applied, or will not be: those of an earlier subscription are owed to the member,
-    /// where they are in its hands.
-    pub(super) fn was_sent_before(&mut self, delivered: &Delivered) {
-        for offset in &delivered.again {
-            if self.sent_before.remove(offset) {
-                self.owed.insert(*offset);
-            }
         }
     }
 
@@ -180,11 +100,12 @@ impl GroupSubscription {
         }
     }
 
-    /// Retries were sent. What the member has had in its hands since an earlier connection is no
-    /// delivery more: it was counted when it was sent first.
-    pub(super) fn delivered_again(&mut self, offsets: &[Offset]) {
+    /// Retries were sent. What the member has `in_hands` since an earlier connection is no delivery more:
+    /// it was counted when it was sent first.
+    pub(super) fn delivered_again(&mut self, offsets: &[Offset], in_hands: bool) {
         for offset in offsets {
-            if !self.owed.remove(offset) {
+            self.owed.remove(offset);
+            if !in_hands {
                 self.sent.insert(*offset);
                 self.again.push(*offset);
             }
@@ -248,6 +169,7 @@ impl GroupSubscription {
         let Delivered { end, passed, mut again, .. } = delivered;
         self.end = Some(self.end.map_or(end, |before| before.max(end)));
         self.add_passed(passed);
+        self.sent.extend(&again);
         again.append(&mut self.again);
         self.again = again;
         self.rest(now);
@@ -286,7 +208,7 @@ fn first_of<T>(list: &mut Vec<T>, most: usize) -> Vec<T> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use grus_protocol::ids::{Generation, GroupId, MemberId, QueueKey};
 
     use super::*;
@@ -317,7 +239,8 @@ mod tests {
         let span = |from, to| Span { from: Offset(from), to: Offset(to) };
         one.delivered_to(Offset(10), &[span(4, 6)]);
         one.delivered_to(Offset(9), &[span(6, 7), span(8, 9)]);
-        one.delivered_again(&[Offset(3), Offset(1), Offset(2)]);
+        one.delivered_again(&[Offset(3)], true);
+        one.delivered_again(&[Offset(1), Offset(2)], false);
         assert!(one.owed.is_empty() && !one.sent.contains(&Offset(3)) && !one.is_full());
         let item = one.take_noted().expect("noted");
         assert_eq!((item.end, &item.passed), (Offset(10), &vec![span(4, 7), span(8, 9)]));
@@ -337,11 +260,20 @@ mod tests {
         assert!(one.is_full());
     }
 
-    fn subscription() -> GroupSubscription {
+    pub(in super::super) fn subscription() -> GroupSubscription {
         let place = ProgressKey { queue: QueueKey::default(), group: GroupId(9) };
         let (generation, member) = (Generation(1), MemberId(1));
         let holding = Holding { place, generation, member, round: 0 };
         GroupSubscription::new(holding, MessageFilter::All, BTreeSet::new())
+    }
+
+    #[test]
+    fn what_was_owed_and_has_failed_since_counts_when_it_is_sent_again() {
+        let mut one = subscription();
+        one.owed = BTreeSet::from([Offset(1), Offset(2)]);
+        one.delivered_again(&[Offset(2)], false);
+        assert_eq!(one.take_noted().expect("noted").again, [Offset(2)]);
+        assert_eq!(one.owed, BTreeSet::from([Offset(1)]));
     }
 
     #[test]
@@ -366,10 +298,10 @@ mod tests {
         let mut one = subscription();
         let span = |from, to| Span { from: Offset(from), to: Offset(to) };
         one.delivered_to(Offset(4), &[span(1, 2), span(3, 4)]);
-        one.delivered_again(&[Offset(0)]);
+        one.delivered_again(&[Offset(0)], false);
         let first = one.take_noted().expect("noted");
         one.delivered_to(Offset(8), &[span(4, 5), span(7, 8)]);
-        one.delivered_again(&[Offset(2)]);
+        one.delivered_again(&[Offset(2)], false);
         let now = TimestampMs(1_000);
         one.put_back(first, now);
         assert_eq!(one.rests_until(now), Some(TimestampMs(1_000 + REST_MS)));

@@ -51,6 +51,8 @@ enum Found {
         fetched: Fetched,
         marks: Marks,
         offsets: Vec<Offset>,
+        /// The member has them in its hands since an earlier connection.
+        in_hands: bool,
     },
     /// These retries are over for everybody: their time to live is.
     Over(Vec<Span>),
@@ -139,14 +141,14 @@ impl<D: Disk> TopicQueue<D> {
                 self.subscriptions.sent(key, Spent { standing, messages, bytes });
                 self.note_delivered(key, next, &passed);
             }
-            Ok(Found::Again { fetched, marks, offsets }) => {
+            Ok(Found::Again { fetched, marks, offsets, in_hands }) => {
                 let (messages, bytes) = cost(&fetched);
                 let Some(subscriber) = self.subscriptions.sink(key) else { return };
                 self.count_sent(key, &fetched, &marks);
                 subscriber.deliver_group(fetched, marks, pass);
                 self.subscriptions.sent_again(key, messages, bytes);
                 if let Some(one) = self.groups.get_mut(&key) {
-                    one.delivered_again(&offsets);
+                    one.delivered_again(&offsets, in_hands);
                     one.was_retries = true;
                 }
             }
@@ -275,7 +277,7 @@ impl<D: Disk> Looking<'_, D> {
         let owed = owed.filter(|retry| retry.due == IN_HANDS);
         let terms = &self.numbers().terms;
         for retry in owed.chain(self.held.due(now)) {
-            if self.one.is_sent(retry.offset) {
+            if self.queue.groups.is_under_way(self.one.holding.place.group, retry.offset) {
                 continue;
             }
             // What its member has in its hands is not over: only the connection was another one.
@@ -364,7 +366,7 @@ impl<D: Disk> Looking<'_, D> {
                 offsets.iter().filter(|at| (batch.base_offset..end_of(batch)).contains(*at));
             sift_again(batch, inside.copied(), self.held, &mut marks);
         }
-        Ok(Found::Again { fetched, marks, offsets })
+        Ok(Found::Again { fetched, marks, offsets, in_hands })
     }
 
     /// What lies ahead.

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use grus_log::Disk;
 use grus_mailbox::{Credit, Dropped, Port, PutError, Weigh};
 use grus_protocol::ids::{GroupId, Offset, Term, TimestampMs};
-use grus_protocol::message::MessageFilter;
+use grus_protocol::message::{ACK_RANGES_MAX, MessageFilter};
 
 use super::group_messages::{ClaimTaken, GroupAsk, ProgressStatus, ResetTo};
 use super::group_subscription::GroupSubscription;
@@ -25,7 +25,9 @@ use super::subscriber::Subscriber;
 use super::subscription::{Account, Standing, SubscriptionKey};
 use super::{At, Bounds, ListedOffset, OVERLOADED_RETRY_MS, TopicQueue};
 use crate::commands::Command;
-use crate::commands::groups::{Delivered, GroupItem, Holding, ProgressKey, RetryTerms, Span};
+use crate::commands::groups::{
+    Delivered, GroupItem, HandBack, Holding, ProgressKey, RetryTerms, Span,
+};
 use crate::error::QueueError;
 use crate::machine::groups::Moved;
 use crate::machine::groups::progress::{HeldProgress, Progress};
@@ -144,6 +146,17 @@ impl<D: Disk> TopicQueue<D> {
         Ok(held.ok_or(QueueError::UnknownGroup)?.numbers().judge(holding)?)
     }
 
+    /// What a member says as it lets go, with the first place that it has not seen as the state tells it: in
+    /// what it has in work, messages that were sent again may lie far ahead of what was sent first.
+    pub(super) fn judged(&self, back: HandBack) -> HandBack {
+        let machine = self.parts.ground.machine.borrow();
+        let held = machine.state.progress(back.holding.place);
+        let is_whole = back.in_work.len() < ACK_RANGES_MAX;
+        let seen_to = held.filter(|_| is_whole).map(|held| held.numbers().seen_to(&back.in_work));
+        let unseen_from = seen_to.map_or(back.unseen_from, |seen_to| seen_to.min(back.unseen_from));
+        HandBack { unseen_from, ..back }
+    }
+
     fn subscribe_group(
         &mut self,
         key: SubscriptionKey,
@@ -164,15 +177,9 @@ impl<D: Disk> TopicQueue<D> {
         self.subscriptions.close_if(|subscriber| subscriber.is_gone());
         // One at a time: an earlier one of the same claim is of a connection that is no more.
         let group = holding.place.group;
-        self.propose_noted(group);
-        let sent_before = match self.groups.key_of(group) {
-            Some(earlier) => {
-                let sent = self.groups.get(&earlier).map(GroupSubscription::sent_so_far);
-                self.end(earlier, &QueueError::UnknownSubscription);
-                sent.unwrap_or_default()
-            }
-            None => BTreeSet::new(),
-        };
+        if let Some(earlier) = self.groups.key_of(group) {
+            self.end(earlier, &QueueError::UnknownSubscription);
+        }
         let (floor, owed) = {
             let machine = self.parts.ground.machine.borrow();
             let held = machine.state.progress(holding.place);
@@ -184,9 +191,7 @@ impl<D: Disk> TopicQueue<D> {
         let standing = Standing { next: offset, last_term: Term::UNKNOWN };
         match self.subscriptions.open(key, standing, account, subscriber) {
             Ok(()) => {
-                let mut one = GroupSubscription::new(holding, filter, owed);
-                one.sent_before = sent_before;
-                self.groups.insert(key, one);
+                self.groups.insert(key, GroupSubscription::new(holding, filter, owed));
                 reply.send(Ok(ListedOffset { offset, ..bounds })); // first: what is sent follows
             }
             Err(subscriber) => {
@@ -250,10 +255,7 @@ impl<D: Disk> TopicQueue<D> {
         result: &Result<GroupDone, QueueError>,
         now: TimestampMs,
     ) {
-        let group = delivered.holding.place.group;
-        if let Some(one) = self.groups.of_group_mut(group) {
-            one.was_sent_before(&delivered);
-        }
+        self.groups.were_sent(&delivered);
         let of_it = self.groups.get_mut(&key).filter(|one| one.holding == delivered.holding);
         let Some(one) = of_it else { return };
         match result {
@@ -297,12 +299,14 @@ impl<D: Disk> TopicQueue<D> {
             let Some(held) = machine.state.progress(one.holding.place) else { continue };
             one.owe_only(|offset| held.retry(offset).is_some_and(|retry| retry.due == IN_HANDS));
             one.house(held.numbers());
-            let has_due = held.due(now).any(|retry| !one.is_sent(retry.offset));
-            let rests_until = one.rests_until(now);
+            let (group, rests_until) = (one.holding.place.group, one.rests_until(now));
+            let (is_owed, bury_again) = (!one.owed.is_empty(), one.bury_again);
             let is_awake = !one.is_burying && rests_until.is_none();
-            let is_urged = is_awake && (!one.owed.is_empty() || has_due);
+            let is_sendable = |offset| !self.groups.is_under_way(group, offset);
+            let has_due = held.due(now).any(|retry| is_sendable(retry.offset));
+            let is_urged = is_awake && (is_owed || has_due);
             let next = held.next_due().filter(|due| *due > now);
-            next_due = [next_due, next, one.bury_again, rests_until].into_iter().flatten().min();
+            next_due = [next_due, next, bury_again, rests_until].into_iter().flatten().min();
             drop(machine);
             self.subscriptions.urge(key, is_urged);
             self.ask_turn_if_wanted(key);

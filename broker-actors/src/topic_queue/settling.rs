@@ -58,6 +58,8 @@ pub(crate) struct Answers {
     is_expired: bool,
     /// All that a member has answered for.
     named: Vec<Span>,
+    /// Retries among them: nobody is sent them until it is settled what they are.
+    retries: Vec<Offset>,
     /// How many of its answers found no room so far.
     left: u32,
     /// Whoever waits; none for what the queue itself gives up.
@@ -75,6 +77,7 @@ impl Answers {
             dying: VecDeque::new(),
             is_expired: false,
             named: Vec::new(),
+            retries: Vec::new(),
             left: 0,
             reply: None,
             _credit: None,
@@ -164,11 +167,17 @@ impl<D: Disk> TopicQueue<D> {
                 Err(last) => dying.push_back(last),
             }
         }
+        let retries = {
+            let machine = self.parts.ground.machine.borrow();
+            let held = machine.state.progress(holding.place);
+            held.map_or_else(Vec::new, |held| held.retries_among(&named))
+        };
+        self.groups.answering(group, &retries);
         let (acks, reply) = (answered.acks, Some(reply));
-        let own = Answers::own(holding);
-        let answers = Answers { acks, nacks, dying, named, reply, _credit: Some(credit), ..own };
+        let own = Answers { retries, _credit: Some(credit), ..Answers::own(holding) };
+        let answers = Answers { acks, nacks, dying, named, reply, ..own };
         self.settle(Box::new(answers), None, now);
-        if let Some(hands_back) = answered.hands_back {
+        if let Some(hands_back) = answered.hands_back.map(|back| self.judged(back)) {
             if let Some(key) = self.groups.key_of(group) {
                 self.end(key, &QueueError::UnknownSubscription);
             }
@@ -178,8 +187,7 @@ impl<D: Disk> TopicQueue<D> {
     }
 
     fn deliveries_of(&self, group: GroupId, offset: Offset) -> u32 {
-        let one = self.groups.key_of(group).and_then(|key| self.groups.get(&key));
-        let was_sent = one.is_some_and(|one| one.is_sent(offset));
+        let was_sent = self.groups.is_sent(group, offset);
         let machine = self.parts.ground.machine.borrow();
         let held = machine.state.progress(self.place_of(group));
         held.map_or(1, |held| deliveries(held, offset, was_sent))
@@ -344,6 +352,7 @@ impl<D: Disk> TopicQueue<D> {
             return self.settle(answers, None, now);
         }
         let group = answers.holding.place.group;
+        self.groups.answered(group, &answers.retries);
         if let Some(reply) = answers.reply.take() {
             if let Err(error) = &result {
                 self.count_refused(group, error);
@@ -454,10 +463,12 @@ impl<D: Disk> TopicQueue<D> {
             Err(PutError::Full(ReadCold { work, .. })) => {
                 let Some(Cold::Letter(answers)) = work.refused() else { return };
                 let error = QueueError::Overloaded { retry_after_ms: OVERLOADED_RETRY_MS };
+                let group = answers.group();
+                self.groups.answered(group, &answers.retries);
                 if let Some(reply) = answers.reply {
                     return reply.send(Err(error));
                 }
-                self.has_buried(answers.holding.place.group);
+                self.has_buried(group);
             }
             Err(PutError::Stopped(ReadCold { work, .. })) => {
                 work.refused().into_iter().for_each(Cold::stopped);

@@ -493,3 +493,24 @@ async fn a_message_that_cannot_be_read_is_neither_given_up_nor_lost_and_holds_no
     assert_eq!(member.status().await.floor, Offset(10), "it is named, and not lost");
     bench.stop().await;
 }
+
+#[actix::test]
+async fn what_its_member_has_just_answered_for_is_not_sent_again_meanwhile() {
+    let (bench, queue) = bench().await;
+    queue.produce(batch(&[b"a", b"bad", b"c"])).await.unwrap();
+    let mut member = Member::new(&queue, 1, 1);
+    member.terms.ladder_ms = vec![0];
+    member.claim().await.unwrap();
+    let settled = member.answer(&[], &[1], &[]).await.unwrap();
+    assert_eq!(settled.retries, 1, "due at once, to whoever subscribes");
+    // As one does whose leader has died: it answers once more, and its subscription begins before that
+    // is in the log.
+    let not_for_an_hour = member.answering(1, 3_600_000);
+    member.subscribe(MessageFilter::All).await.unwrap();
+    let sent = offsets(&member.next(2).await);
+    assert_eq!(sent, [(0, 0), (2, 0)], "the one that waits for an hour is not among them");
+    assert_eq!(not_for_an_hour.await.unwrap().unwrap().settled.retries, 1);
+    queue.produce(batch(&[b"d"])).await.unwrap();
+    assert_eq!(offsets(&member.next(1).await), [(3, 0)]);
+    bench.stop().await;
+}

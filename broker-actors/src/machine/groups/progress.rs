@@ -13,7 +13,7 @@ use super::attempts::Attempts;
 use super::ranges::Ranges;
 use super::retries::{Bucket, IN_HANDS, Retry, bucket_of};
 use crate::codec::{CodecError, Decoder, put_varint};
-use crate::commands::groups::{Holding, RetryTerms, put_terms, terms_of};
+use crate::commands::groups::{Holding, RetryTerms, Span, put_terms, terms_of};
 use crate::machine::Refusal;
 use crate::machine::digest::Tracked;
 
@@ -103,6 +103,16 @@ impl Progress {
     pub fn deliveries(&self, offset: Offset) -> u32 {
         let now = u32::from(offset < self.delivered_to);
         self.attempts.at(offset).saturating_add(now)
+    }
+
+    /// Behind the last message of what its member has in work that was sent to it for the first time: those
+    /// that are passed were sent again, and may lie far ahead.
+    #[must_use]
+    pub fn seen_to(&self, in_work: &[Span]) -> Offset {
+        let open = in_work
+            .iter()
+            .flat_map(|span| self.passed.gaps(span.from.max(self.floor).0, span.to.0));
+        Offset(open.map(|(_, to)| to).max().unwrap_or(0))
     }
 
     /// Passes `from..to`; how many offsets of it were not passed. None if there are too many ranges.
@@ -270,6 +280,18 @@ impl HeldProgress {
         inside.copied()
     }
 
+    /// Offsets of those within some ranges, which ascend and may overlap.
+    pub(crate) fn retries_among(&self, spans: &[Span]) -> Vec<Offset> {
+        let mut among = Vec::new();
+        let mut from = Offset(0);
+        for span in spans.iter().filter(|_| self.retries() > 0) {
+            let inside = self.retries_within(span.from.max(from), span.to);
+            among.extend(inside.map(|retry| retry.offset));
+            from = from.max(span.to);
+        }
+        among
+    }
+
     /// Those that are due at `now`, the earliest first.
     pub fn due(&self, now: TimestampMs) -> impl Iterator<Item = Retry> {
         let due = self.by_due.iter().take_while(move |(due, _)| *due <= now && *due != IN_HANDS);
@@ -357,6 +379,17 @@ mod tests {
         }
         assert_eq!(progress.pass(Offset(0), Offset(8), 2), Some(3));
         assert_eq!((progress.floor, progress.passed.len()), (Offset(10), 1));
+    }
+
+    #[test]
+    fn what_a_member_has_seen_ends_with_the_last_that_is_no_retry() {
+        let mut progress = Progress::at(Offset(300));
+        progress.pass(Offset(500), Offset(501), 9);
+        let span = |from, to| Span { from: Offset(from), to: Offset(to) };
+        let of = |in_work: &[Span]| progress.seen_to(in_work).0;
+        assert_eq!(of(&[span(200, 210), span(310, 312), span(500, 501)]), 312);
+        assert_eq!(of(&[span(499, 502)]), 502);
+        assert_eq!((of(&[span(500, 501)]), of(&[])), (0, 0));
     }
 
     #[test]

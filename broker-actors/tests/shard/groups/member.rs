@@ -14,7 +14,7 @@ use grus_broker::topic_queue::{
     GroupAsk, ProgressStatus, PushTurn, QueueHandle, Subscriber, SubscriptionKey,
 };
 use grus_mailbox::Port;
-use grus_mailbox::reply::port;
+use grus_mailbox::reply::{Answer, port};
 use grus_protocol::batch::RecordBatch;
 use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::ids::{Generation, GroupId, MemberId, Offset, SubscriptionId};
@@ -221,6 +221,29 @@ impl Member {
             hands_back: None,
         };
         self.ask(|reply| GroupAsk::Settle { answered, reply }).await
+    }
+
+    /// Says that a message failed, to be delivered again after so long; the answer comes later.
+    pub(super) fn answering(
+        &self,
+        failed: u64,
+        retry_after_ms: u64,
+    ) -> Answer<Result<AnswersTaken, QueueError>> {
+        let failed = Failed {
+            offset: Offset(failed),
+            retry_after_ms: Some(retry_after_ms),
+            reason: "no luck".into(),
+        };
+        let answered = Answered {
+            holding: self.holding,
+            acks: Vec::new(),
+            failed: vec![failed],
+            given_up: Vec::new(),
+            hands_back: None,
+        };
+        let (reply, answer) = port();
+        self.queue.group.try_put(GroupAsk::Settle { answered, reply }).unwrap();
+        answer
     }
 
     pub(crate) async fn status(&self) -> ProgressStatus {

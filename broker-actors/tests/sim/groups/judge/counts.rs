@@ -65,13 +65,41 @@ impl Count {
     }
 
     /// Whether what its member says of the queue includes that it was not seen.
-    fn is_unseen(&self, offset: u64, back: &Back) -> Sure {
-        let first = offset >= back.unseen_from;
-        let again = !back.in_work.contains(&offset);
-        match (self.has_failed, first, again) {
-            (Sure::No, true, _) | (Sure::Yes, _, true) | (Sure::Maybe, true, true) => Sure::Yes,
-            (Sure::No, false, _) | (Sure::Yes, _, false) | (_, false, false) => Sure::No,
-            (Sure::Maybe, ..) => Sure::Maybe,
+    fn is_unseen(&self, offset: u64, back: &Back, seen_to: SeenTo) -> Sure {
+        let again = if back.in_work.contains(&offset) { Sure::No } else { Sure::Yes };
+        match (self.has_failed, seen_to.is_behind(offset)) {
+            (Sure::No, first) => first,
+            (Sure::Yes, _) => again,
+            (Sure::Maybe, _) if again == Sure::No => Sure::No,
+            (Sure::Maybe, Sure::Yes) => Sure::Yes,
+            (Sure::Maybe, _) => Sure::Maybe,
+        }
+    }
+}
+
+/// Where what a member was sent for the first time and has seen ends: at least, and at most.
+#[derive(Debug, Clone, Copy)]
+struct SeenTo {
+    least: u64,
+    most: u64,
+}
+
+impl SeenTo {
+    /// What it has in work tells, but for what was sent to it again.
+    fn of(queue: &BTreeMap<u64, Count>, back: &Back) -> Self {
+        let ends = |may_be: &[Sure]| {
+            let has_failed = |offset: &u64| queue.get(offset).map_or(Sure::No, |it| it.has_failed);
+            let first = back.in_work.iter().filter(|offset| may_be.contains(&has_failed(offset)));
+            first.max().map_or(0, |offset| offset + 1).min(back.unseen_from)
+        };
+        Self { least: ends(&[Sure::No]), most: ends(&[Sure::No, Sure::Maybe]) }
+    }
+
+    fn is_behind(self, offset: u64) -> Sure {
+        match offset {
+            offset if offset >= self.most => Sure::Yes,
+            offset if offset < self.least => Sure::No,
+            _ => Sure::Maybe,
         }
     }
 }
@@ -153,8 +181,10 @@ impl Counts {
 
     fn hands_back(&mut self, by: &Holder, back: Option<&Back>, how: impl Fn(&mut Open) -> Sure) {
         let Some(back) = back else { return };
-        for (offset, count) in self.queues.entry(by.queue).or_default() {
-            let is_unseen = count.is_unseen(*offset, back);
+        let queue = self.queues.entry(by.queue).or_default();
+        let seen_to = SeenTo::of(queue, back);
+        for (offset, count) in queue {
+            let is_unseen = count.is_unseen(*offset, back, seen_to);
             let Some(open) = count.of(by) else { continue };
             match is_unseen {
                 Sure::No => {}
