@@ -1,6 +1,9 @@
 //! What happens in a simulation of groups, in order: written down at the instant in which it happens,
 //! by whoever sees it, and compared when the same seed runs twice.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use grus_mailbox::Clock;
 use grus_protocol::ids::QueueKey;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -62,6 +65,25 @@ pub(crate) enum Fact {
     },
 }
 
+impl Fact {
+    /// The queue it is about, if it is about one.
+    pub(crate) const fn queue(&self) -> Option<QueueKey> {
+        match self {
+            Self::Sent(queue, _)
+            | Self::LetGo { queue, .. }
+            | Self::Handled(queue, _)
+            | Self::ResetBegins(queue)
+            | Self::ResetEnds(queue) => Some(*queue),
+            Self::Claimed { by, .. }
+            | Self::Delivered { by, .. }
+            | Self::Answering { by, .. }
+            | Self::Settled { by, .. }
+            | Self::Refused { by, .. } => Some(by.queue),
+            Self::Did(..) | Self::Ended { .. } | Self::Restored { .. } => None,
+        }
+    }
+}
+
 /// Who speaks of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Holder {
@@ -88,15 +110,37 @@ pub(crate) type Facts = Vec<(u64, Fact)>;
 pub(crate) struct Scribe {
     clock: Clock,
     to: UnboundedSender<(u64, Fact)>,
+    /// How often a member was refused that had lost its queue.
+    fenced: Arc<AtomicU64>,
+    /// How often a queue was handed back with messages that nobody had looked at.
+    unseen: Arc<AtomicU64>,
 }
 
 impl Scribe {
     pub(crate) fn new(clock: Clock) -> (Self, UnboundedReceiver<(u64, Fact)>) {
         let (to, from) = unbounded_channel();
-        (Self { clock, to }, from)
+        (Self { clock, to, fenced: Arc::default(), unseen: Arc::default() }, from)
+    }
+
+    /// How often a member was refused that had lost its queue.
+    pub(crate) fn fenced(&self) -> u64 {
+        self.fenced.load(Relaxed)
+    }
+
+    /// How often a queue was handed back with messages that nobody had looked at.
+    pub(crate) fn unseen(&self) -> u64 {
+        self.unseen.load(Relaxed)
+    }
+
+    /// A leader has taken a queue back with messages that nobody had looked at.
+    pub(crate) fn handed_back_unseen(&self) {
+        self.unseen.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn note(&self, fact: Fact) {
+        if matches!(fact, Fact::Refused { fenced: true, .. }) {
+            self.fenced.fetch_add(1, Relaxed);
+        }
         let _ = self.to.send((self.clock.monotonic_ns(), fact)); // nobody reads: the story is over
     }
 

@@ -15,7 +15,7 @@ use grus_broker::consumer_group::CoordinatorAsk;
 use grus_broker::consumer_group::coordination::Joining;
 use grus_broker::consumer_group::error::CoordinatorError;
 use grus_broker::error::QueueError;
-use grus_broker::topic_queue::{AnswersTaken, ClaimTaken, ListedOffset};
+use grus_broker::topic_queue::{AnswersTaken, ClaimTaken, ListedOffset, SubscriptionKey};
 use grus_mailbox::Port;
 use grus_mailbox::reply::port;
 use grus_protocol::ids::{Generation, MemberId, QueueKey};
@@ -87,8 +87,8 @@ pub(super) enum Heard {
     Joined(Result<JoinGroupReply, ()>),
     Beat(u64, Result<GroupHeartbeatReply, Option<CoordinatorError>>),
     Claimed(Holder, Result<ClaimTaken, Option<QueueError>>),
-    Subscribed(Holder, u64, Result<ListedOffset, Option<QueueError>>),
-    Pushed(Holder, u64, Push),
+    Subscribed(Holder, SubscriptionKey, Result<ListedOffset, Option<QueueError>>),
+    Pushed(Holder, SubscriptionKey, Push),
     Settled(Holder, Told, Result<AnswersTaken, Option<QueueError>>),
     /// It is no member any more, by its own wish.
     Left,
@@ -120,6 +120,8 @@ struct Program {
     known: Generation,
     until_ms: u64,
     queues: BTreeMap<QueueKey, Held>,
+    /// Counts its subscriptions: no name is used twice, as what ends one may come late.
+    subscriptions: u64,
     /// The message that has killed it.
     killed_by: Option<u64>,
 }
@@ -140,6 +142,7 @@ pub(crate) async fn live(life: Life) {
         known: Generation::NONE,
         until_ms: 0,
         queues: BTreeMap::new(),
+        subscriptions: 0,
         killed_by: None,
     };
     loop {
@@ -205,8 +208,8 @@ impl Program {
             Heard::Joined(joined) => self.joined(joined),
             Heard::Beat(sent_ms, told) => self.told(sent_ms, told),
             Heard::Claimed(by, taken) => self.claimed(by, &taken),
-            Heard::Subscribed(by, connection, result) => self.subscribed(by, connection, &result),
-            Heard::Pushed(by, connection, push) => self.pushed(by, connection, push),
+            Heard::Subscribed(by, key, result) => self.subscribed(by, key, &result),
+            Heard::Pushed(by, key, push) => self.pushed(by, key, push),
             Heard::Settled(by, told, result) => self.settled(by, &told, &result),
         }
     }

@@ -167,6 +167,12 @@ impl Brokers {
         self.start_one(broker).await;
     }
 
+    /// Whether the group has settled something in a broker's queues.
+    pub(crate) fn has_progress(&self, broker: u32) -> bool {
+        let machine = self.worlds[broker as usize].running(NODE).ground.machine.borrow();
+        machine.state.progress_in(GROUP, None).any(|(_, held)| held.numbers().floor > Offset(0))
+    }
+
     /// Messages that the group has not settled.
     pub(crate) fn lag(&self) -> BTreeMap<QueueKey, u64> {
         let mut all = BTreeMap::new();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use grus_broker::commands::groups::Span;
 use grus_broker::topic_queue::sifting::Marks;
-use grus_broker::topic_queue::{Fetched, FetchedBatch, PushTurn, Subscriber};
+use grus_broker::topic_queue::{Fetched, FetchedBatch, PushTurn, Subscriber, SubscriptionKey};
 use grus_mailbox::Port;
 use grus_protocol::batch::RecordBatch;
 use grus_protocol::error::{ErrorCode, ErrorReply};
@@ -25,7 +25,7 @@ pub(super) enum Push {
 /// A subscription's way to the member.
 pub(super) struct Wire {
     pub(super) by: Holder,
-    pub(super) connection: u64,
+    pub(super) key: SubscriptionKey,
     pub(super) scribe: Scribe,
     pub(super) is_cut: Arc<AtomicBool>,
     pub(super) to: UnboundedSender<Heard>,
@@ -34,7 +34,7 @@ pub(super) struct Wire {
 impl Wire {
     fn push(&self, push: Push) {
         if !self.is_cut.load(Relaxed) {
-            let _ = self.to.send(Heard::Pushed(self.by, self.connection, push)); // it is dead
+            let _ = self.to.send(Heard::Pushed(self.by, self.key, push)); // it is dead
         }
     }
 }

@@ -50,12 +50,10 @@ pub(super) enum Stage {
 pub(super) struct Held {
     pub(super) by: Holder,
     pub(super) stage: Stage,
-    /// The connection of its subscription.
-    connection: u64,
+    /// Its subscription, if it has asked for one.
+    subscription: Option<SubscriptionKey>,
     /// Came, and was not looked at yet.
     unseen: VecDeque<u64>,
-    /// Behind the last that was looked at.
-    seen_to: u64,
     /// When each message in work is done.
     work: BTreeMap<u64, u64>,
     done: BTreeMap<u64, Verdict>,
@@ -84,7 +82,6 @@ impl Program {
                 if self.life.poison == (held.by.queue, offset) {
                     self.killed_by = Some(offset);
                 }
-                held.seen_to = held.seen_to.max(offset + 1);
                 held.work.insert(offset, now_ms + 1 + self.life.dice.below(60));
             }
         }
@@ -115,15 +112,16 @@ impl Program {
     pub(super) fn go_on(&mut self, key: QueueKey, now_ms: u64) {
         let connection = self.life.strings.connection(self.life.number);
         let Some(held) = self.queues.get_mut(&key) else { return };
-        if held.stage == Stage::Runs && held.connection != connection && !held.is_revoked {
+        let is_other = held.subscription.is_none_or(|key| key.connection != connection);
+        if held.stage == Stage::Runs && is_other && !held.is_revoked {
             held.stage = Stage::Wants(now_ms); // its connection is no more
         }
         let lets_go = held.is_revoked && held.is_drained();
         let owes = lets_go && !held.is_handed_back && held.stage == Stage::Runs;
         if lets_go && !owes && held.done.is_empty() && !held.is_telling {
-            let (by, of) = (held.by, held.connection);
+            let (by, subscription) = (held.by, held.subscription);
             self.queues.remove(&key);
-            self.unsubscribe(by, of);
+            self.unsubscribe(by, subscription);
             return self.note(Fact::LetGo { queue: key, member: by.member });
         }
         let (by, may_claim) = (held.by, !held.is_telling && !held.is_revoked);
@@ -195,10 +193,14 @@ impl Program {
 
     fn subscribe(&mut self, by: Holder) {
         let connection = self.life.strings.connection(self.life.number);
-        let key = SubscriptionKey { connection, id: subscription_id(by) };
+        self.subscriptions += 1;
+        let key = SubscriptionKey { connection, id: SubscriptionId(self.subscriptions) };
+        if let Some(held) = self.held(by) {
+            held.subscription = Some(key);
+        }
         let wire = Wire {
             by,
-            connection,
+            key,
             scribe: self.life.town.scribe.clone(),
             is_cut: Arc::clone(&self.life.strings.line.borrow()),
             to: self.to.clone(),
@@ -219,7 +221,7 @@ impl Program {
             },
             move |listed: Option<Result<_, _>>| {
                 let listed = listed.map_or(Err(None), |listed| listed.map_err(Some));
-                Heard::Subscribed(by, connection, listed)
+                Heard::Subscribed(by, key, listed)
             },
         );
     }
@@ -227,24 +229,24 @@ impl Program {
     pub(super) fn subscribed(
         &mut self,
         by: Holder,
-        connection: u64,
+        key: SubscriptionKey,
         result: &Result<ListedOffset, Option<QueueError>>,
     ) {
         let again_ms = self.now_ms() + AGAIN_MS;
         let Some(held) = self.held(by) else { return };
-        if held.stage != Stage::Asked {
+        if held.stage != Stage::Asked || held.subscription != Some(key) {
             return;
         }
         match result {
-            Ok(_) => (held.stage, held.connection) = (Stage::Runs, connection),
+            Ok(_) => held.stage = Stage::Runs,
             Err(Some(QueueError::NotHeld { .. })) => self.is_fenced(by),
             Err(_) => held.stage = Stage::Wants(again_ms),
         }
     }
 
-    fn unsubscribe(&mut self, by: Holder, connection: u64) {
+    fn unsubscribe(&mut self, by: Holder, subscription: Option<SubscriptionKey>) {
+        let Some(key) = subscription else { return };
         let town = Rc::clone(&self.life.town);
-        let key = SubscriptionKey { connection, id: subscription_id(by) };
         self.call(
             move |reply: Port<Result<(), QueueError>>| {
                 if let Some(queue) = town.queue(by.queue) {
@@ -255,7 +257,7 @@ impl Program {
         );
     }
 
-    pub(super) fn pushed(&mut self, by: Holder, connection: u64, push: Push) {
+    pub(super) fn pushed(&mut self, by: Holder, key: SubscriptionKey, push: Push) {
         let now_ms = self.now_ms();
         let Some(held) = self.held(by).filter(|held| held.by.round == by.round) else { return };
         match push {
@@ -270,7 +272,7 @@ impl Program {
                 self.note(Fact::Refused { by, fenced: true });
                 self.is_fenced(by);
             }
-            Push::End(_) if held.stage == Stage::Runs && held.connection == connection => {
+            Push::End(_) if held.subscription == Some(key) => {
                 held.stage = Stage::Wants(now_ms + AGAIN_MS);
             }
             Push::End(_) => {}
@@ -298,6 +300,8 @@ impl Program {
         held.under_way = held.done.keys().copied().collect();
         held.is_telling = true;
         let (by, back) = (held.by, held.hands_back());
+        let is_unseen = |back: &Back| held.unseen.iter().any(|offset| *offset >= back.unseen_from);
+        let has_unseen = back.as_ref().is_some_and(is_unseen);
         let of = |wanted: Verdict| -> Vec<u64> {
             let all = held.done.iter().filter(|(_, verdict)| **verdict == wanted);
             all.map(|(offset, _)| *offset).collect()
@@ -327,7 +331,12 @@ impl Program {
                 }
                 let seen =
                     seen(reply, move |settled: &Result<AnswersTaken, QueueError>| match settled {
-                        Ok(_) => scribe.note(Fact::Settled { by, over, failed, back }),
+                        Ok(_) => {
+                            scribe.note(Fact::Settled { by, over, failed, back });
+                            if has_unseen {
+                                scribe.handed_back_unseen();
+                            }
+                        }
                         Err(error) => refused(&scribe, by, error),
                     });
                 ask(&town, by.queue, GroupAsk::Settle { answered, reply: seen });
@@ -355,8 +364,9 @@ impl Program {
                 held.done.retain(|offset, _| !told.offsets.contains(offset));
                 held.settle_from_ms = now_ms + 30;
                 let more = u32::try_from(told.offsets.len()).unwrap();
-                let connection = held.connection;
-                self.give_credit(by, connection, more);
+                if let Some(key) = held.subscription {
+                    self.give_credit(by.queue, key, more);
+                }
             }
             Err(Some(QueueError::NotHeld { .. })) => self.is_fenced(by),
             Err(Some(QueueError::ProgressReset { .. })) => {
@@ -367,12 +377,11 @@ impl Program {
         }
     }
 
-    fn give_credit(&mut self, by: Holder, connection: u64, more: u32) {
+    fn give_credit(&mut self, queue: QueueKey, key: SubscriptionKey, more: u32) {
         let town = Rc::clone(&self.life.town);
-        let key = SubscriptionKey { connection, id: subscription_id(by) };
         self.call(
             move |reply: Port<Result<(), QueueError>>| {
-                if let Some(queue) = town.queue(by.queue) {
+                if let Some(queue) = town.queue(queue) {
                     let more = Account::new(4 * more, 1 << 20);
                     let _ = queue.subscribe.try_put(SubscriptionAsk::Credit { key, more, reply });
                 }
@@ -387,9 +396,8 @@ impl Held {
         Self {
             by,
             stage: Stage::Wants(now_ms),
-            connection: 0,
+            subscription: None,
             unseen: VecDeque::new(),
-            seen_to: 0,
             work: BTreeMap::new(),
             done: BTreeMap::new(),
             under_way: BTreeSet::new(),
@@ -415,8 +423,7 @@ impl Held {
         let lets_go = self.is_revoked && self.is_drained() && self.stage == Stage::Runs;
         (lets_go && !self.is_handed_back).then(|| {
             let in_work: Vec<u64> = self.work.keys().copied().collect();
-            let behind = in_work.last().map_or(0, |last| last + 1);
-            Back { unseen_from: self.seen_to.max(behind), in_work }
+            Back { unseen_from: in_work.last().map_or(0, |last| last + 1), in_work }
         })
     }
 
@@ -427,11 +434,6 @@ impl Held {
         self.done.clear();
         self.under_way.clear();
     }
-}
-
-fn subscription_id(by: Holder) -> SubscriptionId {
-    let Holder { queue, generation, .. } = by;
-    SubscriptionId(generation << 16 | queue.topic.0 << 8 | u64::from(queue.queue.0))
 }
 
 fn fails(offset: u64) -> Failed {
