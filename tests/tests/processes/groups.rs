@@ -17,13 +17,13 @@ use tokio::sync::Notify;
 use crate::create;
 use crate::program::{block_on, connect};
 
-async fn within<T>(work: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, work).await.expect("it comes in time")
 }
 
 /// The queues that a consumer has, as its events say.
 #[derive(Clone, Default)]
-struct Own {
+pub(crate) struct Own {
     queues: Arc<Mutex<BTreeSet<u32>>>,
     changed: Arc<Notify>,
 }
@@ -48,25 +48,25 @@ impl Own {
         self.queues.lock().expect("nobody panics").clone()
     }
 
-    async fn until(&self, is_so: impl Fn(&BTreeSet<u32>) -> bool) {
+    pub(crate) async fn until(&self, is_so: impl Fn(&BTreeSet<u32>) -> bool) {
         while !is_so(&self.now()) {
             self.changed.notified().await;
         }
     }
 }
 
-fn config() -> ConsumerConfig {
+pub(crate) fn config() -> ConsumerConfig {
     ConsumerConfig::new("g").expect("a name").subscribe("t", "*").expect("a topic")
 }
 
-fn consumer(client: &Client, config: ConsumerConfig) -> (Consumer, Own) {
+pub(crate) fn consumer(client: &Client, config: ConsumerConfig) -> (Consumer, Own) {
     let own = Own::default();
     let hearer = own.clone();
     let config = config.on_event(move |event| hearer.hear(event));
     (client.consumer(config).expect("a consumer"), own)
 }
 
-async fn send(client: &Client, queues: u32, numbers: std::ops::Range<u32>) {
+pub(crate) async fn send(client: &Client, queues: u32, numbers: std::ops::Range<u32>) {
     let producer = client.producer(ProducerConfig::new("t").expect("a name")).expect("a producer");
     let queue = |number: u32| QueueId(number % queues);
     let messages: Vec<_> =
@@ -82,11 +82,11 @@ async fn send(client: &Client, queues: u32, numbers: std::ops::Range<u32>) {
     producer.close().await.expect("nothing is left");
 }
 
-fn number(handed: &Handed) -> u32 {
+pub(crate) fn number(handed: &Handed) -> u32 {
     std::str::from_utf8(handed.body()).expect("text").parse().expect("a number")
 }
 
-async fn lag(client: &Client) -> u64 {
+pub(crate) async fn lag(client: &Client) -> u64 {
     let progress = client.group_progress(&"g".try_into().expect("a name")).await.expect("told");
     assert_eq!(progress.unasked, []);
     progress.items.iter().map(|queue| queue.lag).sum()
