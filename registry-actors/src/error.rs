@@ -4,7 +4,7 @@ use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::ids::{BrokerId, Durability, ShardId, TopicId};
 use thiserror::Error;
 
-use crate::state::{QUEUES_MAX, TOPICS_MAX};
+use crate::state::{GROUPED_MAX, QUEUES_MAX, TOPICS_MAX};
 
 /// Why a request was refused. Those of the table itself are decided when the request is applied,
 /// so every replica refuses alike.
@@ -35,6 +35,9 @@ pub enum RegistryError {
     /// There is no room for another topic.
     #[error("too many topics: at most {TOPICS_MAX}")]
     TooManyTopics,
+    /// There is no room for another group.
+    #[error("too many groups: none is made while there are {GROUPED_MAX} topics and groups")]
+    TooManyGroups,
     /// There is no room for so many queues.
     #[error("too many queues: at most {QUEUES_MAX} in all topics together")]
     TooManyQueues,
@@ -129,7 +132,9 @@ impl RegistryError {
             Self::TopicExists { .. } => ErrorCode::TopicExists,
             Self::StaleTopic { .. } => ErrorCode::StaleTopic,
             Self::InvalidSettings { .. } => ErrorCode::InvalidSettings,
-            Self::TooManyTopics | Self::TooManyQueues => ErrorCode::TooManyTopics,
+            Self::TooManyTopics | Self::TooManyGroups | Self::TooManyQueues => {
+                ErrorCode::TooManyTopics
+            }
             Self::NoShard { .. } | Self::BrokerAlive { .. } => ErrorCode::Unavailable,
             Self::NotLeader => ErrorCode::NotLeader,
             Self::OutcomeUnknown => ErrorCode::OutcomeUnknown,

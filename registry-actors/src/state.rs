@@ -21,6 +21,10 @@ mod replicas;
 
 /// Most topics.
 pub const TOPICS_MAX: usize = 100_000;
+/// Groups are made while there are fewer topics than this, those of dead letters included: what is left is
+/// for topics, however many groups are made by whoever names one.
+pub const GROUPED_MAX: usize = 90_000;
+const _: () = assert!(GROUPED_MAX < TOPICS_MAX);
 /// Most queues of one topic.
 pub const TOPIC_QUEUES_MAX: u32 = 1_024;
 /// Most queues of all topics together.

@@ -8,7 +8,7 @@ use grus_protocol::ids::{Durability, Offset, ShardId, TimestampMs, TopicId};
 use grus_protocol::message::{ExpiredPolicy, TopicKind, TopicSettings};
 use grus_protocol::names::GroupName;
 
-use super::{Applied, Outcome, QUEUES_MAX, State, TOPIC_QUEUES_MAX, TOPICS_MAX};
+use super::{Applied, GROUPED_MAX, Outcome, QUEUES_MAX, State, TOPIC_QUEUES_MAX};
 use crate::command::PlaceDeadLetters;
 use crate::error::RegistryError;
 use crate::part::PartKey;
@@ -39,7 +39,7 @@ impl State {
             None if id == TopicId::UNKNOWN || self.names.contains_key(&id) => {
                 return Err(RegistryError::IdInUse { id });
             }
-            None if self.topics.len() >= TOPICS_MAX => return Err(RegistryError::TooManyTopics),
+            None if self.topics.len() >= GROUPED_MAX => return Err(RegistryError::TooManyGroups),
             None => {
                 let (name, queues) = (name.clone(), Vec::new());
                 let (settings, altered) = (settings(), created);
@@ -100,5 +100,41 @@ fn settings() -> TopicSettings {
         dedup_window_ms: 0,
         expired: ExpiredPolicy::Drop,
         replicas: 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use grus_protocol::names::TopicName;
+
+    use super::*;
+
+    #[test]
+    fn groups_leave_room_for_topics() {
+        let mut state = State::default();
+        let topic = TopicRoutes {
+            name: TopicName::try_from("t").unwrap(),
+            id: TopicId(1),
+            settings: settings(),
+            created: TimestampMs(1),
+            altered: TimestampMs(1),
+            queues: Vec::new(),
+        };
+        let topic = Arc::new(topic);
+        for number in 1..GROUPED_MAX {
+            let name = TopicName::try_from(format!("t{number}").as_str()).unwrap();
+            state.topics.insert(name, Arc::clone(&topic));
+        }
+        let name = GroupName::try_from("g").unwrap().dead_letters();
+        let (id, home) = (TopicId(2), Some(ShardId(0)));
+        let place = PlaceDeadLetters { name, id, home, shards: Vec::new() };
+        let refused = state.place_dead_letters(TimestampMs(1), place.clone()).unwrap_err();
+        assert!(
+            matches!(refused, RegistryError::InvalidSettings { .. }),
+            "no such shard: {refused}"
+        );
+        state.topics.insert(TopicName::try_from("one.more").unwrap(), topic);
+        let refused = state.place_dead_letters(TimestampMs(1), place).unwrap_err();
+        assert_eq!(refused, RegistryError::TooManyGroups);
     }
 }

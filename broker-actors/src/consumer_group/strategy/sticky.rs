@@ -12,12 +12,16 @@
 //! ```text
 //! 5 0 0  ->  4 1 0  ->  3 1 1  ->  2 2 1     three queues change hands
 //! ```
+//!
+//! What that costs grows with members times classes. Where it would be too much (very many members that
+//! subscribe to different topics), the classes are divided one after the other, each so that all is as even
+//! as it can be with what the ones before have given.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use grus_protocol::ids::{MemberId, QueueKey};
 
-use super::super::field::Field;
+use super::super::field::{Field, FieldTopic};
 use super::Target;
 
 /// The queues of one class that a member has.
@@ -64,11 +68,49 @@ struct Division {
     loads: Vec<usize>,
 }
 
+/// Classes are divided together while members, times members of all classes, are no more than this: some
+/// 100 ms.
+const SEARCHED_MAX: usize = 20_000_000;
+/// And while queues, times the classes of the member that is of the most, are no more than this.
+const COUNTED_MAX: usize = 1_000_000;
+
 pub(super) fn divide(field: &Field, owner: impl Fn(QueueKey) -> Option<MemberId>) -> Target {
-    let mut division = Division::new(field);
+    let mut by_class: BTreeMap<&[MemberId], Vec<&FieldTopic>> = BTreeMap::new();
+    for topic in field.topics() {
+        by_class.entry(&topic.members).or_default().push(topic);
+    }
+    let mut loads = BTreeMap::new();
+    if is_small(field, &by_class) {
+        let topics: Vec<_> = field.topics().collect();
+        return divided(&topics, &owner, &mut loads);
+    }
+    let parts = by_class.values();
+    parts.flat_map(|topics| divided(topics, &owner, &mut loads)).collect()
+}
+
+/// Whether the classes can be divided together.
+fn is_small(field: &Field, by_class: &BTreeMap<&[MemberId], Vec<&FieldTopic>>) -> bool {
+    let mut classes_of: BTreeMap<MemberId, usize> = BTreeMap::new();
+    for member in by_class.keys().flat_map(|members| members.iter()) {
+        *classes_of.entry(*member).or_default() += 1;
+    }
+    let ties: usize = classes_of.values().sum();
+    let most = classes_of.values().max().copied().unwrap_or(0);
+    let searched = classes_of.len().saturating_mul(ties);
+    by_class.len() <= 1
+        || (searched <= SEARCHED_MAX && field.len().saturating_mul(most) <= COUNTED_MAX)
+}
+
+/// Divides the queues of some topics among members that have so many of others already.
+fn divided(
+    topics: &[&FieldTopic],
+    owner: &impl Fn(QueueKey) -> Option<MemberId>,
+    loads: &mut BTreeMap<MemberId, usize>,
+) -> Target {
+    let mut division = Division::new(topics, loads);
     let mut numbers: BTreeMap<&[MemberId], usize> = BTreeMap::new();
     let mut free: Vec<Vec<QueueKey>> = Vec::new();
-    for topic in field.topics() {
+    for topic in topics {
         let next = numbers.len();
         let class = *numbers.entry(&topic.members).or_insert(next);
         free.resize_with(numbers.len(), Vec::new);
@@ -83,29 +125,30 @@ pub(super) fn divide(field: &Field, owner: impl Fn(QueueKey) -> Option<MemberId>
     }
     division.place(free);
     division.even_out();
+    loads.extend(division.ids.iter().copied().zip(division.loads.iter().copied()));
     division.target()
 }
 
 impl Division {
-    fn new(field: &Field) -> Self {
+    fn new(topics: &[&FieldTopic], loads: &BTreeMap<MemberId, usize>) -> Self {
         let ids: BTreeSet<MemberId> =
-            field.topics().flat_map(|topic| topic.members.iter().copied()).collect();
+            topics.iter().flat_map(|topic| topic.members.iter().copied()).collect();
         let ids: Vec<_> = ids.into_iter().collect();
         let mut division = Self {
             classes: Vec::new(),
             classes_of: vec![Vec::new(); ids.len()],
             held: ids.iter().map(|_| BTreeMap::new()).collect(),
-            loads: vec![0; ids.len()],
+            loads: ids.iter().map(|id| loads.get(id).copied().unwrap_or(0)).collect(),
             ids,
         };
         let mut known: BTreeSet<&[MemberId]> = BTreeSet::new();
-        for topic in field.topics().filter(|topic| known.insert(&topic.members)) {
+        for topic in topics.iter().filter(|topic| known.insert(&topic.members)) {
             let number = |id: &MemberId| division.ids.binary_search(id).expect("all are there");
             let members: Vec<usize> = topic.members.iter().map(number).collect();
             for member in &members {
                 division.classes_of[*member].push(division.classes.len());
             }
-            let by_load = members.iter().map(|member| (0, *member)).collect();
+            let by_load = members.iter().map(|member| (division.loads[*member], *member)).collect();
             division.classes.push(Class { members, by_load });
         }
         division
@@ -219,4 +262,45 @@ fn way_to(end: usize, start: usize, came_by: &[Option<Step>]) -> Vec<Step> {
     }
     way.reverse();
     way
+}
+
+#[cfg(test)]
+mod tests {
+    use grus_protocol::ids::{QueueId, TopicId};
+
+    use super::*;
+
+    /// Topics of a thousand queues each; those who subscribe to one are all but some of so many members.
+    fn field(topics: u64, members: u64) -> Field {
+        let topic = |number: u64| FieldTopic {
+            name: format!("t{number}").as_str().try_into().unwrap(),
+            id: TopicId(number),
+            queues: (0..1_000).map(QueueId).collect(),
+            members: (1..=members).filter(|id| id % 7 != number).map(MemberId).collect(),
+        };
+        Field::from_topics((0..topics).map(topic).collect())
+    }
+
+    #[test]
+    fn very_many_members_of_different_topics_are_divided_in_parts_and_as_evenly() {
+        for (members, together) in [(700, true), (7_000, false)] {
+            let field = field(3, members);
+            let mut by_class: BTreeMap<&[MemberId], Vec<&FieldTopic>> = BTreeMap::new();
+            for topic in field.topics() {
+                by_class.entry(&topic.members).or_default().push(topic);
+            }
+            assert_eq!(is_small(&field, &by_class), together);
+            let target = divide(&field, |_| None);
+            assert_eq!(target.len(), 3_000);
+            let mut loads: BTreeMap<MemberId, usize> = BTreeMap::new();
+            for (queue, member) in &target {
+                let topic = field.topic(queue.topic).expect("it is in the field");
+                assert!(topic.members.binary_search(member).is_ok(), "it subscribes to that");
+                *loads.entry(*member).or_default() += 1;
+            }
+            let most = 3_000_usize.div_ceil(usize::try_from(members).unwrap());
+            assert_eq!(loads.values().max(), Some(&most));
+            assert_eq!(divide(&field, |queue| target.get(&queue).copied()), target, "it stays");
+        }
+    }
 }
