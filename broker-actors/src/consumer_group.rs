@@ -169,7 +169,8 @@ impl<D: Disk> ConsumerGroup<D> {
             }
         };
         let name = (self.parts.name.clone(), self.parts.group);
-        self.coordination = Some(Coordination::new(name, book, now_ms));
+        let most = self.parts.ground.item_bytes_max();
+        self.coordination = Some(Coordination::new(name, book, now_ms).within(most));
         self.seen = None;
         self.stalled_ms = self.parts.pace.stalled_ms();
         tracing::debug!(group = %self.parts.name, "coordinates");

@@ -45,8 +45,9 @@ use crate::registry_link::routes::Routes;
 pub use asking::AnswerRefusal;
 use asking::OwnStrategy;
 pub use joining::{JoinRefusal, Joining};
-use joining::{Superseded, TakenIn, Waiting, patterns_of};
+use joining::{Superseded, TAKEN_IN_BYTES_MAX, TakenIn, Waiting, patterns_of};
 pub use news::{Beat, News, NoMember, Told};
+use rebalance::{GONE_BYTES, GRANT_BYTES};
 
 /// Most members of one group.
 pub const MEMBERS_MAX: usize = 20_000;
@@ -89,6 +90,8 @@ struct UnderWay {
     /// Sessions whose place one of those takes.
     superseded: Vec<u64>,
     done: Vec<Ticket>,
+    /// Not all queues that change hands found room in it.
+    is_part: bool,
 }
 
 /// See the module documentation.
@@ -124,6 +127,8 @@ pub struct Coordination {
     settings_changed: Generation,
     silent: u64,
     news: Vec<News>,
+    /// A change ends with what brings it to so many bytes: less than the log takes in an entry.
+    change_bytes_max: usize,
 }
 
 impl Coordination {
@@ -155,6 +160,7 @@ impl Coordination {
             settings_changed: generation,
             silent: 0,
             news: Vec::new(),
+            change_bytes_max: TAKEN_IN_BYTES_MAX,
             book,
         };
         let until_ms = now_ms + coordination.session_ms();
@@ -164,6 +170,13 @@ impl Coordination {
         }
         coordination.want_rebalance(now_ms);
         coordination
+    }
+
+    /// The log takes items of so many bytes.
+    #[must_use]
+    pub fn within(mut self, item_bytes_max: usize) -> Self {
+        self.change_bytes_max = item_bytes_max / 2;
+        self
     }
 
     /// What the log says.
@@ -399,11 +412,15 @@ impl Coordination {
             return None;
         }
         let mut under_way = UnderWay { change: self.begun(), ..UnderWay::default() };
-        for (member, tickets) in std::mem::take(&mut self.leaving) {
+        let mut bytes = 0;
+        while bytes < self.change_bytes_max
+            && let Some((member, tickets)) = self.leaving.pop_first()
+        {
+            bytes += GONE_BYTES + GRANT_BYTES * self.book.held_by(member).count();
             under_way.done.extend(tickets);
             under_way.change.members_gone.push(member);
         }
-        self.take_in(&mut under_way);
+        self.take_in(&mut under_way, bytes);
         let change = &mut under_way.change;
         let granted: BTreeSet<QueueKey> = change.grants.iter().map(|(queue, _)| *queue).collect();
         for member in &change.members_gone {
@@ -419,7 +436,7 @@ impl Coordination {
     /// When nothing was.
     pub fn applied(&mut self, now_ms: u64) {
         let under_way = self.under_way.take().expect("only what is under way is applied");
-        let UnderWay { change, division, joined, superseded, done } = under_way;
+        let UnderWay { change, division, joined, superseded, done, is_part } = under_way;
         for session in superseded {
             self.superseded.note(session);
         }
@@ -438,7 +455,7 @@ impl Coordination {
             changed.extend(self.book.members().keys());
         }
         self.book.apply(&change);
-        if !change.members_gone.is_empty() || !change.members_set.is_empty() {
+        if is_part || !change.members_gone.is_empty() || !change.members_set.is_empty() {
             self.want_rebalance(now_ms);
         }
         self.news.extend(done.into_iter().map(News::Done));

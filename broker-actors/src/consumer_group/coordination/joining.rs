@@ -13,11 +13,11 @@ use thiserror::Error;
 use super::super::book::Book;
 use super::super::field::wildcards;
 use super::super::records::{MemberRecord, RECORD_BYTES_MAX, encode};
-use super::{Coordination, MEMBERS_MAX, News, Ticket, UnderWay};
+use super::{Coordination, GRANT_BYTES, MEMBERS_MAX, News, Ticket, UnderWay};
 
 /// A change takes in no more members once theirs are so many bytes: others wait for the next one, or
 /// a crowd that joins together would be an entry that the log does not take, again and again.
-const TAKEN_IN_BYTES_MAX: usize = 1024 * 1024;
+pub(super) const TAKEN_IN_BYTES_MAX: usize = 1024 * 1024;
 
 /// Most different patterns of topics in a group, besides names: each is held against every topic there is
 /// whenever the group is divided.
@@ -299,11 +299,11 @@ impl Coordination {
         others.any(|other| sorted(other) != wanted)
     }
 
-    /// Those that wait are members with this change, as many as it has room for.
-    pub(super) fn take_in(&mut self, under_way: &mut UnderWay) {
+    /// Those that wait are members with this change, as many as it has room for that has `bytes` already.
+    pub(super) fn take_in(&mut self, under_way: &mut UnderWay, mut bytes: usize) {
         let mut head = self.book.head().clone();
-        let mut bytes = 0;
-        while bytes < TAKEN_IN_BYTES_MAX
+        let most = TAKEN_IN_BYTES_MAX.min(self.change_bytes_max);
+        while bytes < most
             && let Some((session, waiting)) = self.waiting.pop_first()
         {
             let change = &mut under_way.change;
@@ -326,6 +326,7 @@ impl Coordination {
                 under_way.superseded.extend(self.book.members().get(&earlier).map(|it| it.session));
                 let held = self.book.held_by(earlier);
                 change.grants.extend(held.map(|queue| (queue, Some(member))));
+                bytes += GRANT_BYTES * self.book.held_by(earlier).count();
             }
             let joined = self.book.members().get(&member).map(|record| record.joined);
             let record = waiting.joining.record(joined.unwrap_or(waiting.received));

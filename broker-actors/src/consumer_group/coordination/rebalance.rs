@@ -10,6 +10,11 @@ use super::super::strategy::{Target, divide};
 use super::{Coordination, GATHER_MS, News, SIZE_PER_MS, UnderWay};
 use crate::registry_link::routes::Routes;
 
+/// Bytes of a queue that changes hands, in a change.
+pub(super) const GRANT_BYTES: usize = 28;
+/// Bytes of a member that goes, in a change.
+pub(super) const GONE_BYTES: usize = 8;
+
 /// Queues that change hands.
 type Grants = Vec<(QueueKey, Option<MemberId>)>;
 
@@ -45,6 +50,10 @@ impl Coordination {
         } else {
             under_way.change.grants = self.grants_of_let_go(&self.target);
         }
+        // The others with the next change.
+        let most = (self.change_bytes_max / GRANT_BYTES).max(1);
+        under_way.is_part = under_way.change.grants.len() > most;
+        under_way.change.grants.truncate(most);
         Some(under_way)
     }
 

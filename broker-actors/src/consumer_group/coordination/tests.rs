@@ -1,5 +1,6 @@
 //! The ways of a group, one by one.
 
+mod crowd;
 mod own;
 
 use std::collections::BTreeSet;
