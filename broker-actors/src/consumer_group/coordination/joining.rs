@@ -19,6 +19,9 @@ use super::{Coordination, GRANT_BYTES, MEMBERS_MAX, News, Ticket, UnderWay};
 /// a crowd that joins together would be an entry that the log does not take, again and again.
 pub(super) const TAKEN_IN_BYTES_MAX: usize = 1024 * 1024;
 
+/// Bytes of a member in a change, besides its record.
+const SET_BYTES: usize = 12;
+
 /// Most different patterns of topics in a group, besides names: each is held against every topic there is
 /// whenever the group is divided.
 pub const PATTERNS_MAX: usize = 256;
@@ -330,7 +333,7 @@ impl Coordination {
             }
             let joined = self.book.members().get(&member).map(|record| record.joined);
             let record = waiting.joining.record(joined.unwrap_or(waiting.received));
-            bytes += encode(&record).len();
+            bytes += SET_BYTES + encode(&record).len();
             change.members_set.push((member, record));
             under_way.joined.push(TakenIn { waiting, member });
         }
