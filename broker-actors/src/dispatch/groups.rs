@@ -9,7 +9,6 @@ use grus_protocol::message::{
     AssignQueues, AssignQueuesReply, DeleteGroup, DescribeGroup, GroupHeartbeat, JoinGroup,
     JoinGroupReply, LeaveGroup, LeaveGroupReply, ListGroups,
 };
-
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::Dispatcher;
@@ -53,6 +52,7 @@ impl ConnectionMembers {
     }
 
     fn voucher(&mut self) -> UnboundedSender<Known> {
+        self.note_known();
         self.known.get_or_insert_with(unbounded_channel).0.clone()
     }
 
@@ -183,7 +183,6 @@ impl Dispatcher {
 #[cfg(test)]
 mod tests {
     use grus_mailbox::outlet;
-
     use grus_protocol::names::GroupName;
 
     use super::*;
