@@ -7,7 +7,7 @@
 //! | kind | item | layout |
 //! |---|---|---|
 //! | 64 | Append | version u8, 3 reserved bytes (0), queue u32, topic u64, then the batch as it came |
-//! | 65 | TopicConfig | version u8 (3; 2 where it is not known when it was altered), kind u8, durability u8, 1 reserved byte, topic u64, retention ms u64, retention bytes u64, name (u16 length, bytes), count u32, queues u32 each, dedup window ms u64 (not in version 1: the default), altered ms u64 (from version 3 on) |
+//! | 65 | TopicConfig | version u8 (4; 3 where nothing else than the oldest going is said of caps, and no cap by messages; 2 where besides it is not known when it was altered), kind u8, durability u8, 1 reserved byte, topic u64, retention ms u64, retention bytes u64, name (u16 length, bytes), count u32, queues u32 each, dedup window ms u64 (not in version 1: the default), altered ms u64 (from version 3 on), retention messages u64, when full u8 (from version 4 on) |
 //! | 66 | TopicDrop | version u8, 7 reserved bytes, topic u64 |
 //! | 67 | InitProducer | version u8, named u8, name (u16 length, bytes) |
 //! | 68 | Retain | version u8, 3 reserved bytes, count u32, then per queue: topic u64, queue u32, first offset kept u64, bytes given up u64 |
@@ -27,19 +27,19 @@ pub mod delay;
 mod group_parts;
 pub mod groups;
 pub mod recurring;
+mod topic;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use grus_protocol::ids::{
-    Durability, Offset, ProducerEpoch, ProducerId, QueueId, QueueKey, TimestampMs, TopicId,
-};
-use grus_protocol::message::{DEDUP_WINDOW_MS_DEFAULT, ExpiredPolicy};
-use grus_protocol::names::{ProducerName, TopicName};
+use grus_protocol::ids::{Offset, ProducerEpoch, ProducerId, QueueId, QueueKey, TopicId};
+use grus_protocol::names::ProducerName;
 
 use crate::codec::{CodecError, Decoder, put_text};
 use crate::timers::TimerId;
 use delay::{KIND_RECALL, KIND_RELEASE, KIND_ROLL, KIND_SCHEDULE, ReleasedBatch, Scheduling};
 use groups::{GroupItem, KIND_CLAIM, KIND_HAND_BACK};
 use recurring::{KIND_SCHEDULE_CREATE, KIND_SCHEDULE_RUN, Recurring};
+pub use topic::TopicConfig;
+pub(crate) use topic::{decode_topic_config, encode_topic_config};
 
 /// Item kind of [`Command::Append`].
 pub const KIND_APPEND: u16 = 64;
@@ -73,10 +73,6 @@ pub const APPEND_ONCE_HEADER_BYTES: u32 = 32;
 pub const ITEM_QUEUES_MAX: u32 = 100_000;
 
 pub(crate) const VERSION: u8 = 1;
-/// Of a TopicConfig item, and of a topic's part in a checkpoint.
-const TOPIC_CONFIG_VERSION: u8 = 3;
-/// The version that does not say when the settings were given.
-const TOPIC_CONFIG_UNDATED: u8 = 2;
 
 /// A dedup key as the log has it: the XXH3-128 hash of what the producer gave, so that long keys
 /// cost no more than short ones.
@@ -88,50 +84,6 @@ impl DedupKey {
     #[must_use]
     pub fn of(key: &[u8]) -> Self {
         Self(xxhash_rust::xxh3::xxh3_128(key).to_le_bytes())
-    }
-}
-
-/// What a topic is to one shard: the part of its settings that apply needs, as an entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TopicConfig {
-    /// The topic's incarnation.
-    pub topic: TopicId,
-    /// Its name, for people and for listings.
-    pub name: TopicName,
-    /// The queues of the topic that this shard hosts, ascending.
-    pub queues: Vec<QueueId>,
-    /// The level its receipts name; equal to the shard's.
-    pub durability: Durability,
-    /// Messages older than this (milliseconds since they were stored) go; 0 keeps them for ever.
-    pub retention_ms: u64,
-    /// Bytes kept per queue; 0 means no bound.
-    pub retention_bytes: u64,
-    /// The registry's number for the kind of topic (normal, delayed and so on).
-    pub kind: u8,
-    /// How long a dedup key is remembered, in milliseconds; 0: messages with one are refused.
-    pub dedup_window_ms: u64,
-    /// What becomes of messages whose time to live is over.
-    pub expired: ExpiredPolicy,
-    /// When these settings were given, as the routes say: older ones never replace newer ones. 0: it
-    /// is not known.
-    pub altered: TimestampMs,
-}
-
-impl TopicConfig {
-    /// Persisted, of the first kind, kept for ever, without dedup; what is expired is dropped.
-    pub fn plain(topic: TopicId, name: TopicName, queues: Vec<QueueId>) -> Self {
-        Self {
-            topic,
-            name,
-            queues,
-            durability: Durability::Persisted,
-            retention_ms: 0,
-            retention_bytes: 0,
-            kind: 0,
-            dedup_window_ms: 0,
-            expired: ExpiredPolicy::Drop,
-            altered: TimestampMs(0),
-        }
     }
 }
 
@@ -325,72 +277,10 @@ impl Command {
     }
 }
 
-/// Writes the item; also the value of a topic's part in a checkpoint. What was read from version 2
-/// is written as version 2: digests are over these bytes, and stay those that its writer made.
-pub(crate) fn encode_topic_config(config: &TopicConfig, out: &mut BytesMut) {
-    let is_dated = config.altered != TimestampMs(0);
-    out.put_u8(if is_dated { TOPIC_CONFIG_VERSION } else { TOPIC_CONFIG_UNDATED });
-    out.put_u8(config.kind);
-    out.put_u8(durability_code(config.durability));
-    out.put_u8(config.expired.number());
-    out.put_u64_le(config.topic.0);
-    out.put_u64_le(config.retention_ms);
-    out.put_u64_le(config.retention_bytes);
-    put_text(out, config.name.as_str());
-    let count = u32::try_from(config.queues.len()).expect("queues of a topic are bounded");
-    out.put_u32_le(count);
-    for queue in &config.queues {
-        out.put_u32_le(queue.0);
-    }
-    out.put_u64_le(config.dedup_window_ms);
-    if is_dated {
-        out.put_u64_le(config.altered.0);
-    }
-}
-
 fn put_append(out: &mut BytesMut, queue: QueueKey) {
     out.put_bytes(0, 3);
     out.put_u32_le(queue.queue.0);
     out.put_u64_le(queue.topic.0);
-}
-
-/// Reads what [`encode_topic_config`] wrote.
-pub(crate) fn decode_topic_config(mut decoder: Decoder) -> Result<TopicConfig, CodecError> {
-    let version = decoder.u8()?;
-    if !(1..=TOPIC_CONFIG_VERSION).contains(&version) {
-        return Err(CodecError::Version(version));
-    }
-    let kind = decoder.u8()?;
-    let durability = durability_of(decoder.u8()?)?;
-    let expired = ExpiredPolicy::from_number(decoder.u8()?);
-    let expired = expired.ok_or(CodecError::Value("policy for what is expired"))?;
-    let topic = TopicId(decoder.u64()?);
-    let retention_ms = decoder.u64()?;
-    let retention_bytes = decoder.u64()?;
-    let name = topic_name(&decoder.text("topic name")?)?;
-    let count = decoder.u32()?;
-    if count > ITEM_QUEUES_MAX {
-        return Err(CodecError::Value("queue count"));
-    }
-    let mut queues = Vec::new();
-    for _ in 0..count {
-        queues.push(QueueId(decoder.u32()?));
-    }
-    let dedup_window_ms = if version == 1 { DEDUP_WINDOW_MS_DEFAULT } else { decoder.u64()? };
-    let altered = TimestampMs(if version <= TOPIC_CONFIG_UNDATED { 0 } else { decoder.u64()? });
-    decoder.finish()?;
-    Ok(TopicConfig {
-        topic,
-        name,
-        queues,
-        durability,
-        retention_ms,
-        retention_bytes,
-        kind,
-        dedup_window_ms,
-        expired,
-        altered,
-    })
 }
 
 fn decode_append(mut decoder: Decoder) -> Result<Command, CodecError> {
@@ -451,26 +341,6 @@ fn decode_retain(mut decoder: Decoder) -> Result<Vec<RetainQueue>, CodecError> {
     }
     decoder.finish()?;
     Ok(queues)
-}
-
-const fn durability_code(durability: Durability) -> u8 {
-    match durability {
-        Durability::Persisted => 0,
-        Durability::Replicated => 1,
-    }
-}
-
-const fn durability_of(code: u8) -> Result<Durability, CodecError> {
-    match code {
-        0 => Ok(Durability::Persisted),
-        1 => Ok(Durability::Replicated),
-        _ => Err(CodecError::Value("durability")),
-    }
-}
-
-/// A name out of the log: a user's, or a system name with its `%WORD%` prefix.
-fn topic_name(text: &str) -> Result<TopicName, CodecError> {
-    TopicName::parse_any(text).map_err(|_| CodecError::Value("topic name"))
 }
 
 #[cfg(test)]

@@ -6,6 +6,10 @@ use thiserror::Error;
 
 use crate::machine::Refusal;
 
+/// How long a producer waits before it repeats what a full queue has refused: what makes room is
+/// looked at every few seconds.
+const FULL_RETRY_MS: u32 = 500;
+
 /// Why a queue or its shard did not do what it was asked. Variants by what the caller can do.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum QueueError {
@@ -79,6 +83,16 @@ pub enum QueueError {
     /// The bytes are not a batch.
     #[error("malformed batch")]
     MalformedBatch,
+    /// The queue is at its cap, and its topic refuses rather than removes. Nothing was stored.
+    #[error("the queue is full: {wanted} would be above its {what} of {cap}")]
+    QueueFull {
+        /// The setting that is the cap.
+        what: &'static str,
+        /// Its value.
+        cap: u64,
+        /// What the queue would have had.
+        wanted: u64,
+    },
     /// The topic remembers no dedup keys, so it takes none.
     #[error("the topic takes no dedup keys: its dedup_window_ms is 0")]
     NoDedup,
@@ -153,6 +167,7 @@ impl QueueError {
             Self::Overloaded { .. } | Self::Limit { .. } => ErrorCode::Overloaded,
             Self::BatchTooLarge { .. } => ErrorCode::BatchTooLarge,
             Self::MalformedBatch => ErrorCode::MalformedBatch,
+            Self::QueueFull { .. } => ErrorCode::QueueFull,
             Self::NoDedup => ErrorCode::RecordNotAllowed,
             Self::UnknownSchedule => ErrorCode::UnknownSchedule,
             Self::ScheduleExists => ErrorCode::ScheduleExists,
@@ -182,6 +197,9 @@ impl QueueError {
             Self::BatchTooLarge { bytes, bytes_max } => {
                 Some(ErrorDetail::limit("batch_bytes_max", bytes_max, bytes, None))
             }
+            Self::QueueFull { what, cap, wanted } => {
+                Some(ErrorDetail::limit(what, cap, wanted, None))
+            }
             _ => None,
         }
     }
@@ -192,6 +210,9 @@ impl QueueError {
         reply.detail = self.detail();
         if let Self::Overloaded { retry_after_ms } = self {
             reply.retry_after_ms = *retry_after_ms;
+        }
+        if let Self::QueueFull { .. } = self {
+            reply.retry_after_ms = FULL_RETRY_MS;
         }
         reply
     }
@@ -206,6 +227,7 @@ impl From<Refusal> for QueueError {
             Refusal::Fenced { epoch } => Self::ProducerFenced { epoch },
             Refusal::Limit { what, limit } => Self::Limit { what, limit },
             Refusal::MalformedBatch => Self::MalformedBatch,
+            Refusal::QueueFull { what, cap, wanted } => Self::QueueFull { what, cap, wanted },
             Refusal::NoDedup => Self::NoDedup,
             Refusal::UnknownSchedule => Self::UnknownSchedule,
             Refusal::ScheduleExists => Self::ScheduleExists,

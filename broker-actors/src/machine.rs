@@ -21,6 +21,7 @@ pub mod schedules;
 pub mod timers;
 pub mod window;
 
+pub(crate) mod caps;
 mod dedup;
 mod digest;
 mod effect;
@@ -30,6 +31,8 @@ mod produce;
 mod refusal;
 mod save;
 
+#[cfg(test)]
+mod cap_tests;
 #[cfg(test)]
 mod dedup_tests;
 #[cfg(test)]

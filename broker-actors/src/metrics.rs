@@ -7,6 +7,7 @@ pub mod delays;
 pub mod expired;
 pub mod groups;
 pub mod moment;
+pub mod retained;
 pub mod schedules;
 pub mod shards;
 

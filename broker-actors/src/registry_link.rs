@@ -227,6 +227,8 @@ impl RegistryLink {
             retention_bytes: ask.retention_bytes,
             dedup_window_ms: ask.dedup_window_ms,
             expired: ask.expired,
+            retention_messages: ask.retention_messages,
+            when_full: ask.when_full,
             reply: port,
         };
         let _ = self.parts.registry.ask.try_put(request); // as above

@@ -1,5 +1,8 @@
 //! What may go: decided by the leader from settings, index and time, carried out by entries.
 //!
+//! By age and bytes whole batches go, by messages the start moves to the message. Where a topic
+//! refuses what finds its queue full, only age removes anything.
+//!
 //! Two steps. Each queue's visible start moves by the settings of its topic (a Retain item, so
 //! that all replicas see the same start). Then whole segments below the first batch that anyone
 //! may still see are dropped (`Trim`, by consensus). Plain state; a [`Sweep`] looks at some queues
@@ -8,6 +11,7 @@
 use std::ops::Bound;
 
 use grus_protocol::ids::{Offset, QueueKey, TimestampMs};
+use grus_protocol::message::WhenFull;
 
 use crate::commands::{RetainQueue, TopicConfig};
 use crate::machine::Machine;
@@ -41,11 +45,32 @@ pub trait RunSource {
     fn runs(&self, queue: QueueKey, from: Offset, runs_max: usize) -> Vec<RunFacts>;
 }
 
+/// Messages that are removed, by why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Removed {
+    /// They were stored too long ago.
+    pub by_age: u64,
+    /// Their queue had more bytes or messages than it may have.
+    pub full: u64,
+}
+
+impl Removed {
+    const NONE: Self = Self { by_age: 0, full: 0 };
+
+    /// Adds those of another queue.
+    pub const fn add(&mut self, other: Self) {
+        self.by_age += other.by_age;
+        self.full += other.full;
+    }
+}
+
 /// What is due on one queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Due {
     /// The start to move to, if it moves.
     retain: Option<RetainQueue>,
+    /// What goes with that.
+    removed: Removed,
     /// Index of the first entry that the queue still needs after that.
     first_needed: Option<u64>,
     /// Batches that were looked at.
@@ -56,7 +81,13 @@ struct Due {
 
 impl Due {
     const fn nothing(first_needed: Option<u64>) -> Self {
-        Self { retain: None, first_needed, looked_at: 0, is_cut_short: false }
+        Self {
+            retain: None,
+            removed: Removed::NONE,
+            first_needed,
+            looked_at: 0,
+            is_cut_short: false,
+        }
     }
 }
 
@@ -79,10 +110,15 @@ fn due(
         // The index should know batches and does not: nothing of the log may go.
         return Due::nothing(Some(0));
     };
-    if !by_age(&first) && (config.retention_bytes == 0 || numbers.bytes <= config.retention_bytes) {
+    let drops = config.when_full == WhenFull::DropOldest;
+    let cap = |cap: u64| if drops && cap > 0 { cap } else { u64::MAX };
+    let (bytes_max, messages_max) = (cap(config.retention_bytes), cap(config.retention_messages));
+    // What lies before it is more than the queue may have.
+    let first_kept = Offset(numbers.next_offset.0.saturating_sub(messages_max));
+    if !by_age(&first) && numbers.bytes <= bytes_max && first_kept <= start {
         return Due::nothing(Some(first.index));
     }
-    let mut bytes_given_up = 0;
+    let (mut bytes_given_up, mut removed) = (0, Removed::NONE);
     let mut first_needed = None;
     let mut looked_at = 0;
     let mut is_cut_short = true;
@@ -94,14 +130,19 @@ fn due(
         }
         for run in runs {
             looked_at += 1;
-            let over = config.retention_bytes > 0
-                && numbers.bytes.saturating_sub(bytes_given_up) > config.retention_bytes;
+            let over = numbers.bytes.saturating_sub(bytes_given_up) > bytes_max;
+            let is_old = by_age(&run);
             // Should the step end here, this batch is given up but the next is not known: keep it.
             first_needed = Some(run.index);
-            if !over && !by_age(&run) {
+            if !over && !is_old && first_kept < run.end {
+                // The cap by messages may end inside of the batch, which stays then.
+                removed.full += first_kept.0.saturating_sub(start.0);
+                start = start.max(first_kept);
                 is_cut_short = false;
                 break 'look;
             }
+            let messages = run.end.0.saturating_sub(start.0);
+            *(if is_old { &mut removed.by_age } else { &mut removed.full }) += messages;
             start = run.end;
             bytes_given_up += run.bytes;
         }
@@ -112,19 +153,28 @@ fn due(
     }
     let retain =
         (start > numbers.visible_start).then_some(RetainQueue { queue, start, bytes_given_up });
-    Due { retain, first_needed, looked_at, is_cut_short }
+    Due { retain, removed, first_needed, looked_at, is_cut_short }
+}
+
+/// Starts that are to move, and what is removed by that.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Moves {
+    /// The starts.
+    pub retain: Vec<RetainQueue>,
+    /// What goes.
+    pub removed: Removed,
 }
 
 /// What a step found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// More queues are to be looked at; these starts are to move.
-    More(Vec<RetainQueue>),
+    More(Moves),
     /// That was the last queue. Once these starts have moved, every entry up to and including
     /// `unneeded` may go.
     Last {
         /// Starts to move.
-        retain: Vec<RetainQueue>,
+        moves: Moves,
         /// Last log index that nobody needs.
         unneeded: u64,
     },
@@ -153,12 +203,12 @@ impl Sweep {
 
     /// Looks at the next queues.
     pub fn step(&mut self, machine: &Machine, source: &impl RunSource) -> Step {
-        let mut retain = Vec::new();
+        let mut moves = Moves::default();
         let from = self.cursor.map_or(Bound::Unbounded, Bound::Excluded);
         let mut runs_left = RUNS_PER_STEP_MAX;
         for (seen, (queue, numbers)) in machine.queues_from(from).enumerate() {
             if seen == QUEUES_PER_STEP || runs_left == 0 {
-                return Step::More(retain);
+                return Step::More(moves);
             }
             self.cursor = Some(queue);
             let Some(config) = machine.topic(queue.topic) else { continue };
@@ -166,12 +216,15 @@ impl Sweep {
             let due = due(config, queue, numbers, self.now, source, runs_max);
             runs_left -= due.looked_at;
             self.is_behind |= due.is_cut_short;
-            retain.extend(due.retain);
+            if let Some(retain) = due.retain {
+                moves.retain.push(retain);
+                moves.removed.add(due.removed);
+            }
             if let Some(needed) = due.first_needed {
                 self.unneeded = self.unneeded.min(needed.saturating_sub(1));
             }
         }
-        Step::Last { retain, unneeded: self.unneeded }
+        Step::Last { moves, unneeded: self.unneeded }
     }
 }
 
@@ -201,6 +254,8 @@ mod tests {
         machine: Machine,
         index: Index,
         next_index: u64,
+        /// By all sweeps.
+        removed: Removed,
     }
 
     fn key(topic: u64, queue: u32) -> QueueKey {
@@ -211,7 +266,8 @@ mod tests {
         /// Topics 1 and on, of one queue each, with these (retention ms, retention bytes).
         fn with(topics: &[(u64, u64)]) -> Self {
             let machine = Machine::new(ShardId(0));
-            let mut shard = Self { machine, index: Index::default(), next_index: 1 };
+            let (index, removed) = (Index::default(), Removed::NONE);
+            let mut shard = Self { machine, index, next_index: 1, removed };
             for (topic, (retention_ms, retention_bytes)) in (1..).zip(topics) {
                 let name = TopicName::try_from("orders").unwrap();
                 let config = TopicConfig {
@@ -247,13 +303,18 @@ mod tests {
             let mut sweep = Sweep::new(TimestampMs(now), self.next_index - 1);
             loop {
                 match sweep.step(&self.machine, &self.index) {
-                    Step::More(retain) => drop(self.apply(now, Command::Retain(retain))),
-                    Step::Last { retain, unneeded } => {
-                        self.apply(now, Command::Retain(retain));
+                    Step::More(moves) => self.apply_moves(now, moves),
+                    Step::Last { moves, unneeded } => {
+                        self.apply_moves(now, moves);
                         return unneeded;
                     }
                 }
             }
+        }
+
+        fn apply_moves(&mut self, now: u64, moves: Moves) {
+            self.removed.add(moves.removed);
+            self.apply(now, Command::Retain(moves.retain));
         }
 
         fn start(&self, topic: u64) -> u64 {
@@ -289,6 +350,61 @@ mod tests {
         assert_eq!(shard.start(1), 6);
     }
 
+    /// Topic 1 with such caps, and batches of two messages in it.
+    fn capped(caps: TopicConfig, batches: u64) -> Shard {
+        let mut shard = Shard::with(&[(0, 0)]);
+        let (topic, name, queues) = (TopicId(1), caps.name.clone(), vec![QueueId(0)]);
+        shard.apply(0, Command::TopicConfig(TopicConfig { topic, name, queues, ..caps }));
+        (0..batches).for_each(|time| shard.append(1, time));
+        shard
+    }
+
+    fn caps() -> TopicConfig {
+        TopicConfig::plain(TopicId(1), TopicName::try_from("orders").unwrap(), vec![QueueId(0)])
+    }
+
+    #[test]
+    fn a_queue_above_its_messages_gives_up_its_oldest_to_the_message() {
+        let bytes = batch(0, 0, 0, 2).len() as u64;
+        let mut shard = capped(TopicConfig { retention_messages: 3, ..caps() }, 5);
+        assert_eq!(
+            shard.sweep(9),
+            4,
+            "the fourth batch, of entry 6, is needed for its second half"
+        );
+        assert_eq!((shard.start(1), shard.removed), (7, Removed { by_age: 0, full: 7 }));
+        assert_eq!(shard.machine.queue(key(1, 0)).unwrap().bytes, 2 * bytes, "it is kept whole");
+        shard.append(1, 9);
+        shard.sweep(9);
+        assert_eq!((shard.start(1), shard.removed.full), (9, 9));
+        assert_eq!(shard.machine.queue(key(1, 0)).unwrap().bytes, 2 * bytes);
+    }
+
+    #[test]
+    fn what_is_removed_is_counted_by_why() {
+        let aged = TopicConfig { retention_ms: 100, retention_messages: 4, ..caps() };
+        let mut shard = capped(aged, 5); // of 0, 1, 2, 3 and 4 ms
+        shard.sweep(101);
+        assert_eq!((shard.start(1), shard.removed), (6, Removed { by_age: 2, full: 4 }));
+    }
+
+    #[test]
+    fn a_queue_that_refuses_gives_up_nothing_but_what_is_too_old() {
+        let mut shard = capped(caps(), 5);
+        let refuses = TopicConfig {
+            retention_ms: 100,
+            retention_bytes: 1,
+            retention_messages: 2,
+            when_full: WhenFull::Reject,
+            ..caps()
+        };
+        shard.apply(5, Command::TopicConfig(refuses));
+        shard.sweep(9);
+        assert_eq!((shard.start(1), shard.removed), (0, Removed::NONE));
+        shard.sweep(102);
+        assert_eq!((shard.start(1), shard.removed), (4, Removed { by_age: 4, full: 0 }));
+    }
+
     #[test]
     fn a_topic_that_keeps_for_ever_holds_the_log_and_lets_others_move() {
         let mut shard = Shard::with(&[(100, 0), (0, 0)]);
@@ -308,11 +424,11 @@ mod tests {
             shard.append(1, 5);
         }
         let mut sweep = Sweep::new(TimestampMs(100), shard.next_index - 1);
-        let Step::Last { retain, unneeded } = sweep.step(&shard.machine, &shard.index) else {
+        let Step::Last { moves, unneeded } = sweep.step(&shard.machine, &shard.index) else {
             panic!("one queue takes one step");
         };
         assert!(sweep.is_behind(), "the next sweep must not wait: producers may be as fast");
-        shard.apply(100, Command::Retain(retain));
+        shard.apply_moves(100, moves);
         assert_eq!(shard.start(1), 2 * RUNS_PER_QUEUE_MAX as u64);
         assert!(unneeded < 2 + RUNS_PER_QUEUE_MAX as u64, "the next batch is still visible");
         let mut sweep = Sweep::new(TimestampMs(100), shard.next_index - 1);

@@ -60,7 +60,7 @@ use crate::delay_wheel::DelayWheel;
 use crate::delay_wheel::messages::ClearBelow;
 use crate::error::QueueError;
 use crate::group_ties::RouteWatch;
-use crate::machine::Outcome;
+use crate::machine::{Outcome, Refusal};
 use crate::metrics::shards::ShardMetrics;
 use crate::topic_queue::OVERLOADED_RETRY_MS;
 use finding::Finding;
@@ -291,7 +291,10 @@ impl<D: Disk> ShardActor<D> {
             Rest::ScheduleRan { key, late_ms, counts } => {
                 self.schedule_ran(&key, late_ms, counts);
             }
-            Rest::Retained { applied } => self.upkeep.retain_finished(applied),
+            Rest::Retained { removed } => {
+                self.upkeep.retain_finished(removed);
+                self.metrics.retained().removed(removed.unwrap_or_default());
+            }
         }
     }
 
@@ -406,6 +409,9 @@ impl<D: Disk> Receive<Proposed> for ShardActor<D> {
                 self.metrics.appended(took_ns);
                 assert_eq!(applied.replies.len(), waiters.len(), "every item has one answer");
                 for ((waiter, credit), outcome) in waiters.into_iter().zip(applied.replies) {
+                    if matches!(outcome, Outcome::Append(Err(Refusal::QueueFull { .. }))) {
+                        self.metrics.retained().refused();
+                    }
                     let rest = waiter.answer(outcome, self.ground.durability);
                     self.finish(rest);
                     drop(credit);

@@ -32,6 +32,7 @@ mod groups;
 pub mod letters;
 pub mod messages;
 pub mod parking;
+mod producing;
 pub(crate) mod pushing;
 pub mod reading;
 pub mod search;
@@ -63,14 +64,13 @@ pub use subscriber::{PushTurn, Subscriber};
 pub use subscription::{Account, SUBSCRIPTIONS_MAX, SubscriptionKey};
 pub(crate) use waiting::Waiting;
 
-use crate::commands::Command;
-use crate::commands::delay::Scheduling;
 use crate::delay_wheel::wheel::Wheel;
 use crate::error::QueueError;
 use crate::metrics::expired::ExpiredMetrics;
+use crate::metrics::retained::RetainedMetrics;
 use crate::reader::{ColdWork, ReadCold};
+use crate::shard::Propose;
 use crate::shard::ground::Ground;
-use crate::shard::{Propose, Waiter};
 use fetch_plan::{Bounds, FetchPlan};
 use group_subscription::GroupSubscription;
 use group_subscriptions::GroupSubscriptions;
@@ -110,6 +110,8 @@ pub(crate) struct TopicQueueParts<D: Disk> {
     pub(crate) alarms: Alarms,
     /// What is counted about groups.
     pub(crate) metrics: ExpiredMetrics,
+    /// What is counted about full queues.
+    pub(crate) retained: RetainedMetrics,
 }
 
 /// The queues of a shard by when a retry is due in them.
@@ -369,28 +371,7 @@ impl<D: Disk> Receive<Proposed> for TopicQueue<D> {
 
 impl<D: Disk> Receive<Produce> for TopicQueue<D> {
     fn receive(&mut self, msg: Produce, credit: Credit, _room: &mut Room<'_, Self>) {
-        let Produce { batch, dedup_key, due, reply } = msg;
-        if self.reading().is_none() {
-            return reply.send(Err(QueueError::UnknownQueue));
-        }
-        let queue = self.parts.key;
-        let batch = batch.into_bytes();
-        let command = match (due, dedup_key) {
-            (Some(due), key) => Command::Schedule(Scheduling::new(queue, key, due, batch)),
-            (None, None) => Command::Append { queue, batch },
-            (None, Some(key)) => Command::AppendOnce { queue, key, batch },
-        };
-        let waiter = Waiter::Produce { reply, credit };
-        match self.parts.shard.try_put(Propose::new(&command, waiter)) {
-            Ok(()) => {}
-            Err(PutError::Full(propose)) => {
-                let error = QueueError::Overloaded { retry_after_ms: OVERLOADED_RETRY_MS };
-                propose.waiter.fail(error);
-            }
-            Err(PutError::Stopped(propose)) => {
-                propose.waiter.fail(QueueError::Stopping);
-            }
-        }
+        self.produce(msg, credit);
     }
 }
 

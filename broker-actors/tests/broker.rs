@@ -183,6 +183,8 @@ async fn topics_are_made_described_changed_listed_and_deleted() {
         retention_bytes: None,
         dedup_window_ms: None,
         expired: None,
+        retention_messages: None,
+        when_full: None,
     };
     let altered: AlterTopicReply = client.call(&alter).await.unwrap();
     assert_eq!(altered.settings.queues, 3);

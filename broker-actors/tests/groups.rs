@@ -293,6 +293,8 @@ async fn more_queues_and_topics_that_fit_a_pattern_are_taken_and_deleted_ones_ar
         retention_bytes: None,
         dedup_window_ms: None,
         expired: None,
+        retention_messages: None,
+        when_full: None,
     };
     tool.call(&grow).await.unwrap();
     until(&mut [&mut first, &mut second], shares(&[4, 4])).await;
@@ -363,6 +365,8 @@ async fn dead_letters_belong_to_their_group() {
         retention_bytes: None,
         dedup_window_ms: None,
         expired: None,
+        retention_messages: None,
+        when_full: None,
     };
     assert_eq!(tool.call(&alter).await.unwrap_err().code, ErrorCode::InvalidRequest);
     let (topic_id, queue) = (TopicId::UNKNOWN, QueueId(0));

@@ -8,7 +8,7 @@ use grus_protocol::ids::BrokerAddress;
 use grus_protocol::message::{
     AlterTopic, AlterTopicReply, CreateTopic, CreateTopicReply, DeleteTopic, DeleteTopicReply,
     DescribeTopic, DescribeTopicReply, ExpiredPolicy, ListAt, ListOffsets, ListOffsetsReply,
-    ListTopics, Metadata, Request, TopicMetadata, TopicSettings, TopicSummary,
+    ListTopics, Metadata, Request, TopicMetadata, TopicSettings, TopicSummary, WhenFull,
 };
 use grus_protocol::{BrokerId, ErrorCode, ErrorReply, QueueId, TopicId, TopicName};
 
@@ -32,6 +32,10 @@ pub struct TopicChange {
     pub dedup_window_ms: Option<u64>,
     /// What becomes of messages whose time to live is over.
     pub expired: Option<ExpiredPolicy>,
+    /// Retention by messages of each queue; 0: no limit.
+    pub retention_messages: Option<u64>,
+    /// What becomes of a message that finds its queue at its cap by bytes or messages.
+    pub when_full: Option<WhenFull>,
 }
 
 /// A first wait before a request that was refused for the moment is repeated.
@@ -81,8 +85,15 @@ impl Client {
         topic: &str,
         change: TopicChange,
     ) -> Result<AlterTopicReply, ClientError> {
-        let TopicChange { queues, retention_ms, retention_bytes, dedup_window_ms, expired } =
-            change;
+        let TopicChange {
+            queues,
+            retention_ms,
+            retention_bytes,
+            dedup_window_ms,
+            expired,
+            retention_messages,
+            when_full,
+        } = change;
         let (name, topic_id) = (name(topic)?, TopicId::UNKNOWN);
         let request = AlterTopic {
             name,
@@ -92,6 +103,8 @@ impl Client {
             retention_bytes,
             dedup_window_ms,
             expired,
+            retention_messages,
+            when_full,
         };
         self.ask(&request).await?.result.map_err(ClientError::Refused)
     }

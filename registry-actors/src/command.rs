@@ -8,7 +8,9 @@ use bytes::Bytes;
 use grus_protocol::ids::{
     BrokerAddress, BrokerId, Durability, QueueId, ShardId, TimestampMs, TopicId,
 };
-use grus_protocol::message::{DEDUP_WINDOW_MS_DEFAULT, ExpiredPolicy, TopicKind, TopicSettings};
+use grus_protocol::message::{
+    DEDUP_WINDOW_MS_DEFAULT, ExpiredPolicy, TopicKind, TopicSettings, WhenFull,
+};
 use grus_protocol::names::TopicName;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -211,6 +213,12 @@ pub struct AlterTopic {
     /// What becomes of messages whose time to live is over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expired: Option<ExpiredPolicy>,
+    /// Retention by messages of each queue; 0: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention_messages: Option<u64>,
+    /// What becomes of a message that finds its queue at its cap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when_full: Option<WhenFull>,
 }
 
 /// Removes a topic.
@@ -262,6 +270,25 @@ pub struct StoredSettings {
     /// Left out where it is 1, as in topics that were made before there was one.
     #[serde(default = "one_replica", skip_serializing_if = "is_one_replica")]
     replicas: u32,
+    /// Left out, as what follows, where it is the default, as in topics of before there was one.
+    #[serde(default, skip_serializing_if = "is_none_of")]
+    retention_messages: u64,
+    #[serde(default = "drop_oldest", skip_serializing_if = "drops_oldest")]
+    when_full: WhenFull,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_none_of(messages: &u64) -> bool {
+    *messages == 0
+}
+
+const fn drop_oldest() -> WhenFull {
+    WhenFull::DropOldest
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn drops_oldest(when_full: &WhenFull) -> bool {
+    *when_full == WhenFull::DropOldest
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -307,6 +334,8 @@ impl From<&TopicSettings> for StoredSettings {
             dedup_window_ms,
             expired,
             replicas,
+            retention_messages,
+            when_full,
         } = *settings;
         Self {
             queues,
@@ -317,6 +346,8 @@ impl From<&TopicSettings> for StoredSettings {
             dedup_window_ms,
             expired,
             replicas,
+            retention_messages,
+            when_full,
         }
     }
 }
@@ -332,6 +363,8 @@ impl From<&StoredSettings> for TopicSettings {
             dedup_window_ms,
             expired,
             replicas,
+            retention_messages,
+            when_full,
         } = *stored;
         Self {
             queues,
@@ -342,6 +375,8 @@ impl From<&StoredSettings> for TopicSettings {
             dedup_window_ms,
             expired,
             replicas,
+            retention_messages,
+            when_full,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use grus_protocol::ids::Durability;
 use grus_protocol::limits::FrameLimits;
-use grus_protocol::message::{DEDUP_WINDOW_MS_DEFAULT, ExpiredPolicy, TopicKind, TopicSettings};
+use grus_protocol::message::{TopicKind, TopicSettings};
 use tracing_subscriber::EnvFilter;
 
 use crate::broker_table::LeaseSettings;
@@ -192,9 +192,7 @@ impl RegistryConfig {
                 retention_ms,
                 retention_bytes: self.topic_retention_bytes,
                 kind: TopicKind::Durable,
-                dedup_window_ms: DEDUP_WINDOW_MS_DEFAULT,
-                expired: ExpiredPolicy::Drop,
-                replicas: 1,
+                ..TopicSettings::default()
             },
             queues_max: self.topic_queues_max,
         }

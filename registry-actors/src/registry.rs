@@ -326,6 +326,8 @@ impl<D: Disk> Receive<RegistryRequest> for Registry<D> {
                 retention_bytes,
                 dedup_window_ms,
                 expired,
+                retention_messages,
+                when_full,
                 reply,
             } => {
                 let alter = AlterTopic {
@@ -336,6 +338,8 @@ impl<D: Disk> Receive<RegistryRequest> for Registry<D> {
                     retention_bytes,
                     dedup_window_ms,
                     expired,
+                    retention_messages,
+                    when_full,
                 };
                 self.alter(alter, Asker::Alter(reply), credit, room);
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use grus_mailbox::{Inbox, Port, Weigh};
 use grus_protocol::ids::{BrokerAddress, BrokerId, Durability, ShardId, Term, TopicId};
-use grus_protocol::message::{ExpiredPolicy, TopicSettings};
+use grus_protocol::message::{ExpiredPolicy, TopicSettings, WhenFull};
 use grus_protocol::names::TopicName;
 use tokio::sync::watch;
 
@@ -47,6 +47,10 @@ pub enum RegistryRequest {
         dedup_window_ms: Option<u64>,
         /// What becomes of messages whose time to live is over.
         expired: Option<ExpiredPolicy>,
+        /// Retention by messages of each queue; 0: no limit.
+        retention_messages: Option<u64>,
+        /// What becomes of a message that finds its queue at its cap.
+        when_full: Option<WhenFull>,
         /// Where the topic as it is then goes.
         reply: Port<Result<Arc<TopicRoutes>, RegistryError>>,
     },

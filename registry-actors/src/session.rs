@@ -303,6 +303,8 @@ impl Session {
             retention_bytes,
             dedup_window_ms,
             expired,
+            retention_messages,
+            when_full,
         } = ask;
         let reply = reply.map(|topic: Arc<TopicRoutes>| AlterTopicReply {
             id: topic.id,
@@ -316,6 +318,8 @@ impl Session {
             retention_bytes,
             dedup_window_ms,
             expired,
+            retention_messages,
+            when_full,
             reply,
         });
     }

@@ -160,6 +160,9 @@ impl State {
         settings.retention_bytes = alter.retention_bytes.unwrap_or(settings.retention_bytes);
         settings.dedup_window_ms = alter.dedup_window_ms.unwrap_or(settings.dedup_window_ms);
         settings.expired = alter.expired.unwrap_or(settings.expired);
+        settings.retention_messages =
+            alter.retention_messages.unwrap_or(settings.retention_messages);
+        settings.when_full = alter.when_full.unwrap_or(settings.when_full);
         check_settings(&settings)?;
         let before = topic.settings.queues;
         let Some(more) = settings.queues.checked_sub(before) else {

@@ -208,6 +208,8 @@ fn of_settings_the_newest_are_known_whatever_the_clock_says_and_whoever_offers_t
         retention_bytes: None,
         dedup_window_ms: None,
         expired: None,
+        retention_messages: None,
+        when_full: None,
     });
     assert_eq!(known_after(&alter), (8, late + 1));
     let parts = machine.parts();

@@ -98,6 +98,8 @@ fn alter(number: u8, id: u64, queues: Option<u32>, retention_ms: Option<u64>) ->
         retention_bytes: None,
         dedup_window_ms: None,
         expired: None,
+        retention_messages: None,
+        when_full: None,
     })
 }
 
@@ -480,6 +482,8 @@ fn dead_letters_are_placed_by_hand_once_and_belong_to_their_group() {
         retention_bytes: None,
         dedup_window_ms: None,
         expired: None,
+        retention_messages: None,
+        when_full: None,
     };
     assert!(invalid(bench.apply(&Command::AlterTopic(alter))));
     let made = TopicSettings { kind: TopicKind::DeadLetter, ..settings(1, class) };

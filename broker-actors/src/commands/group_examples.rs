@@ -1,6 +1,7 @@
 //! Items about groups as bytes: examples for all tests of items, and golden bytes.
 
-use grus_protocol::ids::{Generation, GroupId, MemberId, TimestampMs};
+use grus_protocol::ids::{Durability, Generation, GroupId, MemberId, TimestampMs};
+use grus_protocol::names::TopicName;
 
 use super::coordination::{Grant, GroupChange};
 use super::groups::{

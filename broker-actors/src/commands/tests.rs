@@ -1,7 +1,8 @@
 //! Items as bytes: what is written reads back, and what is not an item is refused.
 
-use grus_protocol::ids::TimestampMs;
-use grus_protocol::names::ScheduleName;
+use grus_protocol::ids::{Durability, TimestampMs};
+use grus_protocol::message::WhenFull;
+use grus_protocol::names::{ScheduleName, TopicName};
 
 use super::delay::ROLL_HEADER_BYTES;
 use super::recurring::{ScheduleKey, ScheduleTerms};
@@ -25,6 +26,8 @@ fn config() -> TopicConfig {
         dedup_window_ms: 600_000,
         expired: grus_protocol::message::ExpiredPolicy::Drop,
         altered: TimestampMs(0x0102_0304_0506),
+        retention_messages: 0,
+        when_full: WhenFull::DropOldest,
     }
 }
 
@@ -171,6 +174,12 @@ fn golden_bytes_of_the_items() {
             digits.map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect();
         Command::decode(KIND_TOPIC_CONFIG, bytes.into())
     };
+    let (retention_messages, when_full) = (5, WhenFull::Reject);
+    let capped = TopicConfig { retention_messages, when_full, ..config() };
+    let capped_version = "040201000700000000000000e803000000000000000000000001000006006f7264657273\
+         020000000000000003000000c0270900000000000605040302010000050000000000000001";
+    assert_eq!(known(capped_version), Ok(Command::TopicConfig(capped.clone())));
+    assert_eq!(hex(&Command::TopicConfig(capped)), capped_version);
     let before = TopicConfig { altered: TimestampMs(0), ..config() };
     let second_version = "020201000700000000000000e803000000000000000000000001000006006f7264657273\
          020000000000000003000000c027090000000000";

@@ -168,6 +168,10 @@ pub struct TopicItem {
     pub retention_ms: u64,
     /// Bytes of a queue above which its oldest messages go; 0 = no cap.
     pub retention_bytes: u64,
+    /// Messages of a queue above which its oldest ones go; 0 = no cap.
+    pub retention_messages: u64,
+    /// `drop_oldest` or `reject`: what becomes of a message that finds its queue at its cap.
+    pub when_full: String,
     /// `drop` or `dead_letter`: what becomes of messages whose time to live is over.
     pub expired: String,
     /// When it was made, in milliseconds since 1970.
@@ -194,6 +198,8 @@ impl TopicItem {
             queues_silent: queues.iter().filter(|queue| queue.is_none()).count(),
             retention_ms: topic.settings.retention_ms,
             retention_bytes: topic.settings.retention_bytes,
+            retention_messages: topic.settings.retention_messages,
+            when_full: topic.settings.when_full.to_string(),
             expired: topic.settings.expired.to_string(),
             created: topic.created.0,
             messages: known().map(|queue| queue.messages).sum(),

@@ -5,6 +5,7 @@ use grus_protocol::batch::RecordBatch;
 use grus_protocol::ids::{ProducerEpoch, ProducerId, QueueKey, TimestampMs};
 use grus_protocol::names::ProducerName;
 
+use super::caps;
 use super::digest::Tracked;
 use super::landed::Landed;
 use super::part::PartKey;
@@ -108,7 +109,10 @@ impl Machine {
             }
         }
         let appended = match later {
-            None => self.store_in_queue(moment, key, batch)?,
+            None => {
+                self.judge_cap(key, batch)?;
+                self.store_in_queue(moment, key, batch)?
+            }
             Some(later) => self.store_for_later(moment, key, batch, later)?,
         };
         if idempotent {
@@ -125,6 +129,26 @@ impl Machine {
             self.remember_dedup_key(moment, key, dedup_key, &appended);
         }
         Ok(appended)
+    }
+
+    /// Whether a new batch finds no room even in what is applied: then it need not travel through the
+    /// log to hear so. What is under way counts when it is applied, where this is judged again.
+    ///
+    /// # Errors
+    /// [`Refusal::QueueFull`].
+    pub fn judge_room(&self, key: QueueKey, batch: &RecordBatch) -> Result<(), Refusal> {
+        let idempotent = batch.producer_id() != ProducerId(0);
+        if idempotent && !matches!(self.find_duplicate(key, batch), Ok(None)) {
+            return Ok(()); // stored before, or refused for another reason: the log's order tells
+        }
+        self.judge_cap(key, batch)
+    }
+
+    /// Whether a batch fits the caps of its queue, where its topic refuses what does not.
+    fn judge_cap(&self, key: QueueKey, batch: &RecordBatch) -> Result<(), Refusal> {
+        let Some(config) = self.topic(key.topic) else { return Ok(()) };
+        let Some(numbers) = self.queue(key) else { return Ok(()) };
+        caps::judge(config, numbers.messages(), numbers.bytes, batch)
     }
 
     /// Gives a batch the queue's next offsets.

@@ -38,6 +38,16 @@ pub enum Refusal {
     /// The batch's header does not hold together.
     #[error("malformed batch")]
     MalformedBatch,
+    /// The queue is at its cap, and its topic refuses rather than removes.
+    #[error("the queue is at its cap of {cap} {what}")]
+    QueueFull {
+        /// The setting that is the cap.
+        what: &'static str,
+        /// Its value.
+        cap: u64,
+        /// What the queue would have had.
+        wanted: u64,
+    },
     /// The topic remembers no dedup keys.
     #[error("the topic takes no dedup keys: its dedup_window_ms is 0")]
     NoDedup,

@@ -9,6 +9,7 @@ use prometheus_client::registry::Registry;
 
 use super::delays::{DelayFamilies, DelayMetrics};
 use super::expired::{ExpiredFamilies, ExpiredMetrics};
+use super::retained::{RetainedFamilies, RetainedMetrics};
 use super::schedules::{ScheduleFamilies, ScheduleMetrics};
 
 /// Upper bounds of the buckets: 50 µs, doubled 16 times, to 3.3 s.
@@ -42,6 +43,7 @@ pub struct LogMetrics {
     delays: DelayFamilies,
     schedules: ScheduleFamilies,
     expired: ExpiredFamilies,
+    retained: RetainedFamilies,
 }
 
 impl LogMetrics {
@@ -52,7 +54,9 @@ impl LogMetrics {
         let delays = DelayFamilies::new(registry);
         let schedules = ScheduleFamilies::new(registry);
         let expired = ExpiredFamilies::new(registry);
-        let metrics = Self { append: family(), sync: family(), delays, schedules, expired };
+        let retained = RetainedFamilies::new(registry);
+        let (append, sync) = (family(), family());
+        let metrics = Self { append, sync, delays, schedules, expired, retained };
         registry.register(
             "grus_log_append_seconds",
             "Time from an entry's leaving for the log until it is applied",
@@ -76,6 +80,7 @@ impl LogMetrics {
             delays: self.delays.shard(&labels),
             schedules: self.schedules.shard(&labels),
             expired: self.expired.shard(&labels),
+            retained: self.retained.shard(&labels),
         }
     }
 }
@@ -88,14 +93,15 @@ pub struct ShardMetrics {
     delays: DelayMetrics,
     schedules: ScheduleMetrics,
     expired: ExpiredMetrics,
+    retained: RetainedMetrics,
 }
 
 impl Default for ShardMetrics {
     /// Histograms that nobody reads.
     fn default() -> Self {
         let (delays, schedules) = (DelayMetrics::default(), ScheduleMetrics::default());
-        let expired = ExpiredMetrics::default();
-        Self { append: histogram(), sync: histogram(), delays, schedules, expired }
+        let (expired, retained) = (ExpiredMetrics::default(), RetainedMetrics::default());
+        Self { append: histogram(), sync: histogram(), delays, schedules, expired, retained }
     }
 }
 
@@ -119,6 +125,11 @@ impl ShardMetrics {
     /// What becomes of messages whose time is over.
     pub const fn expired(&self) -> &ExpiredMetrics {
         &self.expired
+    }
+
+    /// What its queues at their caps remove and refuse.
+    pub const fn retained(&self) -> &RetainedMetrics {
+        &self.retained
     }
 
     /// A round of syncs is over after so long.

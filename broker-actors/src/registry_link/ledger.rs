@@ -466,6 +466,8 @@ fn config_for(topic: &TopicRoutes, shard: ShardId) -> TopicConfig {
         kind: topic.settings.kind.number(),
         dedup_window_ms: topic.settings.dedup_window_ms,
         expired: topic.settings.expired,
+        retention_messages: topic.settings.retention_messages,
+        when_full: topic.settings.when_full,
         altered: topic.altered,
     }
 }

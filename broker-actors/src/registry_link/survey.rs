@@ -179,6 +179,8 @@ fn settings_of(config: &TopicConfig) -> TopicSettings {
         dedup_window_ms: config.dedup_window_ms,
         expired: config.expired,
         replicas: 1, // the registry goes by the shards
+        retention_messages: config.retention_messages,
+        when_full: config.when_full,
     }
 }
 
@@ -211,6 +213,8 @@ mod tests {
             dedup_window_ms: 7,
             expired: grus_protocol::message::ExpiredPolicy::DeadLetter,
             altered: TimestampMs(8),
+            retention_messages: 9,
+            when_full: grus_protocol::message::WhenFull::Reject,
         }
     }
 

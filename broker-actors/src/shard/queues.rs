@@ -14,6 +14,7 @@ use super::ground::{ChangedPorts, Ground};
 use super::{Propose, QueueTable, QueueTableSender};
 use crate::delay_wheel::wheel::Wheel;
 use crate::metrics::expired::ExpiredMetrics;
+use crate::metrics::retained::RetainedMetrics;
 use crate::reader::ReadCold;
 use crate::topic_queue::{
     ASKS_MAX, Alarms, Applied, Expire, FETCHES_MAX, GROUP_BYTES_MAX, PRODUCE_BYTES_MAX,
@@ -28,6 +29,7 @@ pub(super) struct QueueMaker<D: Disk> {
     pub(super) reader: Inbox<ReadCold>,
     pub(super) changed: ChangedPorts,
     pub(super) metrics: ExpiredMetrics,
+    pub(super) retained: RetainedMetrics,
 }
 
 struct Living<D: Disk> {
@@ -122,7 +124,7 @@ impl<D: Disk> Queues<D> {
     }
 
     fn start(&self, key: QueueKey, topic: &TopicName) -> Living<D> {
-        let QueueMaker { place, ground, shard, reader, changed, metrics } = &self.maker;
+        let QueueMaker { place, ground, shard, reader, changed, metrics, retained } = &self.maker;
         let parts = Rc::new(TopicQueueParts {
             key,
             reign: self.reign,
@@ -133,6 +135,7 @@ impl<D: Disk> Queues<D> {
             waiting: self.waiting.clone(),
             alarms: Rc::clone(&self.alarms),
             metrics: metrics.clone(),
+            retained: retained.clone(),
         });
         let spec = ActorSpec::new("TopicQueue", format!("{topic}/{}", key.queue));
         let host = Host::spawn_local(place, spec, move || TopicQueue::new(Rc::clone(&parts)));

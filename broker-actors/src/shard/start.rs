@@ -369,6 +369,7 @@ fn open<D: Disk>(
         reader: workers.reader.inbox(COLD_READS_MAX),
         changed,
         metrics: settings.metrics.expired().clone(),
+        retained: settings.metrics.retained().clone(),
     };
     let item_bytes_max = item_bytes_max(ground);
     let checking = Checking { reader: workers.reader.inbox(1), storage: workers.storage.inbox(1) };

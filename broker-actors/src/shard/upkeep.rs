@@ -9,9 +9,11 @@ use super::{Propose, ShardActor, Waiter};
 use crate::commands::Command;
 use crate::delay_wheel::messages::ClearBelow;
 use crate::reader::CheckEntries;
-use crate::retention::{RunFacts, RunSource, Step, Sweep};
+use crate::retention::{Moves, Removed, RunFacts, RunSource, Step, Sweep};
 use crate::storage::Checked;
 
+/// How often a shard says in the log that full queues remove messages.
+const TOLD_EVERY_MS: u64 = 60_000;
 /// Bytes of batches looked up at a time.
 const RUNS_STEP_BYTES: u64 = 64 * 1024;
 
@@ -57,6 +59,10 @@ pub(super) struct Upkeep {
     trimming: bool,
     /// A Retain item of this sweep was not applied.
     spoiled: bool,
+    /// Messages that full queues have removed, and nobody was told of yet.
+    untold: u64,
+    /// When that may be told again.
+    tells_at_ms: u64,
 }
 
 impl Upkeep {
@@ -71,14 +77,27 @@ impl Upkeep {
             unneeded: None,
             trimming: false,
             spoiled: false,
+            untold: 0,
+            tells_at_ms: 0,
         }
     }
 
-    /// A Retain item is applied, or has failed. If it failed, its queues keep their starts, so
-    /// nothing that this sweep found may be trimmed.
-    pub(super) fn retain_finished(&mut self, applied: bool) {
+    /// A Retain item is applied, and has removed so much, or has failed. If it failed, its queues keep
+    /// their starts, so nothing that this sweep found may be trimmed.
+    pub(super) fn retain_finished(&mut self, removed: Option<Removed>) {
         self.retains_under_way -= 1;
-        self.spoiled |= !applied;
+        self.spoiled |= removed.is_none();
+        self.untold += removed.map_or(0, |removed| removed.full);
+    }
+
+    /// Messages that full queues have removed since that was told last; none where it is too early to
+    /// tell again, for some queues are at their cap always.
+    fn take_untold(&mut self, monotonic_ms: u64) -> Option<u64> {
+        if self.untold == 0 || monotonic_ms < self.tells_at_ms {
+            return None;
+        }
+        self.tells_at_ms = monotonic_ms + TOLD_EVERY_MS;
+        Some(std::mem::take(&mut self.untold))
     }
 
     fn begin(&mut self, tick: Tick, applied: u64) {
@@ -153,8 +172,17 @@ impl<D: Disk> ShardActor<D> {
         }
     }
 
+    /// Says that full queues remove messages, if they do.
+    fn tell_of_full_queues(&mut self, monotonic_ms: u64) {
+        if let Some(messages) = self.upkeep.take_untold(monotonic_ms) {
+            let shard = self.ground.shard;
+            tracing::warn!(%shard, messages, "full queues have removed their oldest messages");
+        }
+    }
+
     /// Goes on with retention; only a leader that is ready decides what goes.
     pub(super) fn keep_up(&mut self, tick: Tick, room: &mut Room<'_, Self>) {
+        self.tell_of_full_queues(tick.monotonic_ms);
         let status = self.group.status();
         if !status.ready {
             self.upkeep.give_up();
@@ -177,22 +205,22 @@ impl<D: Disk> ShardActor<D> {
             let log = self.ground.log.borrow();
             sweep.step(&machine.state, &LogRuns(&log))
         };
-        let retain = match step {
-            Step::More(retain) => {
+        let Moves { retain, removed } = match step {
+            Step::More(moves) => {
                 self.upkeep.sweep = Some(sweep);
-                retain
+                moves
             }
-            Step::Last { retain, unneeded } => {
+            Step::Last { moves, unneeded } => {
                 if sweep.is_behind() {
                     self.upkeep.next_sweep_ms = 0;
                 }
                 self.upkeep.unneeded = Some(unneeded);
-                retain
+                moves
             }
         };
         if !retain.is_empty() {
             self.upkeep.retains_under_way += 1;
-            let propose = Propose::new(&Command::Retain(retain), Waiter::Retain);
+            let propose = Propose::new(&Command::Retain(retain), Waiter::Retain { removed });
             self.propose(propose, Credit::unbounded(), room);
         }
     }

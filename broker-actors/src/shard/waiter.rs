@@ -8,6 +8,7 @@ use crate::commands::recurring::ScheduleKey;
 use crate::error::QueueError;
 use crate::machine::groups::{Claimed, Moved, Settled};
 use crate::machine::{InitializedProducer, Outcome};
+use crate::retention::Removed;
 use crate::topic_queue::Receipt;
 
 /// Waits for one proposed item.
@@ -69,7 +70,10 @@ pub(crate) enum Waiter {
         reply: Port<Result<GroupDone, QueueError>>,
     },
     /// The shard's own retention.
-    Retain,
+    Retain {
+        /// What goes once it is applied.
+        removed: Removed,
+    },
 }
 
 impl Waiter {
@@ -138,15 +142,15 @@ pub(crate) enum Rest {
     },
     /// The retention item is applied, or was not.
     Retained {
-        /// Whether the starts have moved.
-        applied: bool,
+        /// What has gone, if the starts have moved.
+        removed: Option<Removed>,
     },
 }
 
 impl Waiter {
     /// Whether its item lets go of messages: on a full disk it goes before what needs room.
     pub(crate) const fn makes_room(&self) -> bool {
-        matches!(self, Self::Retain | Self::DropTopic { .. })
+        matches!(self, Self::Retain { .. } | Self::DropTopic { .. })
     }
 
     /// Answers with what applying the item gave.
@@ -204,7 +208,9 @@ impl Waiter {
                 reply.send(GroupDone::of(outcome));
                 Rest::Done
             }
-            (Self::Retain, Outcome::Retain(_)) => Rest::Retained { applied: true },
+            (Self::Retain { removed }, Outcome::Retain(_)) => {
+                Rest::Retained { removed: Some(removed) }
+            }
             (waiter, outcome) => panic!("{waiter:?} was answered by {outcome:?}"),
         }
     }
@@ -225,7 +231,7 @@ impl Waiter {
             Self::ScheduleRun { key, late_ms } => {
                 return Rest::ScheduleRan { key, late_ms, counts: false };
             }
-            Self::Retain => return Rest::Retained { applied: false },
+            Self::Retain { .. } => return Rest::Retained { removed: None },
         }
         Rest::Done
     }

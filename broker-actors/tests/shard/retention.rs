@@ -2,8 +2,10 @@
 
 use grus_broker::commands::TopicConfig;
 use grus_broker::error::QueueError;
+use grus_broker::topic_queue::At;
 use grus_log::SimDisk;
 use grus_protocol::ids::{Durability, Offset, TimestampMs};
+use grus_protocol::message::WhenFull;
 
 use crate::bench::{Bench, Queue, batch, settings, topic};
 
@@ -41,6 +43,57 @@ async fn a_queue_above_its_bytes_moves_its_start_and_gives_its_space_back() {
     let bench = bench.restart().await;
     assert_eq!(bench.queue(1, 0).read_all().await, kept);
     assert_eq!(bench.queue(1, 0).status().await.end_offset, Offset(400));
+    bench.stop().await;
+}
+
+#[actix::test]
+async fn a_queue_above_its_messages_keeps_so_many_and_a_reader_begins_inside_of_a_batch() {
+    let bench = bench_that_looks_often().await;
+    bench.open(TopicConfig { retention_messages: 5, ..topic(1, 1) }).await.unwrap();
+    let queue = bench.queue(1, 0);
+    for _ in 0..4 {
+        queue.produce(batch(&[b"a", b"b", b"c"])).await.unwrap();
+    }
+    while queue.status().await.messages > 5 {
+        tokio::task::yield_now().await;
+    }
+    let status = queue.status().await;
+    assert_eq!((status.log_start, status.end_offset), (Offset(7), Offset(12)));
+    let fetched = queue.fetch(7, 0, 0).await.await.unwrap().unwrap();
+    let first = fetched.batches.first().unwrap();
+    assert_eq!((first.base_offset, first.count), (Offset(6), 3), "a batch is given whole");
+    let listed = queue.list(At::Time(TimestampMs(0))).await.unwrap();
+    assert_eq!(listed.offset, Offset(7), "nobody begins before the first that there is");
+    let bench = bench.restart().await;
+    assert_eq!(bench.queue(1, 0).status().await, status);
+    bench.stop().await;
+}
+
+#[actix::test]
+async fn a_full_queue_that_refuses_says_so_until_age_makes_room() {
+    let bench = bench_that_looks_often().await;
+    let (retention_messages, when_full) = (3, WhenFull::Reject);
+    let refuses =
+        TopicConfig { retention_messages, when_full, retention_ms: 1_000_000, ..topic(1, 1) };
+    bench.open(refuses).await.unwrap();
+    let queue = bench.queue(1, 0);
+    // Both at once: the second is judged behind the first, whether that is applied by then or not.
+    let first = queue.send(batch(&[b"a", b"b"])).await;
+    let second = queue.send(batch(&[b"c", b"d"])).await;
+    assert_eq!(first.await.unwrap().unwrap().base_offset, Offset(0));
+    let full = QueueError::QueueFull { what: "retention_messages", cap: 3, wanted: 4 };
+    assert_eq!(second.await.unwrap(), Err(full.clone()));
+    assert!(full.to_reply().retriable);
+    queue.produce(batch(&[b"c"])).await.unwrap();
+    let bench = bench.restart().await;
+    let queue = bench.queue(1, 0);
+    assert!(matches!(queue.produce(batch(&[b"d"])).await, Err(QueueError::QueueFull { .. })));
+    assert_eq!(queue.bodies().await, ["a", "b", "c"]);
+    bench.move_clock(2_000_000);
+    while queue.status().await.messages > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(queue.produce(batch(&[b"d"])).await.unwrap().base_offset, Offset(3));
     bench.stop().await;
 }
 

@@ -202,6 +202,12 @@ pub struct RetentionArgs {
     /// What becomes of messages whose time to live is over
     #[arg(long, value_enum)]
     pub expired: Option<crate::topic::ExpiredArg>,
+    /// How many messages a queue keeps; 0 without bound
+    #[arg(long, value_name = "N")]
+    pub retention_messages: Option<u64>,
+    /// What becomes of a message that finds its queue at its cap by bytes or messages
+    #[arg(long, value_enum)]
+    pub when_full: Option<crate::topic::WhenFullArg>,
 }
 
 /// `grus produce`

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use grus_client::{Client, TopicChange, TopicDescription};
 use grus_protocol::ids::Durability;
-use grus_protocol::message::{ExpiredPolicy, TopicKind, TopicSettings};
+use grus_protocol::message::{ExpiredPolicy, TopicKind, TopicSettings, WhenFull};
 use serde_json::{Value, json};
 
 use crate::args::{Common, DurabilityArg, KindArg, RetentionArgs, TopicCommand};
@@ -22,6 +22,15 @@ pub enum ExpiredArg {
     Drop,
     /// Each group that comes to one makes it a dead letter of its own
     DeadLetter,
+}
+
+/// What becomes of a message that finds its queue at its cap by bytes or messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WhenFullArg {
+    /// It is stored, and the oldest go
+    DropOldest,
+    /// It is refused, and its producer tries again until its time is over
+    Reject,
 }
 
 /// What is told: lines for people, and the same as JSON, one object a line.
@@ -92,6 +101,9 @@ async fn create(
     settings.retention_bytes = retention.retention_bytes.unwrap_or(settings.retention_bytes);
     settings.dedup_window_ms = retention.dedup_window.map_or(settings.dedup_window_ms, whole_ms);
     settings.expired = retention.expired.map_or(settings.expired, policy);
+    settings.retention_messages =
+        retention.retention_messages.unwrap_or(settings.retention_messages);
+    settings.when_full = retention.when_full.map_or(settings.when_full, when_full);
     let made = client.create_topic(name, settings).await.map_err(|error| failed(name, error))?;
     Ok(settled(name, made.id.0, &made.settings))
 }
@@ -102,16 +114,20 @@ async fn alter(
     queues: Option<u32>,
     retention: RetentionArgs,
 ) -> Result<Told, Failure> {
-    let retention_ms = retention.retention.map(whole_ms);
-    let retention_bytes = retention.retention_bytes;
-    let dedup_window_ms = retention.dedup_window.map(whole_ms);
-    let expired = retention.expired.map(policy);
-    let change = TopicChange { queues, retention_ms, retention_bytes, dedup_window_ms, expired };
+    let change = TopicChange {
+        queues,
+        retention_ms: retention.retention.map(whole_ms),
+        retention_bytes: retention.retention_bytes,
+        dedup_window_ms: retention.dedup_window.map(whole_ms),
+        expired: retention.expired.map(policy),
+        retention_messages: retention.retention_messages,
+        when_full: retention.when_full.map(when_full),
+    };
     if change == TopicChange::default() {
         return Err(failed(
             name,
-            "nothing to alter: say --queues, --retention, --retention-bytes, --dedup-window or \
-             --expired",
+            "nothing to alter: say --queues, --retention, --retention-bytes, --retention-messages, \
+             --when-full, --dedup-window or --expired",
         ));
     }
     let altered = client.alter_topic(name, change).await.map_err(|error| failed(name, error))?;
@@ -181,10 +197,7 @@ fn settings_line(name: &str, settings: &TopicSettings) -> String {
         0 => "kept for ever".to_owned(),
         ms => format!("kept {}", humantime::format_duration(Duration::from_millis(ms))),
     };
-    let bytes = match settings.retention_bytes {
-        0 => String::new(),
-        bytes => format!(", at most {} a queue", units::readable(bytes)),
-    };
+    let cap = cap_of(settings);
     let kind = match settings.kind {
         TopicKind::Durable => String::new(),
         other => format!(", kind {other}"),
@@ -198,7 +211,23 @@ fn settings_line(name: &str, settings: &TopicSettings) -> String {
         ExpiredPolicy::Drop => "",
         ExpiredPolicy::DeadLetter => ", what is expired becomes a dead letter",
     };
-    format!("topic {name}: {queues} queues{replicas}, {durability}{kind}, {kept}{bytes}{expired}")
+    format!("topic {name}: {queues} queues{replicas}, {durability}{kind}, {kept}{cap}{expired}")
+}
+
+/// What a queue may have at most, and what becomes of more.
+fn cap_of(settings: &TopicSettings) -> String {
+    let bytes = Some(settings.retention_bytes).filter(|bytes| *bytes > 0).map(units::readable);
+    let messages = Some(settings.retention_messages).filter(|messages| *messages > 0);
+    let messages = messages.map(|messages| format!("{} messages", units::grouped(messages)));
+    let caps: Vec<String> = bytes.into_iter().chain(messages).collect();
+    let beyond = match settings.when_full {
+        WhenFull::DropOldest => "",
+        WhenFull::Reject => " and more is refused",
+    };
+    match caps.join(" and ").as_str() {
+        "" => String::new(),
+        caps => format!(", at most {caps} a queue{beyond}"),
+    }
 }
 
 fn settings_json(name: &str, id: u64, settings: &TopicSettings) -> Value {
@@ -213,6 +242,8 @@ fn settings_json(name: &str, id: u64, settings: &TopicSettings) -> Value {
         "retention_bytes": settings.retention_bytes,
         "dedup_window_ms": settings.dedup_window_ms,
         "expired": settings.expired.to_string(),
+        "retention_messages": settings.retention_messages,
+        "when_full": settings.when_full.to_string(),
     })
 }
 
@@ -220,6 +251,13 @@ const fn policy(argument: ExpiredArg) -> ExpiredPolicy {
     match argument {
         ExpiredArg::Drop => ExpiredPolicy::Drop,
         ExpiredArg::DeadLetter => ExpiredPolicy::DeadLetter,
+    }
+}
+
+const fn when_full(argument: WhenFullArg) -> WhenFull {
+    match argument {
+        WhenFullArg::DropOldest => WhenFull::DropOldest,
+        WhenFullArg::Reject => WhenFull::Reject,
     }
 }
 

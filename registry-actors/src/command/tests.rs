@@ -24,6 +24,8 @@ fn first_samples() -> Vec<Command> {
             retention_bytes: Some(1 << 30),
             dedup_window_ms: None,
             expired: None,
+            retention_messages: None,
+            when_full: None,
         }),
         Command::DeleteTopic(DeleteTopic { name, id: TopicId(u64::MAX) }),
         Command::RegisterBroker(RegisterBroker {
@@ -56,6 +58,8 @@ fn first_samples() -> Vec<Command> {
                 retention_bytes: None,
                 dedup_window_ms: None,
                 expired: None,
+                retention_messages: None,
+                when_full: None,
             },
             shards: vec![ShardId(3)],
         }),

@@ -72,6 +72,8 @@ impl Wanted {
                 retention_bytes,
                 dedup_window_ms,
                 expired,
+                retention_messages,
+                when_full,
                 reply,
             } => Self {
                 ask: Ask::Alter(AlterTopic {
@@ -82,6 +84,8 @@ impl Wanted {
                     retention_bytes,
                     dedup_window_ms,
                     expired,
+                    retention_messages,
+                    when_full,
                 }),
                 waiter: Waiter::Alter(reply, credit),
             },

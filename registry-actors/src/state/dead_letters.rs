@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use grus_protocol::ids::{Durability, Offset, ShardId, TimestampMs, TopicId};
-use grus_protocol::message::{ExpiredPolicy, TopicKind, TopicSettings};
+use grus_protocol::message::{ExpiredPolicy, TopicKind, TopicSettings, WhenFull};
 use grus_protocol::names::GroupName;
 
 use super::{Applied, GROUPED_MAX, Outcome, QUEUES_MAX, State, TOPIC_QUEUES_MAX};
@@ -100,6 +100,8 @@ fn settings() -> TopicSettings {
         dedup_window_ms: 0,
         expired: ExpiredPolicy::Drop,
         replicas: 1,
+        retention_messages: 0,
+        when_full: WhenFull::DropOldest,
     }
 }
 

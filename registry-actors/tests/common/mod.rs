@@ -123,6 +123,8 @@ impl<D: Disk> Bench<D> {
             retention_bytes: None,
             dedup_window_ms: None,
             expired: None,
+            retention_messages: None,
+            when_full: None,
             reply,
         })
         .await

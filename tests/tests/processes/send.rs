@@ -213,6 +213,7 @@ fn topics_are_made_changed_and_removed() {
     let line = home.grus(&make).refused();
     assert!(line.contains('t') && line.contains("exists"), "{line}");
     home.grus(&["topic", "alter", "t", "--queues", "3", "--retention-bytes", "1GiB"]).ok();
+    home.grus(&["topic", "alter", "t", "--retention-messages", "7", "--when-full", "reject"]).ok();
     let line = home.grus(&["topic", "alter", "t", "--queues", "1"]).refused();
     assert!(line.contains("queues"), "{line}");
     let said = &home.grus(&["topic", "describe", "t", "--json"]).ok().json()[0];
@@ -220,6 +221,8 @@ fn topics_are_made_changed_and_removed() {
     assert_eq!(said["durability"], "replicated");
     assert_eq!(said["retention_ms"], 3_600_000);
     assert_eq!(said["retention_bytes"], 1 << 30);
+    assert_eq!(said["retention_messages"], 7);
+    assert_eq!(said["when_full"], "reject");
     assert_eq!(said["queue_list"].as_array().map(Vec::len), Some(3));
     home.grus_fed(&["produce", "t"], b"old\n").ok();
     home.grus(&["topic", "delete", "t"]).ok();

@@ -81,7 +81,7 @@ pub use topic::{
     AlterTopic, AlterTopicReply, CreateTopic, CreateTopicReply, DEDUP_WINDOW_MS_DEFAULT,
     DEDUP_WINDOW_MS_MAX, DeleteTopic, DeleteTopicReply, DescribeTopic, DescribeTopicReply,
     ExpiredPolicy, ListTopics, ListTopicsReply, QueueDescription, TopicKind, TopicSettings,
-    TopicSummary,
+    TopicSummary, WhenFull,
 };
 
 use crate::opcode::Opcode;

@@ -173,7 +173,7 @@ fn fields_of_a_later_version_are_ignored_and_those_of_an_earlier_one_fall_back()
 
     let settings = TopicSettings { queues: 7, ..TopicSettings::default() };
     assert_eq!(frame::decode_header::<TopicSettings>(&[0x91, 7]), Ok(settings));
-    let newer_settings = [0x99, 7, 0, 0, 0, 0, 0, 0, 1, 0xc3];
+    let newer_settings = [0x9b, 7, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0xc3];
     let known: TopicSettings = frame::decode_header(&newer_settings).unwrap();
     assert_eq!((known.queues, known.retention_ms), (7, 0));
 

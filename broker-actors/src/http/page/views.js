@@ -41,6 +41,16 @@ export function queues(main) {
   return async () => { rows = await ask('/queue/list', { max: LISTED_MAX }); show(); };
 }
 
+/// What a queue may have at most, and whether more is refused.
+function cap(row) {
+  const caps = [
+    row.retentionBytes ? bytes(row.retentionBytes) : '',
+    row.retentionMessages ? `${number(row.retentionMessages)} messages` : '',
+  ].filter(Boolean);
+  if (!caps.length) return 'none';
+  return `${caps.join(', ')}${row.whenFull === 'reject' ? ', then refuses' : ''}`;
+}
+
 export function topics(main) {
   let only = '';
   let rows = [];
@@ -56,7 +66,7 @@ export function topics(main) {
       { title: 'Messages', kind: 'number', value: (row) => row.messages, cell: (row) => number(row.messages) },
       { title: 'Size', kind: 'number', value: (row) => row.bytes, cell: (row) => bytes(row.bytes) },
       { title: 'Kept for', kind: 'number minor', value: (row) => row.retentionMs || Infinity, cell: (row) => (row.retentionMs ? duration(row.retentionMs) : 'ever') },
-      { title: 'Cap per queue', kind: 'number minor', value: (row) => row.retentionBytes || Infinity, cell: (row) => (row.retentionBytes ? bytes(row.retentionBytes) : 'none') },
+      { title: 'Cap per queue', kind: 'number minor', value: (row) => row.retentionBytes || Infinity, cell: cap },
       { title: 'Last stored', kind: 'minor', value: (row) => row.lastModifiedTime, cell: (row) => ago(row.lastModifiedTime) },
       { title: 'Made', kind: 'minor', value: (row) => row.created, cell: (row) => ago(row.created) },
       { title: '', kind: '', cell: (row) => browseLink(row.name, 0, 'Browse') },

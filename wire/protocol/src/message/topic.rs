@@ -59,6 +59,26 @@ impl fmt::Display for ExpiredPolicy {
     }
 }
 
+wire_enum! {
+    /// What becomes of a message that finds its queue at its cap.
+    pub enum WhenFull {
+        /// It is stored, and the oldest of the queue go.
+        DropOldest = 0,
+        /// It is refused with [`ErrorCode::QueueFull`](crate::error::ErrorCode::QueueFull). The cap
+        /// by age still removes the oldest, so there will be room again.
+        Reject = 1,
+    }
+}
+
+impl fmt::Display for WhenFull {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::DropOldest => "drop_oldest",
+            Self::Reject => "reject",
+        })
+    }
+}
+
 wire_message! {
     /// How a topic is kept.
     pub struct TopicSettings {
@@ -68,8 +88,7 @@ wire_message! {
         pub durability: Durability = Durability::Persisted,
         /// Messages stored longer ago may be removed, in milliseconds; 0: no limit.
         pub retention_ms: u64 = RETENTION_MS_DEFAULT,
-        /// The oldest messages of a queue may be removed while the rest has at least so many
-        /// bytes; 0: no limit.
+        /// The oldest batches of a queue that has more than so many bytes are removed; 0: no limit.
         pub retention_bytes: u64 = 0,
         /// What sort of queues it has. Never changes.
         pub kind: TopicKind = TopicKind::Durable,
@@ -80,6 +99,10 @@ wire_message! {
         pub expired: ExpiredPolicy = ExpiredPolicy::Drop,
         /// How many brokers have each of its queues. 1: one alone. Never changes.
         pub replicas: u32 = 1,
+        /// The oldest messages of a queue that has more than so many are removed; 0: no limit.
+        pub retention_messages: u64 = 0,
+        /// What becomes of a message that finds its queue at its cap by bytes or messages.
+        pub when_full: WhenFull = WhenFull::DropOldest,
     }
 }
 
@@ -94,6 +117,8 @@ impl Default for TopicSettings {
             dedup_window_ms: DEDUP_WINDOW_MS_DEFAULT,
             expired: ExpiredPolicy::Drop,
             replicas: 1,
+            retention_messages: 0,
+            when_full: WhenFull::DropOldest,
         }
     }
 }
@@ -140,6 +165,10 @@ wire_message! {
         pub dedup_window_ms: Option<u64> = None,
         /// What becomes of messages whose time to live is over.
         pub expired: Option<ExpiredPolicy> = None,
+        /// Retention by messages of each queue; 0: no limit.
+        pub retention_messages: Option<u64> = None,
+        /// What becomes of a message that finds its queue at its cap.
+        pub when_full: Option<WhenFull> = None,
     }
 }
 

@@ -25,11 +25,12 @@ fn metadata_with_a_topic_that_is_served_and_one_that_is_not() {
 
 #[test]
 fn topics() {
-    let settings = || Array(n(&[8, 1, 86_400_000, 1 << 30, 0, 90_000, 1, 3]));
+    let settings = || Array(n(&[8, 1, 86_400_000, 1 << 30, 0, 90_000, 1, 3, 5_000, 1]));
     let header = |name| frame(name).header;
     assert_eq!(header("CreateTopic.request"), [t("orders"), settings(), Bool(true)]);
     assert_eq!(header("CreateTopic.reply"), [Number(77), settings(), Bool(false)]);
-    let alter = [t("orders"), Number(77), Number(8), Nil, Number(0), Number(1_000), Number(0)];
+    let change = [Number(8), Nil, Number(0), Number(1_000), Number(0), Number(7), Number(1)];
+    let alter = [&[t("orders"), Number(77)], &change[..]].concat();
     assert_eq!(header("AlterTopic.request"), alter);
     assert_eq!(header("AlterTopic.reply"), [Number(77), settings()]);
     assert_eq!(header("DeleteTopic.request"), [t("orders"), Number(77)]);
@@ -60,7 +61,7 @@ fn registry_and_routes() {
     shard.extend([Bool(true), members(), Number(group), Number(7), wanted(), Number(300)]);
     let spans = |pairs: &[[u64; 2]]| Array(pairs.iter().map(|pair| Array(n(pair))).collect());
     let queues = vec![spans(&[[3, 0]]), spans(&[]), spans(&[[3, 0], [9, 1000]])];
-    let settings = || Array(n(&[8, 1, 86_400_000, 1 << 30, 0, 90_000, 1, 3]));
+    let settings = || Array(n(&[8, 1, 86_400_000, 1 << 30, 0, 90_000, 1, 3, 5_000, 1]));
     let topic =
         vec![t("orders"), Number(77), settings(), Number(BORN), Array(queues), Number(BORN + 1)];
     let lists = [Array(broker), Array(shard), Array(topic), t("nobody")];

@@ -14,7 +14,7 @@ use grus_protocol::message::{
     ListOffsetsReply, ListTopics, ListTopicsReply, Metadata, MetadataReply, Ping, PingReply,
     Produce, ProduceReply, QueueDescription, QueueRoute, Request, Seek, SeekReply, Subscribe,
     SubscribeAt, SubscribeReply, TopicKind, TopicMetadata, TopicSettings, TopicSummary,
-    Unsubscribe, UnsubscribeReply,
+    Unsubscribe, UnsubscribeReply, WhenFull,
 };
 use grus_protocol::{
     BatchBuilder, BatchLimits, BrokerId, Durability, ErrorCode, ErrorDetail, ErrorReply, FrameHead,
@@ -150,6 +150,8 @@ fn settings() -> TopicSettings {
         dedup_window_ms: 90_000,
         expired: ExpiredPolicy::DeadLetter,
         replicas: 3,
+        retention_messages: 5_000,
+        when_full: WhenFull::Reject,
     }
 }
 
@@ -383,6 +385,8 @@ fn topics(out: &mut Vec<(String, Bytes)>) {
         retention_bytes: Some(0),
         dedup_window_ms: Some(1_000),
         expired: Some(ExpiredPolicy::Drop),
+        retention_messages: Some(7),
+        when_full: Some(WhenFull::Reject),
     };
     pair(out, &alter, &AlterTopicReply { id: topic_id, settings: settings() }, [b"", b""]);
     let delete = DeleteTopic { name: topic(), topic_id };
