@@ -93,6 +93,9 @@ pub enum QueueError {
         /// What the queue would have had.
         wanted: u64,
     },
+    /// The topic is temporary: it takes what its producers send now, and nothing that was stored.
+    #[error("the topic is temporary: it takes no stored messages")]
+    InMemory,
     /// The topic remembers no dedup keys, so it takes none.
     #[error("the topic takes no dedup keys: its dedup_window_ms is 0")]
     NoDedup,
@@ -168,7 +171,7 @@ impl QueueError {
             Self::BatchTooLarge { .. } => ErrorCode::BatchTooLarge,
             Self::MalformedBatch => ErrorCode::MalformedBatch,
             Self::QueueFull { .. } => ErrorCode::QueueFull,
-            Self::NoDedup => ErrorCode::RecordNotAllowed,
+            Self::NoDedup | Self::InMemory => ErrorCode::RecordNotAllowed,
             Self::UnknownSchedule => ErrorCode::UnknownSchedule,
             Self::ScheduleExists => ErrorCode::ScheduleExists,
             Self::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
@@ -228,6 +231,7 @@ impl From<Refusal> for QueueError {
             Refusal::Limit { what, limit } => Self::Limit { what, limit },
             Refusal::MalformedBatch => Self::MalformedBatch,
             Refusal::QueueFull { what, cap, wanted } => Self::QueueFull { what, cap, wanted },
+            Refusal::InMemory => Self::InMemory,
             Refusal::NoDedup => Self::NoDedup,
             Refusal::UnknownSchedule => Self::UnknownSchedule,
             Refusal::ScheduleExists => Self::ScheduleExists,

@@ -48,6 +48,7 @@ pub mod reader;
 pub mod registry_link;
 pub mod replicas;
 pub mod retention;
+pub mod rings;
 mod route_feed;
 pub mod run;
 pub mod schedule;

@@ -58,10 +58,12 @@ use grus_protocol::batch::RecordBatch;
 use grus_protocol::ids::{
     Offset, ProducerEpoch, ProducerId, QueueId, QueueKey, ShardId, Term, TimestampMs, TopicId,
 };
+use grus_protocol::message::TopicKind;
 use grus_protocol::names::ProducerName;
 
 use crate::commands::delay::Scheduling;
 use crate::commands::{Command, DedupKey, RetainQueue, TopicConfig};
+use crate::rings::OFFSETS_END;
 use crate::timers::TimerId;
 use digest::Tracked;
 pub use effect::{Effect, IndexChange, Outcome, ReleasedRun};
@@ -213,6 +215,16 @@ impl Machine {
         self.topics.get(&topic).map(Tracked::get)
     }
 
+    /// Whether a topic's messages lie in no log, but in the memory of its leader.
+    pub fn is_temporary(&self, topic: TopicId) -> bool {
+        self.topic(topic).is_some_and(|config| config.kind == TopicKind::Temporary.number())
+    }
+
+    /// The newest epoch of a producer that has a name.
+    pub fn newest_epoch(&self, producer: ProducerId) -> Option<ProducerEpoch> {
+        self.epochs.get(&producer).copied()
+    }
+
     /// All topics, in order of their incarnation.
     pub fn topics(&self) -> impl Iterator<Item = &TopicConfig> {
         self.topics_from(TopicId::UNKNOWN)
@@ -339,6 +351,9 @@ impl Machine {
             // Of a leader that has not heard of the change: it adds queues, and changes nothing.
             config = old.clone();
         }
+        if let Some(old) = self.topic(config.topic) {
+            config.kind = old.kind; // what its queues have been until now, they stay
+        }
         config.queues = all.iter().copied().collect();
         let topic = config.topic;
         for queue in all.difference(&known) {
@@ -391,9 +406,12 @@ impl Machine {
         let mut moved = 0;
         for retain in queues {
             self.touch(&PartKey::Queue(retain.queue));
+            // Only its leader knows where a temporary queue ends.
+            let is_temporary = self.is_temporary(retain.queue.topic);
             let Some(state) = self.queues.get_mut(&retain.queue) else { continue };
             let numbers = *state.numbers.get();
-            let start = retain.start.min(numbers.next_offset);
+            let end = if is_temporary { OFFSETS_END } else { numbers.next_offset };
+            let start = retain.start.min(end);
             if start <= numbers.visible_start {
                 continue;
             }
@@ -403,6 +421,7 @@ impl Machine {
                 dirty.insert(PartKey::Queue(retain.queue));
             });
             numbers.visible_start = start;
+            numbers.next_offset = numbers.next_offset.max(start);
             numbers.bytes = numbers.bytes.saturating_sub(retain.bytes_given_up);
             if start == numbers.next_offset {
                 numbers.bytes = 0;

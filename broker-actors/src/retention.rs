@@ -1,7 +1,8 @@
 //! What may go: decided by the leader from settings, index and time, carried out by entries.
 //!
 //! By age and bytes whole batches go, by messages the start moves to the message. Where a topic
-//! refuses what finds its queue full, only age removes anything.
+//! refuses what finds its queue full, only age removes anything. Rings of temporary topics keep to
+//! their caps by themselves ([`rings`](crate::rings)): here groups are told where they begin.
 //!
 //! Two steps. Each queue's visible start moves by the settings of its topic (a Retain item, so
 //! that all replicas see the same start). Then whole segments below the first batch that anyone
@@ -43,6 +44,23 @@ pub struct RunFacts {
 pub trait RunSource {
     /// The batches of a queue from the one that holds `from` on, at most `runs_max`.
     fn runs(&self, queue: QueueKey, from: Offset, runs_max: usize) -> Vec<RunFacts>;
+
+    /// Where the ring of a temporary queue begins.
+    fn ring_start(&self, _queue: QueueKey) -> Option<Offset> {
+        None
+    }
+}
+
+/// A temporary queue has lost its oldest: groups that are behind must hear of it, and nobody else.
+fn ring_moved(
+    machine: &Machine,
+    queue: QueueKey,
+    numbers: &QueueNumbers,
+    source: &impl RunSource,
+) -> Option<RetainQueue> {
+    let start = source.ring_start(queue).filter(|start| *start > numbers.visible_start)?;
+    machine.progress_of(queue).next()?;
+    Some(RetainQueue { queue, start, bytes_given_up: 0 })
 }
 
 /// Messages that are removed, by why.
@@ -212,6 +230,10 @@ impl Sweep {
             }
             self.cursor = Some(queue);
             let Some(config) = machine.topic(queue.topic) else { continue };
+            if machine.is_temporary(queue.topic) {
+                moves.retain.extend(ring_moved(machine, queue, numbers, source));
+                continue;
+            }
             let runs_max = RUNS_PER_QUEUE_MAX.min(runs_left);
             let due = due(config, queue, numbers, self.now, source, runs_max);
             runs_left -= due.looked_at;

@@ -38,6 +38,7 @@ use std::time::Duration;
 use grus_consensus::{AppliedReply, Group, NewItem, ProposeError};
 use grus_log::Disk;
 use grus_mailbox::{Credit, Drained, HostHandle, Inbox, Receive, Resident, Room, Tick, Weigh};
+use grus_protocol::ids::Term;
 use tokio::sync::watch;
 
 pub use crate::commands::TopicConfig;
@@ -318,6 +319,7 @@ impl<D: Disk> ShardActor<D> {
     /// After a start on a full disk: once there was room, the state holds all that was acknowledged.
     fn complete_state(&mut self) {
         if !self.ground.complete.get() && self.group.status().ready {
+            self.ground.rings.borrow_mut().follow(Term(self.group.status().term));
             self.ground.complete.set(true);
             self.queues.follow_state();
             self.groups.follow_state();

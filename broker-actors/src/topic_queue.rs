@@ -8,8 +8,8 @@
 //! ```
 //!
 //! * Owns: the fetches parked on the queue, its subscriptions ([`subscription`]), those of members
-//!   of groups among them. All else it reads from the shard's state and index, so a rebuilt one
-//!   knows everything that was applied.
+//!   of groups among them. All else it reads from the shard's state and index, or, where its topic
+//!   is temporary, from the shard's rings, so a rebuilt one knows everything that was applied or kept.
 //! * Lives on: its shard's core arbiter.
 //! * Inbox: [`Produce`] and [`GroupAsk`] in bytes, [`Fetch`], [`SubscriptionAsk`], `Granted`,
 //!   `Warmed`, `Proposed` and [`QueueAsk`] in messages, `Applied` and `Expire` of one each.
@@ -137,6 +137,8 @@ struct OwnInboxes {
     granted: Inbox<Granted>,
     /// Where the shard says what became of proposals for groups.
     proposed: Inbox<Proposed>,
+    /// Where it tells itself that its ring has more.
+    applied: Inbox<Applied>,
 }
 
 /// More than turns can be on their way: those of all subscriptions, and of some that have ended.
@@ -326,6 +328,7 @@ impl<D: Disk> Resident for TopicQueue<D> {
             warmed: room.inbox(FETCHES_MAX + GRANTED_MAX + GROUP_PROPOSED_MAX),
             granted: room.inbox(GRANTED_MAX),
             proposed: room.inbox(GROUP_PROPOSED_MAX),
+            applied: room.inbox(1),
         });
     }
 
@@ -370,8 +373,8 @@ impl<D: Disk> Receive<Proposed> for TopicQueue<D> {
 }
 
 impl<D: Disk> Receive<Produce> for TopicQueue<D> {
-    fn receive(&mut self, msg: Produce, credit: Credit, _room: &mut Room<'_, Self>) {
-        self.produce(msg, credit);
+    fn receive(&mut self, msg: Produce, credit: Credit, room: &mut Room<'_, Self>) {
+        self.produce(msg, credit, room.clock().now());
     }
 }
 

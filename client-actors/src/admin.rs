@@ -66,7 +66,7 @@ impl Client {
             // The attempt that was not answered may have made it.
             Err(refusal) if refusal.code == ErrorCode::TopicExists && answered.uncertain => {
                 let found = self.describe_at_any(topic).await?;
-                if found.settings != request.settings {
+                if found.settings != request.settings.clone().settled() {
                     return Err(ClientError::Refused(refusal));
                 }
                 Ok(CreateTopicReply { id: found.id, settings: found.settings, created: true })

@@ -269,7 +269,8 @@ pub enum MissingTopic {
     Wait,
 }
 
-/// What a reader does when its next offset is not there (any more).
+/// What a reader does when its next offset is not there (any more): retention has removed it, or its
+/// topic is temporary, and began anew with another leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OutOfRange {
     /// Fails with [`ReadError::OffsetOutOfRange`](crate::ReadError::OffsetOutOfRange).

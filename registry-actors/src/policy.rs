@@ -24,10 +24,6 @@ impl TopicPolicy {
             let text = format!("{} is a system name", ask.name);
             return Err(ErrorReply::new(ErrorCode::InvalidName, text));
         }
-        if ask.settings.kind == TopicKind::Temporary {
-            let text = format!("topics of kind {} are not served yet", ask.settings.kind);
-            return Err(ErrorReply::new(ErrorCode::UnsupportedFeature, text));
-        }
         if ask.settings.kind == TopicKind::DeadLetter {
             let text = "dead letters belong to a group: join it, and they have a topic";
             return Err(ErrorReply::new(ErrorCode::InvalidSettings, text));

@@ -170,6 +170,7 @@ impl<D: Disk> Registry<D> {
     }
 
     fn create(&mut self, create: Create, draws: u32, credit: Credit, room: &mut Room<'_, Self>) {
+        let create = Create { settings: create.settings.settled(), ..create };
         if let Err(error) = check_settings(&create.settings) {
             return create.reply.send(Err(error));
         }
@@ -178,7 +179,8 @@ impl<D: Disk> Registry<D> {
             return create.reply.send(Ok(TopicCreated { topic, created: false }));
         }
         let (id, name) = (draw_topic_id(), create.name.clone());
-        let (durability, queues) = (create.settings.durability, create.settings.queues);
+        let durability = create.settings.durability.of_shards();
+        let queues = create.settings.queues;
         let (settings, replicas) = ((&create.settings).into(), create.settings.replicas);
         let topic = command::CreateTopic { name, id, settings };
         let asker = Asker::Create { create, draws: draws + 1 };
@@ -200,7 +202,8 @@ impl<D: Disk> Registry<D> {
         let known = self.topic(&alter.name).filter(|topic| topic.settings.replicas == 1);
         let more = known.and_then(|topic| {
             let more = alter.queues?.checked_sub(topic.settings.queues).filter(|more| *more > 0);
-            Some((topic.id, topic.settings.durability, more.filter(|m| *m <= TOPIC_QUEUES_MAX)?))
+            let durability = topic.settings.durability.of_shards();
+            Some((topic.id, durability, more.filter(|m| *m <= TOPIC_QUEUES_MAX)?))
         });
         match more {
             Some(wanted) => self.plan(wanted, Draft::Alter(alter), asker, credit, room),

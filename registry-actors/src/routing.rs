@@ -104,7 +104,7 @@ pub struct ShardClass {
 impl ShardClass {
     /// The class of the shards that a topic is placed on.
     pub const fn of(settings: &TopicSettings) -> Self {
-        Self { durability: settings.durability, replicas: settings.replicas }
+        Self { durability: settings.durability.of_shards(), replicas: settings.replicas }
     }
 }
 

@@ -119,7 +119,7 @@ impl State {
         if let Some(topic) = self.topics.get(&name) {
             return Err(RegistryError::TopicExists { id: topic.id });
         }
-        let settings = TopicSettings::from(&settings);
+        let settings = TopicSettings::from(&settings).settled();
         check_settings(&settings)?;
         if settings.kind == TopicKind::DeadLetter {
             return Err(of_a_group(&name));
@@ -163,6 +163,7 @@ impl State {
         settings.retention_messages =
             alter.retention_messages.unwrap_or(settings.retention_messages);
         settings.when_full = alter.when_full.unwrap_or(settings.when_full);
+        let settings = settings.settled();
         check_settings(&settings)?;
         let before = topic.settings.queues;
         let Some(more) = settings.queues.checked_sub(before) else {
@@ -301,8 +302,8 @@ pub fn check_settings(settings: &TopicSettings) -> Result<(), RegistryError> {
     if settings.queues == 0 || settings.queues > TOPIC_QUEUES_MAX {
         return invalid(format!("a topic has 1 to {TOPIC_QUEUES_MAX} queues"));
     }
-    if settings.kind == TopicKind::Temporary {
-        return invalid(format!("topics of kind {} are not served yet", settings.kind));
+    if (settings.kind == TopicKind::Temporary) != (settings.durability == Durability::Memory) {
+        return invalid("temporary topics, and no others, promise memory alone".to_owned());
     }
     if settings.replicas == 0 || settings.replicas > REPLICAS_MAX {
         return invalid(format!("a topic has 1 to {REPLICAS_MAX} replicas"));

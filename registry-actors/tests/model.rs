@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use grus_protocol::ids::{BrokerId, Durability, QueueId, ShardId, TimestampMs, TopicId};
-use grus_protocol::message::{TopicKind, TopicSettings};
+use grus_protocol::message::{TEMPORARY_BYTES_DEFAULT, TopicKind, TopicSettings};
 use grus_protocol::names::TopicName;
 use grus_registry::command::{
     AlterTopic, Command, CreateTopic, DeleteTopic, EnrolBroker, GrowTopic, MarkBroker,
@@ -511,15 +511,30 @@ fn a_topic_made_again_is_another_incarnation() {
 }
 
 #[test]
-fn limits_are_kept_and_what_is_not_served_yet_is_refused() {
+fn a_temporary_topic_promises_memory_alone_and_lies_on_shards_that_promise_least() {
+    let mut bench = Bench::new();
+    let class = Durability::Persisted;
+    bench.apply(&register(1, &[(0, class), (1, Durability::Replicated)])).unwrap();
+    let asked = TopicSettings { kind: TopicKind::Temporary, ..settings(2, class) };
+    let Outcome::Topic(topic) = bench.apply(&create(0, 1, &asked)).unwrap() else {
+        panic!("a topic is the answer");
+    };
+    let made = &topic.settings;
+    assert_eq!((made.durability, made.dedup_window_ms), (Durability::Memory, 0));
+    assert_eq!(made.retention_bytes, TEMPORARY_BYTES_DEFAULT, "memory always has a bound");
+    assert!(topic.queues.iter().all(|spans| spans[0].shard == ShardId(1)));
+    assert!(bench.apply(&alter(0, 0, Some(3), Some(5))).is_ok());
+}
+
+#[test]
+fn limits_are_kept() {
     let mut bench = Bench::new();
     let class = Durability::Persisted;
     bench.apply(&register(1, &[(0, class)])).unwrap();
     let invalid = |answer: Answer| matches!(answer, Err(RegistryError::InvalidSettings { .. }));
     assert!(invalid(bench.apply(&create(0, 1, &settings(1_025, class)))));
     assert!(invalid(bench.apply(&create(0, 1, &settings(0, class)))));
-    let delay = TopicSettings { kind: TopicKind::Temporary, ..settings(1, class) };
-    assert!(invalid(bench.apply(&create(0, 1, &delay))));
+    assert!(invalid(bench.apply(&create(0, 1, &settings(1, Durability::Memory)))));
     bench.apply(&create(0, 1, &settings(1_024, class))).unwrap();
     assert!(invalid(bench.apply(&alter(0, 0, Some(1_025), None))));
     assert!(invalid(bench.apply(&alter(0, 0, Some(1_023), None))), "queues never go");

@@ -226,7 +226,7 @@ impl<D: Disk> Log<D> {
     pub fn durable_index(&self) -> Option<u64> {
         match self.config.durability {
             Durability::Persisted => self.synced_index(),
-            Durability::Replicated => self.last().map(|last| last.index),
+            Durability::Replicated | Durability::Memory => self.last().map(|last| last.index),
         }
     }
 

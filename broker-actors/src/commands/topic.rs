@@ -144,10 +144,11 @@ pub(crate) fn decode_topic_config(mut decoder: Decoder) -> Result<TopicConfig, C
     })
 }
 
+/// That of a shard, which never is memory.
 const fn durability_code(durability: Durability) -> u8 {
     match durability {
         Durability::Persisted => 0,
-        Durability::Replicated => 1,
+        Durability::Replicated | Durability::Memory => 1,
     }
 }
 

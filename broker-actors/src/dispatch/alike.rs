@@ -62,6 +62,9 @@ impl Alike {
             (TopicKind::DeadLetter, _) => "a topic of dead letters takes none from producers",
             (TopicKind::Delay, true) => "a topic of kind delay takes only messages with a due time",
             (TopicKind::Temporary, false) => "a temporary topic takes no messages with a due time",
+            (TopicKind::Temporary, true) if self.key.is_some() => {
+                "a temporary topic takes no messages with a dedup key"
+            }
             _ => return Ok(()),
         };
         let first = ErrorDetail::Record { record_index: 0 };

@@ -158,7 +158,7 @@ pub struct TopicItem {
     pub topic_id: String,
     /// `durable`, `temporary` or `delay`.
     pub r#type: String,
-    /// `persisted` or `replicated`.
+    /// `persisted` or `replicated`; `memory` where it is temporary.
     pub durability: String,
     /// Queues of it.
     pub queues: usize,

@@ -10,27 +10,49 @@ use grus_protocol::message::WhenFull;
 use super::Refusal;
 use crate::commands::TopicConfig;
 
-/// Whether a batch fits a queue that has so many messages and bytes.
-///
-/// # Errors
-/// [`Refusal::QueueFull`], which names the cap.
-pub(crate) fn judge(
-    config: &TopicConfig,
-    messages: u64,
-    bytes: u64,
-    batch: &RecordBatch,
-) -> Result<(), Refusal> {
-    if config.when_full != WhenFull::Reject {
-        return Ok(());
+/// What a queue may have at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Caps {
+    /// Messages; 0: any number.
+    pub(crate) messages: u64,
+    /// Bytes of batches; 0: any number.
+    pub(crate) bytes: u64,
+    /// What becomes of more.
+    pub(crate) when_full: WhenFull,
+}
+
+impl Caps {
+    /// Those of a topic's queues.
+    pub(crate) const fn of(config: &TopicConfig) -> Self {
+        Self {
+            messages: config.retention_messages,
+            bytes: config.retention_bytes,
+            when_full: config.when_full,
+        }
     }
-    let messages = messages.saturating_add(u64::from(batch.count()));
-    let bytes = bytes.saturating_add(u64::from(batch.len_bytes()));
-    let caps = [
-        ("retention_messages", config.retention_messages, messages),
-        ("retention_bytes", config.retention_bytes, bytes),
-    ];
-    match caps.into_iter().find(|(_, cap, wanted)| *cap > 0 && wanted > cap) {
-        None => Ok(()),
-        Some((what, cap, wanted)) => Err(Refusal::QueueFull { what, cap, wanted }),
+
+    /// Whether a batch fits a queue that has so many messages and bytes.
+    ///
+    /// # Errors
+    /// [`Refusal::QueueFull`], which names the cap.
+    pub(crate) fn judge(
+        &self,
+        messages: u64,
+        bytes: u64,
+        batch: &RecordBatch,
+    ) -> Result<(), Refusal> {
+        if self.when_full != WhenFull::Reject {
+            return Ok(());
+        }
+        let messages = messages.saturating_add(u64::from(batch.count()));
+        let bytes = bytes.saturating_add(u64::from(batch.len_bytes()));
+        let caps = [
+            ("retention_messages", self.messages, messages),
+            ("retention_bytes", self.bytes, bytes),
+        ];
+        match caps.into_iter().find(|(_, cap, wanted)| *cap > 0 && wanted > cap) {
+            None => Ok(()),
+            Some((what, cap, wanted)) => Err(Refusal::QueueFull { what, cap, wanted }),
+        }
     }
 }

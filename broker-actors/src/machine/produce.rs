@@ -3,9 +3,10 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use grus_protocol::batch::RecordBatch;
 use grus_protocol::ids::{ProducerEpoch, ProducerId, QueueKey, TimestampMs};
+use grus_protocol::message::WhenFull;
 use grus_protocol::names::ProducerName;
 
-use super::caps;
+use super::caps::Caps;
 use super::digest::Tracked;
 use super::landed::Landed;
 use super::part::PartKey;
@@ -137,6 +138,9 @@ impl Machine {
     /// # Errors
     /// [`Refusal::QueueFull`].
     pub fn judge_room(&self, key: QueueKey, batch: &RecordBatch) -> Result<(), Refusal> {
+        if self.topic(key.topic).is_none_or(|config| config.when_full != WhenFull::Reject) {
+            return Ok(());
+        }
         let idempotent = batch.producer_id() != ProducerId(0);
         if idempotent && !matches!(self.find_duplicate(key, batch), Ok(None)) {
             return Ok(()); // stored before, or refused for another reason: the log's order tells
@@ -148,7 +152,7 @@ impl Machine {
     fn judge_cap(&self, key: QueueKey, batch: &RecordBatch) -> Result<(), Refusal> {
         let Some(config) = self.topic(key.topic) else { return Ok(()) };
         let Some(numbers) = self.queue(key) else { return Ok(()) };
-        caps::judge(config, numbers.messages(), numbers.bytes, batch)
+        Caps::of(config).judge(numbers.messages(), numbers.bytes, batch)
     }
 
     /// Gives a batch the queue's next offsets.
@@ -159,6 +163,9 @@ impl Machine {
         batch: &RecordBatch,
     ) -> Result<Appended, Refusal> {
         let (term, stored) = (moment.term, moment.time);
+        if self.is_temporary(key.topic) {
+            return Err(Refusal::InMemory);
+        }
         self.touch(&PartKey::Queue(key));
         let state = self.queues.get_mut(&key).ok_or(Refusal::UnknownQueue)?;
         let count = batch.count();
@@ -185,6 +192,9 @@ impl Machine {
     ) -> Result<Appended, Refusal> {
         if !self.queues.contains_key(&key) {
             return Err(Refusal::UnknownQueue);
+        }
+        if self.is_temporary(key.topic) {
+            return Err(Refusal::InMemory);
         }
         let count = batch.count();
         let due = match later.due {

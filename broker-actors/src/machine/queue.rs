@@ -12,7 +12,8 @@ use crate::codec::{CodecError, Decoder};
 
 const VERSION: u8 = 1;
 
-/// The numbers of a queue that are saved as one part.
+/// The numbers of a queue that are saved as one part. Those of a temporary queue say where its ring
+/// began when groups were told last: its messages lie in no log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct QueueNumbers {
     /// The first offset that readers may see.

@@ -48,6 +48,9 @@ pub enum Refusal {
         /// What the queue would have had.
         wanted: u64,
     },
+    /// The topic is temporary: its messages lie in no log.
+    #[error("the topic is temporary")]
+    InMemory,
     /// The topic remembers no dedup keys.
     #[error("the topic takes no dedup keys: its dedup_window_ms is 0")]
     NoDedup,

@@ -164,6 +164,9 @@ impl Moment {
         each("grus_shard_waiting_bytes", "Bytes that wait to be proposed", |shard| {
             shard.waiting_bytes as u64
         });
+        each("grus_shard_temporary_bytes", "Bytes that temporary queues hold in memory", |shard| {
+            shard.temporary_bytes
+        });
         each("grus_shard_segments", "Segments of the shard's log", |shard| shard.segments);
         each("grus_shard_log_bytes", "Bytes of the shard's log on disk", |shard| shard.log_bytes);
         each("grus_shard_damaged_entries", "Entries known to be damaged", |shard| {

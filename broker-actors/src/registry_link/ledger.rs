@@ -460,7 +460,7 @@ fn config_for(topic: &TopicRoutes, shard: ShardId) -> TopicConfig {
         topic: topic.id,
         name: topic.name.clone(),
         queues: topic.queues_on(shard),
-        durability: topic.settings.durability,
+        durability: topic.settings.durability.of_shards(),
         retention_ms: topic.settings.retention_ms,
         retention_bytes: topic.settings.retention_bytes,
         kind: topic.settings.kind.number(),

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use grus_protocol::ids::{Offset, QueueId, ShardId, TimestampMs, TopicId};
+use grus_protocol::ids::{Durability, Offset, QueueId, ShardId, TimestampMs, TopicId};
 use grus_protocol::message::{TopicKind, TopicSettings};
 use grus_registry::command::{AdoptTopic, StoredSettings};
 use grus_registry::{RouteSpan, RoutingTable, TopicRoutes};
@@ -170,12 +170,17 @@ pub fn found(table: &RoutingTable, holdings: &Holdings) -> Vec<Arc<TopicRoutes>>
 }
 
 fn settings_of(config: &TopicConfig) -> TopicSettings {
+    let kind = TopicKind::from_number(config.kind).unwrap_or(TopicKind::Durable);
     TopicSettings {
         queues: u32::try_from(config.queues.len()).unwrap_or(u32::MAX),
-        durability: config.durability,
+        durability: if kind == TopicKind::Temporary {
+            Durability::Memory
+        } else {
+            config.durability
+        },
         retention_ms: config.retention_ms,
         retention_bytes: config.retention_bytes,
-        kind: TopicKind::from_number(config.kind).unwrap_or(TopicKind::Durable),
+        kind,
         dedup_window_ms: config.dedup_window_ms,
         expired: config.expired,
         replicas: 1, // the registry goes by the shards
@@ -196,7 +201,6 @@ fn offered(config: &TopicConfig) -> AdoptTopic {
 
 #[cfg(test)]
 mod tests {
-    use grus_protocol::ids::Durability;
     use grus_protocol::names::TopicName;
 
     use super::*;

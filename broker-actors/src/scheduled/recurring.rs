@@ -53,8 +53,12 @@ impl Schedules {
         if ask.made_up_max > MADE_UP_MAX {
             return Err(invalid(format!("made_up_max is at most {MADE_UP_MAX}")));
         }
-        if topic.settings.kind == TopicKind::DeadLetter {
-            let text = "a topic of dead letters takes none from schedules";
+        let refused = match topic.settings.kind {
+            TopicKind::DeadLetter => Some("a topic of dead letters takes none from schedules"),
+            TopicKind::Temporary => Some("a temporary topic takes none from schedules"),
+            TopicKind::Durable | TopicKind::Delay => None,
+        };
+        if let Some(text) = refused {
             return Err(ErrorReply::new(ErrorCode::RecordNotAllowed, text));
         }
         check_message(&batch, limits)?;

@@ -19,6 +19,7 @@ use crate::delay_wheel::messages::TimersStored;
 use crate::error::QueueError;
 use crate::group_tallies::GroupTallies;
 use crate::machine::{Appended, IndexChange, Machine, Moment, Outcome, ReleasedRun};
+use crate::rings::Rings;
 use crate::topic_queue::Applied;
 
 /// A shard's log and state, as its actors see them.
@@ -45,6 +46,8 @@ pub struct Ground<D: Disk> {
     pub complete: Cell<bool>,
     /// When somebody last sent messages or answered for some, on the monotonic clock; none: nobody has yet.
     pub(crate) worked_at_ms: Cell<Option<u64>>,
+    /// The queues of temporary topics, of the term that is on.
+    pub(crate) rings: RefCell<Rings>,
     /// What was done for groups in its queues.
     pub tallies: RefCell<GroupTallies>,
 }

@@ -122,7 +122,7 @@ impl<D: Disk> ShardActor<D> {
             let numbers = machine.state.queue(queue)?;
             let all = numbers.next_offset.0.saturating_sub(numbers.visible_start.0);
             let held = machine.state.progress(ProgressKey { queue, group });
-            Some(held.map_or(all, |held| held.lag(numbers.next_offset)))
+            Some(held.map_or(all, |held| held.lag(numbers.visible_start, numbers.next_offset)))
         });
         left.sum()
     }

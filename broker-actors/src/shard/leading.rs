@@ -56,6 +56,8 @@ impl<D: Disk> ShardActor<D> {
     pub(super) fn look_at_leader(&mut self) -> Vec<Stopped> {
         let Some(told) = &self.leading else { return Vec::new() };
         let status = self.group.status();
+        // What a temporary queue had in an earlier term is gone.
+        self.ground.rings.borrow_mut().follow(Term(status.term));
         let leads = status.ready && !status.lease_left.is_zero() && self.stage == Stage::Serving;
         // One whose lease is over does not name itself: the others may have elected somebody.
         let leader = status.leader.filter(|_| leads || !status.is_leader);

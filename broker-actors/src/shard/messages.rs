@@ -271,6 +271,8 @@ pub struct ShardStatus {
     pub queues: usize,
     /// Bytes that wait to be proposed.
     pub waiting_bytes: usize,
+    /// Bytes of memory that its temporary queues hold, what is spent on each batch included.
+    pub temporary_bytes: u64,
     /// Segments of the log.
     pub segments: u64,
     /// Bytes of the log on disk.

@@ -81,6 +81,7 @@ impl<D: Disk> Queues<D> {
     /// Stops the queues of a topic that is gone.
     pub(super) fn close(&mut self, topic: TopicId) {
         self.maker.ground.tallies.borrow_mut().forget(GroupId::of(topic));
+        self.maker.ground.rings.borrow_mut().forget(topic);
         self.follow_topic(topic);
     }
 

@@ -115,6 +115,7 @@ impl<D: Disk> ShardActor<D> {
             disk_full: log.is_disk_full(),
             queues: self.queues.len(),
             waiting_bytes: self.gather.waiting_bytes(),
+            temporary_bytes: self.ground.rings.borrow().held_bytes(),
             segments: stats.segments,
             log_bytes: stats.bytes,
             damaged_entries: stats.damaged_entries,

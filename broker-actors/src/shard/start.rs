@@ -226,6 +226,7 @@ async fn build<D: Disk, P: Peers>(
         leader: Cell::new(is_alone.then_some(settings.broker.0)),
         complete: Cell::new(true),
         worked_at_ms: Cell::new(None),
+        rings: RefCell::default(),
         tallies: RefCell::default(),
     });
     // Asked before consensus starts: what it meets while it applies, it can only end the process for.
@@ -377,6 +378,7 @@ fn open<D: Disk>(
     let first = ShardStanding::first(ground.leads.get(), settings.broker);
     let (told, standing) = standing_channel(first);
     if ground.leads.get() {
+        ground.rings.borrow_mut().follow(grus_protocol::ids::Term(group.status().term));
         living.follow_state();
     }
     let (group_table, group_tables) = group_table();

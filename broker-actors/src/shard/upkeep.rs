@@ -3,13 +3,14 @@
 use grus_log::{Disk, Log};
 use grus_mailbox::reply::port;
 use grus_mailbox::{Credit, Inbox, Room, Tick, Weigh};
-use grus_protocol::ids::{Offset, QueueKey};
+use grus_protocol::ids::{Offset, QueueKey, TimestampMs};
 
 use super::{Propose, ShardActor, Waiter};
 use crate::commands::Command;
 use crate::delay_wheel::messages::ClearBelow;
 use crate::reader::CheckEntries;
 use crate::retention::{Moves, Removed, RunFacts, RunSource, Step, Sweep};
+use crate::rings::Rings;
 use crate::storage::Checked;
 
 /// How often a shard says in the log that full queues remove messages.
@@ -133,8 +134,8 @@ impl Upkeep {
     }
 }
 
-/// The index of a log, for retention.
-struct LogRuns<'a, D: Disk>(&'a Log<D>);
+/// The index of a log, and the rings beside it, for retention.
+struct LogRuns<'a, D: Disk>(&'a Log<D>, &'a Rings);
 
 impl<D: Disk> RunSource for LogRuns<'_, D> {
     fn runs(&self, queue: QueueKey, from: Offset, runs_max: usize) -> Vec<RunFacts> {
@@ -156,6 +157,10 @@ impl<D: Disk> RunSource for LogRuns<'_, D> {
         }
         found
     }
+
+    fn ring_start(&self, queue: QueueKey) -> Option<Offset> {
+        Some(self.1.numbers(queue).visible_start)
+    }
 }
 
 impl<D: Disk> ShardActor<D> {
@@ -174,10 +179,19 @@ impl<D: Disk> ShardActor<D> {
 
     /// Says that full queues remove messages, if they do.
     fn tell_of_full_queues(&mut self, monotonic_ms: u64) {
+        self.upkeep.untold += self.ground.rings.borrow_mut().take_untold();
         if let Some(messages) = self.upkeep.take_untold(monotonic_ms) {
             let shard = self.ground.shard;
             tracing::warn!(%shard, messages, "full queues have removed their oldest messages");
         }
+    }
+
+    /// Drops what temporary queues have kept for long enough.
+    fn expire_rings(&self, now: TimestampMs) {
+        let machine = self.ground.machine.borrow();
+        let mut rings = self.ground.rings.borrow_mut();
+        let removed = rings.expire(now, |topic| machine.state.topic(topic));
+        self.metrics.retained().removed(removed);
     }
 
     /// Goes on with retention; only a leader that is ready decides what goes.
@@ -198,12 +212,13 @@ impl<D: Disk> ShardActor<D> {
             }
             let Some(applied) = status.applied else { return };
             self.upkeep.begin(tick, applied);
+            self.expire_rings(tick.now);
         }
         let Some(mut sweep) = self.upkeep.sweep.take() else { return };
         let step = {
             let machine = self.ground.machine.borrow();
             let log = self.ground.log.borrow();
-            sweep.step(&machine.state, &LogRuns(&log))
+            sweep.step(&machine.state, &LogRuns(&log, &self.ground.rings.borrow()))
         };
         let Moves { retain, removed } = match step {
             Step::More(moves) => {

@@ -20,6 +20,7 @@ use grus_protocol::message::{ACK_RANGES_MAX, MessageFilter};
 
 use super::group_messages::{ClaimTaken, GroupAsk, ProgressStatus, ResetTo};
 use super::group_subscription::GroupSubscription;
+use super::reading::QueueReading;
 use super::settling::Answers;
 use super::subscriber::Subscriber;
 use super::subscription::{Account, Standing, SubscriptionKey};
@@ -123,8 +124,9 @@ impl<D: Disk> TopicQueue<D> {
         reply: Port<Result<Moved, QueueError>>,
         credit: Credit,
     ) {
+        let end = self.ring_end().unwrap_or(Offset(u64::MAX));
         let to = match to {
-            ResetTo::Offset(offset) => Ok(offset),
+            ResetTo::Offset(offset) => Ok(offset.min(end)),
             ResetTo::At(at) => self.list_offset(at).map(|listed| listed.offset),
         };
         let to = match to {
@@ -137,6 +139,12 @@ impl<D: Disk> TopicQueue<D> {
         };
         let reply = answering(reply, credit, answer);
         self.propose_for_group(GroupItem::Reset { place: self.place_of(group), to }, reply);
+    }
+
+    /// Where a temporary queue ends: the state does not know it, so nothing behind it is proposed.
+    pub(super) fn ring_end(&self) -> Option<Offset> {
+        let reading = self.reading().filter(QueueReading::is_temporary)?;
+        Some(reading.bounds().end_offset)
     }
 
     /// Whether a member holds the queue and knows of all resets, by what is applied.
@@ -282,6 +290,9 @@ impl<D: Disk> TopicQueue<D> {
     /// retries are due, and has itself woken for the next one: of those that something has happened to, so
     /// that a message that is for many groups costs each of them the same.
     pub(super) fn look_after(&mut self, keys: &[SubscriptionKey], now: TimestampMs) {
+        let Some(log_start) = self.reading().map(|reading| reading.bounds().log_start) else {
+            return;
+        };
         let mut next_due: Option<TimestampMs> = None;
         for key in keys.iter().copied() {
             let Some(one) = self.groups.get(&key) else { continue };
@@ -300,9 +311,11 @@ impl<D: Disk> TopicQueue<D> {
             one.owe_only(|offset| held.retry(offset).is_some_and(|retry| retry.due == IN_HANDS));
             one.house(held.numbers());
             let (group, rests_until) = (one.holding.place.group, one.rests_until(now));
-            let (is_owed, bury_again) = (!one.owed.is_empty(), one.bury_again);
+            let is_owed = one.owed.iter().any(|offset| *offset >= log_start);
+            let bury_again = one.bury_again;
             let is_awake = !one.is_burying && rests_until.is_none();
-            let is_sendable = |offset| !self.groups.is_under_way(group, offset);
+            let is_sendable =
+                |offset| offset >= log_start && !self.groups.is_under_way(group, offset);
             let has_due = held.due(now).any(|retry| is_sendable(retry.offset));
             let is_urged = is_awake && (is_owed || has_due);
             let next = held.next_due().filter(|due| *due > now);

@@ -1,20 +1,29 @@
-//! The way of a batch from its producer into the log.
+//! The way of a batch from its producer into the log, or into the ring of a temporary queue.
 
 use grus_log::Disk;
 use grus_mailbox::{Credit, PutError};
+use grus_protocol::batch::RecordBatch;
+use grus_protocol::ids::{Durability, TimestampMs};
 
-use super::{OVERLOADED_RETRY_MS, Produce, TopicQueue};
+use super::{Applied, OVERLOADED_RETRY_MS, Produce, Receipt, TopicQueue};
 use crate::commands::Command;
 use crate::commands::delay::Scheduling;
 use crate::error::QueueError;
+use crate::retention::Removed;
 use crate::shard::{Propose, Waiter};
 
 impl<D: Disk> TopicQueue<D> {
     /// Hands a batch on, with the port that gets its receipt.
-    pub(super) fn produce(&mut self, msg: Produce, credit: Credit) {
+    pub(super) fn produce(&mut self, msg: Produce, credit: Credit, now: TimestampMs) {
         let Produce { batch, dedup_key, due, reply } = msg;
-        if self.reading().is_none() {
+        let Some(reading) = self.reading() else {
             return reply.send(Err(QueueError::UnknownQueue));
+        };
+        if reading.is_temporary() {
+            let is_plain = due.is_none() && dedup_key.is_none();
+            let kept = if is_plain { self.keep(&batch, now) } else { Err(QueueError::InMemory) };
+            reply.send(kept);
+            return drop(credit);
         }
         let queue = self.parts.key;
         if dedup_key.is_none() && due.is_none() {
@@ -41,5 +50,40 @@ impl<D: Disk> TopicQueue<D> {
                 propose.waiter.fail(QueueError::Stopping);
             }
         }
+    }
+
+    /// Keeps a batch in the queue's ring. Readers hear of it once the mailbox is drained.
+    fn keep(&self, batch: &RecordBatch, now: TimestampMs) -> Result<Receipt, QueueError> {
+        let ground = &self.parts.ground;
+        if !ground.holds_lease() {
+            return Err(ground.not_leader());
+        }
+        if !ground.complete.get() {
+            return Err(QueueError::StorageFull); // it is not known yet which life this is
+        }
+        let queue = self.parts.key;
+        let machine = ground.machine.borrow();
+        let config = machine.state.topic(queue.topic).ok_or(QueueError::UnknownQueue)?;
+        let newest = machine.state.newest_epoch(batch.producer_id());
+        let pushed = ground.rings.borrow_mut().push(config, queue, batch, newest, now);
+        let pushed = pushed.map_err(QueueError::from).inspect_err(|error| {
+            if matches!(error, QueueError::QueueFull { .. }) {
+                self.parts.retained.refused();
+            }
+        })?;
+        self.parts.retained.removed(Removed { by_age: 0, full: pushed.dropped });
+        if let Some(own) = &self.own {
+            let _ = own.applied.try_put(Applied); // full: one waits already
+        }
+        let appended = pushed.appended;
+        Ok(Receipt {
+            base_offset: appended.base_offset,
+            timer: None,
+            count: appended.count,
+            term: appended.term,
+            stored: appended.stored,
+            durability: Durability::Memory,
+            duplicate: appended.duplicate,
+        })
     }
 }

@@ -1,4 +1,5 @@
-//! Reading a queue: its numbers from the state, its batches from index and log.
+//! Reading a queue: its numbers from the state, its batches from index and log; or both from its
+//! ring, where its topic is temporary. All that reads a queue comes through here.
 
 use grus_log::{Disk, FaultIn, Log, Run};
 use grus_protocol::ids::{Durability, GroupId, Offset, QueueKey, Term, TimestampMs};
@@ -32,13 +33,18 @@ pub struct QueueReading<'a, D: Disk> {
     ground: &'a Ground<D>,
     key: QueueKey,
     numbers: QueueNumbers,
+    /// It lies in a ring.
+    is_temporary: bool,
 }
 
 impl<'a, D: Disk> QueueReading<'a, D> {
     /// Reads the queue's numbers; none if the shard does not host it.
     pub fn new(ground: &'a Ground<D>, key: QueueKey) -> Option<Self> {
-        let numbers = *ground.machine.borrow().state.queue(key)?;
-        Some(Self { ground, key, numbers })
+        let machine = ground.machine.borrow();
+        let stored = *machine.state.queue(key)?;
+        let is_temporary = machine.state.is_temporary(key.topic);
+        let numbers = if is_temporary { ground.rings.borrow().numbers(key) } else { stored };
+        Some(Self { ground, key, numbers, is_temporary })
     }
 
     /// The queue's numbers.
@@ -56,9 +62,22 @@ impl<'a, D: Disk> QueueReading<'a, D> {
         !self.ground.complete.get()
     }
 
+    /// Whether its messages lie in memory alone.
+    pub const fn is_temporary(&self) -> bool {
+        self.is_temporary
+    }
+
+    /// Batches from the one that holds `from` on, as the index has them.
+    fn runs(&self, from: Offset, bytes_max: u64) -> Vec<Run> {
+        if self.is_temporary {
+            return self.ground.rings.borrow().runs(self.key, from, bytes_max);
+        }
+        self.ground.log.borrow().runs(self.key, from, bytes_max)
+    }
+
     /// The batch that holds `offset`, or the first one behind it.
     fn batch_at(&self, offset: Offset) -> Option<(Extent, Run)> {
-        let run = self.ground.log.borrow().runs(self.key, offset, 1).into_iter().next()?;
+        let run = self.runs(offset, 1).into_iter().next()?;
         Some((extent(&run), run))
     }
 
@@ -91,7 +110,7 @@ impl<'a, D: Disk> QueueReading<'a, D> {
         let machine = self.ground.machine.borrow();
         let held = machine.state.progress(ProgressKey { queue: self.key, group })?;
         let Bounds { log_start, end_offset } = self.bounds();
-        let oldest = held.oldest_unsettled(end_offset);
+        let oldest = held.oldest_unsettled(log_start, end_offset);
         let numbers = held.numbers();
         Some(ProgressStatus {
             queue: self.key,
@@ -99,7 +118,7 @@ impl<'a, D: Disk> QueueReading<'a, D> {
             log_start,
             end_offset,
             delivered_to: numbers.delivered_to,
-            lag: held.lag(end_offset),
+            lag: held.lag(log_start, end_offset),
             retries: held.retries() as u64,
             next_retry: held.next_due(),
             oldest: oldest.and_then(|offset| self.stored_at(offset)),
@@ -118,10 +137,9 @@ impl<'a, D: Disk> QueueReading<'a, D> {
         batches_max: usize,
         may: impl Fn(u64) -> bool,
     ) -> FirstThatMay {
-        let log = self.ground.log.borrow();
         let (mut at, mut looked_at) = (from, 0);
         while at < self.numbers.next_offset && looked_at < batches_max {
-            let runs = log.runs(self.key, at, FETCH_STEP_BYTES.into());
+            let runs = self.runs(at, FETCH_STEP_BYTES.into());
             if runs.is_empty() {
                 return FirstThatMay { at, is_found: true }; // reading says what is wrong
             }
@@ -139,6 +157,9 @@ impl<'a, D: Disk> QueueReading<'a, D> {
 
     /// One past the last record that is on disk here.
     pub fn durable_end(&self) -> Offset {
+        if self.is_temporary {
+            return self.numbers.visible_start; // nothing ever is
+        }
         if self.ground.durability == Durability::Persisted {
             return self.numbers.next_offset; // applied means on disk
         }
@@ -156,6 +177,9 @@ impl<'a, D: Disk> QueueReading<'a, D> {
     /// # Errors
     /// When the first of them is damaged. Damage behind it ends the answer; the next one names it.
     pub fn batches(&self, offset: Offset, limits: ReadLimits) -> Result<Batches, QueueError> {
+        if self.is_temporary {
+            return self.kept_batches(offset, limits).map(Batches::Warm);
+        }
         let log = self.ground.log.borrow();
         let found = Found::look(&log, self.key, offset, self.numbers.next_offset, limits, None);
         if !found.batches.is_empty() {
@@ -180,6 +204,9 @@ impl<'a, D: Disk> QueueReading<'a, D> {
         limits: ReadLimits,
         batches_max: usize,
     ) -> Result<Vec<FetchedBatch>, QueueError> {
+        if self.is_temporary {
+            return self.kept_batches(offset, limits);
+        }
         let log = self.ground.log.borrow();
         let (end, warmed) = (self.numbers.next_offset, Some(batches_max));
         let found = Found::look(&log, self.key, offset, end, limits, warmed);
@@ -188,6 +215,20 @@ impl<'a, D: Disk> QueueReading<'a, D> {
             return Err(self.damage_at(offset));
         }
         Ok(found.batches)
+    }
+
+    /// Batches of a ring: all that it has is in memory.
+    fn kept_batches(
+        &self,
+        offset: Offset,
+        limits: ReadLimits,
+    ) -> Result<Vec<FetchedBatch>, QueueError> {
+        let most = (limits.bytes_max, limits.messages_max, FETCH_BATCHES_MAX);
+        let batches = self.ground.rings.borrow().batches(self.key, offset, most);
+        match batches.first() {
+            Some(first) if first.base_offset <= offset => Ok(batches),
+            _ => Err(self.damage_at(offset)),
+        }
     }
 
     /// Names the damage that keeps the record at `offset` from being read.

@@ -167,13 +167,18 @@ impl<D: Disk> TopicQueue<D> {
                 Err(last) => dying.push_back(last),
             }
         }
+        let mut acks = answered.acks;
+        if let Some(end) = self.ring_end() {
+            acks.iter_mut().for_each(|span| span.to = span.to.min(end));
+            nacks.retain(|nack| nack.offset < end);
+        }
         let retries = {
             let machine = self.parts.ground.machine.borrow();
             let held = machine.state.progress(holding.place);
             held.map_or_else(Vec::new, |held| held.retries_among(&named))
         };
         self.groups.answering(group, &retries);
-        let (acks, reply) = (answered.acks, Some(reply));
+        let reply = Some(reply);
         let own = Answers { retries, _credit: Some(credit), ..Answers::own(holding) };
         let answers = Answers { acks, nacks, dying, named, reply, ..own };
         self.settle(Box::new(answers), None, now);

@@ -2,6 +2,7 @@
 //! there after a restart.
 
 mod member;
+mod temporary;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use grus_broker::topic_queue::{At, GroupAsk, QueueHandle, ResetTo};
 use grus_log::{Disk, SimDisk};
 use grus_protocol::batch::{BatchBuilder, Compression, NewRecord, RecordBatch};
 use grus_protocol::error::ErrorCode;
-use grus_protocol::ids::{Generation, MessageId, Offset, TimestampMs, TopicId};
+use grus_protocol::ids::{Durability, Generation, MessageId, Offset, TimestampMs, TopicId};
 use grus_protocol::limits::BatchLimits;
 use grus_protocol::message::{ExpiredPolicy, MessageFilter};
 use grus_protocol::names::GroupName;

@@ -11,4 +11,5 @@ mod produce;
 mod recovery;
 mod retention;
 mod supervision;
+mod temporary;
 mod wait;

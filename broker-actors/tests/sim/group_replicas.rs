@@ -175,7 +175,7 @@ fn replicas_have_the_same_groups_whoever_led_and_the_newest_claim_holds() {
             let held = machine.state.progress(holding(1).place).expect("it was claimed");
             assert_eq!(held.numbers().generation, Generation(ROUNDS), "member {node}");
             assert_eq!(held.retries() as u64, ROUNDS, "member {node}: one of each round");
-            assert_eq!(held.lag(Offset(ROUNDS * EACH)), ROUNDS, "member {node}");
+            assert_eq!(held.lag(Offset(0), Offset(ROUNDS * EACH)), ROUNDS, "member {node}");
             let letters = machine.state.queue(key(GROUP.0)).expect("it was opened");
             assert_eq!(letters.next_offset, Offset(ROUNDS), "member {node}: no letter twice");
             let group = machine.state.group(GROUP).expect("it was joined");

@@ -6,15 +6,19 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use grus_broker::commands::TopicConfig;
 use grus_broker::error::QueueError;
 use grus_broker::topic_queue::{At, Fetch, Fetched, ListedOffset, QueueAsk, QueueHandle};
 use grus_mailbox::reply::port;
 use grus_protocol::ids::{Offset, Term};
+use grus_protocol::message::TopicKind;
 
 use crate::later::{key, send};
 use crate::world::{World, simulate, topic};
 
 const QUEUE: u64 = 1;
+/// A topic that lies in memory alone.
+const IN_MEMORY: u64 = 2;
 
 /// Three members, one of which leads and has the queue open.
 async fn three() -> (World, u64) {
@@ -96,5 +100,47 @@ fn a_leader_that_stops_answers_what_its_queues_have_taken() {
             let stored = receipt.await.map(|stored| stored.map(|it| it.base_offset.0));
             assert_eq!(stored, Ok(Ok(number as u64)));
         }
+    });
+}
+
+/// What was in memory went with its leader, and no offset of it comes back.
+#[test]
+fn a_temporary_queue_goes_on_empty_elsewhere_and_takes_nothing_without_a_lease() {
+    simulate(async {
+        let (mut world, leader) = three().await;
+        let kind = TopicKind::Temporary.number();
+        let in_memory = TopicConfig { kind, ..topic(IN_MEMORY, 0) };
+        assert!(world.open_topics(leader, &[in_memory]).await, "nothing happens to its leader");
+        let queue = world.running(leader).handle.queue(key(IN_MEMORY)).expect("it was opened");
+        let first = send(&queue, &[body(1), body(2)], &[]).await.await;
+        let first = first.expect("an answer").expect("it leads");
+        assert_eq!(fetch(&queue, first.base_offset.0, 0).await.expect("it leads").batches.len(), 1);
+
+        world.kill(leader).await;
+        let queue = loop {
+            let next = world.wait_leader().await;
+            let opened = world.running(next).handle.queue(key(IN_MEMORY));
+            if let Some(queue) = opened {
+                break queue;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        let listed = end_of(&queue).await.expect("it leads");
+        assert_eq!(listed.log_start, listed.end_offset, "it is empty");
+        assert!(listed.log_start > Offset(first.base_offset.0 + 1));
+        let gone = fetch(&queue, first.base_offset.0, 0).await;
+        assert!(matches!(gone, Err(QueueError::OffsetOutOfRange { .. })), "{gone:?}");
+        let second = send(&queue, &[body(3)], &[]).await.await;
+        let second = second.expect("an answer").expect("it leads");
+        assert_eq!(second.base_offset, listed.log_start);
+
+        let leads = world.leader().expect("one leads");
+        world.cut_all();
+        while !world.running(leads).group.status().lease_left.is_zero() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // Whether the shard has looked at the time by then or not.
+        let refused = send(&queue, &[body(4)], &[]).await.await;
+        assert!(!matches!(refused, Ok(Ok(_))), "{refused:?}");
     });
 }

@@ -137,6 +137,8 @@ pub enum KindArg {
     Durable,
     /// Messages with a due time alone
     Delay,
+    /// Messages that are kept in memory alone, gone with the broker that leads their queue
+    Temporary,
 }
 
 /// `grus topic`

@@ -95,6 +95,7 @@ async fn create(
     settings.kind = match kind {
         KindArg::Durable => TopicKind::Durable,
         KindArg::Delay => TopicKind::Delay,
+        KindArg::Temporary => TopicKind::Temporary,
     };
     settings.replicas = replicas;
     settings.retention_ms = retention.retention.map_or(settings.retention_ms, whole_ms);

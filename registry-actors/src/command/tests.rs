@@ -1,11 +1,12 @@
 //! The form of commands does not change.
 
 use grus_protocol::ids::Term;
+use grus_protocol::message::TopicSettings;
 
 use super::*;
 
 fn samples() -> Vec<Command> {
-    [first_samples(), samples_of_replicas(), samples_of_changes()].concat()
+    [first_samples(), samples_of_replicas(), samples_of_changes(), samples_of_caps()].concat()
 }
 
 fn first_samples() -> Vec<Command> {
@@ -16,17 +17,7 @@ fn first_samples() -> Vec<Command> {
             id: TopicId(7),
             settings: settings(),
         }),
-        Command::AlterTopic(AlterTopic {
-            name: name.clone(),
-            id: TopicId(0),
-            queues: Some(8),
-            retention_ms: None,
-            retention_bytes: Some(1 << 30),
-            dedup_window_ms: None,
-            expired: None,
-            retention_messages: None,
-            when_full: None,
-        }),
+        Command::AlterTopic(alter(name.clone(), Some(1 << 30))),
         Command::DeleteTopic(DeleteTopic { name, id: TopicId(u64::MAX) }),
         Command::RegisterBroker(RegisterBroker {
             broker: BrokerId(1),
@@ -49,20 +40,7 @@ fn first_samples() -> Vec<Command> {
             create: CreateTopic { name: topic(), id: TopicId(7), settings: settings() },
             shards: vec![ShardId(3)],
         }),
-        Command::GrowTopic(GrowTopic {
-            alter: AlterTopic {
-                name: topic(),
-                id: TopicId(0),
-                queues: Some(8),
-                retention_ms: None,
-                retention_bytes: None,
-                dedup_window_ms: None,
-                expired: None,
-                retention_messages: None,
-                when_full: None,
-            },
-            shards: vec![ShardId(3)],
-        }),
+        Command::GrowTopic(GrowTopic { alter: alter(topic(), None), shards: vec![ShardId(3)] }),
         Command::AdoptTopics(AdoptTopics {
             broker: BrokerId(1),
             topics: vec![AdoptTopic {
@@ -80,6 +58,20 @@ fn first_samples() -> Vec<Command> {
             shards: vec![ShardId(3)],
         }),
     ]
+}
+
+fn alter(name: TopicName, retention_bytes: Option<u64>) -> AlterTopic {
+    AlterTopic {
+        name,
+        id: TopicId(0),
+        queues: Some(8),
+        retention_ms: None,
+        retention_bytes,
+        dedup_window_ms: None,
+        expired: None,
+        retention_messages: None,
+        when_full: None,
+    }
 }
 
 /// Those that came with shards of several members.
@@ -143,6 +135,23 @@ fn samples_of_changes() -> Vec<Command> {
             remove: None,
         }),
         member_enrols(vec![BrokerId(3)], 7),
+    ]
+}
+
+/// Those that came with caps by messages and topics that refuse.
+fn samples_of_caps() -> Vec<Command> {
+    let (retention_messages, when_full) = (5, WhenFull::Reject);
+    let capped = TopicSettings { retention_messages, when_full, ..TopicSettings::default() };
+    let settings = StoredSettings::from(&capped);
+    let (queues, retention_messages, when_full) = (None, Some(5), Some(when_full));
+    vec![
+        Command::CreateTopic(CreateTopic { name: topic(), id: TopicId(7), settings }),
+        Command::AlterTopic(AlterTopic {
+            queues,
+            retention_messages,
+            when_full,
+            ..alter(topic(), None)
+        }),
     ]
 }
 
@@ -216,6 +225,12 @@ fn the_format_does_not_change() {
              \\xa6shards\\x90\\xadshards_wanted\\x02\\xabmemberships\\x91\\x86\\xa5shard\\t\
              \\xaadurability\\x00\\xa7members\\x92\\x01\\x02\\xa5group\\x05\\xa6wanted\\x91\\x03\
              \\xaamembers_at\\x07",
+            "\\x01\\x83\\xa4name\\xa1t\\xa2id\\x07\\xa8settings\\x87\\xa6queues\\x04\
+             \\xaadurability\\x00\\xacretention_ms\\xce$\\x0c\\x84\\x00\
+             \\xafretention_bytes\\x00\\xa4kind\\x00\\xb2retention_messages\\x05\
+             \\xa9when_full\\x01",
+            "\\x01\\x87\\xa4name\\xa1t\\xa2id\\x00\\xa6queues\\xc0\\xacretention_ms\\xc0\
+             \\xafretention_bytes\\xc0\\xb2retention_messages\\x05\\xa9when_full\\x01",
         ]
     );
 }

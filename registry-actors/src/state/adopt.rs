@@ -107,7 +107,7 @@ impl State {
         queue: QueueId,
         shard: ShardId,
     ) -> Result<bool, RegistryError> {
-        let durability = topic.settings.durability;
+        let durability = topic.settings.durability.of_shards();
         let of_any = topic.settings.kind == TopicKind::DeadLetter;
         match self.shards.get(&shard) {
             Some(place) if place.is_on(broker) && (of_any || place.durability == durability) => {

@@ -22,6 +22,7 @@ mod hostile_peers;
 mod idle;
 mod intercepting;
 mod kill;
+mod kinds;
 mod members;
 mod odd_bytes;
 mod producing;

@@ -196,6 +196,20 @@ wire_enum! {
         /// In memory at a majority, on disk soon: survives the death of all processes, and kernel
         /// or power loss of a minority.
         Replicated = 1,
+        /// In the memory of the broker that leads the queue, and nowhere else: gone with it. Of
+        /// temporary topics alone.
+        Memory = 2,
+    }
+}
+
+impl Durability {
+    /// That of the shards on which topics of it lie.
+    #[must_use]
+    pub const fn of_shards(self) -> Self {
+        match self {
+            Self::Persisted => Self::Persisted,
+            Self::Replicated | Self::Memory => Self::Replicated,
+        }
     }
 }
 
@@ -204,6 +218,7 @@ impl fmt::Display for Durability {
         out.write_str(match self {
             Self::Persisted => "persisted",
             Self::Replicated => "replicated",
+            Self::Memory => "memory",
         })
     }
 }
@@ -246,6 +261,6 @@ mod tests {
     #[test]
     fn an_unknown_durability_is_refused() {
         assert_eq!(rmp_serde::from_slice::<Durability>(&[1]).unwrap(), Durability::Replicated);
-        assert!(rmp_serde::from_slice::<Durability>(&[2]).is_err());
+        assert!(rmp_serde::from_slice::<Durability>(&[3]).is_err());
     }
 }

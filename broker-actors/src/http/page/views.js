@@ -41,7 +41,7 @@ export function queues(main) {
   return async () => { rows = await ask('/queue/list', { max: LISTED_MAX }); show(); };
 }
 
-/// What a queue may have at most, and whether more is refused.
+// What a queue may have at most, and whether more is refused.
 function cap(row) {
   const caps = [
     row.retentionBytes ? bytes(row.retentionBytes) : '',

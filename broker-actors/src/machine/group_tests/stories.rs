@@ -104,7 +104,7 @@ fn dead_letters_go_back_once_and_what_is_purged_does_not() {
     let offsets: Vec<u64> = runs.iter().map(|run| run.appended.base_offset.0).collect();
     assert_eq!((to, offsets), (queue(1, 0), vec![3, 4]));
     assert_eq!(pair.group(redrive()).outcome, Outcome::Redrive(Ok(0)), "none goes twice");
-    assert_eq!(pair.machine.progress(letters).unwrap().lag(Offset(3)), 0);
+    assert_eq!(pair.machine.progress(letters).unwrap().lag(Offset(0), Offset(3)), 0);
     let elsewhere = GroupItem::Redrive { place: letters, to: queue(5, 0), letters: Vec::new() };
     assert_eq!(pair.group(elsewhere).outcome, Outcome::Redrive(Ok(0)));
     let wrong = GroupItem::Purge { place: place(), spans: Vec::new() };

@@ -12,6 +12,7 @@ use crate::commands::groups::{
 };
 use crate::machine::effect::{Effect, Outcome};
 use crate::machine::{Machine, Moment, Refusal};
+use crate::rings::OFFSETS_END;
 
 impl Machine {
     pub(in crate::machine) fn apply_group(&mut self, moment: Moment, item: GroupItem) -> Effect {
@@ -50,11 +51,13 @@ impl Machine {
         if holds_letters { Err(Refusal::UnknownQueue) } else { Ok(()) }
     }
 
-    /// First and end offset of a queue.
+    /// First and end offset of a queue. Where a temporary one ends is known to its leader alone, which
+    /// proposes nothing behind it.
     pub(super) fn bounds_of(&self, place: ProgressKey) -> (Offset, Offset) {
-        let numbers = self.queue(place.queue);
-        numbers
-            .map_or_else(Default::default, |numbers| (numbers.visible_start, numbers.next_offset))
+        let Some(numbers) = self.queue(place.queue) else { return Default::default() };
+        let is_temporary = self.is_temporary(place.queue.topic);
+        let end = if is_temporary { OFFSETS_END } else { numbers.next_offset };
+        (numbers.visible_start, end.max(numbers.visible_start))
     }
 
     fn claim(
@@ -144,7 +147,8 @@ impl Machine {
         let waited = self.take_retries(place, from, to);
         let Some(progress) = self.change_progress(place) else { return true };
         let fresh = progress.pass(from, to, RANGES_MAX);
-        progress.counts.settled += waited + fresh.unwrap_or(0);
+        let settled = waited.saturating_add(fresh.unwrap_or(0));
+        progress.counts.settled = progress.counts.settled.saturating_add(settled);
         fresh.is_some()
     }
 
@@ -197,7 +201,8 @@ impl Machine {
         for span in &delivered.passed {
             // What finds no room is looked at again, after the next claim.
             let fresh = progress.pass(span.from, span.to.min(end), RANGES_MAX);
-            progress.counts.passed += fresh.unwrap_or(0);
+            let passed = progress.counts.passed.saturating_add(fresh.unwrap_or(0));
+            progress.counts.passed = passed;
         }
         true
     }

@@ -10,6 +10,7 @@ use crate::commands::groups::ProgressKey;
 use crate::machine::digest::Tracked;
 use crate::machine::part::PartKey;
 use crate::machine::{Machine, Refusal};
+use crate::rings::LIFE_BITS;
 
 /// Each pair has room for so many retries, whatever others take.
 const RETRIES_EACH_MIN: usize = 16;
@@ -124,14 +125,19 @@ impl Machine {
             held.numbers().floor < start || first.is_some()
         });
         let behind: Vec<GroupId> = behind.map(|(group, _)| group).collect();
+        let is_temporary = self.is_temporary(queue.topic);
         for group in behind {
             let place = ProgressKey { queue, group };
             let waited = self.take_retries(place, Offset(0), start);
             let Some(progress) = self.change_progress(place) else { continue };
             let floor = progress.floor;
-            let unread = start.0.saturating_sub(floor.0);
-            let passed = progress.passed.covered_within(floor.0, start.0);
-            progress.counts.lost += unread - passed + waited;
+            // What an earlier life of a temporary queue held besides, nobody knows.
+            let is_other_life = floor.0 >> LIFE_BITS != start.0 >> LIFE_BITS && is_temporary;
+            let known = if is_other_life { progress.delivered_to.min(start) } else { start };
+            let unread = known.0.saturating_sub(floor.0);
+            let passed = progress.passed.covered_within(floor.0, known.0);
+            let lost = (unread - passed).saturating_add(waited);
+            progress.counts.lost = progress.counts.lost.saturating_add(lost);
             if floor < start {
                 progress.rise(start);
             }
@@ -186,10 +192,13 @@ impl Machine {
         progress: Progress,
         hash: u64,
     ) -> bool {
-        let Some(queue) = self.queue(place.queue) else { return false };
+        if self.queue(place.queue).is_none() {
+            return false;
+        }
+        let (_, end) = self.bounds_of(place);
         let last = progress.passed.iter().last().map_or(progress.floor.0, |(_, to)| to);
         let is_known = self.topics.contains_key(&TopicId(place.group.0));
-        if last > queue.next_offset.0 || !is_known {
+        if last > end.0 || !is_known {
             return false;
         }
         self.hold(place, HeldProgress::new(Tracked::saved(progress, hash)));

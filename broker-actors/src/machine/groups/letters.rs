@@ -146,7 +146,7 @@ impl Machine {
             let fresh = progress.pass(span.from, span.to.min(end), RANGES_MAX);
             let limit = Refusal::Limit { what: "ranges of a group", limit: RANGES_MAX };
             let fresh = fresh.ok_or(limit)?;
-            progress.counts.passed += fresh;
+            progress.counts.passed = progress.counts.passed.saturating_add(fresh);
             purged += fresh;
         }
         Ok(purged)

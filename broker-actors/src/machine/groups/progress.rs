@@ -311,21 +311,29 @@ impl HeldProgress {
         hands.map(|(_, offset)| *offset)
     }
 
-    /// Messages that are not settled, of a queue that ends at `end`.
+    /// Messages that are not settled, of a queue that has those of `start..end`.
     #[must_use]
-    pub fn lag(&self, end: Offset) -> u64 {
+    pub fn lag(&self, start: Offset, end: Offset) -> u64 {
         let numbers = self.numbers();
-        let behind = end.0.saturating_sub(numbers.floor.0);
-        behind.saturating_sub(numbers.passed.covered()) + self.retries() as u64
+        let floor = numbers.floor.max(start);
+        let behind = end.0.saturating_sub(floor.0);
+        let (passed, retries) = if start <= numbers.floor {
+            (numbers.passed.covered(), self.retries())
+        } else {
+            // Of a temporary queue: the floor has not heard of its start yet.
+            let passed = numbers.passed.covered_within(floor.0, end.0.max(floor.0));
+            (passed, self.retries_within(start, end).count())
+        };
+        behind.saturating_sub(passed) + retries as u64
     }
 
-    /// The first message that is not settled, of a queue that ends at `end`.
+    /// The first message that is not settled, of a queue that has those of `start..end`.
     #[must_use]
-    pub fn oldest_unsettled(&self, end: Offset) -> Option<Offset> {
-        let floor = self.numbers().floor;
-        let first = self.buckets.first_key_value().map(|(_, bucket)| bucket.get().all()[0].offset);
+    pub fn oldest_unsettled(&self, start: Offset, end: Offset) -> Option<Offset> {
+        let floor = self.numbers().floor.max(start);
+        let retry = self.retries_within(start, end).next().map(|retry| retry.offset);
         let floor = (floor < end).then_some(floor);
-        floor.into_iter().chain(first).min()
+        floor.into_iter().chain(retry).min()
     }
 
     /// A retry has come, changed or gone.

@@ -181,7 +181,7 @@ impl Brokers {
             let machine = running.ground.machine.borrow();
             let end = machine.state.queue(queue).map_or(Offset(0), |numbers| numbers.next_offset);
             let held = machine.state.progress(ProgressKey { queue, group: GROUP });
-            let lag = held.map_or(end.0, |held| held.lag(end));
+            let lag = held.map_or(end.0, |held| held.lag(Offset(0), end));
             if lag > 0 {
                 all.insert(queue, lag);
             }

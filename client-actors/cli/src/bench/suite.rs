@@ -306,6 +306,7 @@ const fn level(durability: Durability) -> &'static str {
     match durability {
         Durability::Persisted => "persisted",
         Durability::Replicated => "replicated",
+        Durability::Memory => "memory",
     }
 }
 

@@ -15,6 +15,9 @@ pub const DEDUP_WINDOW_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
 /// Retention of a topic for which nothing else was said: 7 days.
 pub const RETENTION_MS_DEFAULT: u64 = 7 * 24 * 3600 * 1000;
 
+/// Bytes of messages that a queue of a temporary topic keeps where nothing else was said: 64 MiB.
+pub const TEMPORARY_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
+
 wire_enum! {
     /// What sort of queues a topic has.
     pub enum TopicKind {
@@ -84,7 +87,8 @@ wire_message! {
     pub struct TopicSettings {
         /// Number of queues, at least 1. Never shrinks.
         pub queues: u32 = TOPIC_QUEUES_DEFAULT,
-        /// What an acknowledgement promises. Never changes.
+        /// What an acknowledgement promises. Never changes. A temporary topic promises
+        /// [`Durability::Memory`], whatever is asked for.
         pub durability: Durability = Durability::Persisted,
         /// Messages stored longer ago may be removed, in milliseconds; 0: no limit.
         pub retention_ms: u64 = RETENTION_MS_DEFAULT,
@@ -103,6 +107,23 @@ wire_message! {
         pub retention_messages: u64 = 0,
         /// What becomes of a message that finds its queue at its cap by bytes or messages.
         pub when_full: WhenFull = WhenFull::DropOldest,
+    }
+}
+
+impl TopicSettings {
+    /// What becomes of settings that are asked for: a temporary topic promises memory alone, takes no
+    /// dedup keys, and always has a cap by bytes.
+    #[must_use]
+    pub fn settled(self) -> Self {
+        if self.kind != TopicKind::Temporary {
+            return self;
+        }
+        let retention_bytes = match self.retention_bytes {
+            0 => TEMPORARY_BYTES_DEFAULT,
+            bytes => bytes,
+        };
+        let durability = Durability::Memory;
+        Self { durability, retention_bytes, dedup_window_ms: 0, ..self }
     }
 }
 
