@@ -93,6 +93,16 @@ pub enum QueueError {
         /// What the queue would have had.
         wanted: u64,
     },
+    /// The batch would not fit the queue if that were empty: fewer of its records might.
+    #[error("the batch is too large for its queue: {wanted} is above its {what} of {cap}")]
+    AboveCap {
+        /// The setting that is the cap.
+        what: &'static str,
+        /// Its value.
+        cap: u64,
+        /// What the batch has.
+        wanted: u64,
+    },
     /// The topic is temporary: it takes what its producers send now, and nothing that was stored.
     #[error("the topic is temporary: it takes no stored messages")]
     InMemory,
@@ -168,7 +178,7 @@ impl QueueError {
             Self::NoFindIndex => ErrorCode::UnsupportedFeature,
             Self::Limit { what: "topics" | "queues", .. } => ErrorCode::TooManyTopics,
             Self::Overloaded { .. } | Self::Limit { .. } => ErrorCode::Overloaded,
-            Self::BatchTooLarge { .. } => ErrorCode::BatchTooLarge,
+            Self::BatchTooLarge { .. } | Self::AboveCap { .. } => ErrorCode::BatchTooLarge,
             Self::MalformedBatch => ErrorCode::MalformedBatch,
             Self::QueueFull { .. } => ErrorCode::QueueFull,
             Self::NoDedup | Self::InMemory => ErrorCode::RecordNotAllowed,
@@ -200,7 +210,7 @@ impl QueueError {
             Self::BatchTooLarge { bytes, bytes_max } => {
                 Some(ErrorDetail::limit("batch_bytes_max", bytes_max, bytes, None))
             }
-            Self::QueueFull { what, cap, wanted } => {
+            Self::QueueFull { what, cap, wanted } | Self::AboveCap { what, cap, wanted } => {
                 Some(ErrorDetail::limit(what, cap, wanted, None))
             }
             _ => None,
@@ -231,6 +241,7 @@ impl From<Refusal> for QueueError {
             Refusal::Limit { what, limit } => Self::Limit { what, limit },
             Refusal::MalformedBatch => Self::MalformedBatch,
             Refusal::QueueFull { what, cap, wanted } => Self::QueueFull { what, cap, wanted },
+            Refusal::AboveCap { what, cap, wanted } => Self::AboveCap { what, cap, wanted },
             Refusal::InMemory => Self::InMemory,
             Refusal::NoDedup => Self::NoDedup,
             Refusal::UnknownSchedule => Self::UnknownSchedule,

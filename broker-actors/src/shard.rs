@@ -61,7 +61,7 @@ use crate::delay_wheel::DelayWheel;
 use crate::delay_wheel::messages::ClearBelow;
 use crate::error::QueueError;
 use crate::group_ties::RouteWatch;
-use crate::machine::{Outcome, Refusal};
+use crate::machine::Outcome;
 use crate::metrics::shards::ShardMetrics;
 use crate::topic_queue::OVERLOADED_RETRY_MS;
 use finding::Finding;
@@ -411,7 +411,7 @@ impl<D: Disk> Receive<Proposed> for ShardActor<D> {
                 self.metrics.appended(took_ns);
                 assert_eq!(applied.replies.len(), waiters.len(), "every item has one answer");
                 for ((waiter, credit), outcome) in waiters.into_iter().zip(applied.replies) {
-                    if matches!(outcome, Outcome::Append(Err(Refusal::QueueFull { .. }))) {
+                    if matches!(&outcome, Outcome::Append(Err(refusal)) if refusal.is_of_a_cap()) {
                         self.metrics.retained().refused();
                     }
                     let rest = waiter.answer(outcome, self.ground.durability);

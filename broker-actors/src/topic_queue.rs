@@ -261,7 +261,7 @@ impl<D: Disk> TopicQueue<D> {
             At::Time(time) => reading.first_stored_at(time),
             At::New(came) => {
                 let later = reading.first_stored_at(TimestampMs(came.0.saturating_add(1)));
-                if later == Offset(0) { later } else { end_offset }
+                if later == reading.first_of_all() { later } else { end_offset }
             }
         };
         Ok(ListedOffset { offset, log_start, end_offset })

@@ -321,29 +321,7 @@ impl<D: Disk> Receive<RegistryRequest> for Registry<D> {
             RegistryRequest::CreateTopic { name, settings, if_not_exists, reply } => {
                 self.create(Create { name, settings, if_not_exists, reply }, 0, credit, room);
             }
-            RegistryRequest::AlterTopic {
-                name,
-                id,
-                queues,
-                retention_ms,
-                retention_bytes,
-                dedup_window_ms,
-                expired,
-                retention_messages,
-                when_full,
-                reply,
-            } => {
-                let alter = AlterTopic {
-                    name,
-                    id,
-                    queues,
-                    retention_ms,
-                    retention_bytes,
-                    dedup_window_ms,
-                    expired,
-                    retention_messages,
-                    when_full,
-                };
+            RegistryRequest::AlterTopic { alter, reply } => {
                 self.alter(alter, Asker::Alter(reply), credit, room);
             }
             RegistryRequest::PlaceDeadLetters { name, id, home, shards, reply } => {

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use grus_mailbox::{Inbox, Port, Weigh};
 use grus_protocol::ids::{BrokerAddress, BrokerId, Durability, ShardId, Term, TopicId};
-use grus_protocol::message::{ExpiredPolicy, TopicSettings, WhenFull};
+use grus_protocol::message::TopicSettings;
 use grus_protocol::names::TopicName;
 use tokio::sync::watch;
 
-use crate::command::{AdoptTopic, ChangeReplicas, MembershipClaim, ToldMembers};
+use crate::command::{AdoptTopic, AlterTopic, ChangeReplicas, MembershipClaim, ToldMembers};
 use crate::error::RegistryError;
 use crate::materialiser::CopyStats;
 use crate::routing::{RoutingTable, TopicRoutes};
@@ -31,26 +31,10 @@ pub enum RegistryRequest {
         /// Where the topic goes.
         reply: Port<Result<TopicCreated, RegistryError>>,
     },
-    /// Changes a topic; `None` leaves a setting as it is.
+    /// Changes a topic.
     AlterTopic {
-        /// Its name.
-        name: TopicName,
-        /// The incarnation meant; 0: whichever is there.
-        id: TopicId,
-        /// Number of queues: not fewer than there are.
-        queues: Option<u32>,
-        /// Retention by age in milliseconds; 0: no limit.
-        retention_ms: Option<u64>,
-        /// Retention by bytes of each queue; 0: no limit.
-        retention_bytes: Option<u64>,
-        /// How long dedup keys are remembered, in milliseconds; 0: none are taken.
-        dedup_window_ms: Option<u64>,
-        /// What becomes of messages whose time to live is over.
-        expired: Option<ExpiredPolicy>,
-        /// Retention by messages of each queue; 0: no limit.
-        retention_messages: Option<u64>,
-        /// What becomes of a message that finds its queue at its cap.
-        when_full: Option<WhenFull>,
+        /// What changes.
+        alter: AlterTopic,
         /// Where the topic as it is then goes.
         reply: Port<Result<Arc<TopicRoutes>, RegistryError>>,
     },

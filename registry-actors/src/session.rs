@@ -295,33 +295,11 @@ impl Session {
         if ask.queues.is_some_and(|queues| queues > self.service.policy.queues_max) {
             return reply.error(self.service.policy.too_many_queues());
         }
-        let AlterTopic {
-            name,
-            topic_id: id,
-            queues,
-            retention_ms,
-            retention_bytes,
-            dedup_window_ms,
-            expired,
-            retention_messages,
-            when_full,
-        } = ask;
         let reply = reply.map(|topic: Arc<TopicRoutes>| AlterTopicReply {
             id: topic.id,
             settings: topic.settings.clone(),
         });
-        self.ask(RegistryRequest::AlterTopic {
-            name,
-            id,
-            queues,
-            retention_ms,
-            retention_bytes,
-            dedup_window_ms,
-            expired,
-            retention_messages,
-            when_full,
-            reply,
-        });
+        self.ask(RegistryRequest::AlterTopic { alter: ask.into(), reply });
     }
 
     /// Removes a topic; dead letters only for a broker, whose group is gone.

@@ -109,11 +109,9 @@ impl Machine {
                 return Ok(known);
             }
         }
+        self.judge_cap(key, batch)?;
         let appended = match later {
-            None => {
-                self.judge_cap(key, batch)?;
-                self.store_in_queue(moment, key, batch)?
-            }
+            None => self.store_in_queue(moment, key, batch)?,
             Some(later) => self.store_for_later(moment, key, batch, later)?,
         };
         if idempotent {
@@ -136,7 +134,7 @@ impl Machine {
     /// log to hear so. What is under way counts when it is applied, where this is judged again.
     ///
     /// # Errors
-    /// [`Refusal::QueueFull`].
+    /// [`Refusal::QueueFull`] and [`Refusal::AboveCap`].
     pub fn judge_room(&self, key: QueueKey, batch: &RecordBatch) -> Result<(), Refusal> {
         if self.topic(key.topic).is_none_or(|config| config.when_full != WhenFull::Reject) {
             return Ok(());

@@ -48,6 +48,16 @@ pub enum Refusal {
         /// What the queue would have had.
         wanted: u64,
     },
+    /// The batch would not fit the queue if that were empty.
+    #[error("the batch is above the queue's {what} of {cap} by itself")]
+    AboveCap {
+        /// The setting that is the cap.
+        what: &'static str,
+        /// Its value.
+        cap: u64,
+        /// What the batch has.
+        wanted: u64,
+    },
     /// The topic is temporary: its messages lie in no log.
     #[error("the topic is temporary")]
     InMemory,
@@ -75,4 +85,11 @@ pub enum Refusal {
         /// The round that is on.
         round: u32,
     },
+}
+
+impl Refusal {
+    /// Whether the cap of a queue is the reason.
+    pub(crate) const fn is_of_a_cap(&self) -> bool {
+        matches!(self, Self::QueueFull { .. } | Self::AboveCap { .. })
+    }
 }

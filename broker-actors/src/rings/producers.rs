@@ -1,16 +1,17 @@
 //! Who has written to a ring: the last batches of each producer, so that one that is sent again is
 //! kept once.
 //!
-//! As in the log (`machine/window.rs`), but of a producer that is not known, or of a newer epoch, any
-//! sequence is the next: what it wrote to an earlier life is not known here.
+//! As in the log (`machine/window.rs`): of a producer that is not known, or of a newer epoch, only
+//! sequence 0 is the next. One that wrote to an earlier life begins anew, under a fresh identity: were
+//! any sequence the next one, a batch behind a refused one would be taken, and then both go wrong.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use grus_protocol::batch::RecordBatch;
 use grus_protocol::ids::{Offset, ProducerEpoch, ProducerId, Sequence, TimestampMs};
 
-use crate::machine::Refusal;
 use crate::machine::window::WINDOW_BATCHES;
+use crate::machine::{Refusal, WINDOW_EXPIRY_MS};
 
 /// Most producers that a ring knows; beyond, who has been still for longest is forgotten.
 pub(super) const PRODUCERS_MAX: usize = 4_096;
@@ -58,13 +59,19 @@ impl Producers {
         if let Some(newest) = newest.filter(|newest| epoch < *newest) {
             return Err(Refusal::Fenced { epoch: newest });
         }
+        let first = batch.first_sequence();
         let Some(seen) = self.seen.get(&producer).filter(|seen| epoch <= seen.epoch) else {
-            return Ok(None);
+            let expected = Sequence(0);
+            return if first == expected {
+                Ok(None)
+            } else {
+                Err(Refusal::SequenceGap { expected })
+            };
         };
         if epoch < seen.epoch {
             return Err(Refusal::Fenced { epoch: seen.epoch });
         }
-        let (first, count) = (batch.first_sequence(), batch.count());
+        let count = batch.count();
         let Some(last) = seen.slots.back() else { return Ok(None) };
         let expected = Sequence(last.first.0 + u64::from(last.count));
         if first == expected {
@@ -104,7 +111,15 @@ impl Producers {
         }
     }
 
-    #[cfg(test)]
+    /// Forgets those that were still for as long as the log remembers any.
+    pub(super) fn expire(&mut self, now: TimestampMs) {
+        let due = TimestampMs(now.0.saturating_sub(WINDOW_EXPIRY_MS));
+        while let Some((_, producer)) = self.by_time.first().filter(|(last, _)| *last < due) {
+            self.seen.remove(producer);
+            self.by_time.pop_first();
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.seen.len()
     }

@@ -57,7 +57,7 @@ impl<D: Disk> ShardActor<D> {
         let Some(told) = &self.leading else { return Vec::new() };
         let status = self.group.status();
         // What a temporary queue had in an earlier term is gone.
-        self.ground.rings.borrow_mut().follow(Term(status.term));
+        let is_new_life = self.ground.rings.borrow_mut().follow(Term(status.term));
         let leads = status.ready && !status.lease_left.is_zero() && self.stage == Stage::Serving;
         // One whose lease is over does not name itself: the others may have elected somebody.
         let leader = status.leader.filter(|_| leads || !status.is_leader);
@@ -84,6 +84,9 @@ impl<D: Disk> ShardActor<D> {
         // Told before those who wait here are: they come again where the routes lead them.
         told.send_if_modified(|before| std::mem::replace(before, now) != now);
         if !led || leads {
+            if led && is_new_life {
+                self.queues.wake(); // who waits in a temporary one waits where nothing comes any more
+            }
             return Vec::new();
         }
         tracing::info!(%shard, term = status.term, leader, "follows now");

@@ -78,6 +78,13 @@ impl<D: Disk> Queues<D> {
         self.of_topic(topic).map(|living| Arc::clone(&living.handle)).collect()
     }
 
+    /// Has all queues look whether there is something for who waits.
+    pub(super) fn wake(&self) {
+        for port in self.maker.changed.borrow().values() {
+            let _ = port.try_put(Applied); // full: one is waiting already
+        }
+    }
+
     /// Stops the queues of a topic that is gone.
     pub(super) fn close(&mut self, topic: TopicId) {
         self.maker.ground.tallies.borrow_mut().forget(GroupId::of(topic));

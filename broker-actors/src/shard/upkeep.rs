@@ -3,7 +3,7 @@
 use grus_log::{Disk, Log};
 use grus_mailbox::reply::port;
 use grus_mailbox::{Credit, Inbox, Room, Tick, Weigh};
-use grus_protocol::ids::{Offset, QueueKey, TimestampMs};
+use grus_protocol::ids::{Offset, QueueKey};
 
 use super::{Propose, ShardActor, Waiter};
 use crate::commands::Command;
@@ -64,6 +64,8 @@ pub(super) struct Upkeep {
     untold: u64,
     /// When that may be told again.
     tells_at_ms: u64,
+    /// When rings are looked at next.
+    next_expiry_ms: u64,
 }
 
 impl Upkeep {
@@ -80,6 +82,7 @@ impl Upkeep {
             spoiled: false,
             untold: 0,
             tells_at_ms: 0,
+            next_expiry_ms: 0,
         }
     }
 
@@ -107,8 +110,10 @@ impl Upkeep {
         self.sweep = Some(Sweep::new(tick.now, applied));
     }
 
-    /// Forgets the sweep: another member leads.
+    /// Forgets the sweep: another member leads. Should this one come to lead again, it begins at once:
+    /// groups of temporary queues must hear where those begin now.
     fn give_up(&mut self) {
+        self.next_sweep_ms = 0;
         self.sweep = None;
         self.unneeded = None;
     }
@@ -186,17 +191,24 @@ impl<D: Disk> ShardActor<D> {
         }
     }
 
-    /// Drops what temporary queues have kept for long enough.
-    fn expire_rings(&self, now: TimestampMs) {
+    /// Drops what temporary queues have kept for long enough. It needs nothing of the log, and waits
+    /// for nothing there.
+    fn expire_rings(&mut self, tick: Tick) {
+        if tick.monotonic_ms < self.upkeep.next_expiry_ms {
+            return;
+        }
         let machine = self.ground.machine.borrow();
         let mut rings = self.ground.rings.borrow_mut();
-        let removed = rings.expire(now, |topic| machine.state.topic(topic));
+        let (removed, is_behind) = rings.expire(tick.now, |topic| machine.state.topic(topic));
         self.metrics.retained().removed(removed);
+        let wait_ms = if is_behind { 0 } else { self.upkeep.every_ms };
+        self.upkeep.next_expiry_ms = tick.monotonic_ms + wait_ms;
     }
 
     /// Goes on with retention; only a leader that is ready decides what goes.
     pub(super) fn keep_up(&mut self, tick: Tick, room: &mut Room<'_, Self>) {
         self.tell_of_full_queues(tick.monotonic_ms);
+        self.expire_rings(tick);
         let status = self.group.status();
         if !status.ready {
             self.upkeep.give_up();
@@ -212,7 +224,6 @@ impl<D: Disk> ShardActor<D> {
             }
             let Some(applied) = status.applied else { return };
             self.upkeep.begin(tick, applied);
-            self.expire_rings(tick.now);
         }
         let Some(mut sweep) = self.upkeep.sweep.take() else { return };
         let step = {

@@ -51,6 +51,16 @@ pub struct Answered {
 }
 
 impl Answered {
+    /// Leaves out what it says of messages from `end` on.
+    pub fn cut(&mut self, end: Offset) {
+        for span in &mut self.acks {
+            span.to = span.to.min(end);
+        }
+        self.acks.retain(|span| span.from < span.to);
+        self.failed.retain(|failed| failed.offset < end);
+        self.given_up.retain(|given_up| given_up.offset < end);
+    }
+
     /// All messages that it names, in order.
     #[must_use]
     pub fn named(&self) -> Vec<Span> {

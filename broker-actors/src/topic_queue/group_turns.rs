@@ -275,13 +275,11 @@ impl<D: Disk> Looking<'_, D> {
         let (mut due, mut dying) = (BTreeSet::new(), Vec::new());
         let owed = self.one.owed.iter().filter_map(|offset| self.held.retry(*offset));
         let owed = owed.filter(|retry| retry.due == IN_HANDS);
-        let Bounds { log_start, .. } = self.reading.bounds();
+        let (group, start) = (self.one.holding.place.group, self.reading.bounds().log_start);
         let terms = &self.numbers().terms;
         for retry in owed.chain(self.held.due(now)) {
             // What a ring has dropped is forgotten as soon as retention has told of it.
-            let group = self.one.holding.place.group;
-            let is_there = retry.offset >= log_start;
-            if !is_there || self.queue.groups.is_under_way(group, retry.offset) {
+            if retry.offset < start || self.queue.groups.is_under_way(group, retry.offset) {
                 continue;
             }
             // What its member has in its hands is not over: only the connection was another one.

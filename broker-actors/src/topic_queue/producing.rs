@@ -26,7 +26,8 @@ impl<D: Disk> TopicQueue<D> {
             return drop(credit);
         }
         let queue = self.parts.key;
-        if dedup_key.is_none() && due.is_none() {
+        // Without the lease it is not known what there is: the shard says who leads instead.
+        if dedup_key.is_none() && self.parts.ground.holds_lease() {
             let judged = self.parts.ground.machine.borrow().state.judge_room(queue, &batch);
             if let Err(full) = judged {
                 self.parts.retained.refused();
@@ -66,8 +67,8 @@ impl<D: Disk> TopicQueue<D> {
         let config = machine.state.topic(queue.topic).ok_or(QueueError::UnknownQueue)?;
         let newest = machine.state.newest_epoch(batch.producer_id());
         let pushed = ground.rings.borrow_mut().push(config, queue, batch, newest, now);
-        let pushed = pushed.map_err(QueueError::from).inspect_err(|error| {
-            if matches!(error, QueueError::QueueFull { .. }) {
+        let pushed = pushed.inspect_err(|refusal| {
+            if refusal.is_of_a_cap() {
                 self.parts.retained.refused();
             }
         })?;

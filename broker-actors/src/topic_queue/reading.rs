@@ -67,6 +67,12 @@ impl<'a, D: Disk> QueueReading<'a, D> {
         self.is_temporary
     }
 
+    /// Where the queue begins for who wants all that came later than himself, if all did: at the first
+    /// message of all, or, of a temporary queue, the first that there is.
+    pub const fn first_of_all(&self) -> Offset {
+        if self.is_temporary { self.numbers.visible_start } else { Offset(0) }
+    }
+
     /// Batches from the one that holds `from` on, as the index has them.
     fn runs(&self, from: Offset, bytes_max: u64) -> Vec<Run> {
         if self.is_temporary {

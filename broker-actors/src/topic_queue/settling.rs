@@ -139,7 +139,7 @@ impl<D: Disk> TopicQueue<D> {
     /// A member has answered.
     pub(super) fn answered(
         &mut self,
-        answered: Answered,
+        mut answered: Answered,
         reply: Port<Result<AnswersTaken, QueueError>>,
         credit: Credit,
         now: TimestampMs,
@@ -149,6 +149,9 @@ impl<D: Disk> TopicQueue<D> {
         if let Err(error) = self.judge(&holding) {
             self.count_refused(group, &error);
             return reply.send(Err(error));
+        }
+        if let Some(end) = self.ring_end() {
+            answered.cut(end);
         }
         self.count_nacks(group, answered.failed.len());
         let named = answered.named();
@@ -167,18 +170,13 @@ impl<D: Disk> TopicQueue<D> {
                 Err(last) => dying.push_back(last),
             }
         }
-        let mut acks = answered.acks;
-        if let Some(end) = self.ring_end() {
-            acks.iter_mut().for_each(|span| span.to = span.to.min(end));
-            nacks.retain(|nack| nack.offset < end);
-        }
         let retries = {
             let machine = self.parts.ground.machine.borrow();
             let held = machine.state.progress(holding.place);
             held.map_or_else(Vec::new, |held| held.retries_among(&named))
         };
         self.groups.answering(group, &retries);
-        let reply = Some(reply);
+        let (acks, reply) = (answered.acks, Some(reply));
         let own = Answers { retries, _credit: Some(credit), ..Answers::own(holding) };
         let answers = Answers { acks, nacks, dying, named, reply, ..own };
         self.settle(Box::new(answers), None, now);

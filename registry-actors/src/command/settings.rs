@@ -1,10 +1,12 @@
-//! Settings of topics as commands and parts have them.
+//! Settings of topics as commands and parts have them, and changes of them as they come.
 
 use grus_protocol::ids::Durability;
 use grus_protocol::message::{
-    DEDUP_WINDOW_MS_DEFAULT, ExpiredPolicy, TopicKind, TopicSettings, WhenFull,
+    self, DEDUP_WINDOW_MS_DEFAULT, ExpiredPolicy, TopicKind, TopicSettings, WhenFull,
 };
 use serde::{Deserialize, Serialize};
+
+use super::AlterTopic;
 
 /// [`TopicSettings`] as they are stored: named, so that they can grow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,6 +125,60 @@ impl From<&StoredSettings> for TopicSettings {
             dedup_window_ms,
             expired,
             replicas,
+            retention_messages,
+            when_full,
+        }
+    }
+}
+
+impl From<message::AlterTopic> for AlterTopic {
+    fn from(asked: message::AlterTopic) -> Self {
+        let message::AlterTopic {
+            name,
+            topic_id: id,
+            queues,
+            retention_ms,
+            retention_bytes,
+            dedup_window_ms,
+            expired,
+            retention_messages,
+            when_full,
+        } = asked;
+        Self {
+            name,
+            id,
+            queues,
+            retention_ms,
+            retention_bytes,
+            dedup_window_ms,
+            expired,
+            retention_messages,
+            when_full,
+        }
+    }
+}
+
+impl From<AlterTopic> for message::AlterTopic {
+    fn from(alter: AlterTopic) -> Self {
+        let AlterTopic {
+            name,
+            id: topic_id,
+            queues,
+            retention_ms,
+            retention_bytes,
+            dedup_window_ms,
+            expired,
+            retention_messages,
+            when_full,
+        } = alter;
+        Self {
+            name,
+            topic_id,
+            queues,
+            retention_ms,
+            retention_bytes,
+            dedup_window_ms,
+            expired,
             retention_messages,
             when_full,
         }

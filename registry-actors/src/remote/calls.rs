@@ -64,31 +64,9 @@ impl Wanted {
                 ask: Ask::Create(CreateTopic { name, settings, if_not_exists }),
                 waiter: Waiter::Create(reply, credit),
             },
-            RegistryRequest::AlterTopic {
-                name,
-                id: topic_id,
-                queues,
-                retention_ms,
-                retention_bytes,
-                dedup_window_ms,
-                expired,
-                retention_messages,
-                when_full,
-                reply,
-            } => Self {
-                ask: Ask::Alter(AlterTopic {
-                    name,
-                    topic_id,
-                    queues,
-                    retention_ms,
-                    retention_bytes,
-                    dedup_window_ms,
-                    expired,
-                    retention_messages,
-                    when_full,
-                }),
-                waiter: Waiter::Alter(reply, credit),
-            },
+            RegistryRequest::AlterTopic { alter, reply } => {
+                Self { ask: Ask::Alter(alter.into()), waiter: Waiter::Alter(reply, credit) }
+            }
             RegistryRequest::PlaceDeadLetters { name, id: topic_id, home, shards, reply } => Self {
                 ask: Ask::Place(PlaceDeadLetters { name, topic_id, home, shards }),
                 waiter: Waiter::Place(reply, credit),

@@ -11,6 +11,7 @@ use grus_mailbox::{
 use grus_protocol::ids::{BrokerAddress, BrokerId, Durability, ShardId, TopicId};
 use grus_protocol::message::TopicSettings;
 use grus_protocol::names::TopicName;
+use grus_registry::command::AlterTopic;
 use grus_registry::{
     RegistryError, RegistryPlaces, RegistryRequest, RegistryService, RegistrySettings,
     RegistryStartError, RoutingChanged, RoutingTable, TopicCreated, TopicRoutes, Watch,
@@ -115,7 +116,7 @@ impl<D: Disk> Bench<D> {
         topic: &str,
         to: u32,
     ) -> Result<Arc<TopicRoutes>, RegistryError> {
-        self.ask(|reply| RegistryRequest::AlterTopic {
+        let alter = AlterTopic {
             name: name(topic),
             id: TopicId::UNKNOWN,
             queues: Some(to),
@@ -125,9 +126,8 @@ impl<D: Disk> Bench<D> {
             expired: None,
             retention_messages: None,
             when_full: None,
-            reply,
-        })
-        .await
+        };
+        self.ask(|reply| RegistryRequest::AlterTopic { alter, reply }).await
     }
 
     pub async fn delete(&self, topic: &str) -> Result<TopicId, RegistryError> {

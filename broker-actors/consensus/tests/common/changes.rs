@@ -252,7 +252,7 @@ pub async fn lists_change_under_mishaps(seed: u64, rounds: u64, durability: Dura
     let mut cluster = three(seed, durability, Sabotage::default()).await;
     let (mishaps, least) = match durability {
         Durability::Persisted => (Mishaps::persisted(), 1),
-        Durability::Replicated => (Mishaps::replicated(), 3),
+        Durability::Replicated | Durability::Memory => (Mishaps::replicated(), 3),
     };
     let mut driver = Driver::new(&[1, 2, 3]);
     for round in 0..rounds {

@@ -1,5 +1,7 @@
 //! Groups over queues that lie in memory alone.
 
+use grus_protocol::ids::QueueId;
+
 use super::*;
 use crate::temporary::in_memory;
 
@@ -105,5 +107,31 @@ async fn what_the_ring_drops_is_lost_to_a_group_that_is_slow_and_does_not_wait_f
     let status = member.status().await;
     // What had been acknowledged may have been dropped, and told of, before.
     assert!(status.retries == 0 && (1..=2).contains(&status.counts.lost), "{status:?}");
+    bench.stop().await;
+}
+
+#[actix::test]
+async fn nobody_settles_what_is_not_there_yet_and_a_group_at_the_end_has_what_came_later_than_it() {
+    let queues = (0..3).map(QueueId).collect();
+    let (bench, queue) = bench_with(TopicConfig { queues, ..in_memory(1) }).await;
+    let first = queue.produce(batch(&[b"a", b"b"])).await.unwrap();
+    let base = first.base_offset.0;
+    let mut member = Member::new(&queue, 1, 1);
+    assert_eq!(member.begin().await, base);
+    member.next(2).await;
+    let (acks, behind) = ([(base, base + 9)], [base + 3]);
+    let settled = member.answer(&acks, &behind, &[base + 2, base + 5]).await.unwrap();
+    assert_eq!((settled.floor, settled.retries), (Offset(base + 2), 0));
+    queue.produce(batch(&[b"c", b"d", b"e", b"f"])).await.unwrap();
+    let rest: Vec<(u64, u32)> = (2..6).map(|at| (at, 0)).collect();
+    assert_eq!(from(base, &member.next(4).await), rest);
+    assert_eq!(member.status().await.counts.lost, 0);
+    // All that there is came later than this group, and none of it later than that.
+    for (queue, came, messages) in [(1, 0, 0), (2, u64::MAX, 2)] {
+        let queue = bench.queue(1, queue);
+        let first = queue.produce(batch(&[b"a", b"b"])).await.unwrap().base_offset;
+        let claim = Member::new(&queue, 1, 1).claim_at(At::New(TimestampMs(came))).await;
+        assert_eq!(claim.unwrap().claimed.floor, Offset(first.0 + messages));
+    }
     bench.stop().await;
 }

@@ -68,7 +68,8 @@ wire_enum! {
         /// It is stored, and the oldest of the queue go.
         DropOldest = 0,
         /// It is refused with [`ErrorCode::QueueFull`](crate::error::ErrorCode::QueueFull). The cap
-        /// by age still removes the oldest, so there will be room again.
+        /// by age still removes the oldest, which makes room again; nothing else does, for what is
+        /// consumed stays.
         Reject = 1,
     }
 }
