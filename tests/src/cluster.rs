@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::broker::{Broker, Home};
+use crate::http;
 use crate::program::{self, Done};
 use crate::registry::{Registry, RegistryHome};
 use crate::strain::Strain;
@@ -142,6 +143,42 @@ impl Cluster {
         await_leaders(self.registry.listen, topic, PATIENCE, all);
     }
 
+    /// What each broker says of the replicated shards.
+    ///
+    /// # Panics
+    /// When one of them does not say.
+    pub fn shards(&self) -> Vec<Vec<Value>> {
+        let said = self.homes.iter().map(|home| {
+            let (_, body) = http::get(home.http, "/cluster/shards").expect("it runs");
+            let all: Vec<Value> = serde_json::from_str(&body).expect("a list");
+            all.into_iter().filter(|shard| shard["replicated"] == true).collect()
+        });
+        said.collect()
+    }
+
+    /// Waits until all members of each shard follow one leader and have applied all that it has.
+    ///
+    /// # Panics
+    /// When that takes too long.
+    pub fn await_agreement(&self) {
+        let watch = Watch::start();
+        loop {
+            let said = self.shards();
+            let state = |shards: &Vec<Value>| -> Vec<_> {
+                let fields = ["shard", "term", "leader", "lastIndex", "appliedIndex"];
+                let of = |shard: &Value| fields.map(|name| shard[name].as_u64());
+                shards.iter().map(of).collect()
+            };
+            let states: Vec<_> = said.iter().map(state).collect();
+            let is_whole = |state: &[Option<u64>; 5]| state[2].is_some() && state[3] == state[4];
+            let agree = states.iter().all(|state| *state == states[0] && !state.is_empty());
+            if agree && states[0].iter().all(is_whole) {
+                return;
+            }
+            assert!(watch.elapsed() < PATIENCE, "they do not agree: {states:?}");
+        }
+    }
+
     /// Which of the brokers has that id.
     ///
     /// # Panics
@@ -247,6 +284,14 @@ pub fn check(cluster: &Cluster, topic: &str, sent: &[String]) {
 
 /// How many messages the queues of a topic hold, as their leaders say.
 fn messages(cluster: &Cluster, topic: &str) -> u64 {
+    ends(cluster, topic).iter().sum()
+}
+
+/// Where the queues of a topic end, as their leaders say.
+///
+/// # Panics
+/// When they do not say so for too long.
+pub fn ends(cluster: &Cluster, topic: &str) -> Vec<u64> {
     let watch = Watch::start();
     loop {
         let described = grus_at(&cluster.at(), &["topic", "describe", topic, "--json"], b"");
@@ -255,7 +300,7 @@ fn messages(cluster: &Cluster, topic: &str) -> u64 {
         let ends: Option<Vec<u64>> =
             queues.iter().map(|queue| queue["end_offset"].as_u64()).collect();
         if let Some(ends) = ends {
-            return ends.iter().sum();
+            return ends;
         }
         assert!(watch.elapsed() < PATIENCE, "a leader does not say: {queues:?}");
     }

@@ -5,6 +5,8 @@
 //! * [`calm`] is a client that keeps to all rules, and whose round trips are timed.
 //! * [`cluster`] is a registry and three brokers, and one who sends while they die.
 //! * [`program`] runs `grus` with arguments and hands back what it printed.
+//! * [`history`] is what clients were told while things went wrong, and the judge of it; [`nemesis`] is what goes wrong.
+//! * [`network`] gives brokers networks of their own, [`small_disk`] disks that can be filled.
 //! * [`process`] is what both stand on: a child whose lines are events and whose log is shown on failure.
 //! * [`hostile`] is a peer whose every byte is the test's own.
 //! * [`strain`] says how long a busy machine kept work waiting, for which bounds on real time allow.
@@ -14,13 +16,17 @@ pub mod broker;
 pub mod browser;
 pub mod calm;
 pub mod cluster;
+pub mod history;
 pub mod hostile;
 pub mod http;
+pub mod nemesis;
+pub mod network;
 pub mod ports;
 pub mod process;
 pub mod program;
 pub mod random;
 pub mod registry;
+pub mod small_disk;
 pub mod strain;
 pub mod trace;
 pub mod usage;

@@ -17,6 +17,11 @@ impl Random {
         Self { state: seed }
     }
 
+    /// Of this seed.
+    pub const fn of(seed: u64) -> Self {
+        Self { state: seed }
+    }
+
     /// The next 64 bits.
     pub fn next_u64(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);

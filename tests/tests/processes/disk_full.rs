@@ -1,76 +1,25 @@
 //! A full disk: producers are told, readers are served, and it heals.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use grus_tests::broker::Home;
+use grus_tests::small_disk::SmallDisk;
 use grus_tests::watch::{PATIENCE, Watch};
 use rustix::process::Signal;
 
 use crate::{create, kept, read_all};
 
-/// A small file system of its own. Dropped, it is unmounted.
-struct SmallDisk {
-    folder: tempfile::TempDir,
-}
-
-impl SmallDisk {
-    /// Mounted with room for `mib` MiB; `None`, with the reason printed, where that may not be.
-    fn mount(mib: u32) -> Option<Self> {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let size = format!("size={mib}m,nr_inodes=256");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
-            .arg(folder.path())
-            .output();
-        let why = match mounted {
-            Ok(done) if done.status.success() => return Some(Self { folder }),
-            Ok(done) => String::from_utf8_lossy(&done.stderr).trim().to_owned(),
-            Err(error) => error.to_string(),
-        };
-        println!("skipped: a small tmpfs cannot be mounted here ({why})");
-        None
-    }
-
-    /// Where a broker of small segments lives on it.
-    fn home(&self) -> Home {
-        Home::at(&self.path().join("data"))
-            .with("GRUS__LOG__SEGMENT_BYTES", "4MiB")
-            .with("GRUS__LOG__FIRST_SEGMENT_BYTES", "4MiB")
-    }
-
-    fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
-    /// Takes all the room that is left, for bytes and for files; the folder that holds it.
-    fn fill(&self) -> PathBuf {
-        let ballast = self.path().join("ballast");
-        let _ = fs::create_dir(&ballast); // it may be there
-        let mut file = fs::File::options().create(true).append(true).open(ballast.join("bytes"));
-        let file = file.as_mut().expect("a file");
-        for block in [64 * 1024, 512] {
-            while std::io::Write::write_all(file, &vec![0_u8; block]).is_ok() {}
-        }
-        let mut number = fs::read_dir(&ballast).expect("a folder").count();
-        while fs::File::create(ballast.join(number.to_string())).is_ok() {
-            number += 1;
-        }
-        ballast
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.path()).output(); // shown by df if it fails
-    }
+/// Where a broker of small segments lives on it.
+fn home(disk: &SmallDisk) -> Home {
+    Home::at(&disk.path().join("data"))
+        .with("GRUS__LOG__SEGMENT_BYTES", "4MiB")
+        .with("GRUS__LOG__FIRST_SEGMENT_BYTES", "4MiB")
 }
 
 #[test]
 fn producers_are_told_readers_are_served_and_it_heals() {
-    let Some(disk) = SmallDisk::mount(256) else { return };
-    let home = disk.home();
+    let Some(disk) = SmallDisk::mount(256, 256) else { return };
+    let home = home(&disk);
     let mut broker = home.start();
     create(&home, "t", 1);
     home.grus_fed(&["produce", "t"], b"first\n").ok();
@@ -110,8 +59,8 @@ fn producers_are_told_readers_are_served_and_it_heals() {
 
 #[test]
 fn a_start_without_any_room_serves_readers_refuses_producers_and_heals() {
-    let Some(disk) = SmallDisk::mount(128) else { return };
-    let home = disk.home();
+    let Some(disk) = SmallDisk::mount(128, 256) else { return };
+    let home = home(&disk);
     let mut broker = home.start();
     create(&home, "t", 1);
     home.grus_fed(&["produce", "t"], b"first\nsecond\n").ok();
