@@ -105,7 +105,8 @@ impl<D: Disk> ShardActor<D> {
             is_replicated: self.leading.is_some(),
             leader: group.leader,
             term: Term(group.term),
-            leads: self.ground.leads.get(),
+            // Said of the term above: what was noted may be of the one before.
+            leads: group.ready && self.ground.leads.get(),
             is_amnesiac: group.standing != Standing::Sound,
             lags: self.group.lags(),
             last_index: group.last,
