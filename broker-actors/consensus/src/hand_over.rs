@@ -35,6 +35,9 @@ const ASK_LIMIT: Duration = Duration::from_millis(300);
 const ASK_PAUSE: Duration = Duration::from_millis(100);
 /// Before one that is behind is looked at again.
 const COPY_PAUSE: Duration = Duration::from_millis(50);
+/// What a member had to have copied at the look before counts for no longer than this: openraft waits half a second for
+/// a successor to have all.
+const LOOK_MAX: Duration = Duration::from_millis(200);
 /// How often a retired member that still leads looks for a successor: twice as long each time that one was asked to
 /// take over and did not, as nothing is taken meanwhile, and never longer than about a minute.
 const RETIRED_PAUSE: Duration = Duration::from_secs(1);
@@ -65,6 +68,20 @@ impl Drop for Over<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }
+}
+
+/// How far the log of a leader had come when it looked for a successor.
+#[derive(Debug, Clone, Copy)]
+struct Look<I> {
+    at: I,
+    last: u64,
+}
+
+/// From which entry on a member has nearly all: it lacks a few, or only what has come since the last look. Under load
+/// the last entries are under way to everybody all the time, and whoever keeps up with them has them in a moment.
+fn near(last: u64, before: Option<u64>) -> u64 {
+    let few_less = last.saturating_sub(PROMOTE_LAG_ENTRIES_MAX);
+    before.map_or(few_less, |before| before.min(few_less))
 }
 
 /// Who could lead.
@@ -107,12 +124,16 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         let node = self.inner.shared.config.node;
         let begun = InstantOf::<RT>::now();
         let mut failed = Vec::new();
+        let mut looked: Option<Look<InstantOf<RT>>> = None;
         loop {
             if !self.status().is_leader {
                 return true;
             }
             let left = SEARCH_MAX.saturating_sub(begun.elapsed());
-            let to = match self.successor(to, &failed).await {
+            let before = looked.filter(|look| look.at.elapsed() <= LOOK_MAX).map(|look| look.last);
+            let last = self.inner.shared.log.borrow().last().map_or(0, |last| last.index);
+            looked = Some(Look { at: InstantOf::<RT>::now(), last });
+            let to = match self.successor(to, &failed, near(last, before)).await {
                 Successor::Ready(to) if !left.is_zero() => to,
                 Successor::Soon(wait) if wait < left => {
                     RT::sleep(wait).await;
@@ -139,8 +160,8 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         }
     }
 
-    /// Whom to hand leadership to, of those that have not failed.
-    async fn successor(&self, to: Option<NodeId>, failed: &[NodeId]) -> Successor {
+    /// Whom to hand leadership to, of those that have not failed: who has the log up to the entry `near`.
+    async fn successor(&self, to: Option<NodeId>, failed: &[NodeId], near: u64) -> Successor {
         let limit = self.inner.shared.config.election_timeout().saturating_sub(LEASE_DRIFT);
         let voters = self.voters();
         let mut lags = self.lags();
@@ -149,8 +170,6 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         lags.retain(|member| member.heard.is_some_and(|since| since < limit));
         lags.sort_by_key(|member| std::cmp::Reverse(member.matched));
         let mut soonest = None;
-        let last = self.inner.shared.log.borrow().last().map_or(0, |last| last.index);
-        let near = last.saturating_sub(PROMOTE_LAG_ENTRIES_MAX);
         for member in lags {
             if member.matched.unwrap_or(0) < near {
                 // It would have to copy first, and this member takes nothing meanwhile.

@@ -226,6 +226,41 @@ fn a_leader_that_is_to_go_serves_on_while_its_successor_is_behind() {
 }
 
 #[test]
+fn a_leader_under_load_gives_way_to_one_that_keeps_up() {
+    simulate(16, async {
+        let mut cluster = three(16).await;
+        let leader = cluster.leader().unwrap();
+        for node in [1, 2, 3] {
+            cluster.set_flush_us(node, 20_000);
+        }
+        // More than 64 entries are under way to everybody at each moment.
+        let until = cluster.trace.now_ms() + 1_000;
+        while cluster.trace.now_ms() < until {
+            cluster.send_up_to(leader, 50, 16);
+            cluster.run(10).await;
+        }
+        let last = cluster.group(leader).status().last.unwrap();
+        let lags = cluster.group(leader).lags();
+        assert!(
+            lags.iter().all(|member| member.matched.unwrap() + 64 < last),
+            "{last}, {lags:?}: nobody is ever near"
+        );
+        cluster.group(leader).retire();
+        let group = cluster.group(leader);
+        let task = tokio::task::spawn_local(async move { group.hand_over(None).await });
+        let begun_ms = cluster.trace.now_ms();
+        while cluster.leader().is_none_or(|now| now == leader) {
+            assert!(cluster.trace.now_ms() < begun_ms + 3_000, "{}", cluster.brief());
+            cluster.send_up_to(leader, 50, 16);
+            cluster.run(10).await;
+        }
+        assert!(task.await.unwrap(), "it gave way, nobody took it from it");
+        takes_a_message_within(&mut cluster, 200).await;
+        cluster.settle(60_000).await;
+    });
+}
+
+#[test]
 fn who_does_not_lead_gives_nothing_away() {
     simulate(15, async {
         let mut cluster = three(15).await;

@@ -168,12 +168,17 @@ impl Cluster {
 
     /// Sends `count` messages to a member that may lead; receipts come when they come.
     pub fn send(&mut self, node: NodeId, count: u64) {
+        self.send_up_to(node, count, 4_000);
+    }
+
+    /// The same with so many bytes at most.
+    pub fn send_up_to(&mut self, node: NodeId, count: u64, bytes_max: u64) {
         let Some(group) = self.members[&node].group().cloned() else { return };
         for _ in 0..count {
             let id = self.next_id;
             self.next_id += 1;
             let queue = u32::try_from(self.rng.below(3)).unwrap();
-            let bytes = usize::try_from(16 + self.rng.below(4000)).unwrap();
+            let bytes = usize::try_from(16 + self.rng.below(bytes_max)).unwrap();
             let answer = group.propose(&[machine::append(queue, id, bytes)]);
             let receipts = Rc::clone(&self.receipts);
             let disk = self.members[&node].disk.clone();
