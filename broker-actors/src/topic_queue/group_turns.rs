@@ -311,17 +311,19 @@ impl<D: Disk> Looking<'_, D> {
         let (due, in_hands) = if owed.is_empty() { (due, false) } else { (owed, true) };
         let mut batches: Vec<FetchedBatch> = Vec::new();
         let (mut offsets, mut damaged) = (Vec::new(), Vec::new());
-        let mut bytes = 0;
+        let (mut bytes, mut messages) = (0, 0);
         for offset in due {
             let is_held = batches.last().is_some_and(|last| offset.0 < end_of(last).0);
             if !is_held {
-                let is_full = bytes >= u64::from(self.turn.bytes_max);
+                let is_full =
+                    bytes >= u64::from(self.turn.bytes_max) || messages >= self.turn.messages_max;
                 if is_full && !batches.is_empty() {
                     break;
                 }
                 match self.one_batch(offset) {
                     One::Batch(batch) => {
                         bytes += batch.bytes.len() as u64;
+                        messages += u64::from(batch.count);
                         batches.push(batch);
                     }
                     One::Cold(fault_in) if batches.is_empty() => {

@@ -515,3 +515,28 @@ async fn what_its_member_has_just_answered_for_is_not_sent_again_meanwhile() {
     assert_eq!(offsets(&member.next(1).await), [(3, 0)]);
     bench.stop().await;
 }
+
+#[actix::test]
+async fn retries_of_many_batches_stay_within_the_credit() {
+    let (bench, queue) = bench().await;
+    for _ in 0..4 {
+        queue.produce(batch(&[b"a", b"b", b"c"])).await.unwrap();
+    }
+    let mut member = Member::new(&queue, 1, 1);
+    member.terms.ladder_ms = vec![0];
+    member.claim().await.unwrap();
+    member.answer(&[], &[0, 3, 6, 9], &[]).await.unwrap();
+    // A retry is sent with its whole batch: two of them, as the first leaves one message of credit.
+    member.subscribe_for(MessageFilter::All, 4).await.unwrap();
+    let mut sent = 0;
+    while sent < 4 {
+        let Push::Batches(fetched, _) = member.push().await else { panic!("it goes on") };
+        assert!(sent < 4, "there was credit");
+        sent +=
+            fetched.batches[..fetched.batches.len() - 1].iter().map(|one| one.count).sum::<u32>();
+        assert!(sent < 4, "each but the first batch of a push came while there was some");
+        sent += fetched.batches.last().map_or(0, |last| last.count);
+    }
+    assert_eq!(sent, 6);
+    bench.stop().await;
+}

@@ -21,6 +21,8 @@ use crate::route::LinkId;
 pub(crate) use super::item::HandItem;
 
 mod answering;
+#[cfg(test)]
+mod cases;
 
 /// What somebody waits for: that the broker knows of an answer.
 #[derive(Debug)]
@@ -273,7 +275,7 @@ impl<P> OwnedQueue<P> {
         self.not_before_ms
     }
 
-    /// Batches were pushed: the items that they make.
+    /// Batches were pushed: the items that they make. All of them or none are in hand from then on.
     ///
     /// # Errors
     /// What cannot be right about them.
@@ -282,47 +284,63 @@ impl<P> OwnedQueue<P> {
         push: &GroupDeliver,
         batches: Vec<Fetched>,
     ) -> Result<Vec<HandItem>, String> {
+        let mut items = Vec::new();
+        let result = batches.into_iter().try_for_each(|fetched| {
+            let item = self.item_of(push, fetched)?;
+            item.iter().for_each(|item| self.hold(item));
+            items.extend(item);
+            Ok(())
+        });
+        if result.is_err() {
+            for item in &items {
+                self.dealt_with(item.number, item.len());
+            }
+        }
+        result.map(|()| items)
+    }
+
+    /// The item that a batch makes; none where nothing of it is wanted.
+    fn item_of(
+        &mut self,
+        push: &GroupDeliver,
+        fetched: Fetched,
+    ) -> Result<Option<HandItem>, String> {
+        let Fetched { base_offset, stored, content, .. } = fetched;
+        let Content::Batch(batch) = content else { return Ok(None) };
         let mut skipped = OffsetSet::default();
         push.skipped.iter().for_each(|range| skipped.insert(*range));
-        let mut items = Vec::new();
-        for Fetched { base_offset, stored, content, .. } in batches {
-            let Content::Batch(batch) = content else { continue };
-            let end = base_offset.checked_add(u64::from(batch.count()));
-            let end = end.ok_or_else(|| format!("a batch at offset {base_offset} has no end"))?;
-            if !self.window.arrived(batch.count(), batch.len_bytes()) {
-                return Err("more was sent than there was credit for".to_owned());
-            }
-            batch.verify_checksum().map_err(|error| error.to_string())?;
-            let all = OffsetRange { from: base_offset, to: end };
-            let wanted: Vec<_> = skipped
-                .missing_of(all)
-                .into_iter()
-                .flat_map(|range| self.taken.missing_of(range))
-                .flat_map(|range| self.settling.missing_of(range))
-                .collect();
-            if wanted.is_empty() {
-                continue;
-            }
-            let number = self.next_item;
-            self.next_item += 1;
-            self.has_unseen = true;
-            let within = |one: &&Redelivered| one.from < end && base_offset < one.to;
-            let item = HandItem {
-                slot: self.slot,
-                number,
-                claim: self.claim.clone(),
-                topic: self.topic.clone(),
-                queue: self.place.queue,
-                stored,
-                base_offset,
-                wanted,
-                redelivered: push.redelivered.iter().filter(within).copied().collect(),
-                batch,
-            };
-            self.hold(&item);
-            items.push(item);
+        let end = base_offset.checked_add(u64::from(batch.count()));
+        let end = end.ok_or_else(|| format!("a batch at offset {base_offset} has no end"))?;
+        if !self.window.arrived(batch.count(), batch.len_bytes()) {
+            return Err("more was sent than there was credit for".to_owned());
         }
-        Ok(items)
+        batch.verify_checksum().map_err(|error| error.to_string())?;
+        let all = OffsetRange { from: base_offset, to: end };
+        let wanted: Vec<_> = skipped
+            .missing_of(all)
+            .into_iter()
+            .flat_map(|range| self.taken.missing_of(range))
+            .flat_map(|range| self.settling.missing_of(range))
+            .collect();
+        if wanted.is_empty() {
+            return Ok(None);
+        }
+        let number = self.next_item;
+        self.next_item += 1;
+        self.has_unseen = true;
+        let within = |one: &&Redelivered| one.from < end && base_offset < one.to;
+        Ok(Some(HandItem {
+            slot: self.slot,
+            number,
+            claim: self.claim.clone(),
+            topic: self.topic.clone(),
+            queue: self.place.queue,
+            stored,
+            base_offset,
+            wanted,
+            redelivered: push.redelivered.iter().filter(within).copied().collect(),
+            batch,
+        }))
     }
 
     /// An item counts as in hand, until its messages are answered for.

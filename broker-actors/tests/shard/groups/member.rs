@@ -141,10 +141,19 @@ impl Member {
 
     /// Over another connection each time.
     pub(super) async fn subscribe(&mut self, filter: MessageFilter) -> Result<u64, QueueError> {
+        self.subscribe_for(filter, WINDOW).await
+    }
+
+    /// The same with credit for so many messages.
+    pub(super) async fn subscribe_for(
+        &mut self,
+        filter: MessageFilter,
+        messages: u32,
+    ) -> Result<u64, QueueError> {
         let (sender, pushes) = unbounded_channel();
         let connection = self.holding.member.0 << 8 | self.holding.generation.0;
         let key = SubscriptionKey { connection, id: SubscriptionId(1) };
-        let (holding, account) = (self.holding, Account::new(WINDOW, WINDOW));
+        let (holding, account) = (self.holding, Account::new(messages, WINDOW));
         let subscriber = Box::new(Wire { to: sender, is_late: Arc::clone(&self.is_late) });
         let listed = self
             .ask(|reply| GroupAsk::Subscribe { key, holding, filter, account, subscriber, reply })
