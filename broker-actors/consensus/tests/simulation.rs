@@ -2,7 +2,7 @@
 //! was acknowledged is lost, no two members differ, and everything comes right again.
 //!
 //! `GRUS_SIM_SEEDS=n` runs n seeds of each test, `GRUS_SIM_SEED=s` one, `GRUS_SIM_TRACE=1` prints
-//! what happens.
+//! what happens, `GRUS_SIM_TWICE=n` compares the traces of n seeds.
 
 #![allow(clippy::unwrap_used)]
 
@@ -170,11 +170,16 @@ fn the_same_seed_gives_the_same_run() {
         });
         run.join().unwrap()
     };
-    let (first, second) = (trace(77), trace(77));
-    assert!(first.len() > 40, "nothing happened");
-    for (nth, (one, two)) in first.iter().zip(&second).enumerate() {
-        assert_eq!(one, two, "the runs part at line {nth}");
+    let twice = std::env::var("GRUS_SIM_TWICE").ok().and_then(|text| text.parse().ok());
+    for seed in 77..77 + twice.unwrap_or(1) {
+        let (first, second) = (trace(seed), trace(seed));
+        assert!(first.len() > 40, "nothing happened");
+        for (nth, (one, two)) in first.iter().zip(&second).enumerate() {
+            assert_eq!(one, two, "the runs of {seed} part at line {nth}");
+        }
+        assert_eq!(first.len(), second.len());
+        if seed == 77 {
+            assert_ne!(first, trace(78), "the seed decides nothing");
+        }
     }
-    assert_eq!(first.len(), second.len());
-    assert_ne!(first, trace(78), "the seed decides nothing");
 }

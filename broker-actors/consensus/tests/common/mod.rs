@@ -29,13 +29,14 @@ pub fn simulate<T>(seed: u64, simulation: impl Future<Output = T>) -> T {
     LocalSet::new().block_on(&runtime, Rt::scope(seed, simulation))
 }
 
-/// The seeds to run: `GRUS_SIM_SEED` names one, `GRUS_SIM_SEEDS` how many; else `count` from 1.
+/// The seeds to run: `GRUS_SIM_SEED` names the first, `GRUS_SIM_SEEDS` how many; else that one alone, or
+/// `count` from 1.
 pub fn seeds(count: u64) -> Vec<u64> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    match number("GRUS_SIM_SEED") {
-        Some(seed) => vec![seed],
-        None => (1..=number("GRUS_SIM_SEEDS").unwrap_or(count)).collect(),
-    }
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let first = number("GRUS_SIM_SEED");
+    let count = number("GRUS_SIM_SEEDS").unwrap_or(if first.is_some() { 1 } else { count });
+    let first = first.unwrap_or(1);
+    (first..first + count).collect()
 }
 
 /// Runs `simulation` for each seed; a failure prints the seed and how to run it again.
