@@ -287,7 +287,9 @@ impl<P> OwnedQueue<P> {
         let mut items = Vec::new();
         let result = batches.into_iter().try_for_each(|fetched| {
             let item = self.item_of(push, fetched)?;
-            item.iter().for_each(|item| self.hold(item));
+            if let Some(item) = &item {
+                self.hold(item);
+            }
             items.extend(item);
             Ok(())
         });
