@@ -90,7 +90,6 @@ impl Field {
             }
         }
         self.cluster.await_all_led(TOPIC);
-        self.cluster.await_agreement();
         drop(sight);
         self.look_for_the_dead();
         self.look_for_panics();

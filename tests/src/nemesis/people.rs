@@ -77,6 +77,7 @@ pub async fn live(field: Field, blows: Vec<Blow>, seed: u64, scribe: Scribe) -> 
     }
     let _ = home.send(true);
     await_all(working, "the members stop", &mut troubles).await;
+    field.cluster.await_agreement(); // nobody sends or answers any more
     let mut last = JoinSet::new();
     let reader = reader(&clients[0], ReadMode::Poll);
     last.spawn(read(reader, "last".to_owned(), Act::Scan, scribe, goal));
