@@ -35,6 +35,7 @@ pub mod parking;
 mod producing;
 pub(crate) mod pushing;
 pub mod reading;
+mod repeats;
 pub mod search;
 mod settling;
 pub mod sifting;
@@ -78,6 +79,7 @@ use groups::Proposed;
 use parking::Parking;
 use pushing::Granted;
 use reading::{Batches, QueueReading, ReadLimits};
+use repeats::Repeats;
 use subscription::{Standing, Subscriptions};
 
 /// The queue has changed: more batches, a new start, or its topic is gone. At most one waits.
@@ -122,6 +124,8 @@ pub(crate) struct TopicQueue<D: Disk> {
     parts: Rc<TopicQueueParts<D>>,
     parking: Parking<Asked>,
     subscriptions: Subscriptions<Box<dyn Subscriber>>,
+    /// Batches that are on their way.
+    repeats: Repeats,
     /// Those of them that are of members of groups.
     groups: GroupSubscriptions,
     /// When this queue is woken for a retry.
@@ -152,7 +156,8 @@ impl<D: Disk> TopicQueue<D> {
         let parking = Parking::new(PARKED_MAX as usize);
         let subscriptions = Subscriptions::new(SUBSCRIPTIONS_MAX);
         let (groups, wakes_at) = (GroupSubscriptions::default(), None);
-        Self { parts, parking, subscriptions, groups, wakes_at, own: None }
+        let repeats = Repeats::default();
+        Self { parts, parking, subscriptions, repeats, groups, wakes_at, own: None }
     }
 
     /// Notes whether somebody waits for time to pass.

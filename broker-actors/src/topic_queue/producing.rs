@@ -25,6 +25,9 @@ impl<D: Disk> TopicQueue<D> {
             reply.send(kept);
             return drop(credit);
         }
+        let is_plain = due.is_none() && dedup_key.is_none();
+        let first = if is_plain { self.repeats.first(&batch, reply) } else { Some(reply) };
+        let Some(reply) = first else { return };
         let queue = self.parts.key;
         // Without the lease it is not known what there is: the shard says who leads instead.
         if dedup_key.is_none() && self.parts.ground.holds_lease() {

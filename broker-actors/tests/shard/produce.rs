@@ -1,9 +1,12 @@
 //! Produce and fetch while all goes well.
 
+use std::sync::mpsc::channel;
+
 use grus_broker::error::QueueError;
 use grus_broker::shard::TopicConfig;
-use grus_broker::topic_queue::At;
+use grus_broker::topic_queue::{At, Produce};
 use grus_log::{RealDisk, SimDisk};
+use grus_mailbox::Port;
 use grus_protocol::ids::{Durability, Offset, ProducerEpoch, ProducerId, Sequence, TimestampMs};
 
 use crate::bench::{Bench, Queue, batch, key, settings, sim_bench, stamped, topic};
@@ -38,6 +41,41 @@ async fn what_is_produced_is_fetched_byte_for_byte_and_again_after_a_restart() {
     assert_eq!((status.end_offset, status.durable_end), (Offset(39), Offset(39)));
     assert_eq!((status.messages, status.log_start), (39, Offset(0)));
     assert!(status.last_modified > TimestampMs(0));
+    bench.stop().await;
+}
+
+#[actix::test]
+async fn a_batch_that_comes_again_while_it_is_on_its_way_is_written_once() {
+    let bench = sim_bench().await;
+    bench.open(topic(1, 1)).await.unwrap();
+    let before = bench.status().await.log_bytes;
+    let (queue, body) = (bench.queue(1, 0), vec![5; 20_000]);
+    let batch = stamped(&[&body], ProducerId(7), ProducerEpoch(0), 0);
+    // Its own thread stands still until all of them are in its inbox.
+    let ((stands, standing), (go_on, wait)) = (channel::<()>(), channel::<()>());
+    let plain = crate::bench::batch(&[b"x"]);
+    let reply = Port::call(move |_| {
+        stands.send(()).unwrap();
+        wait.recv().unwrap();
+    });
+    let other = Produce { batch: plain, dedup_key: None, due: None, reply };
+    queue.produce.put(other).await.unwrap();
+    standing.recv().unwrap();
+    let mut answers = Vec::new();
+    for _ in 0..5 {
+        answers.push(queue.send(batch.clone()).await);
+    }
+    go_on.send(()).unwrap();
+    let mut repetitions = 0;
+    for answer in answers {
+        let receipt = answer.await.unwrap().unwrap();
+        assert_eq!(receipt.base_offset, Offset(1));
+        repetitions += usize::from(receipt.duplicate);
+    }
+    assert_eq!(repetitions, 4);
+    let written = bench.status().await.log_bytes - before;
+    assert!(written < 2 * body.len() as u64, "{written} bytes of log for one batch");
+    assert_eq!(queue.status().await.end_offset, Offset(2));
     bench.stop().await;
 }
 
