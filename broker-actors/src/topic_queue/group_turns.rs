@@ -315,9 +315,7 @@ impl<D: Disk> Looking<'_, D> {
         for offset in due {
             let is_held = batches.last().is_some_and(|last| offset.0 < end_of(last).0);
             if !is_held {
-                let is_full =
-                    bytes >= u64::from(self.turn.bytes_max) || messages >= self.turn.messages_max;
-                if is_full && !batches.is_empty() {
+                if self.turn.is_used_up(messages, bytes) && !batches.is_empty() {
                     break;
                 }
                 match self.one_batch(offset) {

@@ -125,6 +125,14 @@ pub struct Turn {
     pub course: u64,
 }
 
+impl Turn {
+    /// Whether so much is all that it is for, or more.
+    #[must_use]
+    pub fn is_used_up(&self, messages: u64, bytes: u64) -> bool {
+        messages >= self.messages_max || bytes >= u64::from(self.bytes_max)
+    }
+}
+
 /// What a turn came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spent {
