@@ -10,6 +10,8 @@
 //! the load. Medians, and the least and the most. `GRUS_BIN` names another binary: a release build. Not a test: a busy
 //! machine changes its numbers.
 
+#![expect(clippy::cast_precision_loss, reason = "figures for people need no 53rd bit")]
+
 use grus_tests::cluster::{Cluster, ends, grus_at, leaders};
 use grus_tests::registry::RegistryHome;
 use serde_json::Value;
