@@ -158,7 +158,8 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         let store = LogStore::new(Rc::clone(&shared));
         let applier = Applier::new(Rc::clone(&shared));
         let chunk_bytes = shared.config.snapshot_chunk_bytes;
-        let links = Links { node, peers: Rc::clone(&peers), chunk_bytes };
+        let append_limit = shared.config.election_timeout() / 2;
+        let links = Links { node, peers: Rc::clone(&peers), chunk_bytes, append_limit };
         let started = InstantOf::<RT>::now();
         let raft = match Raft::new(node, raft_config, links, store, applier).await {
             Ok(raft) => raft,

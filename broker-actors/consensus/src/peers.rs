@@ -108,6 +108,8 @@ pub(crate) struct Links {
     pub(crate) node: NodeId,
     pub(crate) peers: Rc<dyn Peers>,
     pub(crate) chunk_bytes: usize,
+    /// How long a member may take to write what it is sent.
+    pub(crate) append_limit: Duration,
 }
 
 impl<R: 'static, RT: AsyncRuntime> RaftNetworkFactory<Types<R, RT>> for Links {
@@ -116,7 +118,8 @@ impl<R: 'static, RT: AsyncRuntime> RaftNetworkFactory<Types<R, RT>> for Links {
     async fn new_client(&mut self, target: NodeId, member: &Member) -> Link {
         let address = member.addr.clone();
         let (peers, chunk_bytes) = (Rc::clone(&self.peers), self.chunk_bytes);
-        Link { node: self.node, peers, target, address, chunk_bytes }
+        let append_limit = self.append_limit;
+        Link { node: self.node, peers, target, address, chunk_bytes, append_limit }
     }
 }
 
@@ -127,17 +130,26 @@ pub(crate) struct Link {
     target: NodeId,
     address: String,
     chunk_bytes: usize,
+    append_limit: Duration,
 }
 
 impl Link {
-    /// Every call ends within the soft limit: a call that hangs would pin the leader's purge.
     async fn ask<R: 'static, RT: AsyncRuntime>(
         &self,
         action: RPCTypes,
         request: &Request,
         option: &RPCOption,
     ) -> Result<Reply, RPCError<Types<R, RT>>> {
-        let limit = option.soft_ttl();
+        self.ask_within(action, request, option.soft_ttl()).await
+    }
+
+    /// Every call ends within its limit: a call that hangs would pin the leader's purge.
+    async fn ask_within<R: 'static, RT: AsyncRuntime>(
+        &self,
+        action: RPCTypes,
+        request: &Request,
+        limit: Duration,
+    ) -> Result<Reply, RPCError<Types<R, RT>>> {
         match ask::<RT>(&self.peers, (self.target, &self.address), request, limit).await {
             Ok(Reply::Refused) => Err(unreachable("refused for now")),
             Ok(reply) => Ok(reply),
@@ -229,8 +241,13 @@ impl<R: 'static, RT: AsyncRuntime> RaftNetworkV2<Types<R, RT>> for Link {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types<R, RT>>, RPCError<Types<R, RT>>> {
         let AppendEntriesRequest { vote, prev_log_id: prev, entries, leader_commit: commit } = rpc;
+        // openraft's limit is a part of the time between heartbeats. Entries are answered for once they are on
+        // the member's disk, which may be busy for longer than that: given up, they would be sent again,
+        // all of them, to a member that has them, and its word would not count for the lease.
+        let soft = option.soft_ttl();
+        let limit = if entries.is_empty() { soft } else { soft.max(self.append_limit) };
         let request = Request::Append { vote, prev, commit, entries };
-        match self.ask(RPCTypes::AppendEntries, &request, &option).await? {
+        match self.ask_within(RPCTypes::AppendEntries, &request, limit).await? {
             Reply::Appended => Ok(AppendEntriesResponse::Success),
             Reply::PartlyAppended(id) => Ok(AppendEntriesResponse::PartialSuccess(id)),
             Reply::Conflict => Ok(AppendEntriesResponse::Conflict),
@@ -287,10 +304,13 @@ impl<R: 'static, RT: AsyncRuntime> RaftNetworkV2<Types<R, RT>> for Link {
 
 #[cfg(test)]
 mod tests {
+    use openraft::EntryPayload;
+    use openraft::entry::RaftEntry as _;
     use openraft_rt_tokio::TokioRuntime;
     use tokio::time::Instant;
 
     use super::*;
+    use crate::types::{RaftEntry, log_id};
 
     /// A member that takes every message and says nothing.
     struct Silent;
@@ -316,6 +336,31 @@ mod tests {
             let asked = ask::<TokioRuntime>(&peers, (2, "there"), &Request::Standing, limit).await;
             assert!(matches!(asked, Err(CallError::Timeout(at)) if at == limit), "{asked:?}");
             assert_eq!(begun.elapsed(), limit, "or one stopped member pins the leader's purge");
+        });
+    }
+
+    #[test]
+    fn entries_may_take_a_member_longer_than_a_heartbeat() {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let (soft, append_limit) = (Duration::from_millis(112), Duration::from_millis(500));
+            let (peers, address) = (Rc::new(Silent), "there".to_owned());
+            let mut link =
+                Link { node: 1, peers, target: 2, address, chunk_bytes: 1 << 20, append_limit };
+            let one = RaftEntry::new(log_id(1, 1), EntryPayload::Blank);
+            for (entries, limit) in [(vec![], soft), (vec![one], append_limit)] {
+                let rpc: AppendEntriesRequest<Types<(), TokioRuntime>> = AppendEntriesRequest {
+                    vote: RaftVote::new(1, 1),
+                    prev_log_id: None,
+                    entries,
+                    leader_commit: None,
+                };
+                let (begun, option) = (Instant::now(), RPCOption::new(soft * 4 / 3));
+                assert!(link.append_entries(rpc, option).await.is_err());
+                let slack = Duration::from_millis(2); // of openraft's division
+                assert!(begun.elapsed() >= limit && begun.elapsed() <= limit + slack);
+            }
         });
     }
 }
