@@ -112,6 +112,24 @@ impl Begun {
         write_durably(&self.path, format!("{}{OUT}\n", self.group).as_bytes()).map_err(failed)
     }
 
+    /// The group that a shard is of, if its member here has begun and was not let go of since. Blocks.
+    ///
+    /// # Errors
+    /// [`BegunError`].
+    pub fn group_in(folder: &Path, shard: ShardId) -> Result<Option<u64>, BegunError> {
+        let path = folder.join(shard.to_string());
+        let found = match std::fs::read_to_string(&path) {
+            Ok(text) => text.trim().to_owned(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(BegunError::Io { path, source }),
+        };
+        if found.ends_with(OUT) {
+            return Ok(None);
+        }
+        let group = found.parse().map(Some);
+        group.map_err(|_| BegunError::Unreadable { path, found })
+    }
+
     /// The shards of which a folder names a group, also one that has let go of its member here. Blocks.
     ///
     /// # Errors
@@ -150,7 +168,10 @@ mod tests {
         assert!(begun(40).is_noted().unwrap());
         assert!(!Begun::new(folder.path(), ShardId(8), 40).is_noted().unwrap());
         assert_eq!(Begun::all(folder.path()).unwrap(), [ShardId(7)]);
+        let group = |shard| Begun::group_in(folder.path(), ShardId(shard));
+        assert_eq!((group(7).unwrap(), group(8).unwrap()), (Some(40), None));
         begun(40).note_out().unwrap();
+        assert_eq!(group(7).unwrap(), None);
         assert!(begun(40).is_noted().unwrap(), "it is never new to its group again");
         assert!(!begun(41).is_noted().unwrap(), "the number may be another group's");
         assert!(Begun::all(&folder.path().join("none")).unwrap().is_empty());

@@ -40,6 +40,7 @@ use prometheus_client::registry::Registry as MetricsRegistry;
 use thiserror::Error;
 use tokio::sync::watch;
 
+use crate::begun::BegunError;
 use crate::clients::Clients;
 use crate::config::{BROKER_SCHEMA, BrokerConfig};
 use crate::data_folder::{DataFolder, FolderError};
@@ -96,6 +97,18 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// It has served with others, and is told of no registry.
+    #[error(
+        "this folder belongs to a cluster (its shard {shard} is, or was, on several brokers): \
+         registry.addresses is missing"
+    )]
+    OfACluster {
+        /// One of the shards.
+        shard: ShardId,
+    },
+    /// It cannot be told which shards are a group's.
+    #[error(transparent)]
+    Begun(#[from] BegunError),
     /// A shard did not start.
     #[error("shard {shard}: {source}")]
     Shard {

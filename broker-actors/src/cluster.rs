@@ -13,7 +13,7 @@ use grus_protocol::message::{
     ChangeReplicas, ChangeReplicasReply, DescribeShardsReply, HandOverShards, HandOverShardsReply,
     MemberDescription, ShardDescription,
 };
-use grus_registry::{RegistryError, RegistryRequest, RoutingTable, command};
+use grus_registry::{RegistryError, RegistryRequest, RoutingTable};
 use tokio::sync::watch;
 
 use crate::dispatch::peers::MemberDoors;
@@ -85,11 +85,9 @@ impl Cluster {
         &self,
         ask: ChangeReplicas,
     ) -> Result<ChangeReplicasReply, ErrorReply> {
-        let ChangeReplicas { shards, topic, add, remove } = ask;
-        let change = command::ChangeReplicas { shards, topic, add, remove };
         let (reply, answer) = reply::port();
         let busy = || RegistryError::Busy.to_reply();
-        let asked = self.registry.try_put(RegistryRequest::ChangeReplicas { change, reply });
+        let asked = self.registry.try_put(RegistryRequest::ChangeReplicas { change: ask, reply });
         asked.map_err(|_| busy())?;
         let answer = answer.await.map_err(|_| busy())?;
         let shards = answer.map_err(|error| error.to_reply())?;
@@ -131,6 +129,7 @@ fn description(status: &ShardStatus) -> ShardDescription {
         broker: BrokerId(lag.node),
         matched_index: lag.matched,
         heard_ms: lag.heard.map(|heard| u64::try_from(heard.as_millis()).unwrap_or(u64::MAX)),
+        votes: lag.votes,
     };
     ShardDescription {
         shard: status.shard,

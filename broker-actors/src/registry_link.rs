@@ -26,7 +26,7 @@ pub mod routes;
 pub mod survey;
 mod upkeep;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,7 @@ use grus_mailbox::{
     ActorSpec, Credit, Drained, Dropped, Host, HostHandle, Inbox, Place, Port, Receive, Resident,
     Room, Tick,
 };
-use grus_protocol::error::ErrorReply;
+use grus_protocol::error::{ErrorCode, ErrorReply};
 use grus_protocol::ids::{BrokerId, ShardId};
 use grus_protocol::message::{
     AlterTopic, AlterTopicReply, CreateTopic, CreateTopicReply, DeleteTopic, DeleteTopicReply,
@@ -117,18 +117,18 @@ impl RegistryLink {
     #[must_use]
     pub fn start(place: &Place, parts: LinkParts) -> HostHandle<Self> {
         Host::spawn(place, ActorSpec::new("RegistryLink", "broker"), move || {
-            let own = parts.shards.own().iter().map(|shard| shard.shard).collect();
+            let own: BTreeSet<_> = parts.shards.own().iter().map(|shard| shard.shard).collect();
             let routes = Routes::clone(&parts.published.borrow());
             Self {
                 parts: parts.clone(),
-                ledger: Ledger::new(parts.broker, routes, own, parts.home.clone()),
+                ledger: Ledger::new(parts.broker, routes, own.clone(), parts.home.clone()),
                 resolving: BTreeMap::new(),
                 heard: None,
                 survey: Survey::default(),
                 has_table: false,
                 unpublished: false,
                 saving: Saving::default(),
-                standings: Standings::default(),
+                standings: Standings::of(own),
                 clock_watch: ClockWatch::default(),
             }
         })
@@ -252,11 +252,14 @@ impl RegistryLink {
         let _ = self.parts.registry.ask.try_put(request); // as above
     }
 
-    /// Identities are given by the first shard alone, which is a persisted one.
+    /// Identities are given by the broker's first shard, which is a persisted one.
     fn init_producer(&self, ask: InitProducer, reply: Answer<InitProducerReply>, credit: Credit) {
-        let Some(first) = self.parts.shards.own().first() else { return };
         // Those of several members that are led here hold what the producer sends to them.
         let led = self.parts.shards.led();
+        let Some(first) = producers::first(&led, self.parts.broker, self.ledger.table()) else {
+            let error = ErrorReply::new(ErrorCode::Unavailable, "no shard is led here now");
+            return reply.send(Err(error.with_retry_after_ms(RETRY_AFTER_MS)));
+        };
         let others = led.iter().filter(|shard| shard.shard != first.shard);
         let others = others.map(|shard| shard.inbox.clone()).collect();
         producers::give(ask, &first.inbox, others, reply, credit);

@@ -1,6 +1,6 @@
 //! Replicas: the shards of several members that this broker is a member of. Starts each as soon as the
 //! routes name this broker among its members, has its members elsewhere find it, and lets go of those of
-//! which it is no member any more.
+//! which it is no member any more. One that this broker has alone it makes such a one ([`alone`]).
 //!
 //! ```text
 //! registry --RoutingChanged--> [Replicas] --starts--> Shard, Member (each on its core arbiter)
@@ -9,10 +9,11 @@
 //!                                   '--MemberDoors (snapshot)-> Connections of other brokers
 //! ```
 //!
-//! * Owns: those shards, running; which are being started, which could not be, and which may have to go.
+//! * Owns: those shards, running, and those that the broker has alone; which are being started, which could
+//!   not be, and which may have to go.
 //! * Lives on: core arbiter 0.
-//! * Inbox: [`RoutingChanged`] of one, [`Retire`], [`Settled`], `Started`, `Judged` and `Noted` of its own
-//!   tasks, [`Tick`].
+//! * Inbox: [`RoutingChanged`] of one, [`Retire`], [`Settled`], `Started`, `Turning`, `Judged` and `Noted` of
+//!   its own tasks, [`Tick`].
 //! * Talks to: Member, to have it give its shard away or see to its members; the registry, to tell it what
 //!   these are; its shards live by themselves.
 //! * Stops: with the shards: stops them all and waits until they have.
@@ -36,6 +37,7 @@ use grus_registry::{
 };
 use tokio::sync::watch;
 
+pub mod alone;
 mod strays;
 
 use crate::begun::{Begun, BegunError};
@@ -52,6 +54,7 @@ use crate::shard::{
     Membership, Replicated, Shard, ShardPlaces, ShardSettings, ShardStartError, start_member,
 };
 
+use alone::Alone;
 use strays::Strays;
 
 const TICK: Duration = Duration::from_secs(1);
@@ -144,6 +147,7 @@ impl Weigh for Stopped {}
 pub struct Replicas {
     parts: ReplicaParts,
     table: Arc<RoutingTable>,
+    alone: Alone,
     running: BTreeMap<ShardId, Running>,
     starting: BTreeSet<ShardId>,
     /// Until when each is left alone.
@@ -154,13 +158,18 @@ pub struct Replicas {
 }
 
 impl Replicas {
-    /// Starts it at `place`.
+    /// Starts it at `place`; `alone` are the shards that the broker has alone.
+    ///
+    /// # Panics
+    /// Never: it is built once.
     #[must_use]
-    pub fn start(place: &Place, parts: ReplicaParts) -> HostHandle<Self> {
+    pub fn start(place: &Place, parts: ReplicaParts, alone: Alone) -> HostHandle<Self> {
         let spec = ActorSpec::new("Replicas", "broker").never_restarts();
+        let mut alone = Some(alone);
         Host::spawn(place, spec, move || Self {
             parts: parts.clone(),
             table: Arc::default(),
+            alone: alone.take().expect("it is built once"),
             running: BTreeMap::new(),
             starting: BTreeSet::new(),
             resting: BTreeMap::new(),
@@ -180,7 +189,7 @@ impl Replicas {
         for (shard, place) in table.memberships_of(self.parts.broker) {
             if let Some(running) = self.running.get(&shard) {
                 running.aim_at(place);
-            } else if !self.resting.contains_key(&shard) {
+            } else if !self.resting.contains_key(&shard) && !self.turn(shard, place, room) {
                 self.start_one(shard, place, room);
             }
         }
@@ -310,10 +319,12 @@ impl Resident for Replicas {
         room.linger();
         self.is_stopping = true;
         self.parts.members.send_replace(MemberDoors::default());
-        let running = std::mem::take(&mut self.running);
+        let (running, alone) = (std::mem::take(&mut self.running), self.alone.take_all());
         room.spawn_into(async move {
             let stops = running.into_values().map(Running::stop);
-            futures_util::future::join_all(stops).await;
+            let alone = alone.into_iter().map(Shard::stop);
+            let all = futures_util::future::join_all(stops);
+            futures_util::future::join(all, futures_util::future::join_all(alone)).await;
             Stopped
         });
     }

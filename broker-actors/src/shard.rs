@@ -89,10 +89,17 @@ fn standing_channel(first: ShardStanding) -> (watch::Sender<ShardStanding>, Stan
 pub type Replicated = Arc<[ShardHandle]>;
 /// Where those are told.
 pub type ReplicatedWatch = watch::Receiver<Replicated>;
+/// Where some shards are told, again and again.
+pub type ShardTeller = watch::Sender<Replicated>;
 
 /// None, for ever.
 fn none_replicated() -> ReplicatedWatch {
-    watch::channel(Replicated::from([])).1
+    always(Replicated::from([]))
+}
+
+/// These, for ever.
+fn always(shards: Replicated) -> ReplicatedWatch {
+    watch::channel(shards).1
 }
 
 /// An empty table.

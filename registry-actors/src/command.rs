@@ -20,7 +20,7 @@ mod settings;
 
 /// Version of all commands and parts written by this build.
 pub const FORMAT_VERSION: u8 = 1;
-pub use replicas::{ChangeReplicas, LeadShards, MembershipClaim, ToldMembers};
+pub use replicas::{ChangeReplicas, GrowReplicas, LeadShards, MembershipClaim, ToldMembers};
 
 /// Kind of a [`CreateTopic`].
 pub const KIND_CREATE_TOPIC: u16 = 64;
@@ -48,6 +48,8 @@ pub const KIND_PLACE_DEAD_LETTERS: u16 = 74;
 pub const KIND_LEAD_SHARDS: u16 = 75;
 /// Kind of a [`ChangeReplicas`].
 pub const KIND_CHANGE_REPLICAS: u16 = 76;
+/// Kind of a [`GrowReplicas`].
+pub const KIND_GROW_REPLICAS: u16 = 77;
 
 /// A change of the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +81,8 @@ pub enum Command {
     LeadShards(LeadShards),
     /// Shards are to have other members.
     ChangeReplicas(ChangeReplicas),
+    /// Shards are to have more members.
+    GrowReplicas(GrowReplicas),
 }
 
 /// Gives the registry its number, once.
@@ -283,7 +287,7 @@ pub enum FormatError {
 impl Command {
     /// Whether this build knows items of `kind`.
     pub fn knows(kind: u16) -> bool {
-        (KIND_CREATE_TOPIC..=KIND_CHANGE_REPLICAS).contains(&kind)
+        (KIND_CREATE_TOPIC..=KIND_GROW_REPLICAS).contains(&kind)
     }
 
     /// The command as an item of an entry: its kind and its bytes.
@@ -302,6 +306,7 @@ impl Command {
             Self::PlaceDeadLetters(command) => (KIND_PLACE_DEAD_LETTERS, encode(command)),
             Self::LeadShards(command) => (KIND_LEAD_SHARDS, encode(command)),
             Self::ChangeReplicas(command) => (KIND_CHANGE_REPLICAS, encode(command)),
+            Self::GrowReplicas(command) => (KIND_GROW_REPLICAS, encode(command)),
         }
     }
 
@@ -324,6 +329,7 @@ impl Command {
             KIND_PLACE_DEAD_LETTERS => decode(bytes).map(Self::PlaceDeadLetters),
             KIND_LEAD_SHARDS => decode(bytes).map(Self::LeadShards),
             KIND_CHANGE_REPLICAS => decode(bytes).map(Self::ChangeReplicas),
+            KIND_GROW_REPLICAS => decode(bytes).map(Self::GrowReplicas),
             other => Err(FormatError::Kind(other)),
         }
     }

@@ -100,22 +100,29 @@ struct StoredShard {
     wanted: Vec<BrokerId>,
     #[serde(default, skip_serializing_if = "is_zero")]
     members_at: u64,
+    /// Left out where it is the number of members, as in shards that were made before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    replicas: Option<u32>,
 }
 
 impl From<ShardPlace> for StoredShard {
     fn from(place: ShardPlace) -> Self {
-        let ShardPlace { durability, broker, open, members, group, term, wanted, members_at } =
-            place;
-        Self { durability, broker, open, members, group, term: term.0, wanted, members_at }
+        let replicas = Some(place.replicas).filter(|replicas| *replicas != place.members_count());
+        let ShardPlace {
+            durability, broker, open, members, group, term, wanted, members_at, ..
+        } = place;
+        let term = term.0;
+        Self { durability, broker, open, members, group, term, wanted, members_at, replicas }
     }
 }
 
 impl From<StoredShard> for ShardPlace {
     fn from(stored: StoredShard) -> Self {
-        let StoredShard { durability, broker, open, members, group, term, wanted, members_at } =
-            stored;
-        let term = Term(term);
-        Self { durability, broker, open, members, group, term, wanted, members_at }
+        let StoredShard { durability, broker, open, members, group, term, wanted, .. } = stored;
+        let (members_at, term) = (stored.members_at, Term(term));
+        let alone = Self::alone(durability, broker);
+        let place = Self { open, members, group, term, wanted, members_at, ..alone };
+        Self { replicas: stored.replicas.unwrap_or(place.members_count()), ..place }
     }
 }
 

@@ -55,6 +55,8 @@ const FAREWELL_MS_MAX: u64 = 1_000;
 const WRITE_STALL: Duration = Duration::from_secs(10);
 /// A registry whose frame does not come on for so long is left.
 const FRAME_STALL: Duration = Duration::from_secs(10);
+/// Words about the broker's shards under way: one for each that it has alone.
+const CLAIMS_MAX: u32 = 1_024;
 /// Frames read and not yet dealt with.
 const CAME_MAX: u32 = 16;
 
@@ -149,7 +151,13 @@ impl RemoteService {
 
     /// From now on these are the shards of the broker.
     pub fn claims_are(&self, claims: Claims) {
-        let _ = self.remote.inbox(1).try_put(claims); // stopped
+        let _ = self.claims().try_put(claims); // stopped
+    }
+
+    /// Where that is said, again and again.
+    #[must_use]
+    pub fn claims(&self) -> Inbox<Claims> {
+        self.remote.inbox(CLAIMS_MAX)
     }
 
     /// Tells the registry that the broker leaves, and ends the connection.

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use grus_mailbox::{Inbox, Port, Weigh};
 use grus_protocol::ids::{BrokerAddress, BrokerId, Durability, ShardId, Term, TopicId};
-use grus_protocol::message::TopicSettings;
+use grus_protocol::message::{ChangeReplicas, TopicSettings};
 use grus_protocol::names::TopicName;
 use tokio::sync::watch;
 
-use crate::command::{AdoptTopic, AlterTopic, ChangeReplicas, MembershipClaim, ToldMembers};
+use crate::command::{AdoptTopic, AlterTopic, MembershipClaim, ToldMembers};
 use crate::error::RegistryError;
 use crate::materialiser::CopyStats;
 use crate::routing::{RoutingTable, TopicRoutes};

@@ -90,6 +90,9 @@ pub struct ShardPlace {
     /// Index of the entry of its log that `members` are of: of two lists the later one counts. 0: they
     /// are those that found it.
     pub members_at: u64,
+    /// How many members the topics ask for whose queues it takes; while members change, there may be
+    /// more of them or fewer.
+    pub replicas: u32,
 }
 
 /// What makes shards alike: queues of a topic are placed on shards of its class.
@@ -111,7 +114,7 @@ impl ShardClass {
 impl ShardPlace {
     /// The class of the shard.
     pub fn class(&self) -> ShardClass {
-        ShardClass { durability: self.durability, replicas: self.replicas() }
+        ShardClass { durability: self.durability, replicas: self.replicas }
     }
 
     /// An open shard that one broker has alone.
@@ -125,16 +128,17 @@ impl ShardPlace {
             term: Term(0),
             wanted: Vec::new(),
             members_at: 0,
+            replicas: 1,
         }
     }
 
-    /// Whether several brokers have it.
+    /// Whether several brokers have it, or may come to have it: it is a group's.
     pub fn is_replicated(&self) -> bool {
         !self.members.is_empty()
     }
 
     /// On how many brokers it is.
-    pub fn replicas(&self) -> u32 {
+    pub fn members_count(&self) -> u32 {
         u32::try_from(self.members.len()).unwrap_or(u32::MAX).max(1)
     }
 
@@ -146,9 +150,10 @@ impl ShardPlace {
         self.members.contains(&broker) || self.wanted.contains(&broker)
     }
 
-    /// Whether a broker is one of those that make its group, rather than one that joins it.
+    /// Whether a broker is one of those that make its group, rather than one that joins it. A group that
+    /// one broker was alone in before is there already.
     pub fn is_founder(&self, broker: BrokerId) -> bool {
-        self.members_at == 0 && self.members.contains(&broker)
+        self.members_at == 0 && self.members.len() > 1 && self.members.contains(&broker)
     }
 }
 
@@ -189,7 +194,7 @@ impl RoutingTable {
     /// The broker that leads a shard, while it is live.
     pub fn leader_of(&self, shard: ShardId) -> Option<&BrokerAddress> {
         let place = self.shards.get(&shard)?;
-        let is_heard_of = !place.is_replicated() || place.term != Term(0);
+        let is_heard_of = place.term != Term(0) || place.members.len() < 2;
         let broker = self.brokers.get(&place.broker).filter(|_| is_heard_of)?;
         broker.live.then_some(&broker.address)
     }

@@ -17,6 +17,7 @@ pub use replicas::REPLICAS_MAX;
 mod adopt;
 mod brokers;
 mod dead_letters;
+mod growth;
 mod replicas;
 
 /// Most topics.
@@ -100,6 +101,7 @@ impl State {
             Command::PlaceDeadLetters(place) => self.place_dead_letters(time, place)?,
             Command::LeadShards(lead) => self.lead_shards(&lead),
             Command::ChangeReplicas(change) => self.change_replicas(&change)?,
+            Command::GrowReplicas(grow) => self.grow_replicas(time, &grow)?,
         };
         if !changed.is_empty() {
             self.version += 1;
@@ -214,7 +216,9 @@ impl State {
                 0 => is_live(&place.broker),
                 all => place.members.iter().filter(|member| is_live(member)).count() > all / 2,
             };
-            place.open && live && place.class() == class
+            // What grows promises less than it is to, until a leader says that its members are there.
+            let is_whole = place.wanted.is_empty() || place.members_count() >= class.replicas;
+            place.open && live && is_whole && place.class() == class
         })
     }
 

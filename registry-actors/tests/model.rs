@@ -236,7 +236,8 @@ fn expected(before: &RoutingTable, command: &Command) -> Option<&'static str> {
         | Command::FoundRegistry(_)
         | Command::AdoptTopics(_)
         | Command::LeadShards(_)
-        | Command::ChangeReplicas(_) => None,
+        | Command::ChangeReplicas(_)
+        | Command::GrowReplicas(_) => None,
     }
 }
 

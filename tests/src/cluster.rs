@@ -98,6 +98,12 @@ impl Cluster {
         Self { registry, _registry: running, homes, brokers }
     }
 
+    /// Starts a registry, and a broker there that may have been alone before.
+    pub fn around(registry: RegistryHome, home: Home) -> Self {
+        let home = home.with("GRUS__REGISTRY__ADDRESSES", &registry.listen.to_string());
+        Self::of(registry, vec![home])
+    }
+
     /// Where a client begins: at the registry.
     pub fn at(&self) -> [SocketAddr; 1] {
         [self.registry.listen]

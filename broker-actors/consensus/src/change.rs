@@ -15,17 +15,20 @@ use std::time::Duration;
 
 use grus_log::Disk;
 use openraft::ChangeMembers;
-use openraft::async_runtime::AsyncRuntime;
 use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::async_runtime::{AsyncRuntime, Instant as _};
 use openraft_rt_tokio::TokioRuntime;
 
 use crate::config::LEASE_DRIFT;
-use crate::group::{Group, ProposeError};
+use crate::group::{Group, InstantOf, ProposeError};
 use crate::machine::StateMachine;
 use crate::members::{ChangeError, PROMOTE_LAG_ENTRIES_MAX};
 use crate::peers::{PeerError, Peers, ask};
 use crate::types::{Member, NodeId, StoredMembership, log_id_parts};
 use crate::wire::{Reply, Request};
+
+/// A member that has all that was committed so long ago, or up to twice so long, has nearly all.
+const PACE: Duration = Duration::from_millis(500);
 
 /// Who belongs to a group, as one of its members knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -109,6 +112,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         }
         let surplus: BTreeSet<NodeId> = now.learners.difference(wanted).copied().collect();
         if surplus.is_empty() {
+            self.inner.shared.syncs_first.set(false); // no voter is alone with learners any more
             return Ok(Approach::There);
         }
         self.change(ChangeMembers::RemoveNodes(surplus), false).await?;
@@ -156,13 +160,27 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
     /// The other members that answer and have nearly all that is committed.
     fn near(&self) -> BTreeSet<NodeId> {
         let limit = self.inner.shared.config.election_timeout().saturating_sub(LEASE_DRIFT);
-        let need =
-            self.status().committed.map_or(0, |at| at.saturating_sub(PROMOTE_LAG_ENTRIES_MAX));
+        let need = self.need();
         let lags = self.lags().into_iter();
         let is_near = lags.filter(|lag| {
             lag.heard.is_some_and(|since| since < limit) && lag.matched.is_some_and(|at| at >= need)
         });
         is_near.map(|lag| lag.node).collect()
+    }
+
+    /// What a member must have to count as one that has nearly all: all but some entries, or all that was
+    /// committed a moment ago. Small entries come by the thousand while an answer is on its way.
+    pub(crate) fn need(&self) -> u64 {
+        let committed = self.status().committed.unwrap_or(0);
+        let (now, [mut before, mut last]) = (InstantOf::<RT>::now(), self.inner.paces.get());
+        let age = |at: InstantOf<RT>| now.saturating_duration_since(at);
+        if last.is_none_or(|(at, _)| age(at) >= PACE) {
+            (before, last) = (last, Some((now, committed)));
+            self.inner.paces.set([before, last]);
+        }
+        let by_entries = committed.saturating_sub(PROMOTE_LAG_ENTRIES_MAX);
+        let moment = before.filter(|(at, _)| age(*at) <= PACE * 2);
+        moment.map_or(by_entries, |(_, index)| by_entries.min(index))
     }
 
     /// A majority of those that will vote must be here now: the change, and all that comes behind it,

@@ -41,6 +41,8 @@ use crate::types::{NodeId, Outcome, RaftVote, log_id_parts};
 
 pub(crate) type RaftOf<S, D, RT> = Raft<Types<S, RT>, Applier<S, D, RT>>;
 pub(crate) type InstantOf<RT> = <RT as AsyncRuntime>::Instant;
+/// What was committed at a moment, if it was looked at.
+pub(crate) type Pace<RT> = Option<(InstantOf<RT>, u64)>;
 
 /// Why a proposal was not applied.
 #[derive(Debug, Clone, Error, PartialEq, Eq)]
@@ -96,6 +98,8 @@ pub(crate) struct Inner<S: StateMachine, D: Disk, RT: AsyncRuntime> {
     pub(crate) stopped: Cell<bool>,
     /// What came of the last wish for a successor is not known yet.
     pub(crate) handed_over: Cell<Option<HandedOver<InstantOf<RT>>>>,
+    /// What was committed at two moments, see [`Group::need`].
+    pub(crate) paces: Cell<[Pace<RT>; 2]>,
     /// Searches for a successor that are under way.
     pub(crate) handing_over: Cell<u32>,
     /// When a retired leader has looked for one by itself, and how often in vain.
@@ -177,6 +181,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             leadership: watch::Sender::new(Leadership::default()),
             stopped: Cell::new(false),
             handed_over: Cell::new(None),
+            paces: Cell::new([None; 2]),
             handing_over: Cell::new(0),
             looked: Cell::new((started, 0)),
             heard: Cell::new(started),
@@ -196,14 +201,18 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
     /// holds; the configuration only when there is none yet.
     async fn settle_alone(&self) -> Result<(), StartError> {
         let config = &self.inner.shared.config;
-        let voters = self.inner.raft.with_raft_state(|state| {
-            state.membership_state.effective().voter_ids().collect::<Vec<_>>()
+        let members = self.inner.raft.with_raft_state(|state| {
+            let now = state.membership_state.effective();
+            let has_learners = now.membership().learner_ids().next().is_some();
+            (now.voter_ids().collect::<Vec<_>>(), has_learners)
         });
-        let mut voters = voters.await.map_err(|error| Fault::Raft(error.to_string()))?;
+        let members = members.await.map_err(|error| Fault::Raft(error.to_string()))?;
+        let (mut voters, has_learners) = members;
         if voters.is_empty() {
             voters.extend(config.members.iter().map(|(id, _)| *id));
         }
         if voters == [config.node] {
+            self.inner.shared.syncs_first.set(has_learners);
             self.inner.shared.heal_alone();
         } else if config.timings == Timings::ALONE {
             let count = voters.len();

@@ -222,10 +222,12 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             return Vec::new();
         };
         let others = matched.iter().filter(|(node, _)| **node != self.inner.shared.config.node);
+        let votes = |node: &NodeId| metrics.membership_config.voter_ids().any(|id| id == *node);
         let lag = |(node, at): (&NodeId, &Option<_>)| MemberLag {
             node: *node,
             matched: at.as_ref().map(|id| log_id_parts(id).1),
             heard: heard.get(node).copied().flatten().map(|at| at.elapsed()),
+            votes: votes(node),
         };
         others.map(lag).collect()
     }

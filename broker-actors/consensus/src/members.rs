@@ -82,8 +82,52 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             let reason = "the snapshot is ahead of the log that is kept: trim the log first";
             return Err(ChangeError::Refused(reason.to_owned()));
         }
+        self.ensure_whole()?;
+        self.sync_first().await?;
         let added = self.inner.raft.add_learner(node, Member::new(address), false).await;
         added.map(|_| ()).map_err(|error| self.change_error(error))
+    }
+
+    /// While one voter has learners these are given what it has committed by its own word alone: no entry of
+    /// that may be lost with its kernel, or it would give their indexes to others.
+    async fn sync_first(&self) -> Result<(), ChangeError> {
+        let shared = &self.inner.shared;
+        if !self.voters().into_iter().eq([shared.config.node]) {
+            return Ok(());
+        }
+        shared.syncs_first.set(true);
+        let last = shared.log.borrow().last().map(|id| id.index);
+        loop {
+            let done = shared.next_job_done();
+            if shared.log.borrow().synced_index() >= last {
+                return Ok(());
+            }
+            if self.inner.stopped.get() || shared.is_stopping() {
+                return Err(self.stop_reason().into());
+            }
+            shared.log.borrow_mut().request_sync();
+            shared.pump();
+            done.await;
+        }
+    }
+
+    /// Whoever gets the log needs all of its entries: reading a damaged one for a learner would end this
+    /// replica again and again, and one that was given up the learner.
+    fn ensure_whole(&self) -> Result<(), ChangeError> {
+        let log = self.inner.shared.log.borrow();
+        let purged = log.purged().map_or(0, |id| id.index);
+        let given_up = log.doubtful().map(|range| *range.end()).filter(|end| *end > purged);
+        let why = match (log.stats().damaged_entries, given_up) {
+            (0, None) if log.is_checked() => return Ok(()),
+            (0, None) => "the log is still being checked".to_owned(),
+            (0, Some(end)) => {
+                format!("damage was given up: retention has to remove what is up to entry {end}")
+            }
+            (count, _) => {
+                format!("{count} entries of the log are damaged: retention has to remove them")
+            }
+        };
+        Err(ChangeError::Refused(why))
     }
 
     /// Makes a learner a voter, when it has really caught up: what openraft asks for would be
@@ -117,7 +161,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             }
             _ => None,
         };
-        let need = committed.saturating_sub(PROMOTE_LAG_ENTRIES_MAX);
+        let need = self.need();
         if matched.is_none_or(|at| at < need) || durable.is_none_or(|at| at < need) {
             return Err(ChangeError::Behind { node, matched, durable, committed });
         }

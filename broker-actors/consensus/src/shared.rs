@@ -59,6 +59,8 @@ pub(crate) struct Shared<S: StateMachine, D: Disk, RT: AsyncRuntime> {
     stopping: Cell<bool>,
     /// Appends may be acknowledged by the class of the shard.
     early: Cell<bool>,
+    /// Nothing is, while the only voter has learners.
+    pub(crate) syncs_first: Cell<bool>,
     /// The last membership that was appended: it is acknowledged when it is synced, whatever the
     /// class of the shard.
     members_at: Cell<Option<u64>>,
@@ -93,6 +95,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Shared<S, D, RT> {
             found_full: Notify::new(),
             stopping: Cell::new(false),
             early: Cell::new(false),
+            syncs_first: Cell::new(false),
             members_at: Cell::new(None),
             attention: Cell::new(false),
             fault: RefCell::new(None),
@@ -176,7 +179,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Shared<S, D, RT> {
     fn acknowledged(&self) -> Option<u64> {
         let log = self.log.borrow();
         let synced = log.synced_index();
-        if !self.early.get() {
+        if !self.early.get() || self.syncs_first.get() {
             return synced;
         }
         match self.members_at.get() {

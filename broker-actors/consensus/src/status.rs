@@ -43,6 +43,8 @@ pub struct MemberLag {
     pub matched: Option<u64>,
     /// How long ago it last answered.
     pub heard: Option<Duration>,
+    /// Whether it votes: one that does not gets the log, and counts for nothing yet.
+    pub votes: bool,
 }
 
 /// Who leads; changes are worth telling.

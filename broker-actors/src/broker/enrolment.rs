@@ -15,6 +15,7 @@ use grus_registry::{
 use tokio::sync::watch;
 
 use super::{Running, ShardPlan, StartError};
+use crate::begun::{Begun, BegunError};
 use crate::config::BrokerConfig;
 use crate::kept::Kept;
 use crate::metrics::EdgeMetrics;
@@ -42,7 +43,12 @@ impl Running {
         address: &BrokerAddress,
         metrics: &EdgeMetrics,
     ) -> Result<Enrolment, StartError> {
-        let kept = Kept::load(&self.folder.routes());
+        let mut kept = Kept::load(&self.folder.routes());
+        if !config.registry_addresses.is_empty() {
+            let notes = self.folder.members();
+            let group = |shard| Begun::group_in(&notes, shard);
+            kept.table = with_groups(kept.table, address.id, group)?;
+        }
         let own = kept.table.shards_of(address.id);
         let wanted = match config.shards_per_durability {
             0 => config.core_arbiters_resolved(),
@@ -50,6 +56,9 @@ impl Running {
         };
         let claims = Claims { shards: own.clone(), wanted };
         let (registry, table, shards) = if config.registry_addresses.is_empty() {
+            if let Some(shard) = Begun::all(&self.folder.members())?.first() {
+                return Err(StartError::OfACluster { shard: *shard });
+            }
             let registry = self.start_registry(config.log.accept_loss).await?;
             let enrolled = enrol_here(&registry, address, self.folder.disk(), claims).await?;
             (registry, enrolled.table, enrolled.shards)
@@ -58,7 +67,8 @@ impl Running {
             let registry = remote.handle().clone();
             let state = remote.state();
             self.remote = Some(remote);
-            let shards = await_shards(state, !own.is_empty()).await?.unwrap_or_else(|| own.clone());
+            let knows_own = kept.table.shards.values().any(|place| place.is_on(address.id));
+            let shards = await_shards(state, knows_own).await?.unwrap_or_else(|| own.clone());
             (registry, Arc::clone(&kept.table), shards)
         };
         if own != shards {
@@ -164,6 +174,29 @@ async fn await_shards(
     }
 }
 
+/// What is known, with those shards as a group's of which it is noted that they have become so, though
+/// the routes that were kept are of before: the log says who else is in the group.
+fn with_groups(
+    table: Arc<RoutingTable>,
+    broker: BrokerId,
+    group: impl Fn(ShardId) -> Result<Option<u64>, BegunError>,
+) -> Result<Arc<RoutingTable>, BegunError> {
+    let mut groups = Vec::new();
+    for (shard, _) in table.shards_of(broker) {
+        groups.extend(group(shard)?.map(|group| (shard, group)));
+    }
+    if groups.is_empty() {
+        return Ok(table);
+    }
+    let mut table = RoutingTable::clone(&table);
+    for (shard, group) in groups {
+        if let Some(place) = table.shards.get_mut(&shard) {
+            (place.members, place.group) = (vec![broker], group);
+        }
+    }
+    Ok(Arc::new(table))
+}
+
 /// What is known, with these shards as this broker's.
 fn with_shards(
     table: &RoutingTable,
@@ -179,4 +212,29 @@ fn with_shards(
     let place = BrokerPlace { address: address.clone(), live: true, disk };
     table.brokers.insert(broker, place);
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_that_is_noted_as_a_groups_is_not_taken_for_one_that_the_broker_has_alone() {
+        let own = BrokerId(1);
+        let mut table = RoutingTable::default();
+        for (shard, broker) in [(0, 1), (1, 1), (2, 2)] {
+            let place = ShardPlace::alone(Durability::Persisted, BrokerId(broker));
+            table.shards.insert(ShardId(shard), place);
+        }
+        let known = Arc::new(table);
+        let group = |shard: ShardId| Ok((shard != ShardId(1)).then_some(40));
+        let table = with_groups(Arc::clone(&known), own, group).unwrap();
+        assert_eq!(table.shards_of(own), [(ShardId(1), Durability::Persisted)]);
+        let place = &table.shards[&ShardId(0)];
+        assert_eq!((&place.members[..], place.group), (&[own][..], 40));
+        assert!(!place.is_founder(own), "its log is there");
+        assert!(!table.shards[&ShardId(2)].is_replicated(), "another broker's");
+        let none = with_groups(Arc::clone(&known), own, |_| Ok(None)).unwrap();
+        assert!(Arc::ptr_eq(&none, &known));
+    }
 }

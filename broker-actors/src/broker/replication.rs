@@ -16,6 +16,7 @@ use crate::group_ties::GroupTies;
 use crate::metrics::shards::LogMetrics;
 use crate::neighbours::{NeighbourParts, Neighbours};
 use crate::network::PeerDoors;
+use crate::replicas::alone::Alone;
 use crate::replicas::{ReplicaParts, Replicas};
 use crate::shard::{Replicated, ShardSet};
 
@@ -68,11 +69,20 @@ impl Running {
         };
         let own = self.start_shards(config, plan, metrics, ties, &workshop).await?;
         let replication = Replication::new();
+        let (told, alone) = watch::channel(own.into());
         if let Some(remote) = &self.remote {
             remote.claims_are(Claims { shards: plan.shards().to_vec(), wanted: 0 });
-            self.start_replication(config, registry, &workshop, metrics, ties, &replication).await;
+            let own = Alone::new(std::mem::take(&mut self.shards), told, remote.claims());
+            self.start_replication(
+                config,
+                registry,
+                &workshop,
+                (metrics, ties),
+                (&replication, own),
+            )
+            .await;
         }
-        Ok((ShardSet::new(own.into(), replication.told.subscribe()), replication))
+        Ok((ShardSet::new(alone, replication.told.subscribe()), replication))
     }
 
     /// What is asked about the shards, and of them.
@@ -96,9 +106,8 @@ impl Running {
         config: &BrokerConfig,
         registry: &RegistryHandle,
         workshop: &Workshop,
-        metrics: &LogMetrics,
-        ties: &GroupTies,
-        replication: &Replication,
+        (metrics, ties): (&LogMetrics, &GroupTies),
+        (replication, own): (&Replication, Alone),
     ) {
         let (doors, ways) = watch::channel(PeerDoors::default());
         let broker = self.folder.broker();
@@ -130,7 +139,7 @@ impl Running {
             members: Arc::clone(&replication.members),
             settled: Arc::new(settled),
         };
-        let replicas = Replicas::start(self.places.core(0), parts);
+        let replicas = Replicas::start(self.places.core(0), parts, own);
         self.replicating = Some(Replicating { replicas, neighbours });
         let settling = is_settled.wait_for(|settled| *settled);
         if tokio::time::timeout(SETTLE_MAX, settling).await.is_err() {

@@ -37,6 +37,7 @@ struct MemberItem {
     broker: u64,
     matched_index: Option<u64>,
     heard_ms: Option<u64>,
+    votes: bool,
 }
 
 impl From<&ShardDescription> for ShardItem {
@@ -45,6 +46,7 @@ impl From<&ShardDescription> for ShardItem {
             broker: is.broker.0,
             matched_index: is.matched_index,
             heard_ms: is.heard_ms,
+            votes: is.votes,
         };
         Self {
             shard: is.shard.0,
@@ -127,6 +129,9 @@ pub struct ReplicasQuery {
     add: Option<u64>,
     /// The broker that is not to be one.
     remove: Option<u64>,
+    /// How many members each is to have at least.
+    #[serde(default)]
+    replicas: u32,
 }
 
 /// Which shards are to change.
@@ -144,14 +149,15 @@ pub async fn replicas(
     if let Err(why) = is_meant(&request) {
         return error(StatusCode::FORBIDDEN, why);
     }
-    let ReplicasQuery { shard, topic, add, remove } = query.into_inner();
+    let ReplicasQuery { shard, topic, add, remove, replicas } = query.into_inner();
     let topic = match topic.as_deref().map(TopicName::try_from).transpose() {
         Ok(topic) => topic,
         Err(why) => return error(StatusCode::BAD_REQUEST, why.to_string()),
     };
     let shards = shard.map(ShardId).into_iter().collect();
     let (add, remove) = (add.map(BrokerId), remove.map(BrokerId));
-    match parts.cluster.change_replicas(ChangeReplicas { shards, topic, add, remove }).await {
+    let ask = ChangeReplicas { shards, topic, add, remove, replicas };
+    match parts.cluster.change_replicas(ask).await {
         Err(error) => refused(&error),
         Ok(done) => {
             let changing = done.shards.iter().map(|shard| shard.0).collect();

@@ -66,7 +66,7 @@ fn home_of(group: &GroupName, table: &RoutingTable) -> Option<ShardId> {
     };
     // Where there are shards of several members, a group outlives a broker.
     let rank = |shard: &ShardId| {
-        (table.shards[shard].replicas(), xxh3_64(format!("{shard}/{group}").as_bytes()))
+        (table.shards[shard].members_count(), xxh3_64(format!("{shard}/{group}").as_bytes()))
     };
     table.shards.keys().copied().filter(fits).max_by_key(rank)
 }

@@ -22,6 +22,8 @@ use crate::error::QueueError;
 use crate::registry_link::routes::{Leader, NO_SHARD, QueuePlace, Routes, TopicRoute};
 use crate::topic_queue::QueueHandle;
 
+/// How long a registry's routes may be behind its word that it has taken a topic, in ticks of a second.
+const TAKEN_TICKS: u32 = 60;
 /// Most topics asked for at once.
 const OPENING_MAX: usize = 32;
 
@@ -77,6 +79,8 @@ pub struct Ledger<W> {
     deleted: BTreeSet<TopicId>,
     /// Made just now, and in no table yet: one that lacks them is older than they are.
     fresh: BTreeSet<TopicId>,
+    /// Those of them that a registry took, and how many ticks its routes may be behind.
+    taken: BTreeMap<TopicId, u32>,
     waiting: Vec<(W, Arc<TopicRoutes>)>,
 }
 
@@ -106,6 +110,7 @@ impl<W> Ledger<W> {
             failed: BTreeSet::new(),
             deleted: BTreeSet::new(),
             fresh: BTreeSet::new(),
+            taken: BTreeMap::new(),
             waiting: Vec::new(),
         }
     }
@@ -134,12 +139,20 @@ impl<W> Ledger<W> {
         self.table.registry != 0 && self.table.registry == self.home.registry
     }
 
-    /// The shards' data belongs to the registry that speaks now: it was offered all of it, and has
-    /// not taken `refused`.
-    pub fn settle(&mut self, refused: impl IntoIterator<Item = TopicId>) {
+    /// The shards' data belongs to the registry that speaks now: it was offered `offered`, and has not
+    /// taken `refused`. A table that lacks what it has taken is older than its answer.
+    pub fn settle(
+        &mut self,
+        offered: impl IntoIterator<Item = TopicId>,
+        refused: impl IntoIterator<Item = TopicId>,
+    ) {
         self.home.registry = self.table.registry;
         self.home.version = self.table.version;
         self.home.refused.extend(refused);
+        let (table, refused) = (&self.table, &self.home.refused);
+        let is_taken = |id: &TopicId| table.by_id(*id).is_none() && !refused.contains(id);
+        self.taken.extend(offered.into_iter().filter(is_taken).map(|id| (id, TAKEN_TICKS)));
+        self.fresh.extend(self.taken.keys());
     }
 
     /// What the registry says of a topic.
@@ -279,6 +292,12 @@ impl<W> Ledger<W> {
 
     /// Some time has passed: what failed is asked again.
     pub fn tick(&mut self) -> Vec<Action<W>> {
+        let fresh = &mut self.fresh;
+        self.taken.retain(|id, left| {
+            *left -= 1;
+            let is_over = *left == 0 && fresh.remove(id); // deleted before its routes came
+            !is_over && fresh.contains(id)
+        });
         // A member that follows says whether the one that leads has done it.
         let has_leader = |shard| matches!(self.followed.get(shard), Some(Some(_)));
         let asked =

@@ -1,7 +1,7 @@
 //! What the link makes of the shards that this broker is a member of: their queues are opened where
 //! it leads, and the registry is told so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use grus_mailbox::{Credit, Dropped, Inbox, Receive, Room, Weigh};
 use grus_protocol::ids::{ShardId, Term};
@@ -17,9 +17,24 @@ const STANDINGS_MAX: u32 = 1_024;
 #[derive(Debug, Default)]
 pub(super) struct Standings {
     known: BTreeMap<ShardId, StandingWatch>,
+    /// The shards that this broker has alone.
+    alone: BTreeSet<ShardId>,
     /// The registry is being told of what is led here.
     pub(super) is_telling: bool,
 }
+
+impl Standings {
+    /// Of a broker that has these alone.
+    pub(super) fn of(alone: BTreeSet<ShardId>) -> Self {
+        Self { alone, ..Self::default() }
+    }
+}
+
+/// There are fewer shards that this broker has alone. At most one waits.
+#[derive(Debug)]
+pub(super) struct FewerAlone;
+
+impl Weigh for FewerAlone {}
 
 /// There are more members. At most one waits.
 #[derive(Debug)]
@@ -43,6 +58,23 @@ impl RegistryLink {
             replicated.mark_changed();
             while replicated.changed().await.is_ok() && to.put(MoreMembers).await.is_ok() {}
         });
+        let (mut alone, to) = (self.parts.shards.watch_own(), room.inbox::<FewerAlone>(1));
+        room.spawn(async move {
+            alone.mark_changed();
+            while alone.changed().await.is_ok() && to.put(FewerAlone).await.is_ok() {}
+        });
+    }
+
+    /// Who leads a shard of several members is as its member here says; of one that is being started,
+    /// nobody.
+    fn look_at(&mut self, shard: ShardId, room: &mut Room<'_, Self>) {
+        let member = self.parts.shards.get(shard);
+        let standing = member.map(|member| *member.standing.borrow());
+        let reign = standing.filter(|standing| standing.leads).map(|standing| standing.reign);
+        let leader = standing.and_then(|standing| standing.leader);
+        let actions = self.ledger.stands(shard, reign, leader);
+        self.carry_out(actions, room);
+        self.publish();
     }
 
     /// Tells the registry what is led here, unless it knows.
@@ -92,12 +124,22 @@ impl Receive<MoreMembers> for RegistryLink {
 
 impl Receive<StandsAnew> for RegistryLink {
     fn receive(&mut self, anew: StandsAnew, _: Credit, room: &mut Room<'_, Self>) {
-        let Some(member) = self.parts.shards.get(anew.shard) else { return };
-        let standing = *member.standing.borrow();
-        let reign = standing.leads.then_some(standing.reign);
-        let actions = self.ledger.stands(anew.shard, reign, standing.leader);
-        self.carry_out(actions, room);
-        self.publish();
-        self.tell_leads(room);
+        if self.parts.shards.get(anew.shard).is_some() {
+            self.look_at(anew.shard, room);
+            self.tell_leads(room);
+        }
+    }
+}
+
+impl Receive<FewerAlone> for RegistryLink {
+    fn receive(&mut self, _: FewerAlone, credit: Credit, room: &mut Room<'_, Self>) {
+        drop(credit); // what goes from here on needs another one
+        let alone = self.parts.shards.own().iter().map(|shard| shard.shard).collect();
+        let before = std::mem::replace(&mut self.standings.alone, alone);
+        for shard in before {
+            if !self.standings.alone.contains(&shard) {
+                self.look_at(shard, room);
+            }
+        }
     }
 }

@@ -2,12 +2,31 @@
 //! one that came back hears of its new epoch, every other shard refuses its earlier one.
 
 use grus_mailbox::{Credit, Dropped, Inbox, Port};
+use grus_protocol::ids::{BrokerId, Durability};
 use grus_protocol::message::{InitProducer, InitProducerReply};
+use grus_registry::RoutingTable;
 
 use super::messages::Answer;
 use crate::error::QueueError;
 use crate::machine::InitializedProducer;
-use crate::shard::ShardRequest;
+use crate::shard::{ShardHandle, ShardRequest};
+
+/// The shard that gives identities: the first one of those that the broker has alone, or began with
+/// before others got them, too; else, while it has none, any that it leads.
+pub(super) fn first<'a>(
+    led: &'a [ShardHandle],
+    broker: BrokerId,
+    table: &RoutingTable,
+) -> Option<&'a ShardHandle> {
+    let is_own = |shard: &ShardHandle| {
+        let place = table.shards.get(&shard.shard).filter(|place| place.is_replicated());
+        place.is_none_or(|place| place.members.first() == Some(&broker))
+    };
+    let rank = |shard: &&ShardHandle| {
+        (shard.durability != Durability::Persisted, !is_own(shard), shard.shard)
+    };
+    led.iter().min_by_key(rank)
+}
 
 /// A request for an identity on its way.
 struct Asked {

@@ -39,6 +39,7 @@ enum State {
     Offering {
         registry: u64,
         left: usize,
+        offered: Vec<TopicId>,
         refused: Vec<TopicId>,
     },
     Done {
@@ -76,19 +77,22 @@ impl Survey {
         missing.is_empty().then(|| std::mem::take(holdings))
     }
 
-    /// So many offers are under way.
-    pub fn offering(&mut self, offers: usize) {
+    /// These offers are under way.
+    pub fn offering(&mut self, offers: &[Vec<AdoptTopic>]) {
         if let State::Listing { registry, .. } = self.state {
-            self.state = State::Offering { registry, left: offers, refused: Vec::new() };
+            let offered = offers.iter().flatten().map(|topic| topic.id).collect();
+            let (left, refused) = (offers.len(), Vec::new());
+            self.state = State::Offering { registry, left, offered, refused };
         }
     }
 
-    /// An offer was answered, with the topics that were not taken; all of those, once all are.
-    pub fn answered(&mut self, not_taken: Vec<TopicId>) -> Option<Vec<TopicId>> {
-        let State::Offering { left, refused, .. } = &mut self.state else { return None };
+    /// An offer was answered, with the topics that were not taken; once all are, all that was offered,
+    /// and all of those.
+    pub fn answered(&mut self, not_taken: Vec<TopicId>) -> Option<(Vec<TopicId>, Vec<TopicId>)> {
+        let State::Offering { left, offered, refused, .. } = &mut self.state else { return None };
         *left = left.saturating_sub(1);
         refused.extend(not_taken);
-        (*left == 0).then(|| std::mem::take(refused))
+        (*left == 0).then(|| (std::mem::take(offered), std::mem::take(refused)))
     }
 
     /// It is over.
@@ -280,9 +284,11 @@ mod tests {
         assert!(survey.begin(7, shards), "a shard could not list");
         assert_eq!(survey.listed(ShardId(1), Some(Vec::new())), None);
         assert_eq!(survey.listed(ShardId(0), Some(Vec::new())).unwrap().len(), 2);
-        survey.offering(2);
+        let offer = |id| vec![offered(&config("a", id, &[0]))];
+        survey.offering(&[offer(3), offer(4)]);
         assert_eq!(survey.answered(vec![TopicId(3)]), None);
-        assert_eq!(survey.answered(Vec::new()), Some(vec![TopicId(3)]));
+        let all = Some((vec![TopicId(3), TopicId(4)], vec![TopicId(3)]));
+        assert_eq!(survey.answered(Vec::new()), all);
         survey.done();
         assert!(survey.is_done(7) && !survey.is_done(0));
         assert!(!survey.begin(7, shards));

@@ -52,7 +52,7 @@ impl RegistryLink {
         }
         let offers = offers(self.ledger.table(), holdings);
         if offers.is_empty() {
-            return self.settle(Vec::new(), room);
+            return self.settle(Vec::new(), Vec::new(), room);
         }
         let topics: usize = offers.iter().map(Vec::len).sum();
         tracing::warn!(
@@ -61,7 +61,7 @@ impl RegistryLink {
             "the registry does not know topics that the shards hold: it has lost its data, or is \
              another one; they are offered to it, and no message is thrown away"
         );
-        self.survey.offering(offers.len());
+        self.survey.offering(&offers);
         for topics in offers {
             let port = self.port(room, |answer: Result<_, Dropped>| {
                 Heard::Offered(answer.unwrap_or(Err(RegistryError::Busy)))
@@ -84,8 +84,8 @@ impl RegistryLink {
                         "the registry does not take this topic: its messages are kept, unserved");
                 }
                 let refused = topics.into_iter().map(|(_, id, _)| id).collect();
-                if let Some(refused) = self.survey.answered(refused) {
-                    self.settle(refused, room);
+                if let Some((offered, refused)) = self.survey.answered(refused) {
+                    self.settle(offered, refused, room);
                 }
             }
             Err(error) => {
@@ -96,8 +96,8 @@ impl RegistryLink {
     }
 
     /// The data belongs to the registry that speaks now.
-    fn settle(&mut self, refused: Vec<TopicId>, room: &mut Room<'_, Self>) {
-        self.ledger.settle(refused);
+    fn settle(&mut self, offered: Vec<TopicId>, refused: Vec<TopicId>, room: &mut Room<'_, Self>) {
+        self.ledger.settle(offered, refused);
         self.saving.is_wanted = true;
         self.survey_is_done(room);
     }

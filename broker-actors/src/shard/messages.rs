@@ -297,11 +297,13 @@ impl ShardStatus {
         self.lags.iter().map(lacks).max().unwrap_or(0)
     }
 
-    /// Members that have not answered for 3 s, or lack more than 1,000 entries, where this broker leads.
+    /// Members that have not answered for 3 s, lack more than 1,000 entries, or do not count yet, where this
+    /// broker leads.
     #[must_use]
     pub fn members_behind(&self) -> usize {
         let is_behind = |lag: &&MemberLag| {
-            lag.heard.is_none_or(|heard| heard > SILENCE_MAX)
+            !lag.votes
+                || lag.heard.is_none_or(|heard| heard > SILENCE_MAX)
                 || behind(self.last_index, lag.matched) > LAG_ENTRIES_MAX
         };
         self.lags.iter().filter(is_behind).count()

@@ -1,36 +1,42 @@
-//! The shards of a broker: those that it has alone, for its whole life, and those that it is a member
-//! of, as they come.
+//! The shards of a broker: those that it has alone, until others get them, too, and those that it is a
+//! member of, as they come.
 
 use std::sync::Arc;
 
 use grus_protocol::ids::ShardId;
 
-use super::{ReplicatedWatch, ShardHandle, none_replicated};
+use super::{ReplicatedWatch, ShardHandle, always, none_replicated};
 
 /// See the module documentation. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ShardSet {
-    alone: Arc<[ShardHandle]>,
+    alone: ReplicatedWatch,
     replicated: ReplicatedWatch,
 }
 
 impl ShardSet {
-    /// Of these that a broker has alone, and those that are told.
+    /// Of those that a broker has alone, and those that it is a member of, as both are told.
     #[must_use]
-    pub const fn new(alone: Arc<[ShardHandle]>, replicated: ReplicatedWatch) -> Self {
+    pub const fn new(alone: ReplicatedWatch, replicated: ReplicatedWatch) -> Self {
         Self { alone, replicated }
     }
 
     /// Of these alone.
     #[must_use]
     pub fn alone(shards: impl Into<Arc<[ShardHandle]>>) -> Self {
-        Self::new(shards.into(), none_replicated())
+        Self::new(always(shards.into()), none_replicated())
     }
 
     /// Those that this broker has alone.
     #[must_use]
-    pub const fn own(&self) -> &Arc<[ShardHandle]> {
-        &self.alone
+    pub fn own(&self) -> Arc<[ShardHandle]> {
+        Arc::clone(&self.alone.borrow())
+    }
+
+    /// The same, to be told when they become fewer.
+    #[must_use]
+    pub fn watch_own(&self) -> ReplicatedWatch {
+        self.alone.clone()
     }
 
     /// All of them, whoever leads them.
@@ -49,16 +55,17 @@ impl ShardSet {
     #[must_use]
     pub fn get(&self, shard: ShardId) -> Option<ShardHandle> {
         let is_it = |handle: &&ShardHandle| handle.shard == shard;
-        let alone = self.alone.iter().find(is_it).cloned();
+        let alone = self.alone.borrow().iter().find(is_it).cloned();
         alone.or_else(|| self.replicated.borrow().iter().find(is_it).cloned())
     }
 
     fn with(&self, wanted: impl Fn(&ShardHandle) -> bool) -> Arc<[ShardHandle]> {
-        let replicated = self.replicated.borrow();
+        let (alone, replicated) = (self.own(), self.replicated.borrow());
         if replicated.is_empty() {
-            return Arc::clone(&self.alone);
+            return alone;
         }
+        // One that becomes a member is no longer told alone before it is told as one.
         let some = replicated.iter().filter(|shard| wanted(shard));
-        self.alone.iter().chain(some).cloned().collect()
+        alone.iter().chain(some).cloned().collect()
     }
 }

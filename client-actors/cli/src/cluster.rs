@@ -34,6 +34,8 @@ pub enum ClusterCommand {
     MoveLeader(MoveArgs),
     /// Have another broker get a shard, or all shards of a topic, beside those that have it, or instead of one
     AddReplica(AddArgs),
+    /// Have shards that fewer brokers have get to so many, those that one broker has alone among them
+    Grow(GrowArgs),
     /// Have a broker lose a shard, or all shards of a topic
     RemoveReplica(RemoveArgs),
     /// Have a broker give away all that it leads, and lead nothing before it is started again
@@ -65,6 +67,18 @@ pub struct AddArgs {
     /// The broker that is to lose it in the same step, once the new one has it
     #[arg(long, value_name = "BROKER")]
     pub instead_of: Option<u64>,
+}
+
+/// `grus cluster grow`
+#[derive(Debug, Args)]
+pub struct GrowArgs {
+    /// A shard's number, or a topic: all shards that have queues of it, and those of the groups that read
+    /// it [default: all shards that have queues]
+    #[arg(value_name = "SHARD|TOPIC")]
+    pub what: Option<String>,
+    /// How many brokers are to have each of them
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(2..=7))]
+    pub replicas: u32,
 }
 
 /// `grus cluster remove-replica`
@@ -102,10 +116,13 @@ pub async fn run(common: &Common, command: &ClusterCommand) -> Result<(), Failur
         }
         ClusterCommand::AddReplica(args) => {
             let (add, remove) = (Some(args.broker), args.instead_of);
-            change(&client, &args.what, add, remove).await?
+            change(&client, Some(&args.what), (add, remove, 0)).await?
+        }
+        ClusterCommand::Grow(args) => {
+            change(&client, args.what.as_deref(), (None, None, args.replicas)).await?
         }
         ClusterCommand::RemoveReplica(args) => {
-            change(&client, &args.what, None, Some(args.broker)).await?
+            change(&client, Some(&args.what), (None, Some(args.broker), 0)).await?
         }
         ClusterCommand::Drain { broker } => {
             let ask = HandOverShards { shards: Vec::new(), to: None, retire: true };
@@ -150,10 +167,11 @@ fn known(told: &[BrokerShards]) -> BTreeMap<ShardId, Known<'_>> {
     all
 }
 
-/// Members that do not answer, or lack much, as the leader says.
+/// Members that do not answer, lack much, or do not count yet, as the leader says.
 fn behind(shard: &ShardDescription) -> usize {
     let is_behind = |member: &&grus_protocol::message::MemberDescription| {
-        member.heard_ms.is_none_or(|heard| heard > SILENCE_MS_MAX)
+        !member.votes
+            || member.heard_ms.is_none_or(|heard| heard > SILENCE_MS_MAX)
             || lag(shard.last_index, member.matched_index) > LAG_ENTRIES_MAX
     };
     shard.members.iter().filter(is_behind).count()
@@ -252,13 +270,16 @@ fn shard(known: &Known<'_>) -> Option<(String, Value)> {
             Some(heard) => format!("heard of {heard} ms ago"),
             None => "not heard of".to_owned(),
         };
-        let _ = write!(line, "; {} lacks {}, {heard}", member.broker, units::grouped(lacks));
+        let yet = if member.votes { "" } else { ", no member yet" };
+        let lacks = units::grouped(lacks);
+        let _ = write!(line, "; {} lacks {lacks}, {heard}{yet}", member.broker);
     }
     let member = |member: &grus_protocol::message::MemberDescription| {
         json!({
             "broker": member.broker.0,
             "lacks": lag(led.last_index, member.matched_index),
             "heard_ms": member.heard_ms,
+            "votes": member.votes,
         })
     };
     value["leader"] = json!(leader.0);
@@ -297,21 +318,21 @@ async fn hand_over(
 
 async fn change(
     client: &Client,
-    what: &str,
-    add: Option<u64>,
-    remove: Option<u64>,
+    what: Option<&str>,
+    (add, remove, replicas): (Option<u64>, Option<u64>, u32),
 ) -> Result<Said, Failure> {
-    let (shards, topic) = match what.parse() {
-        Ok(number) => (vec![ShardId(number)], None),
-        Err(_no_number) => {
+    let (shards, topic) = match what.map(|what| (what, what.parse())) {
+        None => (Vec::new(), None),
+        Some((_, Ok(number))) => (vec![ShardId(number)], None),
+        Some((what, Err(_no_number))) => {
             let topic = TopicName::try_from(what);
             (Vec::new(), Some(topic.map_err(|error| Failure::because(what, error))?))
         }
     };
     let (add, remove) = (add.map(BrokerId), remove.map(BrokerId));
-    let ask = ChangeReplicas { shards, topic, add, remove };
+    let ask = ChangeReplicas { shards, topic, add, remove, replicas };
     let changed = client.change_replicas(&ask).await;
-    let changed = changed.map_err(|error| Failure::because(what, error))?;
+    let changed = changed.map_err(|error| Failure::because(what.unwrap_or("cluster"), error))?;
     let numbers: Vec<u32> = changed.iter().map(|shard| shard.0).collect();
     let line = match numbers.len() {
         0 => "nothing to change".to_owned(),

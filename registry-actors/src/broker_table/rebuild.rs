@@ -4,12 +4,16 @@
 use std::collections::BTreeMap;
 
 use grus_protocol::ids::{BrokerId, ShardId};
+use grus_protocol::message::ChangeReplicas;
 
-use crate::command::ChangeReplicas;
 use crate::routing::{RoutingTable, ShardPlace};
 
 /// Most shards whose members change at once, so that not all of a broker's data is copied at one time.
 pub const CHANGING_MAX: usize = 4;
+
+/// A change that takes longer does not keep others from being begun: its broker may have no room, or never
+/// answer.
+const SLOW_MS: u64 = 3_600_000;
 
 /// See the module documentation.
 #[derive(Debug)]
@@ -18,12 +22,17 @@ pub struct Rebuild {
     grace_ms: u64,
     /// Since when each broker is known not to be there. A restart of this process begins anew.
     gone_since_ms: BTreeMap<BrokerId, u64>,
+    /// What is wanted of each shard that changes, and since when.
+    wanted_since_ms: BTreeMap<ShardId, (Vec<BrokerId>, u64)>,
+    /// Who was to come in for whom, of what was asked for here.
+    asked: BTreeMap<ShardId, (BrokerId, BrokerId)>,
 }
 
 impl Rebuild {
     /// One that waits so long for a broker; 0: for ever.
     pub fn new(grace_ms: u64) -> Self {
-        Self { grace_ms, gone_since_ms: BTreeMap::new() }
+        let (gone_since_ms, wanted_since_ms) = (BTreeMap::new(), BTreeMap::new());
+        Self { grace_ms, gone_since_ms, wanted_since_ms, asked: BTreeMap::new() }
     }
 
     /// What is to be changed now.
@@ -36,24 +45,31 @@ impl Rebuild {
         for broker in table.brokers.keys().filter(|broker| is_gone(broker)) {
             self.gone_since_ms.entry(*broker).or_insert(now_ms);
         }
+        let is_live = |broker: &BrokerId| table.brokers.get(broker).is_some_and(|it| it.live);
+        self.watch_changes(table, now_ms);
+        let mut changes = self.take_back(table, is_live);
         let is_lost = |broker: &&BrokerId| {
             let since = self.gone_since_ms.get(broker);
             since.is_some_and(|since| now_ms.saturating_sub(*since) >= self.grace_ms)
         };
-        let is_live = |broker: &BrokerId| table.brokers.get(broker).is_some_and(|it| it.live);
         // Without a majority nothing can be changed: it would only take the place of what can.
         let has_majority = |place: &ShardPlace| {
             place.members.iter().filter(|member| is_live(member)).count() * 2 > place.members.len()
         };
         let all = table.shards.iter().filter(|(_, place)| place.is_replicated());
         let able: Vec<_> = all.filter(|(_, place)| has_majority(place)).collect();
-        let goes_on =
-            |place: &ShardPlace| !place.wanted.is_empty() && place.wanted.iter().all(is_live);
-        let changing = able.iter().filter(|(_, place)| goes_on(place)).count();
+        let is_slow = |shard: &ShardId| {
+            let since = self.wanted_since_ms.get(shard);
+            since.is_some_and(|(_, since)| now_ms.saturating_sub(*since) >= SLOW_MS)
+        };
+        let goes_on = |shard: &ShardId, place: &ShardPlace| {
+            !place.wanted.is_empty() && place.wanted.iter().all(is_live) && !is_slow(shard)
+        };
+        let mut changing = able.iter().filter(|(shard, place)| goes_on(shard, place)).count();
         let mut burden = burden(table);
-        let mut changes = Vec::new();
+        let mut asked = Vec::new();
         for (shard, place) in able {
-            if changing + changes.len() >= CHANGING_MAX {
+            if changing >= CHANGING_MAX {
                 break;
             }
             let base = if place.wanted.is_empty() { &place.members } else { &place.wanted };
@@ -64,14 +80,50 @@ impl Rebuild {
                 continue; // no broker is left that has none of it
             };
             *count += 1;
+            changing += 1;
             changes.push(change(*shard, *broker, *lost));
+            asked.push((*shard, (*broker, *lost)));
         }
+        self.asked.extend(asked);
+        changes
+    }
+
+    /// Notes since when each shard is to have the members that it is to have.
+    fn watch_changes(&mut self, table: &RoutingTable, now_ms: u64) {
+        let wanted = |shard: &ShardId| table.shards.get(shard).map_or(&[][..], |it| &it.wanted);
+        self.wanted_since_ms.retain(|shard, (list, _)| wanted(shard) == &list[..]);
+        for (shard, place) in table.shards.iter().filter(|(_, place)| !place.wanted.is_empty()) {
+            let since = || (place.wanted.clone(), now_ms);
+            self.wanted_since_ms.entry(*shard).or_insert_with(since);
+        }
+    }
+
+    /// Those that were to be replaced, are back, and have not been replaced yet: what they have is good,
+    /// and nearer than a copy.
+    fn take_back(
+        &mut self,
+        table: &RoutingTable,
+        is_live: impl Fn(&BrokerId) -> bool,
+    ) -> Vec<ChangeReplicas> {
+        let mut changes = Vec::new();
+        self.asked.retain(|shard, (new, lost)| {
+            let Some(place) = table.shards.get(shard) else { return false };
+            let is_asked = place.wanted.contains(new) && !place.wanted.contains(lost);
+            if is_asked && place.members.contains(lost) && is_live(lost) {
+                changes.push(change(*shard, *lost, *new));
+                return false;
+            }
+            // Not in the routes yet, or under way.
+            let is_coming = place.wanted.is_empty() && !is_live(lost);
+            place.members.contains(lost) && (is_coming || is_asked)
+        });
         changes
     }
 }
 
 fn change(shard: ShardId, add: BrokerId, remove: BrokerId) -> ChangeReplicas {
-    ChangeReplicas { shards: vec![shard], topic: None, add: Some(add), remove: Some(remove) }
+    let (add, remove) = (Some(add), Some(remove));
+    ChangeReplicas { shards: vec![shard], topic: None, add, remove, replicas: 0 }
 }
 
 /// How many replicas each live broker has, or is to have.
@@ -156,5 +208,46 @@ mod tests {
         let mut rebuild = Rebuild::new(1);
         rebuild.look(&few, 0);
         assert_eq!(said(&rebuild.look(&few, 9)), []);
+    }
+
+    #[test]
+    fn one_that_comes_back_before_its_copy_is_there_stays_a_member() {
+        let mut all = table(&[&[1, 2, 3][..], &[1, 2, 3]], &[3]);
+        let mut rebuild = Rebuild::new(1);
+        rebuild.look(&all, 0);
+        assert_eq!(said(&rebuild.look(&all, 9)), [(0, 4, 3), (1, 5, 3)]);
+        for (number, new) in [(0, 4), (1, 5)] {
+            let place = all.shards.get_mut(&ShardId(number)).unwrap();
+            place.wanted = [1, 2, new].map(BrokerId).to_vec();
+        }
+        assert_eq!(said(&rebuild.look(&all, 10)), []);
+        // The second one is there already when it comes back, and is told by its group that it is out.
+        let place = all.shards.get_mut(&ShardId(1)).unwrap();
+        (place.members, place.wanted) = (place.wanted.clone(), Vec::new());
+        all.brokers.get_mut(&BrokerId(3)).unwrap().live = true;
+        assert_eq!(said(&rebuild.look(&all, 11)), [(0, 3, 4)]);
+        assert_eq!(said(&rebuild.look(&all, 12)), [], "once");
+        // What an operator wants is the operator's, also what was asked for here in vain before.
+        let mut all = table(&[&[1, 2, 3][..]], &[3]);
+        let mut rebuild = Rebuild::new(1);
+        rebuild.look(&all, 0);
+        assert_eq!(said(&rebuild.look(&all, 9)), [(0, 4, 3)]);
+        all.brokers.get_mut(&BrokerId(3)).unwrap().live = true;
+        assert_eq!(said(&rebuild.look(&all, 10)), []);
+        all.shards.get_mut(&ShardId(0)).unwrap().wanted = [1, 2, 4].map(BrokerId).to_vec();
+        assert_eq!(said(&rebuild.look(&all, 11)), []);
+    }
+
+    #[test]
+    fn changes_that_do_not_end_keep_nobody_from_being_replaced_for_ever() {
+        let mut all = table(&[&[1, 2, 3][..]; 6], &[3]);
+        for number in 0..4 {
+            let place = all.shards.get_mut(&ShardId(number)).unwrap();
+            place.wanted = [1, 2, 4].map(BrokerId).to_vec();
+        }
+        let mut rebuild = Rebuild::new(1);
+        assert_eq!(said(&rebuild.look(&all, 0)), []);
+        assert_eq!(said(&rebuild.look(&all, SLOW_MS - 1)), [], "they may be large");
+        assert_eq!(said(&rebuild.look(&all, SLOW_MS)), [(4, 5, 3), (5, 5, 3)]);
     }
 }

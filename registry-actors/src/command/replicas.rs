@@ -45,6 +45,19 @@ pub struct ChangeReplicas {
     pub remove: Option<BrokerId>,
 }
 
+/// Shards are to have more members, whichever brokers have room for them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrowReplicas {
+    /// The shards. Neither these nor a topic: all that have queues.
+    pub shards: Vec<ShardId>,
+    /// Beside them, those that have queues of this topic, and those where groups that read them are
+    /// coordinated.
+    pub topic: Option<TopicName>,
+    /// How many members each is to have at least.
+    pub replicas: u32,
+}
+
 /// A shard of several members, as one of them knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

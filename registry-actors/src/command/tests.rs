@@ -135,6 +135,11 @@ fn samples_of_changes() -> Vec<Command> {
             remove: None,
         }),
         member_enrols(vec![BrokerId(3)], 7),
+        Command::GrowReplicas(GrowReplicas {
+            shards: vec![ShardId(9)],
+            topic: Some(topic()),
+            replicas: 3,
+        }),
     ]
 }
 
@@ -178,7 +183,7 @@ fn commands_read_back_and_every_cut_is_refused() {
         assert!(matches!(Command::decode(kind, &newer), Err(FormatError::Version(2))));
     }
     assert!(matches!(Command::decode(63, &[1]), Err(FormatError::Kind(63))));
-    assert!(!Command::knows(63) && !Command::knows(77));
+    assert!(!Command::knows(63) && !Command::knows(78));
 }
 
 #[test]
@@ -225,6 +230,7 @@ fn the_format_does_not_change() {
              \\xa6shards\\x90\\xadshards_wanted\\x02\\xabmemberships\\x91\\x86\\xa5shard\\t\
              \\xaadurability\\x00\\xa7members\\x92\\x01\\x02\\xa5group\\x05\\xa6wanted\\x91\\x03\
              \\xaamembers_at\\x07",
+            "\\x01\\x83\\xa6shards\\x91\\t\\xa5topic\\xa1t\\xa8replicas\\x03",
             "\\x01\\x83\\xa4name\\xa1t\\xa2id\\x07\\xa8settings\\x87\\xa6queues\\x04\
              \\xaadurability\\x00\\xacretention_ms\\xce$\\x0c\\x84\\x00\
              \\xafretention_bytes\\x00\\xa4kind\\x00\\xb2retention_messages\\x05\

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use grus_log::Disk;
 use grus_mailbox::{Credit, Dropped, Port, Room, Weigh};
 use grus_protocol::ids::{Durability, ShardId, TopicId};
-use grus_protocol::message::TopicSettings;
+use grus_protocol::message::{self, TopicSettings};
 use grus_protocol::names::TopicName;
 
 use super::answers::{draw_topic_id, unexpected};
 use super::{DRAWS_MAX, Registry};
-use crate::command::{self, AlterTopic, ChangeReplicas, Command, EnrolBroker, LeadShards};
+use crate::command::{
+    self, AlterTopic, ChangeReplicas, Command, EnrolBroker, GrowReplicas, LeadShards,
+};
 use crate::error::RegistryError;
 use crate::rebalance::Plan;
 use crate::request::{Enrolled, REQUESTS_MAX, RefusedTopics, TopicCreated};
@@ -116,12 +118,21 @@ impl<D: Disk> Registry<D> {
     /// Notes that shards are to have other members.
     pub(super) fn change(
         &mut self,
-        change: ChangeReplicas,
+        change: message::ChangeReplicas,
         reply: Port<Result<Vec<ShardId>, RegistryError>>,
         credit: Credit,
         room: &mut Room<'_, Self>,
     ) {
-        self.propose(&Command::ChangeReplicas(change), Asker::Change(reply), credit, room);
+        let message::ChangeReplicas { shards, topic, add, remove, replicas } = change;
+        let command = match (replicas, add.or(remove)) {
+            (0, _) => Command::ChangeReplicas(ChangeReplicas { shards, topic, add, remove }),
+            (replicas, None) => Command::GrowReplicas(GrowReplicas { shards, topic, replicas }),
+            (_, Some(_)) => {
+                let reason = "either so many members, or one more or less".to_owned();
+                return reply.send(Err(RegistryError::InvalidSettings { reason }));
+            }
+        };
+        self.propose(&command, Asker::Change(reply), credit, room);
     }
 
     /// Answers that, or draws another id.

@@ -15,7 +15,7 @@ use grus_protocol::message::{
 };
 use serde::de::DeserializeOwned;
 
-use crate::command::{self, AdoptTopic};
+use crate::command::AdoptTopic;
 use crate::error::RegistryError;
 use crate::request::{RefusedTopics, RegistryRequest, TopicCreated};
 use crate::routing::{RoutingTable, TopicRoutes};
@@ -93,11 +93,7 @@ impl Wanted {
                 }
             }
             RegistryRequest::ChangeReplicas { change, reply } => {
-                let command::ChangeReplicas { shards, topic, add, remove } = change;
-                Self {
-                    ask: Ask::Change(ChangeReplicas { shards, topic, add, remove }),
-                    waiter: Waiter::Change(reply, credit),
-                }
+                Self { ask: Ask::Change(change), waiter: Waiter::Change(reply, credit) }
             }
             // The link registers its broker by itself.
             RegistryRequest::EnrolBroker { reply, .. } => {

@@ -149,7 +149,7 @@ impl From<BrokerState> for BrokerPlace {
 
 impl ShardPlace {
     fn state(&self, shard: ShardId) -> ShardState {
-        let Self { durability, broker, open, members, group, term, wanted, members_at } =
+        let Self { durability, broker, open, members, group, term, wanted, members_at, .. } =
             self.clone();
         ShardState { shard, durability, broker, open, members, group, term, wanted, members_at }
     }
@@ -159,7 +159,9 @@ impl From<ShardState> for ShardPlace {
     fn from(state: ShardState) -> Self {
         let ShardState { shard: _, durability, broker, open, members, group, term, .. } = state;
         let (wanted, members_at) = (state.wanted, state.members_at);
-        Self { durability, broker, open, members, group, term, wanted, members_at }
+        let alone = Self::alone(durability, broker);
+        let place = Self { open, members, group, term, wanted, members_at, ..alone };
+        Self { replicas: place.members_count(), ..place } // only the registry places queues by it
     }
 }
 
@@ -231,7 +233,7 @@ mod tests {
                     let (durability, broker) = (Durability::Persisted, BrokerId(broker));
                     let members = if open { vec![broker, BrokerId(9)] } else { Vec::new() };
                     let place = ShardPlace { open, members, ..ShardPlace::alone(durability, broker) };
-                    (ShardId(id), place)
+                    (ShardId(id), ShardPlace { replicas: place.members_count(), ..place })
                 }).collect(),
             }
         }

@@ -7,7 +7,6 @@ use grus_protocol::message::{
 
 use super::Session;
 use crate::broker_table::BrokerAsk;
-use crate::command;
 use crate::replies::ReplyTo;
 use crate::request::{RegistryRequest, TopicCreated};
 
@@ -28,10 +27,8 @@ impl Session {
 
     /// Has shards get other members. Anybody may ask, as for topics.
     pub(super) fn change(&self, ask: ChangeReplicas, reply: ReplyTo) {
-        let ChangeReplicas { shards, topic, add, remove } = ask;
-        let change = command::ChangeReplicas { shards, topic, add, remove };
         let reply = reply.map(|shards| ChangeReplicasReply { shards });
-        self.ask(RegistryRequest::ChangeReplicas { change, reply });
+        self.ask(RegistryRequest::ChangeReplicas { change: ask, reply });
     }
 
     /// Notes which shards the broker of this session leads.

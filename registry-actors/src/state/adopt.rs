@@ -111,7 +111,7 @@ impl State {
         let of_any = topic.settings.kind == TopicKind::DeadLetter;
         match self.shards.get(&shard) {
             Some(place) if place.is_on(broker) && (of_any || place.durability == durability) => {
-                topic.settings.replicas = if of_any { 1 } else { place.replicas() };
+                topic.settings.replicas = if of_any { 1 } else { place.replicas };
             }
             Some(place) => return Err(taken(shard, place)),
             None => return Err(RegistryError::NoShard { durability }),

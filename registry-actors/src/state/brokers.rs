@@ -60,6 +60,8 @@ impl State {
         for (shard, place) in self.alone_on(broker) {
             shards.entry(shard).or_insert_with(|| place.clone());
         }
+        // What has grown since a copy of the registry was made is a group's.
+        shards.retain(|shard, _| !enrol.memberships.iter().any(|claim| claim.shard == *shard));
         let mut next = 0;
         for _ in 0..enrol.shards_wanted {
             for durability in LEVELS {
@@ -93,7 +95,9 @@ impl State {
         let is_same =
             (host, *port, known.disk, known.live) == (&enrol.host, enrol.port, enrol.disk, true);
         let is_open = |(shard, durability): &(ShardId, Durability)| {
-            self.shards.get(shard) == Some(&ShardPlace::alone(*durability, broker))
+            let known = self.shards.get(shard);
+            known == Some(&ShardPlace::alone(*durability, broker))
+                || known.is_some_and(|known| is_grown(known, broker, *durability))
         };
         let own = self.alone_on(broker);
         let own: Vec<_> = own.map(|(shard, place)| (shard, place.durability)).collect();
@@ -133,6 +137,9 @@ impl State {
         for (shard, durability) in claimed {
             let place = ShardPlace::alone(*durability, broker);
             let known = self.shards.get(shard).or(shards.get(shard)).unwrap_or(&place);
+            if is_grown(known, broker, *durability) {
+                continue; // it has not heard yet that others have it, too
+            }
             let is_own = known.broker == broker && !known.is_replicated();
             if !is_own || known.durability != *durability {
                 return Err(taken(*shard, known));
@@ -182,6 +189,11 @@ impl State {
         }
         changed
     }
+}
+
+/// Whether a shard that a broker had alone, as it says, has become one of several that it is a member of.
+fn is_grown(known: &ShardPlace, broker: BrokerId, durability: Durability) -> bool {
+    known.is_replicated() && known.is_on(broker) && known.durability == durability
 }
 
 /// What is told to one who claims a shard that is another one's.

@@ -65,6 +65,7 @@ impl State {
                 term: Term(0),
                 wanted: Vec::new(),
                 members_at: 0,
+                replicas: class.replicas,
             };
             self.shards.insert(ShardId(next), place);
             self.load.insert(ShardId(next), 0);
@@ -170,14 +171,17 @@ impl State {
                 return refused(format!("there is no shard {shard}"));
             };
             if !known.is_replicated() {
-                return refused(format!("broker {} has shard {shard} alone", known.broker));
+                let broker = known.broker;
+                return refused(format!(
+                    "broker {broker} has shard {shard} alone: let it grow first"
+                ));
             }
             let base = if known.wanted.is_empty() { &known.members } else { &known.wanted };
             let wanted = changed_list(base, change.add, change.remove);
             if is_same(&wanted, base) {
                 continue;
             }
-            if !makes_sense(&wanted) {
+            if !makes_sense(&wanted) || wanted.len() < 2 {
                 let count = wanted.len();
                 return refused(format!(
                     "shard {shard} would have {count} members, not 2 to {REPLICAS_MAX}"
@@ -208,8 +212,11 @@ impl State {
             }
             let known = self.shards.get(shard);
             // Its members may have changed since: of two lists the later one counts.
-            let is_so =
-                |known: &ShardPlace| (known.group, known.durability) == (*group, *durability);
+            let is_group = |known: &ShardPlace| match known.group {
+                0 => members.contains(&known.broker), // it was that one's alone, before it grew
+                known => known == *group,
+            };
+            let is_so = |known: &ShardPlace| is_group(known) && known.durability == *durability;
             if let Some(known) = known.filter(|known| !is_so(known)) {
                 return Err(taken(*shard, known));
             }
@@ -230,10 +237,15 @@ impl State {
                 continue;
             }
             let alone = ShardPlace { group: *group, ..ShardPlace::alone(*durability, broker) };
-            let known = self.shards.get(shard).cloned().unwrap_or(alone);
+            let known = self.shards.get(shard).filter(|known| known.group == *group);
+            let known = known.cloned().unwrap_or(alone);
+            // The first one that claims it may know of it as it was before it grew.
+            let told = members.len().max(wanted.len());
+            let replicas = known.replicas.max(u32::try_from(told).unwrap_or(u32::MAX));
             let (members, wanted) = (members.clone(), wanted.clone());
             // Who claims a group has begun: nobody founds it any more.
-            let place = ShardPlace { members, wanted, members_at: (*members_at).max(1), ..known };
+            let members_at = (*members_at).max(1);
+            let place = ShardPlace { members, wanted, members_at, replicas, ..known };
             self.shards.insert(*shard, place);
             self.load.entry(*shard).or_insert(0);
             changed.push(PartKey::Shard(*shard));
@@ -243,17 +255,20 @@ impl State {
 
     /// Whether what is known of a shard's members is as new as that.
     pub(super) fn knows_members(&self, claim: &MembershipClaim) -> bool {
-        let Some(known) = self.shards.get(&claim.shard) else { return false };
-        let is_wish = !claim.wanted.is_empty() && known.wanted.is_empty();
+        let known = self.shards.get(&claim.shard).filter(|known| known.group == claim.group);
+        let Some(known) = known else { return false };
+        // Once a leader has spoken it is known whether anything is wanted: who has an old wish has missed
+        // that it was fulfilled, or taken back.
+        let is_wish = known.term == Term(0) && known.wanted.is_empty() && !claim.wanted.is_empty();
         let are_alike = known.members_at.max(1) == claim.members_at.max(1);
         if are_alike { !is_wish } else { known.members_at > claim.members_at }
     }
 }
 
-/// Whether these can be the members of a shard of several brokers.
+/// Whether these can be the members of a group: of one only while it grows.
 fn makes_sense(members: &[BrokerId]) -> bool {
     let distinct: BTreeSet<_> = members.iter().collect();
-    distinct.len() == members.len() && (2..=REPLICAS_MAX as usize).contains(&members.len())
+    distinct.len() == members.len() && (1..=REPLICAS_MAX as usize).contains(&members.len())
 }
 
 fn is_same(one: &[BrokerId], other: &[BrokerId]) -> bool {

@@ -6,6 +6,7 @@ mod described;
 mod find;
 mod groups;
 mod groups_http;
+mod grown;
 mod hostile;
 mod http;
 mod local_cluster;

@@ -25,7 +25,11 @@ fn shards(cluster: &Cluster) -> Vec<(BTreeSet<u64>, bool)> {
 }
 
 /// Waits until that is so of each of `count` shards.
-fn await_shards(cluster: &Cluster, count: usize, is_so: impl Fn(&BTreeSet<u64>, bool) -> bool) {
+pub(super) fn await_shards(
+    cluster: &Cluster,
+    count: usize,
+    is_so: impl Fn(&BTreeSet<u64>, bool) -> bool,
+) {
     let watch = Watch::start();
     loop {
         let said = shards(cluster);

@@ -97,6 +97,12 @@ impl<D: Disk> Log<D> {
         })
     }
 
+    /// Whether this process has checked every entry that it did not write: nothing is damaged but what is
+    /// named.
+    pub fn is_checked(&self) -> bool {
+        self.next_scrub(1).is_none()
+    }
+
     /// Takes in what a scrub came to, and names what it found damaged.
     pub fn complete_scrub(&mut self, done: ScrubDone) -> Vec<DamagedRange> {
         let segment = self.segments.iter_mut().find(|segment| segment.sequence == done.sequence);

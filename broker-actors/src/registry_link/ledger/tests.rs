@@ -207,13 +207,44 @@ fn a_registry_without_its_past_takes_nothing_away() {
     let known = RoutingTable { registry: 2, ..(*table(2, &[topic("t", 7, &[0])])).clone() };
     let actions = ledger.table_changed(Arc::new(known.clone()));
     obey(&mut ledger, actions);
-    ledger.settle([TopicId(8)]);
+    ledger.settle([TopicId(7), TopicId(8)], [TopicId(8)]);
     assert!(ledger.is_home());
     assert!(ledger.shard_lists(ShardId(1), &[TopicId(8)]).is_empty(), "it is never thrown away");
     let later = RoutingTable { version: 3, ..known };
     let actions = ledger.table_changed(Arc::new(later));
     assert_eq!(obey(&mut ledger, actions), ["publish"], "no drop");
     assert!(ledger.routes().get(&name("u")).is_none());
+}
+
+#[test]
+fn what_another_registry_has_just_taken_is_not_gone_from_a_table_of_before() {
+    let mut ledger = ledger();
+    let actions = ledger.table_changed(table(5, &[topic("t", 7, &[0])]));
+    obey(&mut ledger, actions);
+    let of_another = |version, topics: &[Arc<TopicRoutes>]| {
+        Arc::new(RoutingTable { registry: 2, ..(*table(version, topics)).clone() })
+    };
+    let actions = ledger.table_changed(of_another(1, &[]));
+    obey(&mut ledger, actions);
+    // Its answer overtakes its routes.
+    ledger.settle([TopicId(7)], []);
+    for version in [2, 3] {
+        let actions = ledger.table_changed(of_another(version, &[topic("u", 9, &[5])]));
+        let said = obey(&mut ledger, actions);
+        assert!(!said.iter().any(|said| said.starts_with("drop")), "{said:?}");
+        assert!(ledger.routes().get(&name("t")).is_some(), "it is served all the time");
+    }
+    assert!(ledger.shard_lists(ShardId(0), &[TopicId(7)]).is_empty());
+    let actions = ledger.table_changed(of_another(4, &[topic("t", 7, &[0])]));
+    obey(&mut ledger, actions);
+    let actions = ledger.table_changed(of_another(5, &[]));
+    assert_eq!(obey(&mut ledger, actions), ["publish", "drop 7 on 0"], "it was deleted");
+    // One that is deleted before the routes ever name it does not stay.
+    ledger.settle([TopicId(10)], []);
+    for _ in 0..TAKEN_TICKS {
+        ledger.tick();
+    }
+    assert_eq!(ledger.shard_lists(ShardId(0), &[TopicId(10)]).len(), 1);
 }
 
 #[test]

@@ -3,7 +3,9 @@ use grus_protocol::message::TopicSettings;
 use grus_protocol::names::TopicName;
 
 use super::*;
-use crate::command::{Command, CreateTopic, EnrolBroker, MarkBroker, StoredSettings, ToldMembers};
+use crate::command::{
+    AlterTopic, Command, CreateTopic, EnrolBroker, MarkBroker, StoredSettings, ToldMembers,
+};
 use crate::state::Answer;
 
 /// A registry with these brokers, each with one shard of each durability alone.
@@ -260,6 +262,27 @@ fn a_group_that_is_claimed_is_founded_by_nobody_and_what_is_wanted_of_it_is_not_
 }
 
 #[test]
+fn a_wish_that_was_taken_back_does_not_come_again_with_one_who_missed_it() {
+    let mut state = registry(1..=4);
+    create(&mut state, 50, 1, 3).unwrap();
+    let shard = *shards_of_topic(&state, 50).first().unwrap();
+    tell(&mut state, shard, 1, &[1, 2, 3], 5);
+    change(&mut state, &[shard], 4, 3).unwrap();
+    change(&mut state, &[shard], 3, 4).unwrap();
+    tell(&mut state, shard, 1, &[1, 2, 3], 5);
+    let claim = MembershipClaim {
+        shard,
+        durability: Durability::Persisted,
+        members: [1, 2, 3].map(BrokerId).to_vec(),
+        group: 50,
+        wanted: [1, 2, 4].map(BrokerId).to_vec(),
+        members_at: 5,
+    };
+    enrol(&mut state, 2, vec![claim]).unwrap();
+    assert_eq!(lists(&state, shard), (vec![1, 2, 3], vec![], 5));
+}
+
+#[test]
 fn a_registry_without_its_data_takes_the_members_word_and_gives_their_numbers_to_nobody() {
     let mut state = State::default();
     let claim = |members: &[u64]| MembershipClaim {
@@ -283,4 +306,49 @@ fn a_registry_without_its_data_takes_the_members_word_and_gives_their_numbers_to
     let address = |id| BrokerAddress { id: BrokerId(id), host: "h".into(), port: 1 };
     assert_eq!(state.brokers[&BrokerId(2)].address, address(2));
     assert_eq!(state.brokers.len(), 2, "who was refused is not there");
+}
+
+fn alter(state: &mut State, id: u64, queues: u32) -> Answer {
+    let name = TopicName::try_from(&*format!("t{id}")).unwrap();
+    let alter = AlterTopic {
+        name,
+        id: TopicId(id),
+        queues: Some(queues),
+        retention_ms: None,
+        retention_bytes: None,
+        dedup_window_ms: None,
+        expired: None,
+        retention_messages: None,
+        when_full: None,
+    };
+    apply(state, Command::AlterTopic(alter))
+}
+
+#[test]
+fn a_topic_whose_shards_got_more_members_takes_more_queues_on_them() {
+    let mut state = registry(1..=4);
+    create(&mut state, 50, 4, 3).unwrap();
+    let shards: Vec<ShardId> = shards_of_topic(&state, 50).into_iter().collect();
+    for shard in &shards {
+        change(&mut state, &[*shard], 4, 0).unwrap();
+        let (_, wanted, _) = lists(&state, *shard);
+        if !wanted.is_empty() {
+            tell(&mut state, *shard, 1, &wanted, 30);
+        }
+    }
+    assert!(shards.iter().all(|shard| lists(&state, *shard).0.contains(&4)));
+    let restored = {
+        let keys: Vec<_> = crate::part::keys(&state).collect();
+        let parts: Vec<_> = keys
+            .iter()
+            .map(|key| (key.encode(), crate::part::value(&state, *key).unwrap()))
+            .collect();
+        crate::part::restore(parts.iter().map(|(key, value)| (&key[..], &value[..]))).unwrap()
+    };
+    assert_eq!(restored, state, "also where it is kept");
+    let before = state.shards.len();
+    alter(&mut state, 50, 8).unwrap();
+    create(&mut state, 51, 4, 3).unwrap();
+    assert_eq!(state.shards.len(), before, "no other shards are made for it");
+    assert_eq!(shards_of_topic(&state, 51).len(), 4);
 }

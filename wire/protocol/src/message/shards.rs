@@ -60,6 +60,8 @@ wire_message! {
         pub matched_index: Option<u64>,
         /// How long ago it last answered, in milliseconds; nil: it never did.
         pub heard_ms: Option<u64>,
+        /// Whether it counts: one that comes to be a member gets what is kept first.
+        pub votes: bool = true,
     }
 }
 
@@ -86,16 +88,20 @@ wire_message! {
 }
 
 wire_message! {
-    /// Has shards of several brokers get other members, of whoever leads them, in their own time.
+    /// Has shards get other members, of whoever leads them, in their own time.
     pub struct ChangeReplicas {
-        /// The shards.
+        /// The shards. Where they are to grow, neither these nor a topic: all that have queues.
         pub shards: Vec<ShardId>,
-        /// Beside them, those that have queues of this topic.
+        /// Beside them, those that have queues of this topic; where they are to grow, also those where
+        /// groups that read these are coordinated.
         pub topic: Option<TopicName> = None,
         /// The broker that is to be a member of each; nil: none.
         pub add: Option<BrokerId> = None,
         /// The broker that is not to be one of any; nil: none.
         pub remove: Option<BrokerId> = None,
+        /// How many members each is to have at least, whichever brokers are chosen, 2 to 7; 0: as `add`
+        /// and `remove` say. With it, neither of these is given.
+        pub replicas: u32 = 0,
     }
 }
 

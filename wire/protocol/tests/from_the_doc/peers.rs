@@ -31,7 +31,10 @@ fn shards_are_described_and_handed_over() {
     };
     let told = [n(&[300, 299, 298]), vec![Bool(true), Bool(false), Array(vec![])]].concat();
     assert_eq!(shards[0], shard(2, 0, [false, true], Number(5), 1, told));
-    let members = vec![Array(n(&[6, 290, 120])), Array(vec![Number(7), Nil, Nil])];
+    let members = vec![
+        Array([n(&[6, 290, 120]), vec![Bool(true)]].concat()),
+        Array(vec![Number(7), Nil, Nil, Bool(false)]),
+    ];
     let told = [n(&[300, 299, 298]), vec![Bool(false), Bool(false), Array(members)]].concat();
     assert_eq!(shards[1], shard(9, 1, [true, true], Number(5), 7, told));
     let told = vec![Nil, Nil, Nil, Bool(false), Bool(true), Array(vec![])];
@@ -43,6 +46,6 @@ fn shards_are_described_and_handed_over() {
     assert_eq!(done, [Array(n(&[9])), Array(n(&[11]))]);
     let change = frame("ChangeReplicas.request");
     assert_eq!((change.kind, change.opcode), (1, 53));
-    assert_eq!(change.header, [Array(n(&[9])), t("orders"), Number(8), Number(7)]);
+    assert_eq!(change.header, [Array(n(&[9])), t("orders"), Number(8), Number(7), Number(0)]);
     assert_eq!(frame("ChangeReplicas.reply").header, [Array(n(&[9]))]);
 }

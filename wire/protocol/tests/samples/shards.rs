@@ -29,6 +29,7 @@ pub(super) fn frames(out: &mut Vec<(String, Bytes)>) {
         broker: BrokerId(broker),
         matched_index,
         heard_ms,
+        votes: heard_ms.is_some(),
     };
     let led = ShardDescription {
         shard: ShardId(9),
@@ -62,6 +63,7 @@ pub(super) fn frames(out: &mut Vec<(String, Bytes)>) {
         topic: Some(super::topic()),
         add: Some(BrokerId(8)),
         remove: Some(BrokerId(7)),
+        replicas: 0,
     };
     pair(out, &change, &ChangeReplicasReply { shards: vec![ShardId(9)] }, [b"", b""]);
 }

@@ -1,0 +1,102 @@
+//! Shards that this broker has alone, until the routes say that they are a group's. Then it notes durably
+//! that it has begun as a member of that group, stops the shard, and starts it again as that member, the only
+//! one yet: its log stays as it is, and whoever sends or reads waits as for an election. Nobody else can
+//! come in before: only a member that runs as one takes others, and it is noted by then.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use grus_mailbox::{Credit, Inbox, Receive, Room, Weigh};
+use grus_protocol::ids::ShardId;
+use grus_registry::{Claims, ShardPlace};
+
+use super::{REST_MS, Replicas, SETTLED_MAX, Started, aside};
+use crate::begun::Begun;
+use crate::shard::{Shard, ShardHandle, ShardStartError, ShardTeller};
+
+/// See the module documentation.
+pub struct Alone {
+    shards: BTreeMap<ShardId, Shard>,
+    /// Those of which it is being noted that they are a group's.
+    noting: BTreeSet<ShardId>,
+    told: ShardTeller,
+    claims: Inbox<Claims>,
+}
+
+impl Alone {
+    /// These, which run; others of this broker are told of them there, and the registry is by `claims`.
+    #[must_use]
+    pub fn new(shards: Vec<Shard>, told: ShardTeller, claims: Inbox<Claims>) -> Self {
+        let shards = shards.into_iter().map(|shard| (shard.handle().shard, shard)).collect();
+        Self { shards, noting: BTreeSet::new(), told, claims }
+    }
+
+    /// All of them, to be stopped.
+    pub(super) fn take_all(&mut self) -> Vec<Shard> {
+        std::mem::take(&mut self.shards).into_values().collect()
+    }
+
+    fn take(&mut self, shard: ShardId) -> Option<Shard> {
+        let taken = self.shards.remove(&shard)?;
+        self.told.send_modify(|told| {
+            let left = told.iter().filter(|handle| handle.shard != shard);
+            *told = left.cloned().collect::<Vec<ShardHandle>>().into();
+        });
+        // Else the broker claims it with each registration: once it is no member any more, that would have
+        // the registry refuse it.
+        let left = self.shards.values().map(|left| (left.handle().shard, left.handle().durability));
+        let _ = self.claims.try_put(Claims { shards: left.collect(), wanted: 0 }); // it is stopping
+        Some(taken)
+    }
+}
+
+/// It is noted that a shard is a group's, or could not be.
+pub(super) struct Turning {
+    shard: ShardId,
+    result: Result<(), ShardStartError>,
+}
+
+impl Weigh for Turning {}
+
+impl Replicas {
+    /// Of a shard that runs as one that this broker has alone: begins to make it a group's. False for any
+    /// other one.
+    pub(super) fn turn(
+        &mut self,
+        shard: ShardId,
+        place: &ShardPlace,
+        room: &mut Room<'_, Self>,
+    ) -> bool {
+        if !self.alone.shards.contains_key(&shard) {
+            return false;
+        }
+        if self.alone.noting.insert(shard) {
+            let begun = Begun::new(&self.parts.begun, shard, place.group);
+            let noting = aside(begun, Begun::note);
+            room.spawn_into(async move { Turning { shard, result: noting.await } });
+        }
+        true
+    }
+}
+
+impl Receive<Turning> for Replicas {
+    fn receive(&mut self, turning: Turning, _: Credit, room: &mut Room<'_, Self>) {
+        let Turning { shard, result } = turning;
+        self.alone.noting.remove(&shard);
+        if let Err(error) = result {
+            tracing::error!(%shard, %error, "it cannot become one of several brokers");
+            self.resting.insert(shard, room.clock().monotonic_ms() + REST_MS);
+            return;
+        }
+        let place = self.table.shards.get(&shard).filter(|place| place.is_replicated()).cloned();
+        let Some(place) = place.filter(|_| !self.is_stopping) else { return };
+        let Some(alone) = self.alone.take(shard) else { return };
+        tracing::info!(%shard, group = place.group, wanted = ?place.wanted,
+            "it becomes a shard of several brokers");
+        self.starting.insert(shard);
+        let starting = self.begin(shard, &place, room.inbox(SETTLED_MAX));
+        room.spawn_into(async move {
+            alone.stop().await;
+            Started { shard, result: starting.await }
+        });
+    }
+}
