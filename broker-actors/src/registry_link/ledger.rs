@@ -141,11 +141,7 @@ impl<W> Ledger<W> {
 
     /// The shards' data belongs to the registry that speaks now: it was offered `offered`, and has not
     /// taken `refused`. A table that lacks what it has taken is older than its answer.
-    pub fn settle(
-        &mut self,
-        offered: impl IntoIterator<Item = TopicId>,
-        refused: impl IntoIterator<Item = TopicId>,
-    ) {
+    pub fn settle(&mut self, offered: Vec<TopicId>, refused: Vec<TopicId>) {
         self.home.registry = self.table.registry;
         self.home.version = self.table.version;
         self.home.refused.extend(refused);

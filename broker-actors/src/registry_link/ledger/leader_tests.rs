@@ -168,7 +168,7 @@ fn what_several_members_have_is_dropped_only_when_it_was_deleted_for_certain() {
     let mut ledger = known();
     let actions = ledger.table_changed(table_of(1, &[], 2));
     obey(&mut ledger, actions);
-    ledger.settle([], []);
+    ledger.settle(vec![], vec![]);
     let actions = ledger.table_changed(table_of(2, &[], 2));
     let said = obey(&mut ledger, actions);
     assert!(!said.iter().any(|said| said == "drop 7 on 9"), "{said:?}");

@@ -207,7 +207,7 @@ fn a_registry_without_its_past_takes_nothing_away() {
     let known = RoutingTable { registry: 2, ..(*table(2, &[topic("t", 7, &[0])])).clone() };
     let actions = ledger.table_changed(Arc::new(known.clone()));
     obey(&mut ledger, actions);
-    ledger.settle([TopicId(7), TopicId(8)], [TopicId(8)]);
+    ledger.settle(vec![TopicId(7), TopicId(8)], vec![TopicId(8)]);
     assert!(ledger.is_home());
     assert!(ledger.shard_lists(ShardId(1), &[TopicId(8)]).is_empty(), "it is never thrown away");
     let later = RoutingTable { version: 3, ..known };
@@ -227,7 +227,7 @@ fn what_another_registry_has_just_taken_is_not_gone_from_a_table_of_before() {
     let actions = ledger.table_changed(of_another(1, &[]));
     obey(&mut ledger, actions);
     // Its answer overtakes its routes.
-    ledger.settle([TopicId(7)], []);
+    ledger.settle(vec![TopicId(7)], vec![]);
     for version in [2, 3] {
         let actions = ledger.table_changed(of_another(version, &[topic("u", 9, &[5])]));
         let said = obey(&mut ledger, actions);
@@ -240,7 +240,7 @@ fn what_another_registry_has_just_taken_is_not_gone_from_a_table_of_before() {
     let actions = ledger.table_changed(of_another(5, &[]));
     assert_eq!(obey(&mut ledger, actions), ["publish", "drop 7 on 0"], "it was deleted");
     // One that is deleted before the routes ever name it does not stay.
-    ledger.settle([TopicId(10)], []);
+    ledger.settle(vec![TopicId(10)], vec![]);
     for _ in 0..TAKEN_TICKS {
         ledger.tick();
     }
