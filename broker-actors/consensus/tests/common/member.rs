@@ -216,7 +216,11 @@ async fn open(
     net: &Net,
     (seed, flush_us_max): (u64, Rc<Cell<u64>>),
 ) -> Result<Parts, StartError> {
-    let (log, recovered) = Log::open(&disk, Path::new("shard"), log_config)?;
+    let (mut log, recovered) = Log::open(&disk, Path::new("shard"), log_config)?;
+    // What a shard does in the background: nobody is given a log that is not checked.
+    while let Some(scrub) = log.next_scrub(u32::MAX) {
+        assert!(log.complete_scrub(scrub.run()).is_empty(), "nothing here damages what is on disk");
+    }
     let log = Rc::new(RefCell::new(log));
     let machine = Rc::new(RefCell::new(Queues::default()));
     let jobs = Jobs::default();
