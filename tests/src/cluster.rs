@@ -109,9 +109,11 @@ impl Cluster {
         [self.registry.listen]
     }
 
-    /// One more broker, with an empty folder; its number.
+    /// One more broker, with an empty folder and the log settings of the first; its number.
     pub fn join(&mut self) -> usize {
-        let home = self.registry.broker();
+        let mut home = self.registry.broker();
+        let of_log = |(name, _): &&(String, String)| name.starts_with("GRUS__LOG__");
+        home.settings.extend(self.homes[0].settings.iter().filter(of_log).cloned());
         self.brokers.push(Some(home.start()));
         self.homes.push(home);
         self.homes.len() - 1
