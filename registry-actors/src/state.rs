@@ -223,8 +223,8 @@ impl State {
     }
 
     /// Places `count` new queues: on the shards chosen for them where those fit; else each on the
-    /// open shard of a live broker with the fewest queues, the lowest number first. Changes
-    /// nothing when it fails.
+    /// open shard of a live broker with the fewest queues, the lowest number first. Where there is none with
+    /// so many replicas, those with the next more take them. Changes nothing when it fails.
     fn place_queues(
         &mut self,
         class: ShardClass,
@@ -245,7 +245,17 @@ impl State {
         Ok(placed.into_iter().map(span).collect())
     }
 
+    /// That class, or where no shard of it takes queues, as all have grown, the next one with more replicas.
+    fn class_that_is_there(&self, class: ShardClass) -> ShardClass {
+        let classes = self.shards.iter().map(|(shard, place)| (place.class(), *shard));
+        let fits = classes.filter(|(other, _)| other.durability == class.durability);
+        let fits = fits.filter(|(other, _)| other.replicas >= class.replicas);
+        let open = fits.filter(|(other, shard)| self.takes_queues(*shard, *other));
+        open.map(|(other, _)| other).min().unwrap_or(class)
+    }
+
     fn choose_shards(&self, class: ShardClass, count: u32) -> Result<Vec<ShardId>, RegistryError> {
+        let class = self.class_that_is_there(class);
         let open = self.shards.keys().filter(|shard| self.takes_queues(**shard, class));
         let mut candidates: BTreeSet<(u64, ShardId)> =
             open.map(|shard| (self.load.get(shard).copied().unwrap_or(0), *shard)).collect();

@@ -258,6 +258,27 @@ mod tests {
     }
 
     #[test]
+    fn where_all_have_grown_a_topic_of_one_replica_is_placed_on_what_is_whole() {
+        let mut state = grown_up();
+        let is_lone = |place: &&ShardPlace| place.members.is_empty();
+        let is_persisted = |place: &&ShardPlace| place.durability == Durability::Persisted;
+        let all = state.shards.iter().filter(|(_, place)| is_lone(place) && is_persisted(place));
+        let shards: Vec<ShardId> = all.map(|(shard, _)| *shard).collect();
+        let grow = GrowReplicas { shards: shards.clone(), topic: None, replicas: 3 };
+        apply(&mut state, Command::GrowReplicas(grow)).unwrap();
+        let refused = create(&mut state, 70, 2, 1).unwrap_err();
+        assert!(matches!(refused, RegistryError::NoShard { .. }), "none is whole yet: {refused:?}");
+        let (shard, leader) = (shards[0], state.shards[&shards[0]].members[0]);
+        let members = [1, 2, 3].map(BrokerId).to_vec();
+        let told = vec![ToldMembers { shard, members, at: 25 }];
+        let lead = LeadShards { broker: leader, shards: vec![(shard, Term(4))], members: told };
+        apply(&mut state, Command::LeadShards(lead)).unwrap();
+        create(&mut state, 70, 2, 1).unwrap();
+        let on: BTreeSet<_> = shards_of(&state.topics[&name("t70")]).collect();
+        assert_eq!(on, BTreeSet::from([shard]));
+    }
+
+    #[test]
     fn those_that_have_fewest_replicas_get_them_and_too_few_brokers_change_nothing() {
         let mut state = grown_up();
         let before = state.clone();
