@@ -3,8 +3,9 @@
 //!
 //! A delivery counts once its member has failed, or has lost the queue; sent again to the same
 //! member, over another connection, it is the same delivery. What a leader has counted is in the
-//! log a moment later, so one that ends may forget its last; and an answer of which nobody heard may
-//! have been taken or not.
+//! log a moment later, so one that ends may forget its last, for which an answer may come to the next
+//! one all the same, before that has noted that it sends it again; and an answer of which nobody heard
+//! may have been taken or not.
 
 use std::collections::BTreeMap;
 
@@ -34,9 +35,19 @@ struct Open {
     at_ns: u64,
     /// Its member has said that it failed, and it is not known who heard it.
     is_failing: bool,
+    /// When what that was said of had been sent: what is sent after an answer, and before it is taken,
+    /// is not counted by it.
+    failing_of_ns: u64,
     /// It was handed back unseen.
     back: Sure,
     back_ns: u64,
+}
+
+impl Open {
+    const fn new(claim: (u64, u64), at_ns: u64) -> Self {
+        let (is_failing, failing_of_ns, back, back_ns) = (false, at_ns, Sure::No, 0);
+        Self { claim, at_ns, is_failing, failing_of_ns, back, back_ns }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -140,8 +151,8 @@ impl Counts {
             } else {
                 let came_back = count.close(|at_ns| outlives(&self.ends, by.queue, at_ns));
                 self.handed_back += u64::from(came_back);
-                let (claim, back) = ((by.generation, by.member), Sure::No);
-                count.open = Some(Open { claim, at_ns, is_failing: false, back, back_ns: 0 });
+                let claim = (by.generation, by.member);
+                count.open = Some(Open::new(claim, at_ns));
                 (least, most) = (count.least, count.most);
                 is_sound = *before < DELIVERIES_MAX;
             }
@@ -156,7 +167,7 @@ impl Counts {
         for offset in failed {
             let count = queue.entry(*offset).or_default();
             let Some(open) = count.of(by) else { continue };
-            open.is_failing = true;
+            (open.is_failing, open.failing_of_ns) = (true, open.at_ns);
             if count.has_failed == Sure::No {
                 count.has_failed = Sure::Maybe;
             }
@@ -169,7 +180,7 @@ impl Counts {
         for offset in failed {
             let count = queue.entry(*offset).or_default();
             let Some(open) = count.of(by) else { continue };
-            open.back = Sure::No;
+            (open.back, open.at_ns) = (Sure::No, open.failing_of_ns);
             count.close(|at_ns| outlives(&self.ends, by.queue, at_ns));
             count.has_failed = Sure::Yes;
         }
@@ -209,5 +220,39 @@ impl Counts {
     pub(super) fn most(&self, queue: QueueKey, offset: u64) -> u32 {
         let count = self.queues.get(&queue).and_then(|all| all.get(&offset));
         count.map_or(0, |count| count.most + u32::from(count.open.is_some()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use grus_protocol::ids::{QueueId, TopicId};
+
+    use super::*;
+
+    /// A message is sent, its broker ends `after_ms` or not at all, the member's answer meets what is
+    /// sent again; whether it may then be sent as delivered `before` times.
+    fn may_be_sent(ends_after_ms: Option<u64>, before: u32) -> bool {
+        let queue = QueueKey { topic: TopicId(1), queue: QueueId(0) };
+        let by = Holder { queue, generation: 1, member: 1, round: 0 };
+        let mut counts = Counts::default();
+        let at = |ms: u64| ms * 1_000_000;
+        counts.delivered(at(0), &by, &[(7, 0)]);
+        if let Some(after_ms) = ends_after_ms {
+            counts.ended(at(after_ms), broker_of(queue).into());
+        }
+        counts.answering(&by, &[7], None);
+        counts.delivered(at(400), &by, &[(7, 0)]);
+        counts.settled(at(401), &by, &[7], None);
+        let sent = || counts.delivered(at(600), &by, &[(7, before)]);
+        catch_unwind(AssertUnwindSafe(sent)).is_ok()
+    }
+
+    #[test]
+    fn an_answer_counts_what_was_sent_before_it_unless_a_broker_has_forgotten_that() {
+        assert!(!may_be_sent(None, 0) && may_be_sent(None, 1));
+        assert!(!may_be_sent(Some(300), 0) && may_be_sent(Some(300), 1));
+        assert!(may_be_sent(Some(4), 0) && may_be_sent(Some(4), 1));
     }
 }
