@@ -15,6 +15,7 @@ use crate::units;
 pub mod body;
 pub mod limits;
 mod load;
+mod memory;
 pub mod pace;
 mod sound;
 mod stopwatch;
@@ -103,6 +104,7 @@ impl LoadArgs {
         }
         Ok(Load {
             bootstrap: common.bootstrap.clone(),
+            connect_wait_max: common.timeout(),
             topic: self.topic.clone(),
             body_bytes,
             batch: self.batch,
@@ -183,6 +185,8 @@ mod tests {
             ("produce t --batch 0", "--batch"),
             ("latency t --rate 5", "--rate"),
             ("consume t --messages 5 --rate 5", "--rate"),
+            ("suite --warm-memory 1000TiB", "--warm-memory"),
+            ("produce t --bootstrap 127.0.0.1:1 --timeout 100ms", "127.0.0.1:1"),
         ] {
             assert!(refused(line).is_some_and(|told| told.contains(named)), "{line}");
         }

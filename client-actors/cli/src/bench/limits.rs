@@ -23,6 +23,11 @@ const ECHO: u8 = b'e';
 const ECHO_BYTES: usize = 64;
 /// Size of the file that is written and synced. Allocated and written before anything is timed.
 const FILE_BYTES: u64 = 64 * 1024 * 1024;
+/// Size of a new file that is written.
+const NEW_FILE_BYTES: u64 = 8 * 1024 * 1024 * 1024;
+/// It is written so many times as long as other figures take: the first pages are often of memory
+/// that was in use a moment ago, and say nothing of the rest.
+const NEW_FILE_TIMES: u32 = 5;
 
 /// What was measured.
 #[derive(Debug, Clone, Serialize)]
@@ -33,6 +38,17 @@ pub struct Limits {
     pub round_trip_us_p50: f64,
     /// Medians of one write and one fdatasync of so many bytes, in a file that is already allocated.
     pub write_and_sync: Vec<WriteAndSync>,
+    /// What a log does at best: a file whose pages are not in memory yet.
+    pub new_file: NewFile,
+}
+
+/// Rates of [`Limits::new_file`]: allocated first, then written from its begin to its end in pieces of 1 MiB.
+#[derive(Debug, Clone, Serialize)]
+pub struct NewFile {
+    /// Without a sync.
+    pub written_mb_per_s: f64,
+    /// With an fdatasync behind each piece.
+    pub synced_mb_per_s: f64,
 }
 
 /// One size of [`Limits::write_and_sync`].
@@ -60,7 +76,15 @@ pub fn measure(folder: &Path, each: Duration) -> Result<Limits, Failure> {
     let synced = write_and_sync(&path, each);
     let _ = std::fs::remove_file(&path); // a left-over file is no reason to hide the figures
     let write_and_sync = synced.map_err(told)?;
-    Ok(Limits { loopback_mb_per_s, round_trip_us_p50, write_and_sync })
+    let mut rates = [0.0; 2];
+    for (rate, is_synced) in rates.iter_mut().zip([false, true]) {
+        let written = new_file(&path, each, is_synced);
+        let _ = std::fs::remove_file(&path); // as above
+        *rate = written.map_err(told)?;
+    }
+    let [written_mb_per_s, synced_mb_per_s] = rates;
+    let new_file = NewFile { written_mb_per_s, synced_mb_per_s };
+    Ok(Limits { loopback_mb_per_s, round_trip_us_p50, write_and_sync, new_file })
 }
 
 /// The second process: listens on a free loopback port, says which on standard output, and serves
@@ -180,6 +204,23 @@ fn write_and_sync(path: &Path, each: Duration) -> std::io::Result<Vec<WriteAndSy
         .into_iter()
         .map(|bytes| synced_writes(&file, &block[..bytes], each))
         .collect()
+}
+
+/// MB/s into a file that is allocated and has never been written, until the time is up or it is full.
+fn new_file(path: &Path, each: Duration, is_synced: bool) -> std::io::Result<f64> {
+    let file = OpenOptions::new().create_new(true).write(true).open(path)?;
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, NEW_FILE_BYTES)?;
+    let block = vec![0xA5; 1024 * 1024];
+    let mut at = 0;
+    let watch = Stopwatch::start();
+    while at < NEW_FILE_BYTES && watch.elapsed() < each * NEW_FILE_TIMES {
+        file.write_all_at(&block, at)?;
+        if is_synced {
+            file.sync_data()?;
+        }
+        at += block.len() as u64;
+    }
+    Ok(megabytes(at) / watch.elapsed().as_secs_f64())
 }
 
 fn synced_writes(file: &File, block: &[u8], each: Duration) -> std::io::Result<WriteAndSync> {

@@ -19,6 +19,8 @@ use crate::failure::Failure;
 pub struct Load {
     /// Brokers to begin with.
     pub bootstrap: Vec<String>,
+    /// How long to wait for one of them to answer.
+    pub connect_wait_max: Duration,
     /// Topic; it must exist.
     pub topic: String,
     /// Bytes of a message's body.
@@ -99,9 +101,11 @@ fn record(times: &mut Histogram<u64>, time: Duration) {
 }
 
 async fn connect(load: &Load) -> Result<Client, Failure> {
-    Client::connect(ClientConfig::new(&load.bootstrap))
-        .await
-        .map_err(|error| Failure::because("cannot connect", error))
+    let mut config = ClientConfig::new(&load.bootstrap);
+    config.connect_wait_max = Some(load.connect_wait_max);
+    Client::connect(config).await.map_err(|error| {
+        Failure::because(format!("no broker at {}", load.bootstrap.join(", ")), error)
+    })
 }
 
 /// Sends until the time is up, then waits for the receipts that are still out.

@@ -23,8 +23,8 @@ pub struct Figure {
     pub name: String,
     /// In what.
     pub unit: &'static str,
-    /// What it is held against.
-    pub bar: Bar,
+    /// What it is held against, in each run: a bar may follow from what the machine did in that run.
+    pub bars: Vec<Bar>,
     /// One for each run.
     pub values: Vec<f64>,
 }
@@ -40,19 +40,42 @@ pub struct Spread {
     pub greatest: f64,
 }
 
+fn spread(values: impl Iterator<Item = f64>) -> Option<Spread> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let median = *values.get(values.len() / 2)?;
+    Some(Spread { median, least: *values.first()?, greatest: *values.last()? })
+}
+
 impl Figure {
     /// None before the first run.
     pub fn spread(&self) -> Option<Spread> {
-        let mut values = self.values.clone();
-        values.sort_by(f64::total_cmp);
-        let median = *values.get(values.len() / 2)?;
-        Some(Spread { median, least: *values.first()?, greatest: *values.last()? })
+        spread(self.values.iter().copied())
+    }
+
+    /// The median of what it is held against.
+    pub fn bar(&self) -> Bar {
+        let both = |bar: &Bar| match *bar {
+            Bar::None => None,
+            Bar::AtLeast(required, goal) | Bar::AtMost(required, goal) => Some((required, goal)),
+        };
+        let required = spread(self.bars.iter().filter_map(both).map(|(required, _)| required));
+        let goal = spread(self.bars.iter().filter_map(both).map(|(_, goal)| goal));
+        match (self.bars.first(), required, goal) {
+            (Some(Bar::AtLeast(..)), Some(required), Some(goal)) => {
+                Bar::AtLeast(required.median, goal.median)
+            }
+            (Some(Bar::AtMost(..)), Some(required), Some(goal)) => {
+                Bar::AtMost(required.median, goal.median)
+            }
+            _ => Bar::None,
+        }
     }
 
     /// How the median stands to the bar: `goal`, `required` or `below`; empty without one.
     pub fn verdict(&self) -> &'static str {
         let Some(Spread { median, .. }) = self.spread() else { return "" };
-        let (is_goal, is_required) = match self.bar {
+        let (is_goal, is_required) = match self.bar() {
             Bar::None => return "",
             Bar::AtLeast(required, goal) => (median >= goal, median >= required),
             Bar::AtMost(required, goal) => (median <= goal, median <= required),
@@ -73,11 +96,12 @@ pub struct Figures(Vec<Figure>);
 impl Figures {
     /// Adds the value of one run.
     pub fn add(&mut self, name: &str, unit: &'static str, bar: Bar, value: f64) {
-        match self.0.iter_mut().find(|figure| figure.name == name) {
-            Some(figure) => figure.values.push(value),
-            None => {
-                self.0.push(Figure { name: name.to_owned(), unit, bar, values: vec![value] });
-            }
+        if let Some(figure) = self.0.iter_mut().find(|figure| figure.name == name) {
+            figure.bars.push(bar);
+            figure.values.push(value);
+        } else {
+            let (bars, values) = (vec![bar], vec![value]);
+            self.0.push(Figure { name: name.to_owned(), unit, bars, values });
         }
     }
 
@@ -88,7 +112,7 @@ impl Figures {
         );
         for figure in &self.0 {
             let Some(spread) = figure.spread() else { continue };
-            let (required, goal) = match figure.bar {
+            let (required, goal) = match figure.bar() {
                 Bar::None => (String::new(), String::new()),
                 Bar::AtLeast(required, goal) | Bar::AtMost(required, goal) => {
                     (rounded(required), rounded(goal))
@@ -139,9 +163,22 @@ mod tests {
     #[test]
     fn what_reaches_the_goal_says_so_from_both_sides() {
         for (bar, value) in [(Bar::AtLeast(1.0, 2.0), 2.0), (Bar::AtMost(2.0, 1.0), 1.0)] {
-            let figure = Figure { name: "x".to_owned(), unit: "", bar, values: vec![value] };
+            let (bars, values) = (vec![bar], vec![value]);
+            let figure = Figure { name: "x".to_owned(), unit: "", bars, values };
             assert_eq!(figure.verdict(), "goal");
         }
+    }
+
+    #[test]
+    fn a_bar_is_the_median_of_those_of_the_runs() {
+        let mut figures = Figures::default();
+        for required in [1.0, 9.0, 4.0] {
+            figures.add("a", "", Bar::AtLeast(required, 10.0 + required), 5.0);
+            figures.add("b", "", Bar::None, 5.0);
+        }
+        assert_eq!(figures.0[0].bar(), Bar::AtLeast(4.0, 14.0));
+        assert_eq!(figures.0[0].verdict(), "required");
+        assert_eq!((figures.0[1].bar(), figures.0[1].verdict()), (Bar::None, ""));
     }
 
     #[test]
