@@ -52,7 +52,32 @@ pub(crate) enum Work<D: Disk> {
     /// Brings pages in ahead of the stores to them.
     Warm(Warmth<D::File>),
     /// Takes files away whose entries are purged.
-    Remove { paths: Vec<PathBuf>, unmap: Vec<Region> },
+    /// Gives back what nothing was written to.
+    Remove { paths: Vec<PathBuf>, unmap: Vec<Region>, tails: Vec<Tail> },
+}
+
+/// What is allocated behind the last entry of a segment that will get no more.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    pub path: PathBuf,
+    pub offset: u32,
+    pub length: u32,
+}
+
+impl Tail {
+    fn give_back<D: Disk>(&self, disk: &D) {
+        let given_back = disk
+            .open(&self.path)
+            .and_then(|file| file.release(u64::from(self.offset), u64::from(self.length)));
+        match given_back {
+            // Purged meanwhile. Its name is given to no other file.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::debug!(%error, path = %self.path.display(), "room not given back");
+            }
+            Ok(()) => {}
+        }
+    }
 }
 
 /// A segment's file to sync.
@@ -112,8 +137,12 @@ impl<D: Disk> Job<D> {
                 publish(&disk, &folder, &files, publisher, at_once)
             }
             Work::Warm(warmth) => Outcome::Warmed(warm(&warmth)),
-            Work::Remove { paths, unmap } => {
+            Work::Remove { paths, unmap, tails } => {
                 drop(unmap);
+                // First: a file that goes, or is used again, has no such name any more.
+                for tail in &tails {
+                    tail.give_back(&disk);
+                }
                 Outcome::Removed(remove(&disk, &folder, &paths))
             }
         })

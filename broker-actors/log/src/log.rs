@@ -20,7 +20,7 @@ use crate::control::{ControlPage, Mark};
 use crate::disk::Disk;
 use crate::entry::{EntryId, Place};
 use crate::index::LogIndex;
-use crate::job::Ticket;
+use crate::job::{Tail, Ticket};
 use crate::maker::{Maker, Spare};
 use crate::notes::Notes;
 use crate::region::Region;
@@ -133,6 +133,8 @@ struct Leaving<D: Disk> {
     reusable: Option<(PathBuf, u32)>,
     remove: Vec<PathBuf>,
     unmap: Vec<Region>,
+    /// Of segments that hold little, what is behind their last entry.
+    tails: Vec<Tail>,
 }
 
 #[derive(Debug)]

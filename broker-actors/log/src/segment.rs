@@ -10,7 +10,7 @@ use grus_protocol::checksum::crc32c_append;
 use crate::config::LogConfig;
 use crate::disk::DiskFile;
 use crate::entry::{ENTRY_HEADER_BYTES, EntryHeader, NewEntry, Place, stride_of};
-use crate::job::ToSync;
+use crate::job::{Tail, ToSync};
 use crate::layout::{Close, SEGMENT_HEAD_BYTES};
 use crate::region::Region;
 use crate::switches::OrderRule;
@@ -78,6 +78,8 @@ pub(crate) struct Segment<F> {
     pub limit: u32,
     /// Where the next entry goes.
     pub end: u32,
+    /// Where the next entry would go had nothing been truncated: readers may still have slices of that.
+    touched_to: u32,
     pub closed: Option<Close>,
     close_slot: usize,
     pub table: EntryTable,
@@ -115,6 +117,7 @@ impl<F> Segment<F> {
             warmed_to: SEGMENT_HEAD_BYTES,
             limit,
             end: SEGMENT_HEAD_BYTES,
+            touched_to: SEGMENT_HEAD_BYTES,
             closed: None,
             close_slot: 1,
             table: EntryTable::default(),
@@ -151,6 +154,16 @@ impl<F> Segment<F> {
         if self.is_open() { (self.limit - self.end) as usize } else { 0 }
     }
 
+    /// What is worth giving back of a closed segment. A follower closes where its leader does, which
+    /// may allocate far smaller segments than itself. Of one that was filled as it should be (a
+    /// leader seals at seven eighths) all blocks are kept, as it is used again as it is.
+    pub(crate) fn tail(&self) -> Option<Tail> {
+        let offset = self.end.max(self.touched_to).next_multiple_of(4096);
+        let length = self.limit.saturating_sub(offset);
+        let is_worth_it = !self.is_open() && !self.missing && length > self.limit / 4;
+        is_worth_it.then(|| Tail { path: self.path.clone(), offset, length })
+    }
+
     /// Closes the segment behind its last entry: no entry is ever added again.
     pub(crate) fn close(&mut self) {
         self.close_and_void(self.sequence);
@@ -167,6 +180,7 @@ impl<F> Segment<F> {
     /// Takes all entries behind `last` out, and closes the segment. Their bytes stay as they are.
     /// Segments behind it up to `void_through` hold nothing any more.
     pub(crate) fn cut_after(&mut self, last: Option<u64>, void_through: u64) {
+        self.touched_to = self.touched_to.max(self.end);
         let mut table = std::mem::take(&mut self.table);
         let kind_of = |offset| self.header_at(offset).map_or(0, |header| header.kind);
         if let Some(offset) = table.cut_after(last, kind_of) {

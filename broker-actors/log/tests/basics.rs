@@ -117,6 +117,93 @@ fn a_log_grows_and_comes_back_on_the_real_disk() {
     grows_and_comes_back(&RealDisk, &folder.path().join("a/log"));
 }
 
+/// A log that closes its segments early, as a follower does whose leader allocates smaller ones.
+fn gives_back_what_it_does_not_use<D: Disk>(disk: &D, folder: &Path, used: impl Fn() -> u64) {
+    const SEALS: u64 = 8;
+    let config = LogConfig {
+        segment_bytes: 1024 * 1024,
+        first_segment_bytes: 1024 * 1024,
+        ..LogConfig::default()
+    };
+    let segment = u64::from(config.segment_bytes);
+    let (mut log, _) = Log::open(disk, folder, config.clone()).unwrap();
+    let round = |log: &mut Log<D>, from: u64| {
+        for index in from..from + 9 {
+            append(log, EntryKind::Normal, 1, index);
+        }
+        append(log, EntryKind::Seal, 1, from + 9);
+        run(log);
+        log.checkpoint(checkpoint(from + 9, 1, true)).unwrap();
+        run(log);
+    };
+    for seal in 0..SEALS {
+        round(&mut log, seal * 10);
+    }
+    // One is open at most, and one or two stand ready.
+    assert!(used() < 4 * segment, "{} of {SEALS} segments of {segment}", used());
+    check(&log, 0..SEALS * 10);
+    drop(log);
+
+    let (mut log, recovered) = Log::open(disk, folder, config).unwrap();
+    assert_eq!(recovered.report, grus_log::Report::default());
+    check(&log, 0..SEALS * 10);
+    // What was given back is there again for whoever uses the file again.
+    let floor = EntryId { term: 1, index: SEALS * 10 - 1 };
+    log.set_floor(floor);
+    run(&mut log);
+    log.purge(floor);
+    run(&mut log);
+    let last = SEALS * 10 + 1_500;
+    for index in SEALS * 10..last {
+        append(&mut log, EntryKind::Normal, 1, index);
+        run(&mut log);
+    }
+    check(&log, SEALS * 10..last);
+}
+
+#[test]
+fn what_a_closed_segment_does_not_use_is_given_back_on_the_simulated_disk() {
+    let disk = SimDisk::new(1);
+    gives_back_what_it_does_not_use(&disk, Path::new("/log"), || disk.used_bytes());
+}
+
+#[test]
+fn what_a_closed_segment_does_not_use_is_given_back_on_the_real_disk() {
+    use std::os::unix::fs::MetadataExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let used = || {
+        let files = std::fs::read_dir(&path).unwrap();
+        files.map(|file| file.unwrap().metadata().unwrap().blocks() * 512).sum()
+    };
+    gives_back_what_it_does_not_use(&RealDisk, &path, used);
+}
+
+#[test]
+fn who_reads_what_is_truncated_keeps_it_when_the_rest_is_given_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = LogConfig {
+        segment_bytes: 1024 * 1024,
+        first_segment_bytes: 1024 * 1024,
+        ..LogConfig::default()
+    };
+    let (mut log, _) = Log::open(&RealDisk, folder.path(), config).unwrap();
+    for index in 0..60 {
+        append(&mut log, EntryKind::Normal, 1, index);
+    }
+    run(&mut log);
+    let held = log.entries(40..41, 1).unwrap();
+    log.truncate_after(Some(5));
+    run(&mut log);
+    append(&mut log, EntryKind::Seal, 2, 6);
+    run(&mut log);
+    log.checkpoint(checkpoint(6, 2, true)).unwrap();
+    let progress = run(&mut log);
+    assert!(progress.iter().any(|progress| progress.checkpoint == Some(6)));
+    assert_eq!(held[0].payload[..300], payload(40, 300)[..]);
+    assert_eq!(held[0].payload[300..], payload(41, 700)[..]);
+}
+
 #[test]
 fn appends_are_refused_whole_when_they_do_not_follow_or_fit() {
     let disk = SimDisk::new(1);

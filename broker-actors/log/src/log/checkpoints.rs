@@ -312,6 +312,7 @@ impl<D: Disk> Log<D> {
             {
                 segment.footed = true;
                 segment.footer_pending = false;
+                self.leaving.tails.extend(segment.tail());
                 self.index.replace_by_footer(footer.sequence, footer.runs);
             }
         }

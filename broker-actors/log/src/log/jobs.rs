@@ -206,11 +206,13 @@ impl<D: Disk> Log<D> {
         let paths: Vec<_> = leaving.remove.drain(..paths).collect();
         let unmap = leaving.unmap.len().min(REMOVED_AT_ONCE);
         let unmap: Vec<_> = leaving.unmap.drain(..unmap).collect();
-        if paths.is_empty() && unmap.is_empty() {
+        let tails = leaving.tails.len().min(REMOVED_AT_ONCE);
+        let tails: Vec<_> = leaving.tails.drain(..tails).collect();
+        if paths.is_empty() && unmap.is_empty() && tails.is_empty() {
             return None;
         }
         self.flight = Some(Flight::Remove);
-        Some(Work::Remove { paths, unmap })
+        Some(Work::Remove { paths, unmap, tails })
     }
 
     /// Mappings whose last reader has gone: their files may be used again, or go.

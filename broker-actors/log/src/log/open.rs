@@ -219,6 +219,7 @@ impl<D: Disk> Leaving<D> {
             reusable: None,
             remove: Vec::new(),
             unmap: Vec::new(),
+            tails: Vec::new(),
         }
     }
 }

@@ -84,6 +84,8 @@ impl Inode {
     }
 
     pub(super) fn shorten(&mut self, length: usize) {
+        // What was given back is at the end.
+        self.released = self.released.saturating_sub(self.length().saturating_sub(length));
         let Cache::Heap(content) = &mut self.cache else { panic!("a mapped file stays as long") };
         content.truncate(length);
         self.durable.truncate(length);
