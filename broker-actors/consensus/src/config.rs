@@ -60,6 +60,10 @@ pub struct Sabotage {
     pub leader_restore: bool,
     /// Lets a member that lost its memory vote and follow as if nothing had happened.
     pub trust_amnesiacs: bool,
+    /// Tells openraft of conflicts also of appends that were sent behind others.
+    pub tells_every_conflict: bool,
+    /// Tells openraft of an answer although another append that ends at the same entry has none.
+    pub credits_unanswered: bool,
 }
 
 /// What a group is started with.

@@ -161,9 +161,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         shared.pump();
         let store = LogStore::new(Rc::clone(&shared));
         let applier = Applier::new(Rc::clone(&shared));
-        let chunk_bytes = shared.config.snapshot_chunk_bytes;
-        let append_limit = shared.config.election_timeout() / 2;
-        let links = Links { node, peers: Rc::clone(&peers), chunk_bytes, append_limit };
+        let links = Links::new(&shared.config, &peers);
         let started = InstantOf::<RT>::now();
         let raft = match Raft::new(node, raft_config, links, store, applier).await {
             Ok(raft) => raft,

@@ -12,6 +12,7 @@ use openraft::async_runtime::{AsyncRuntime, Instant as _};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest};
 
 use crate::group::{Group, InstantOf};
+use crate::intake::give_way;
 use crate::machine::StateMachine;
 use crate::peers::ask;
 use crate::shared::{ENTRY_OVERHEAD_BYTES, Types};
@@ -139,20 +140,29 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         // What an older leader has begun to send will never be whole.
         let term = rpc.vote.leader_id.term;
         self.inner.incoming.borrow_mut().take_if(|old| old.vote.leader_id.term < term);
-        let sent = rpc.entries.len();
-        let mut fit = self.fit(&rpc.entries);
+        let (intake, sent) = (&self.inner.shared.intake, rpc.entries.len());
+        let has = |id| self.inner.shared.has(id);
+        // A heartbeat waits for nobody who waits for room: what it builds on is there.
+        let is_heartbeat = sent == 0 && rpc.prev_log_id.is_none_or(has);
+        let turn = if is_heartbeat { None } else { Some(intake.turn().await) };
+        let (mut fit, mut bytes) = self.fit(&rpc.entries);
         if fit == 0 && sent > 0 {
+            if !rpc.prev_log_id.is_none_or(|prev| has(prev) || intake.has_given(prev)) {
+                return Reply::Refused; // so was what it builds on
+            }
             self.request_room();
             let _ = RT::timeout(ROOM_WAIT, self.inner.shared.next_job_done()).await;
-            fit = self.fit(&rpc.entries);
+            (fit, bytes) = self.fit(&rpc.entries);
             if fit == 0 {
                 return Reply::Refused;
             }
         }
         rpc.entries.truncate(fit);
         let last = rpc.entries.last().map(|entry| entry.log_id);
+        let given = last.map(|last| intake.give(last, bytes));
         let leader = rpc.vote;
-        let taken = self.inner.raft.append_entries(rpc).await;
+        let taken = give_way(turn, self.inner.raft.append_entries(rpc)).await;
+        drop(given);
         if matches!(
             taken,
             Ok(AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_))
@@ -172,18 +182,21 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         }
     }
 
-    /// How many of the entries the log has room for, from the first on.
-    fn fit(&self, entries: &[RaftEntry]) -> usize {
-        let length = |entry: &RaftEntry| -> u64 {
+    /// How many of the entries the log has room for, from the first on, and their bytes.
+    fn fit(&self, entries: &[RaftEntry]) -> (usize, u64) {
+        let shared = &self.inner.shared;
+        let before = shared.intake.unwritten_bytes(|last| shared.has(last));
+        let (mut count, mut bytes) = (0, 0);
+        for entry in entries {
             let shape = Shape::of(&entry.payload);
-            shape.slices().iter().map(|part| part.len() as u64).sum()
-        };
-        let mut bytes = 0;
-        let fits = |entry: &&RaftEntry| {
-            bytes += length(entry) + ENTRY_OVERHEAD_BYTES;
-            self.inner.shared.has_room(bytes)
-        };
-        entries.iter().take_while(fits).count()
+            let length: u64 = shape.slices().iter().map(|part| part.len() as u64).sum();
+            let more = bytes + length + ENTRY_OVERHEAD_BYTES;
+            if !shared.has_room(before + more) {
+                break;
+            }
+            (count, bytes) = (count + 1, more);
+        }
+        (count, bytes)
     }
 
     async fn on_vote(&self, request: VoteRequest, pre: bool) -> Reply {

@@ -1,4 +1,5 @@
-//! The way to the other members of a group, and openraft's network on top of it.
+//! The way to the other members of a group, and openraft's network on top of it; how appends go that way is
+//! [`crate::pipeline`]'s.
 
 use std::future::Future;
 use std::io;
@@ -6,9 +7,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::Stream;
 use futures_util::future::{Either, LocalBoxFuture, select};
 use openraft::AnyError;
 use openraft::async_runtime::AsyncRuntime;
+use openraft::base::BoxFuture;
 use openraft::errors::{
     NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
 };
@@ -20,9 +23,12 @@ use openraft::raft::{
 use openraft::{OptionalSend, RPCTypes};
 use thiserror::Error;
 
+use crate::config::GroupConfig;
+use crate::pipeline::{self, Pipeline};
 use crate::snapshot::SnapshotData;
 use crate::transfer::Chunks;
 use crate::types::{Committed, Member, NodeId, RaftVote, TypeConfig};
+use crate::window::Bounds;
 use crate::wire::{self, Reply, Request};
 
 /// How often a chunk of a snapshot is tried again.
@@ -30,7 +36,10 @@ const CHUNK_TRIES: u32 = 3;
 /// Before it is.
 const CHUNK_PAUSE: Duration = Duration::from_millis(50);
 
-type Types<R, RT> = TypeConfig<R, RT>;
+pub(crate) type Types<R, RT> = TypeConfig<R, RT>;
+/// What came of an append.
+pub(crate) type AppendResult<R, RT> =
+    Result<AppendEntriesResponse<Types<R, RT>>, RPCError<Types<R, RT>>>;
 type VoteResult<R, RT> = Result<VoteResponse<Types<R, RT>>, RPCError<Types<R, RT>>>;
 type Snapshot = openraft::Snapshot<Committed, NodeId, Member, SnapshotData>;
 
@@ -79,14 +88,21 @@ impl Peers for NoPeers {
     }
 }
 
-/// Asks one member and reads its answer, within `limit`.
-pub(crate) async fn ask<RT: AsyncRuntime>(
+/// Asks one member and reads its answer, within `limit`. The request takes its place behind earlier ones now,
+/// at the call.
+pub(crate) fn ask<RT: AsyncRuntime>(
     peers: &Rc<dyn Peers>,
     (to, address): (NodeId, &str),
     request: &Request,
     limit: Duration,
+) -> impl Future<Output = Result<Reply, CallError>> + use<RT> {
+    say::<RT>(peers.call(to, address, request.encode()), limit)
+}
+
+async fn say<RT: AsyncRuntime>(
+    call: LocalBoxFuture<'static, Result<Bytes, PeerError>>,
+    limit: Duration,
 ) -> Result<Reply, CallError> {
-    let call = peers.call(to, address, request.encode());
     match RT::timeout(limit, call).await {
         Err(_elapsed) => Err(CallError::Timeout(limit)),
         Ok(Err(error)) => Err(CallError::Failed(error.to_string())),
@@ -105,11 +121,29 @@ pub(crate) enum CallError {
 
 /// Makes one [`Link`] per target.
 pub(crate) struct Links {
-    pub(crate) node: NodeId,
-    pub(crate) peers: Rc<dyn Peers>,
-    pub(crate) chunk_bytes: usize,
-    /// How long a member may take to write what it is sent.
-    pub(crate) append_limit: Duration,
+    node: NodeId,
+    peers: Rc<dyn Peers>,
+    chunk_bytes: usize,
+    append_limit: Duration,
+    bounds: Bounds,
+}
+
+impl Links {
+    pub(crate) fn new(config: &GroupConfig, peers: &Rc<dyn Peers>) -> Self {
+        let append_limit = config.election_timeout() / 2;
+        Self {
+            node: config.node,
+            peers: Rc::clone(peers),
+            chunk_bytes: config.snapshot_chunk_bytes,
+            append_limit,
+            bounds: Bounds {
+                bytes_max: config.append_bytes_max / 2,
+                quick: append_limit / 4,
+                tells_every_conflict: config.sabotage.tells_every_conflict,
+                credits_unanswered: config.sabotage.credits_unanswered,
+            },
+        }
+    }
 }
 
 impl<R: 'static, RT: AsyncRuntime> RaftNetworkFactory<Types<R, RT>> for Links {
@@ -118,8 +152,8 @@ impl<R: 'static, RT: AsyncRuntime> RaftNetworkFactory<Types<R, RT>> for Links {
     async fn new_client(&mut self, target: NodeId, member: &Member) -> Link {
         let address = member.addr.clone();
         let (peers, chunk_bytes) = (Rc::clone(&self.peers), self.chunk_bytes);
-        let append_limit = self.append_limit;
-        Link { node: self.node, peers, target, address, chunk_bytes, append_limit }
+        let (append_limit, bounds) = (self.append_limit, self.bounds);
+        Link { node: self.node, peers, target, address, chunk_bytes, append_limit, bounds }
     }
 }
 
@@ -130,34 +164,81 @@ pub(crate) struct Link {
     target: NodeId,
     address: String,
     chunk_bytes: usize,
+    /// How long the member may take to write what it is sent.
     append_limit: Duration,
+    /// What its appends keep to.
+    pub(crate) bounds: Bounds,
 }
 
 impl Link {
+    /// Every call ends within its limit: a call that hangs would pin the leader's purge.
     async fn ask<R: 'static, RT: AsyncRuntime>(
         &self,
         action: RPCTypes,
         request: &Request,
         option: &RPCOption,
     ) -> Result<Reply, RPCError<Types<R, RT>>> {
-        self.ask_within(action, request, option.soft_ttl()).await
+        let limit = option.soft_ttl();
+        let asked = ask::<RT>(&self.peers, (self.target, &self.address), request, limit).await;
+        read_answer(action, (self.node, self.target), asked)
     }
 
-    /// Every call ends within its limit: a call that hangs would pin the leader's purge.
-    async fn ask_within<R: 'static, RT: AsyncRuntime>(
+    /// Sends an append, now; gives its bytes and what comes of it. `is_alone`: nothing else is under way to
+    /// the member that it might have to write first.
+    pub(crate) fn append<R: 'static, RT: AsyncRuntime>(
         &self,
-        action: RPCTypes,
-        request: &Request,
-        limit: Duration,
-    ) -> Result<Reply, RPCError<Types<R, RT>>> {
-        match ask::<RT>(&self.peers, (self.target, &self.address), request, limit).await {
-            Ok(Reply::Refused) => Err(unreachable("refused for now")),
-            Ok(reply) => Ok(reply),
-            Err(CallError::Timeout(timeout)) => {
-                Err(Timeout { action, id: self.node, target: self.target, timeout }.into())
+        rpc: AppendEntriesRequest<Types<R, RT>>,
+        is_alone: bool,
+        option: &RPCOption,
+    ) -> (u64, impl Future<Output = AppendResult<R, RT>> + use<R, RT>) {
+        let AppendEntriesRequest { vote, prev_log_id: prev, entries, leader_commit: commit } = rpc;
+        // openraft's limit is a part of the time between heartbeats. Entries are answered for once they are on
+        // the member's disk, which may be busy for longer than that: given up, they would be sent again,
+        // all of them, to a member that has them, and its word would not count for the lease.
+        let (soft, writes) = (option.soft_ttl(), !is_alone || !entries.is_empty());
+        let limit = if writes { soft.max(self.append_limit) } else { soft };
+        let message = Request::Append { vote, prev, commit, entries }.encode();
+        let bytes = message.iter().map(|slice| slice.len() as u64).sum();
+        let (node, target) = (self.node, self.target);
+        let said = say::<RT>(self.peers.call(target, &self.address, message), limit);
+        let taken = async move {
+            let reply = read_answer(RPCTypes::AppendEntries, (node, target), said.await)?;
+            match reply {
+                Reply::Appended => Ok(AppendEntriesResponse::Success),
+                Reply::PartlyAppended(id) if id >= prev => {
+                    Ok(AppendEntriesResponse::PartialSuccess(id))
+                }
+                Reply::Conflict if prev.is_some() => Ok(AppendEntriesResponse::Conflict),
+                Reply::HigherVote(vote) => Ok(AppendEntriesResponse::HigherVote(vote)),
+                other => Err(unexpected(&other)),
             }
-            Err(error) => Err(unreachable(&error.to_string())),
+        };
+        (bytes, taken)
+    }
+}
+
+/// What openraft is told of an answer.
+fn read_answer<R: 'static, RT: AsyncRuntime>(
+    action: RPCTypes,
+    (node, target): (NodeId, NodeId),
+    asked: Result<Reply, CallError>,
+) -> Result<Reply, RPCError<Types<R, RT>>> {
+    match asked {
+        Ok(Reply::Refused) => Err(unreachable("refused for now")),
+        Ok(reply) => Ok(reply),
+        Err(CallError::Timeout(timeout)) => {
+            Err(Timeout { action, id: node, target, timeout }.into())
         }
+        Err(error) => Err(unreachable(&error.to_string())),
+    }
+}
+
+#[cfg(test)]
+impl Link {
+    /// Member 1's way to member 2.
+    pub(crate) fn to_one(peers: Rc<dyn Peers>, append_limit: Duration, bounds: Bounds) -> Self {
+        let address = "there".to_owned();
+        Self { node: 1, peers, target: 2, address, chunk_bytes: 1 << 20, append_limit, bounds }
     }
 }
 
@@ -240,20 +321,20 @@ impl<R: 'static, RT: AsyncRuntime> RaftNetworkV2<Types<R, RT>> for Link {
         rpc: AppendEntriesRequest<Types<R, RT>>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types<R, RT>>, RPCError<Types<R, RT>>> {
-        let AppendEntriesRequest { vote, prev_log_id: prev, entries, leader_commit: commit } = rpc;
-        // openraft's limit is a part of the time between heartbeats. Entries are answered for once they are on
-        // the member's disk, which may be busy for longer than that: given up, they would be sent again,
-        // all of them, to a member that has them, and its word would not count for the lease.
-        let soft = option.soft_ttl();
-        let limit = if entries.is_empty() { soft } else { soft.max(self.append_limit) };
-        let request = Request::Append { vote, prev, commit, entries };
-        match self.ask_within(RPCTypes::AppendEntries, &request, limit).await? {
-            Reply::Appended => Ok(AppendEntriesResponse::Success),
-            Reply::PartlyAppended(id) => Ok(AppendEntriesResponse::PartialSuccess(id)),
-            Reply::Conflict => Ok(AppendEntriesResponse::Conflict),
-            Reply::HigherVote(vote) => Ok(AppendEntriesResponse::HigherVote(vote)),
-            other => Err(unexpected(&other)),
-        }
+        self.append(rpc, true, &option).1.await
+    }
+
+    fn stream_append<'s, Requests>(
+        &'s mut self,
+        input: Requests,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<pipeline::Answers<'s, R, RT>, RPCError<Types<R, RT>>>>
+    where
+        Requests:
+            Stream<Item = AppendEntriesRequest<Types<R, RT>>> + OptionalSend + Unpin + 'static,
+    {
+        let answers: pipeline::Answers<'s, R, RT> = Box::pin(Pipeline::new(self, input, option));
+        Box::pin(std::future::ready(Ok(answers)))
     }
 
     async fn vote(
@@ -345,9 +426,13 @@ mod tests {
         let runtime = builder.enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let (soft, append_limit) = (Duration::from_millis(112), Duration::from_millis(500));
-            let (peers, address) = (Rc::new(Silent), "there".to_owned());
-            let mut link =
-                Link { node: 1, peers, target: 2, address, chunk_bytes: 1 << 20, append_limit };
+            let bounds = Bounds {
+                bytes_max: 1,
+                quick: append_limit / 4,
+                tells_every_conflict: false,
+                credits_unanswered: false,
+            };
+            let mut link = Link::to_one(Rc::new(Silent), append_limit, bounds);
             let one = RaftEntry::new(log_id(1, 1), EntryPayload::Blank);
             for (entries, limit) in [(vec![], soft), (vec![one], append_limit)] {
                 let rpc: AppendEntriesRequest<Types<(), TokioRuntime>> = AppendEntriesRequest {

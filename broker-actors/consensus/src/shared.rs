@@ -20,10 +20,11 @@ use crate::codec;
 use crate::config::GroupConfig;
 use crate::fault::Fault;
 use crate::flushes::Flushes;
+use crate::intake::Intake;
 use crate::jobs::JobPort;
 use crate::machine::StateMachine;
 use crate::payload::Command;
-use crate::types::{Payload, RaftEntry, TypeConfig, log_id, log_id_parts};
+use crate::types::{LogId, Payload, RaftEntry, TypeConfig, log_id, log_id_parts};
 use crate::wire::Shape;
 
 /// How often an append that found no room tries again when no job comes back.
@@ -47,6 +48,8 @@ pub(crate) struct Shared<S: StateMachine, D: Disk, RT: AsyncRuntime> {
     pub(crate) starting: Cell<bool>,
     /// Bytes proposed and not yet in the log.
     pub(crate) proposed_bytes: Rc<Cell<u64>>,
+    /// What came of a leader and is not answered yet.
+    pub(crate) intake: Intake,
     pub(crate) jobs: Box<dyn JobPort<D>>,
     pub(crate) flushes: RefCell<Flushes<IOFlushed<Types<S, RT>>>>,
     tickets: RefCell<BTreeMap<Ticket, oneshot::Sender<()>>>,
@@ -87,6 +90,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Shared<S, D, RT> {
             keeper: Notify::new(),
             starting: Cell::new(true),
             proposed_bytes: Rc::default(),
+            intake: Intake::default(),
             jobs,
             flushes: RefCell::default(),
             tickets: RefCell::default(),
@@ -341,6 +345,12 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Shared<S, D, RT> {
     pub(crate) fn has_room(&self, bytes: u64) -> bool {
         let wanted = bytes.saturating_add(ENTRY_OVERHEAD_BYTES);
         self.log.borrow().room_bytes() >= self.proposed_bytes.get().saturating_add(wanted)
+    }
+
+    /// Whether the log has this entry, of this term.
+    pub(crate) fn has(&self, id: LogId) -> bool {
+        let (term, index) = log_id_parts(&id);
+        self.log.borrow().term_of(index) == Some(term)
     }
 
     /// Cuts the log behind `after`.

@@ -8,11 +8,16 @@ mod common;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
-use common::{scenarios, simulate};
+use common::{cluster, scenarios, simulate};
 use grus_consensus::Sabotage;
 
-/// Runs a story with the rule in place, and without it for some seeds: one of these must fail.
+/// How many seeds are tried until the missing rule is noticed.
+const SEEDS_MAX: u64 = 6;
+
+/// Runs a story with the rule in place, and without it for some seeds: one of these must fail. Tells which, and how
+/// soon; with `GRUS_SIM_SEEDS=n` also how many of the seeds 1 to n do.
 fn needs_its_rule<Story: Future<Output = ()>>(
+    rule: &str,
     sabotage: Sabotage,
     story: impl Fn(u64, Sabotage) -> Story,
 ) {
@@ -34,11 +39,23 @@ fn needs_its_rule<Story: Future<Output = ()>>(
         })
     };
     assert_eq!(ends_well(1, Sabotage::default()), Ok(()), "fails with all rules in place");
-    let began = now();
-    let missed = (1..=6).find_map(|seed| Some((seed, ends_well(seed, sabotage).err()?)));
-    let (seed, missed) = missed.expect("nobody misses the rule");
-    let (took, said) = (began.elapsed(), missed.lines().next().unwrap_or_default());
-    eprintln!("without it, seed {seed}, after {took:?}: {said}");
+    let asked = std::env::var("GRUS_SIM_SEEDS").ok().and_then(|text| text.parse().ok());
+    let (mut noticed, mut first) = (0, None);
+    for seed in 1..=asked.unwrap_or(SEEDS_MAX) {
+        let began = now();
+        let Err(missed) = ends_well(seed, sabotage) else { continue };
+        noticed += 1;
+        first.get_or_insert((seed, cluster::looked(), began.elapsed(), missed));
+        if asked.is_none() {
+            break;
+        }
+    }
+    let (seed, (sim_ms, looks), took, missed) = first.expect("nobody misses the rule");
+    let said = missed.lines().next().unwrap_or_default();
+    let of_all = asked.map(|all| format!(", {noticed} of {all} seeds")).unwrap_or_default();
+    eprintln!(
+        "{rule}: seed {seed}, {sim_ms} ms simulated, {looks} looks, {took:.1?}{of_all}: {said}"
+    );
 }
 
 #[expect(clippy::disallowed_methods, reason = "how long it takes to notice is told, not judged")]
@@ -49,37 +66,49 @@ fn now() -> std::time::Instant {
 #[test]
 fn completions_must_wait_for_their_sync() {
     let sabotage = Sabotage { complete_early: true, ..Sabotage::default() };
-    needs_its_rule(sabotage, scenarios::power_goes_behind_a_receipt);
+    needs_its_rule("complete_early", sabotage, scenarios::power_goes_behind_a_receipt);
 }
 
 #[test]
 fn votes_must_wait_for_their_sync() {
     let sabotage = Sabotage { vote_unsynced: true, ..Sabotage::default() };
-    needs_its_rule(sabotage, scenarios::power_goes_behind_a_vote);
+    needs_its_rule("vote_unsynced", sabotage, scenarios::power_goes_behind_a_vote);
 }
 
 #[test]
 fn a_restarted_leader_must_be_elected_again() {
     let sabotage = Sabotage { leader_restore: true, ..Sabotage::default() };
-    needs_its_rule(sabotage, scenarios::a_leader_comes_back_without_its_tail);
+    needs_its_rule("leader_restore", sabotage, scenarios::a_leader_comes_back_without_its_tail);
 }
 
 #[test]
 fn the_snapshot_must_be_the_purge_point() {
     let sabotage = Sabotage { newest_snapshot: true, ..Sabotage::default() };
-    needs_its_rule(sabotage, scenarios::an_empty_member_joins_behind_a_trim);
+    needs_its_rule("newest_snapshot", sabotage, scenarios::an_empty_member_joins_behind_a_trim);
 }
 
 #[test]
 fn a_member_without_memory_must_not_vote() {
     let sabotage = Sabotage { trust_amnesiacs: true, ..Sabotage::default() };
-    needs_its_rule(sabotage, scenarios::a_voter_loses_its_memory);
+    needs_its_rule("trust_amnesiacs", sabotage, scenarios::a_voter_loses_its_memory);
 }
 
 #[test]
 fn a_member_without_its_folder_must_not_vote() {
     let sabotage = Sabotage { trust_amnesiacs: true, ..Sabotage::default() };
-    needs_its_rule(sabotage, scenarios::a_voter_loses_its_folder);
+    needs_its_rule("trust_amnesiacs (folder)", sabotage, scenarios::a_voter_loses_its_folder);
+}
+
+#[test]
+fn a_conflict_counts_only_of_what_was_sent_alone() {
+    let sabotage = Sabotage { tells_every_conflict: true, ..Sabotage::default() };
+    needs_its_rule("tells_every_conflict", sabotage, scenarios::appends_overtake_one_another);
+}
+
+#[test]
+fn an_answer_must_not_count_for_an_append_that_has_none() {
+    let sabotage = Sabotage { credits_unanswered: true, ..Sabotage::default() };
+    needs_its_rule("credits_unanswered", sabotage, scenarios::a_late_answer_behind_a_lost_append);
 }
 
 #[test]

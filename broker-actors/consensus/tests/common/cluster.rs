@@ -1,6 +1,6 @@
 //! A cluster of members, what clients were told, and what may happen to it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,6 +13,16 @@ use super::machine::{self, Placed};
 use super::member::{Member, Setup, SimGroup};
 use super::net::Net;
 use super::trace::Trace;
+
+thread_local! {
+    /// When the simulation of this thread was last looked at, in simulated milliseconds, and how often it was.
+    static LOOKED: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
+}
+
+/// When the last simulation of this thread was last looked at, in its milliseconds, and how often it was.
+pub fn looked() -> (u64, u64) {
+    LOOKED.get()
+}
 
 /// A receipt that a client was given.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +54,7 @@ pub struct Cluster {
 impl Cluster {
     /// A cluster whose founders run.
     pub async fn start(seed: u64, setup: Setup) -> Self {
+        LOOKED.set((0, 0));
         let members = setup.founders.iter().map(|node| (*node, Member::new(*node, seed)));
         let mut cluster = Self {
             seed,
@@ -131,6 +142,7 @@ impl Cluster {
     }
 
     pub fn check(&mut self) {
+        LOOKED.set((self.trace.now_ms(), LOOKED.get().1 + 1));
         self.note_leaders();
         let found = self.checks.all(&self.members, &self.receipts.borrow());
         if let Err(what) = found {

@@ -41,6 +41,9 @@ pub async fn power_goes_behind_a_receipt(seed: u64, sabotage: Sabotage) {
     let mut cluster = three(seed, Durability::Persisted, sabotage).await;
     for _ in 0..4 {
         let leader = cluster.wait_leader(30_000).await;
+        for node in cluster.nodes() {
+            cluster.set_flush_us(node, 30_000); // a receipt that does not wait for it comes long before
+        }
         let before = cluster.receipts.borrow().len();
         cluster.send(leader, 30);
         while cluster.receipts.borrow().len() == before {
@@ -241,4 +244,66 @@ pub async fn all_lose_their_folders(seed: u64, later_ms: u64) {
         let standing = cluster.group(node).status().standing;
         assert_eq!(standing, Standing::Sound, "member {node} never recovers from what it lost");
     }
+}
+
+/// Appends overtake one another on their way, and some are lost, while there is always more than one.
+pub async fn appends_overtake_one_another(seed: u64, sabotage: Sabotage) {
+    let mut cluster = three(seed, Durability::Persisted, sabotage).await;
+    cluster.run(1_500).await;
+    for loss in [0, 10, 50] {
+        cluster.net.trouble(loss, 30);
+        for _ in 0..300 {
+            let Some(leader) = cluster.leader() else {
+                cluster.run(20).await;
+                continue;
+            };
+            cluster.send_up_to(leader, 2, 200);
+            cluster.run(7).await;
+        }
+        cluster.net.heal();
+        cluster.run(1_000).await;
+    }
+    let ways = cluster.nodes().into_iter().flat_map(|from| {
+        let net = cluster.net.clone();
+        cluster.others(from).into_iter().map(move |to| net.appends(from, to))
+    });
+    let (most, conflicts) =
+        ways.fold((0, 0), |(most, conflicts), way| (way.most.max(most), way.conflicts + conflicts));
+    assert!(most > 1 && conflicts > 10, "{most} at once, {conflicts} overtaken");
+    mend_and_read(&mut cluster).await;
+}
+
+/// A member answers an append after a later one to it was lost: its leader's lease counts from what was heard.
+pub async fn a_late_answer_behind_a_lost_append(seed: u64, sabotage: Sabotage) {
+    let mut cluster = three(seed, Durability::Persisted, sabotage).await;
+    for _ in 0..3 {
+        let leader = cluster.wait_leader(30_000).await;
+        cluster.run(1_500).await;
+        let [slow, other] = cluster.others(leader)[..] else { unreachable!() };
+        cluster.net.isolate(other, [leader]);
+        cluster.run(200).await;
+        cluster.send_up_to(leader, 1, 100);
+        cluster.run(40).await; // this one comes back quickly: more than one may be under way
+        cluster.set_flush_us(slow, 110_000);
+        for _ in 0..2 {
+            cluster.send_up_to(leader, 1, 100);
+            tokio::time::sleep(std::time::Duration::from_millis(8)).await;
+        }
+        // Nobody hears this leader from here on. The first of the two is committed by the slow one's word, and
+        // the leader says so behind the second, in vain; then the slow one answers that.
+        cluster.net.cut(leader, slow);
+        let cut_ms = cluster.trace.now_ms();
+        for _ in 0..25 {
+            cluster.run(20).await;
+            let left_ms = cluster.group(leader).status().lease_left.as_millis();
+            let since_ms = u128::from(cluster.trace.now_ms() - cut_ms);
+            // The lease lasts an election timeout, and a bit less for clocks that differ.
+            let is_true = left_ms == 0 || left_ms + since_ms <= 950;
+            assert!(is_true, "a lease of {left_ms} ms, {since_ms} ms after it was heard last");
+        }
+        cluster.set_flush_us(slow, 3_000);
+        cluster.net.heal();
+        cluster.run(2_000).await;
+    }
+    mend_and_read(&mut cluster).await;
 }

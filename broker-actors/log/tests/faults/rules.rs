@@ -19,17 +19,24 @@ fn each_rule_that_is_taken_away_is_noticed() {
         let late_only = rule == OrderRule::LogBeforeCheckpoint;
         let seeds = (0..SEEDS_MAX).filter(|seed| !late_only || seed % 4 == 3);
         let noticed = { seeds }.find_map(|seed| {
+            let began = now();
             let run = AssertUnwindSafe(|| torture(seed, 12, Some(rule)).err());
-            match catch_unwind(run) {
-                Ok(found) => found,
-                Err(_) => Some(format!("seed {seed}: an assertion failed")),
-            }
+            let found = match catch_unwind(run) {
+                Ok(found) => found?,
+                Err(_) => "an assertion failed".to_owned(),
+            };
+            Some((seed, began.elapsed(), found))
         });
         match noticed {
-            Some(how) => println!("without {rule:?}: {how}"),
+            Some((seed, took, how)) => println!("{rule:?}: seed {seed}, {took:.1?}: {how}"),
             None => missed.push(rule),
         }
     }
     std::panic::set_hook(quiet);
     assert!(missed.is_empty(), "not noticed in {SEEDS_MAX} seeds: {missed:?}");
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long it takes to notice is told, not judged")]
+fn now() -> std::time::Instant {
+    std::time::Instant::now()
 }
