@@ -99,6 +99,8 @@ fn a_member_without_its_folder_must_not_vote() {
     needs_its_rule("trust_amnesiacs (folder)", sabotage, scenarios::a_voter_loses_its_folder);
 }
 
+/// Only openraft's own assertions notice: its release build finds its way back as long as nothing was lost.
+#[cfg(debug_assertions)]
 #[test]
 fn a_conflict_counts_only_of_what_was_sent_alone() {
     let sabotage = Sabotage { tells_every_conflict: true, ..Sabotage::default() };
