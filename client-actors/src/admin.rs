@@ -50,7 +50,9 @@ struct Answered<T> {
 }
 
 impl Client {
-    /// Makes a topic.
+    /// Makes a topic. Where `settings` name no number of replicas, as by default
+    /// ([`REPLICAS_UNNAMED`](crate::REPLICAS_UNNAMED)), it gets as many as there are brokers, at most as
+    /// many as the registry is told (3); the reply says how many.
     ///
     /// # Errors
     /// [`ClientError::Refused`] with `TopicExists`, `InvalidName`, `InvalidSettings` or
@@ -66,7 +68,7 @@ impl Client {
             // The attempt that was not answered may have made it.
             Err(refusal) if refusal.code == ErrorCode::TopicExists && answered.uncertain => {
                 let found = self.describe_at_any(topic).await?;
-                if found.settings != request.settings.clone().settled() {
+                if !found.settings.is_as_asked(&request.settings) {
                     return Err(ClientError::Refused(refusal));
                 }
                 Ok(CreateTopicReply { id: found.id, settings: found.settings, created: true })

@@ -98,8 +98,8 @@ pub use grus_protocol::batch::Compression;
 pub use grus_protocol::message::{
     ClientDescription, ClientMember, ClientProducer, ClientReader, CreateTopicReply, DivideMember,
     DivideQueues, DivideTopic, ExpiredPolicy, FindBy, GroupOptions, GroupSubscription, ListAt,
-    ListOffsetsReply, MessageFilter, SchedulePlace, ScheduleState, ScheduledPlace, Timer,
-    TopicKind, TopicSettings, TopicSummary,
+    ListOffsetsReply, MessageFilter, REPLICAS_UNNAMED, SchedulePlace, ScheduleState,
+    ScheduledPlace, Timer, TopicKind, TopicSettings, TopicSummary,
 };
 pub use grus_protocol::{
     BrokerId, Durability, ErrorCode, GroupName, InstanceName, MemberId, MessageId, Offset,

@@ -16,7 +16,7 @@ use crate::config_key as key;
 use crate::configuration::{Key, Schema};
 use crate::policy::TopicPolicy;
 use crate::session::SessionLimits;
-use crate::state::TOPIC_QUEUES_MAX;
+use crate::state::{REPLICAS_MAX, TOPIC_QUEUES_MAX, TOPIC_REPLICAS_DEFAULT};
 
 /// Everything a registry can be told. [`RegistryConfig::default`] listens on loopback alone and
 /// keeps its data in `./grus-registry-data`.
@@ -54,6 +54,8 @@ pub struct RegistryConfig {
     pub topic_queues: u32,
     /// Most queues of a topic.
     pub topic_queues_max: u32,
+    /// Most replicas of a topic for which nobody named a number; it never has more than there are brokers.
+    pub topic_replicas: u32,
     /// What an acknowledgement promises, for topics not told otherwise.
     pub topic_durability: Durability,
     /// Age at which messages go, for topics not told otherwise; 0 = never.
@@ -85,6 +87,7 @@ impl Default for RegistryConfig {
             topic_auto_create: true,
             topic_queues: 4,
             topic_queues_max: TOPIC_QUEUES_MAX,
+            topic_replicas: TOPIC_REPLICAS_DEFAULT,
             topic_durability: Durability::Persisted,
             topic_retention_time: Duration::from_hours(7 * 24),
             topic_retention_bytes: 0,
@@ -139,6 +142,9 @@ static KEYS: &[Key<RegistryConfig>] = &[
     key!("topic.auto_create", flag, "Whether asking for the routes of an unknown topic may make it.", topic_auto_create),
     key!("topic.queues", count(1..=TOPIC_QUEUES_MAX), "Queues of a topic that was not told otherwise.", topic_queues),
     key!("topic.queues_max", count(1..=TOPIC_QUEUES_MAX), "Most queues of a topic.", topic_queues_max),
+    key!("topic.replicas", count(1..=REPLICAS_MAX),
+        "On how many brokers each queue of a topic is that was not told otherwise: so many, or as many as\nare there when it is made. 1: on one alone.",
+        topic_replicas),
     key!("topic.durability", durability,
         "What an acknowledgement promises, for topics not told otherwise. \"persisted\": on disk.\n\"replicated\": in memory of a majority, on disk soon.",
         topic_durability),
@@ -245,6 +251,17 @@ mod tests {
         let message = load("[broker]\nlease = \"1s\"\n").unwrap_err().to_string();
         assert!(message.contains("broker.heartbeat") && message.contains("third"), "{message}");
         assert!(load("[broker]\nlease = \"1s\"\nheartbeat = \"200ms\"\n").is_ok());
+    }
+
+    #[test]
+    fn a_topic_that_names_no_replicas_has_one_to_seven_of_them() {
+        assert_eq!(RegistryConfig::default().topic_replicas, 3);
+        let one = load("[topic]\nreplicas = 1\n").unwrap();
+        assert_eq!(one.config.topic_replicas, 1);
+        for wrong in ["0", "8"] {
+            let message = load(&format!("[topic]\nreplicas = {wrong}\n")).unwrap_err().to_string();
+            assert!(message.contains("topic.replicas") && message.contains("1 to 7"), "{message}");
+        }
     }
 
     #[test]

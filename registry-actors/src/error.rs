@@ -32,6 +32,14 @@ pub enum RegistryError {
         /// What is wrong, in words.
         reason: String,
     },
+    /// A topic is to have more replicas than there are brokers that are there.
+    #[error("invalid settings: {wanted} replicas, and {live} brokers are there")]
+    TooFewBrokers {
+        /// How many replicas it is to have.
+        wanted: u32,
+        /// How many brokers are there.
+        live: usize,
+    },
     /// There is no room for another topic.
     #[error("too many topics: at most {TOPICS_MAX}")]
     TooManyTopics,
@@ -131,7 +139,7 @@ impl RegistryError {
             Self::UnknownTopic => ErrorCode::UnknownTopic,
             Self::TopicExists { .. } => ErrorCode::TopicExists,
             Self::StaleTopic { .. } => ErrorCode::StaleTopic,
-            Self::InvalidSettings { .. } => ErrorCode::InvalidSettings,
+            Self::InvalidSettings { .. } | Self::TooFewBrokers { .. } => ErrorCode::InvalidSettings,
             Self::TooManyTopics | Self::TooManyGroups | Self::TooManyQueues => {
                 ErrorCode::TooManyTopics
             }

@@ -87,6 +87,7 @@ impl RegistryProcess {
         };
         let settings = RegistrySettings {
             accept_loss: config.accept_loss,
+            topic_replicas: config.topic_replicas,
             ..RegistrySettings::new(folder.path())
         };
         let service = match RegistryService::start(registry_places, settings, RealDisk).await {

@@ -48,7 +48,8 @@ use crate::watch::Published;
 use answers::{answer_of, draw_topic_id, refuse, unexpected};
 use drafts::{Asker, Create, Draft, PlaceDead, Planned};
 
-/// How often a topic id is drawn when the one before is in use.
+/// How often a topic id is drawn when the one before is in use, and a number of replicas chosen when
+/// there are fewer brokers by the time it is applied.
 const DRAWS_MAX: u32 = 3;
 
 /// What became of a proposal.
@@ -133,6 +134,8 @@ impl Applied for Ear {
 pub(crate) struct Registry<D: Disk> {
     core: Rc<Core<D>>,
     care_period: Duration,
+    /// Most replicas of a topic for which nobody named a number.
+    topic_replicas: u32,
     published: Option<u64>,
     planned: Option<Inbox<Planned>>,
     /// Drafts and proposals.
@@ -143,10 +146,11 @@ pub(crate) struct Registry<D: Disk> {
 }
 
 impl<D: Disk> Registry<D> {
-    pub(crate) fn new(core: Rc<Core<D>>, care_period: Duration) -> Self {
+    pub(crate) fn new(core: Rc<Core<D>>, care_period: Duration, topic_replicas: u32) -> Self {
         Self {
             core,
             care_period,
+            topic_replicas,
             published: None,
             planned: None,
             under_way: 0,
@@ -171,7 +175,8 @@ impl<D: Disk> Registry<D> {
 
     fn create(&mut self, create: Create, draws: u32, credit: Credit, room: &mut Room<'_, Self>) {
         let create = Create { settings: create.settings.settled(), ..create };
-        if let Err(error) = check_settings(&create.settings) {
+        let chosen = self.chosen(&create);
+        if let Err(error) = check_settings(&chosen) {
             return create.reply.send(Err(error));
         }
         let there = self.topic(&create.name).filter(|_| create.if_not_exists && self.leads());
@@ -179,9 +184,8 @@ impl<D: Disk> Registry<D> {
             return create.reply.send(Ok(TopicCreated { topic, created: false }));
         }
         let (id, name) = (draw_topic_id(), create.name.clone());
-        let durability = create.settings.durability.of_shards();
-        let queues = create.settings.queues;
-        let (settings, replicas) = ((&create.settings).into(), create.settings.replicas);
+        let (durability, queues) = (chosen.durability.of_shards(), chosen.queues);
+        let (settings, replicas) = ((&chosen).into(), chosen.replicas);
         let topic = command::CreateTopic { name, id, settings };
         let asker = Asker::Create { create, draws: draws + 1 };
         if replicas > 1 {
@@ -236,6 +240,13 @@ impl<D: Disk> Registry<D> {
                 .ok_or(RegistryError::Busy), // gone again meanwhile
             Err(RegistryError::IdInUse { .. }) if draws < DRAWS_MAX => {
                 return self.create(create, draws, credit, room);
+            }
+            // A broker has gone since the number was chosen: one that nobody asked for is no error of theirs.
+            Err(RegistryError::TooFewBrokers { .. }) if create.leaves_replicas_open() => {
+                if draws < DRAWS_MAX {
+                    return self.create(create, draws, credit, room);
+                }
+                Err(RegistryError::Busy)
             }
             other => Err(unexpected(other)),
         };

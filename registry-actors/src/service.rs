@@ -21,6 +21,7 @@ use crate::materialiser::{CopyStats, Materialiser, WRITE_BYTES_MAX, WholeWanted}
 use crate::rebalance::{Loads, Rebalance};
 use crate::registry::{Core, Ear, GroupStopped, Heard, Links, Registry};
 use crate::request::{REQUESTS_MAX, RegistryHandle};
+use crate::state::TOPIC_REPLICAS_DEFAULT;
 use crate::watch::{Published, WATCH_ASKS_MAX, WatchActor};
 
 /// The registry's own shard: no queue is on it.
@@ -60,10 +61,13 @@ pub struct RegistrySettings {
     pub accept_loss: bool,
     /// How often it looks after the length of its log and its copy in sled.
     pub care_period: Duration,
+    /// Most replicas of a topic for which nobody named a number.
+    pub topic_replicas: u32,
 }
 
 impl RegistrySettings {
-    /// Segments of 1 MiB at first and of 8 MiB at most, looked after every 5 s.
+    /// Segments of 1 MiB at first and of 8 MiB at most, looked after every 5 s; three replicas at most
+    /// where nobody named a number.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
@@ -71,6 +75,7 @@ impl RegistrySettings {
             first_segment_bytes: 1 << 20,
             accept_loss: false,
             care_period: Duration::from_secs(5),
+            topic_replicas: TOPIC_REPLICAS_DEFAULT,
         }
     }
 }
@@ -234,9 +239,10 @@ fn wire<D: Disk>(
     let slot: Rc<OnceCell<Rc<Core<D>>>> = Rc::default();
     let core_of = Rc::clone(&slot);
     let spec = ActorSpec::new("Registry", "registry").never_restarts();
-    let care_period = settings.care_period;
+    let (care_period, topic_replicas) = (settings.care_period, settings.topic_replicas);
     let registry = Host::spawn_local(&places.core, spec, move || {
-        Registry::new(Rc::clone(core_of.get().expect("set before it starts")), care_period)
+        let core = Rc::clone(core_of.get().expect("set before it starts"));
+        Registry::new(core, care_period, topic_replicas)
     });
     let copy = Arc::new(CopyStats::default());
     let (watch, routes) = WatchActor::start(&places.core);

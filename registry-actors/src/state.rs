@@ -12,7 +12,7 @@ use crate::error::RegistryError;
 use crate::part::PartKey;
 use crate::routing::{BrokerPlace, RouteSpan, RoutingTable, ShardClass, ShardPlace, TopicRoutes};
 
-pub use replicas::REPLICAS_MAX;
+pub use replicas::{REPLICAS_MAX, TOPIC_REPLICAS_DEFAULT};
 
 mod adopt;
 mod brokers;

@@ -46,7 +46,7 @@ fn name(number: u64) -> TopicName {
 }
 
 fn settings(queues: u32) -> StoredSettings {
-    StoredSettings::from(&TopicSettings { queues, ..TopicSettings::default() })
+    StoredSettings::from(&TopicSettings { queues, replicas: 1, ..TopicSettings::default() })
 }
 
 fn create(number: u64, queues: u32) -> Command {
@@ -176,7 +176,7 @@ fn of_settings_the_newest_are_known_whatever_the_clock_says_and_whoever_offers_t
     apply(&mut machine, &enrol(1, &[(ShardId(0), CLASS)], 0)).unwrap();
     apply(&mut machine, &enrol(2, &[(ShardId(1), CLASS)], 0)).unwrap();
     let offered = |queue: u32, altered, retention_ms| {
-        let settings = TopicSettings { retention_ms, ..TopicSettings::default() };
+        let settings = TopicSettings { retention_ms, replicas: 1, ..TopicSettings::default() };
         let topic = AdoptTopic {
             name: name(1),
             id: TopicId(7),

@@ -76,7 +76,7 @@ fn name(number: u8) -> TopicName {
 }
 
 fn settings(queues: u32, durability: Durability) -> TopicSettings {
-    TopicSettings { queues, durability, ..TopicSettings::default() }
+    TopicSettings { queues, durability, replicas: 1, ..TopicSettings::default() }
 }
 
 fn create(number: u8, id: u64, settings: &TopicSettings) -> Command {

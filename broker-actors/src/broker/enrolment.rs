@@ -92,8 +92,13 @@ impl Running {
             flush: self.places.open("registry-flush"),
             disk: self.places.open("registry-disk"),
         };
-        let settings =
-            RegistrySettings { accept_loss, ..RegistrySettings::new(self.folder.registry()) };
+        // One broker is all that it serves, whatever else its folder may have been told of.
+        let topic_replicas = 1;
+        let settings = RegistrySettings {
+            accept_loss,
+            topic_replicas,
+            ..RegistrySettings::new(self.folder.registry())
+        };
         let registry = RegistryService::start(places, settings, RealDisk).await?;
         let handle = registry.handle().clone();
         self.registry = Some(registry);

@@ -157,9 +157,10 @@ pub enum TopicCommand {
         /// What it takes
         #[arg(long, value_enum, default_value_t = KindArg::Durable)]
         kind: KindArg,
-        /// On how many brokers each queue is: with 3, any one of them may die
-        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-        replicas: u32,
+        /// On how many brokers each queue is: with 3, any one of them may die [default: the registry's, 3
+        /// or as many as there are brokers]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        replicas: Option<u32>,
         /// What is kept
         #[command(flatten)]
         retention: RetentionArgs,

@@ -83,7 +83,7 @@ async fn create(
     client: &Client,
     name: &str,
     queues: Option<u32>,
-    (durability, kind, replicas): (Option<DurabilityArg>, KindArg, u32),
+    (durability, kind, replicas): (Option<DurabilityArg>, KindArg, Option<u32>),
     retention: RetentionArgs,
 ) -> Result<Told, Failure> {
     let mut settings = TopicSettings::default();
@@ -97,7 +97,7 @@ async fn create(
         KindArg::Delay => TopicKind::Delay,
         KindArg::Temporary => TopicKind::Temporary,
     };
-    settings.replicas = replicas;
+    settings.replicas = replicas.unwrap_or(settings.replicas);
     settings.retention_ms = retention.retention.map_or(settings.retention_ms, whole_ms);
     settings.retention_bytes = retention.retention_bytes.unwrap_or(settings.retention_bytes);
     settings.dedup_window_ms = retention.dedup_window.map_or(settings.dedup_window_ms, whole_ms);
@@ -139,7 +139,8 @@ async fn list(client: &Client) -> Result<Told, Failure> {
     let topics = client.list_topics().await.map_err(|error| Failure::because("topics", error))?;
     let width = topics.iter().map(|topic| topic.name.as_str().len()).max().unwrap_or(0);
     let line = |name: &str, settings: &TopicSettings| {
-        format!("{name:<width$}  {:>5} queues  {}", settings.queues, settings.durability)
+        let (durability, replicas) = (settings.durability, on_brokers(settings));
+        format!("{name:<width$}  {:>5} queues  {durability}{replicas}", settings.queues)
     };
     let lines = topics.iter().map(|topic| line(topic.name.as_str(), &topic.settings)).collect();
     let object = |name: &str, id, settings| settings_json(name, id, settings);
@@ -203,16 +204,21 @@ fn settings_line(name: &str, settings: &TopicSettings) -> String {
         TopicKind::Durable => String::new(),
         other => format!(", kind {other}"),
     };
-    let replicas = match settings.replicas {
-        1 => String::new(),
-        some => format!(", on {some} brokers each"),
-    };
+    let replicas = on_brokers(settings);
     let TopicSettings { queues, durability, .. } = settings;
     let expired = match settings.expired {
         ExpiredPolicy::Drop => "",
         ExpiredPolicy::DeadLetter => ", what is expired becomes a dead letter",
     };
     format!("topic {name}: {queues} queues{replicas}, {durability}{kind}, {kept}{cap}{expired}")
+}
+
+/// On how many brokers each queue is, where it is more than one.
+fn on_brokers(settings: &TopicSettings) -> String {
+    match settings.replicas {
+        0 | 1 => String::new(),
+        some => format!(", on {some} brokers each"),
+    }
 }
 
 /// What a queue may have at most, and what becomes of more.

@@ -207,8 +207,11 @@ fn create(state: &mut State, asked: &CreateTopic) -> Result<CreateTopicReply, Er
     if state.topics.contains_key(asked.name.as_str()) {
         return Err(error(ErrorCode::TopicExists));
     }
-    let id = state.make_topic(asked.name.as_str(), asked.settings.clone());
-    Ok(CreateTopicReply { id, settings: asked.settings.clone(), created: true })
+    // Of the number of replicas it chooses one where none is named, as a registry does.
+    let replicas = asked.settings.replicas.max(1);
+    let settings = TopicSettings { replicas, ..asked.settings.clone() };
+    let id = state.make_topic(asked.name.as_str(), settings.clone());
+    Ok(CreateTopicReply { id, settings, created: true })
 }
 
 fn alter(state: &mut State, asked: &AlterTopic) -> Result<AlterTopicReply, ErrorReply> {

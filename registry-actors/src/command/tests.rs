@@ -146,7 +146,8 @@ fn samples_of_changes() -> Vec<Command> {
 /// Those that came with caps by messages and topics that refuse.
 fn samples_of_caps() -> Vec<Command> {
     let (retention_messages, when_full) = (5, WhenFull::Reject);
-    let capped = TopicSettings { retention_messages, when_full, ..TopicSettings::default() };
+    let capped =
+        TopicSettings { retention_messages, when_full, replicas: 1, ..TopicSettings::default() };
     let settings = StoredSettings::from(&capped);
     let (queues, retention_messages, when_full) = (None, Some(5), Some(when_full));
     vec![
@@ -165,7 +166,7 @@ fn topic() -> TopicName {
 }
 
 fn settings() -> StoredSettings {
-    StoredSettings::from(&TopicSettings::default())
+    StoredSettings::from(&TopicSettings { replicas: 1, ..TopicSettings::default() })
 }
 
 #[test]

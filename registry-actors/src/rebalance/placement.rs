@@ -130,7 +130,7 @@ mod tests {
         let topic = TopicRoutes {
             name: name.clone(),
             id: TopicId(id),
-            settings: TopicSettings::default(),
+            settings: TopicSettings { replicas: 1, ..TopicSettings::default() },
             created: TimestampMs(0),
             altered: TimestampMs(0),
             queues: shards.iter().map(spans).collect(),

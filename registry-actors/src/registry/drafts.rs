@@ -5,7 +5,7 @@ use std::sync::Arc;
 use grus_log::Disk;
 use grus_mailbox::{Credit, Dropped, Port, Room, Weigh};
 use grus_protocol::ids::{Durability, ShardId, TopicId};
-use grus_protocol::message::{self, TopicSettings};
+use grus_protocol::message::{self, REPLICAS_UNNAMED, TopicSettings};
 use grus_protocol::names::TopicName;
 
 use super::answers::{draw_topic_id, unexpected};
@@ -62,7 +62,26 @@ pub(crate) struct Planned {
 
 impl Weigh for Planned {}
 
+impl Create {
+    /// Whether the number of replicas is the registry's to choose.
+    pub(super) const fn leaves_replicas_open(&self) -> bool {
+        self.settings.replicas == REPLICAS_UNNAMED
+    }
+}
+
 impl<D: Disk> Registry<D> {
+    /// The settings that a topic is to be made with: with a number of replicas where none was named. It
+    /// is chosen here, by the brokers that are there now, and written: whoever applies the command, now
+    /// or after a restart with other brokers and another configuration, makes the same topic.
+    pub(super) fn chosen(&self, create: &Create) -> TopicSettings {
+        let mut chosen = create.settings.clone();
+        if create.leaves_replicas_open() {
+            let machine = self.core.machine.borrow();
+            chosen.replicas = machine.state().replicas_by_default(self.topic_replicas);
+        }
+        chosen
+    }
+
     /// Places dead letters; what is there already writes nothing.
     pub(super) fn place(&mut self, mut ask: PlaceDead, credit: Credit, room: &mut Room<'_, Self>) {
         let place = &mut ask.place;

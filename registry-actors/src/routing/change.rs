@@ -206,7 +206,7 @@ mod tests {
         Arc::new(TopicRoutes {
             name: name(number),
             id: TopicId(id),
-            settings: TopicSettings { queues, ..TopicSettings::default() },
+            settings: TopicSettings { queues, replicas: 1, ..TopicSettings::default() },
             created: TimestampMs(id),
             altered: TimestampMs(id + 1),
             queues: vec![vec![span]; queues as usize],

@@ -13,6 +13,8 @@ use crate::routing::{ShardClass, ShardPlace};
 
 /// Most members of a shard.
 pub const REPLICAS_MAX: u32 = 7;
+/// Most replicas of a topic for which nobody named a number, where nothing else was said.
+pub const TOPIC_REPLICAS_DEFAULT: u32 = 3;
 
 /// Most elections of a shard that the registry may not have heard of.
 const TERM_STEP_MAX: u64 = 1 << 32;
@@ -20,6 +22,18 @@ const TERM_STEP_MAX: u64 = 1 << 32;
 const INDEX_STEP_MAX: u64 = 1 << 40;
 
 impl State {
+    /// How many replicas a topic gets for which nobody named a number: one on each broker that is there,
+    /// and `most` where there are more of them. Asked before a command is written, never when it is
+    /// applied: the command says how many.
+    pub(crate) fn replicas_by_default(&self, most: u32) -> u32 {
+        u32::try_from(self.live_brokers().count()).unwrap_or(most).min(most).max(1)
+    }
+
+    /// The brokers on which new replicas are placed.
+    fn live_brokers(&self) -> impl Iterator<Item = BrokerId> {
+        self.brokers.iter().filter(|(_, broker)| broker.live).map(|(id, _)| *id)
+    }
+
     /// Makes the shards of a class that are missing: for each live broker one in whose list of
     /// members it stands first, the brokers behind it in the ring of ids after it. `topic` is the one
     /// for which they are made: its id, which was drawn, tells their groups from any others.
@@ -34,12 +48,11 @@ impl State {
         if class.replicas == 1 {
             return Ok(Vec::new());
         }
-        let live = self.brokers.iter().filter(|(_, broker)| broker.live);
-        let live: Vec<BrokerId> = live.map(|(id, _)| *id).collect();
+        let live: Vec<BrokerId> = self.live_brokers().collect();
         let wanted = class.replicas as usize;
         if live.len() < wanted {
-            let reason = format!("{wanted} replicas, and {} brokers are there", live.len());
-            return Err(RegistryError::InvalidSettings { reason });
+            let (wanted, live) = (class.replicas, live.len());
+            return Err(RegistryError::TooFewBrokers { wanted, live });
         }
         let has_its_own = |first: &BrokerId| {
             let of_class = |place: &&ShardPlace| place.open && place.class() == class;

@@ -17,7 +17,7 @@ fn messages_go_on_while_the_registry_is_down_and_topics_wait() {
     let (one, two) = (home.broker(), home.broker());
     let (broker, _second) = (one.start(), two.start());
     let at = [home.listen, one.listen];
-    grus_at(&at, &["topic", "create", "t", "--queues", "4"], b"").ok();
+    grus_at(&at, &["topic", "create", "t", "--queues", "4", "--replicas", "1"], b"").ok();
     let spread = leaders(home.listen, "t");
 
     // Under way before, while and after the registry is gone.
@@ -108,6 +108,7 @@ fn a_broker_that_starts_while_the_registry_is_down_serves_what_it_owns() {
     let mut waiting = two.begin();
     let _registry = home.start();
     waiting.wait_ready();
-    grus_at(&[home.listen], &["topic", "create", "v", "--queues", "2"], b"").ok();
+    grus_at(&[home.listen], &["topic", "create", "v", "--queues", "2", "--replicas", "1"], b"")
+        .ok();
     assert!(leaders(home.listen, "v").iter().all(Option::is_some), "both are there");
 }

@@ -25,7 +25,8 @@ fn a_topic_is_described_whole_whoever_is_asked_and_what_nobody_knows_is_named() 
     let (one, two) = (home.broker(), home.broker());
     let _first = one.start();
     let second = two.start();
-    grus_at(&[home.listen], &["topic", "create", "t", "--queues", "4"], b"").ok();
+    grus_at(&[home.listen], &["topic", "create", "t", "--queues", "4", "--replicas", "1"], b"")
+        .ok();
     for queue in 0..4 {
         produce_by_queue(&[home.listen], "t", queue, &lines("m", 10 + queue as usize));
     }

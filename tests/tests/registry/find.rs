@@ -14,7 +14,8 @@ fn a_message_is_found_through_the_registry_and_through_either_broker() {
     let _first = one.start();
     let second = two.start();
     let through = [home.listen, one.listen, two.listen];
-    grus_at(&[home.listen], &["topic", "create", "t", "--queues", "4"], b"").ok();
+    grus_at(&[home.listen], &["topic", "create", "t", "--queues", "4", "--replicas", "1"], b"")
+        .ok();
     let spread = leaders(home.listen, "t");
     let mut ids = Vec::new();
     for queue in 0..4 {

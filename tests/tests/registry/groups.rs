@@ -70,7 +70,7 @@ fn a_group_shares_queues_of_two_brokers_gives_up_in_both_and_outlives_either() {
     let (one, two) = (home.broker(), home.broker());
     let mut running = [Some(one.start()), Some(two.start())];
     let at = [home.listen];
-    grus_at(&at, &["topic", "create", "t", "--queues", "4"], b"").ok();
+    grus_at(&at, &["topic", "create", "t", "--queues", "4", "--replicas", "1"], b"").ok();
     let spread = leaders(home.listen, "t");
     assert_eq!(spread.iter().flatten().collect::<BTreeSet<_>>().len(), 2, "{spread:?}");
     for queue in 0..4 {

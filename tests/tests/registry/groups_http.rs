@@ -63,7 +63,7 @@ fn each_broker_shows_its_part_of_a_group_and_only_the_coordinator_its_members() 
     let (one, two) = (home.broker(), home.broker());
     let (first, second) = (one.start(), two.start());
     let at = [home.listen];
-    grus_at(&at, &["topic", "create", "t", "--queues", "4"], b"").ok();
+    grus_at(&at, &["topic", "create", "t", "--queues", "4", "--replicas", "1"], b"").ok();
     for queue in 0..4 {
         produce_by_queue(&at, "t", queue, &lines(&format!("q{queue}"), 10));
     }

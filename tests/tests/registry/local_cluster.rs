@@ -49,7 +49,7 @@ fn a_cluster_is_started_survives_a_broker_and_is_stopped_by_one_command_each() {
     let up = local.run(&["up"]).ok().text();
     assert_eq!(up.lines().count(), 4, "{up}");
     let at = [local.ports[0].address];
-    grus_at(&at, &["topic", "create", "t", "--queues", "3", "--replicas", "3"], b"").ok();
+    grus_at(&at, &["topic", "create", "t", "--queues", "3"], b"").ok();
     let sent = lines("message", 100);
     grus_at(&at, &["produce", "t"], &input(&sent)).ok();
     assert_eq!(local.run(&["kill", "2"]).ok().text(), "broker-2 is killed\n");

@@ -18,8 +18,8 @@ fn brokers_offer_what_their_shards_hold_and_no_message_is_lost() {
     let (one, two) = (home.broker(), home.broker());
     let (mut first, _second) = (one.start(), two.start());
     let at = [home.listen];
-    grus_at(&at, &["topic", "create", "t", "--queues", "4"], b"").ok();
-    grus_at(&at, &["topic", "create", "gone"], b"").ok();
+    grus_at(&at, &["topic", "create", "t", "--queues", "4", "--replicas", "1"], b"").ok();
+    grus_at(&at, &["topic", "create", "gone", "--replicas", "1"], b"").ok();
     grus_at(&at, &["topic", "delete", "gone"], b"").ok();
     let all = lines("line", 200);
     let keyed = |line: &String| {

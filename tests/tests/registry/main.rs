@@ -15,6 +15,7 @@ mod moved;
 mod outlived;
 mod partition;
 mod replaced;
+mod replicas;
 mod replicated;
 mod rolling;
 mod two_brokers;

@@ -30,7 +30,7 @@ fn a_named_producer_does_not_shut_itself_out_when_its_connections_change_places(
     let (one, two) = (home.broker(), home.broker());
     let (first, _second) = (one.start(), two.start());
     let at = [home.listen];
-    grus_at(&at, &["topic", "create", "t", "--queues", "2"], b"").ok();
+    grus_at(&at, &["topic", "create", "t", "--queues", "2", "--replicas", "1"], b"").ok();
     let spread = leaders(home.listen, "t");
     let mut expected = Vec::new();
     block_on(async {
@@ -72,7 +72,8 @@ fn a_broker_that_comes_back_elsewhere_is_found_there_also_by_those_who_began_wit
     let _registry = home.start();
     let (mut one, two) = (home.broker(), home.broker());
     let (first, _second) = (one.start(), two.start());
-    grus_at(&[home.listen], &["topic", "create", "t", "--queues", "2"], b"").ok();
+    grus_at(&[home.listen], &["topic", "create", "t", "--queues", "2", "--replicas", "1"], b"")
+        .ok();
     let spread = leaders(home.listen, "t");
     block_on(async {
         let config = ClientConfig::new([one.listen.to_string()]);

@@ -22,7 +22,7 @@ fn queues_are_spread_and_a_broker_leaves_and_comes_back_with_all_it_had() {
     let _first = one.start();
     let second = two.start();
     let at = [home.listen];
-    grus_at(&at, &["topic", "create", "t", "--queues", "4"], b"").ok();
+    grus_at(&at, &["topic", "create", "t", "--queues", "4", "--replicas", "1"], b"").ok();
     let spread = leaders(home.listen, "t");
     let mut brokers: Vec<u64> = spread.iter().flatten().copied().collect();
     brokers.sort_unstable();
@@ -77,7 +77,8 @@ fn a_broker_that_stops_in_order_leaves_the_routes_at_once() {
     let (one, two) = (home.broker(), home.broker());
     let _first = one.start();
     let second = two.start();
-    grus_at(&[home.listen], &["topic", "create", "t", "--queues", "2"], b"").ok();
+    grus_at(&[home.listen], &["topic", "create", "t", "--queues", "2", "--replicas", "1"], b"")
+        .ok();
     second.end(Signal::TERM);
     let half = |leaders: &[Option<u64>]| leaders.iter().filter(|at| at.is_none()).count() == 1;
     assert!(half(&leaders(home.listen, "t")), "told before it ended");
@@ -104,7 +105,8 @@ fn s5_a_send_outlives_its_broker_while_the_registry_watches() {
     let _registry = home.start();
     let one = home.broker();
     let broker = one.start();
-    grus_at(&[home.listen], &["topic", "create", "t", "--queues", "1"], b"").ok();
+    grus_at(&[home.listen], &["topic", "create", "t", "--queues", "1", "--replicas", "1"], b"")
+        .ok();
     broker.kill();
     let sender = std::thread::spawn({
         let at = home.listen;
@@ -122,7 +124,7 @@ fn what_is_scheduled_on_all_brokers_is_one_list() {
     let (one, two) = (home.broker(), home.broker());
     let (_first, _second) = (one.start(), two.start());
     let at = [home.listen];
-    grus_at(&at, &["topic", "create", "t", "--queues", "4"], b"").ok();
+    grus_at(&at, &["topic", "create", "t", "--queues", "4", "--replicas", "1"], b"").ok();
     let mut expected = Vec::new();
     for queue in 0..4 {
         for hours in [4 - queue, 6] {

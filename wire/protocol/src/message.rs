@@ -80,8 +80,8 @@ pub use subscribe::{
 pub use topic::{
     AlterTopic, AlterTopicReply, CreateTopic, CreateTopicReply, DEDUP_WINDOW_MS_DEFAULT,
     DEDUP_WINDOW_MS_MAX, DeleteTopic, DeleteTopicReply, DescribeTopic, DescribeTopicReply,
-    ExpiredPolicy, ListTopics, ListTopicsReply, QueueDescription, TEMPORARY_BYTES_DEFAULT,
-    TopicKind, TopicSettings, TopicSummary, WhenFull,
+    ExpiredPolicy, ListTopics, ListTopicsReply, QueueDescription, REPLICAS_UNNAMED,
+    TEMPORARY_BYTES_DEFAULT, TopicKind, TopicSettings, TopicSummary, WhenFull,
 };
 
 use crate::opcode::Opcode;

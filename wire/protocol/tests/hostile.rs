@@ -7,7 +7,8 @@ use bytes::{Bytes, BytesMut};
 use grus_protocol::batch::{BATCH_HEADER_BYTES, RecordAttributes};
 use grus_protocol::frame::{self, BrokenFrame, HeaderError, RawHead, RefusedFrame};
 use grus_protocol::message::{
-    CreateTopic, FetchReply, Hello, ListTopicsReply, Metadata, MetadataReply, Ping, TopicSettings,
+    CreateTopic, FetchReply, Hello, ListTopicsReply, Metadata, MetadataReply, Ping,
+    REPLICAS_UNNAMED, TopicSettings,
 };
 use grus_protocol::{
     BatchBuilder, BatchError, BatchLimits, ErrorCode, ErrorDetail, ErrorReply, FrameError,
@@ -176,6 +177,11 @@ fn fields_of_a_later_version_are_ignored_and_those_of_an_earlier_one_fall_back()
     let newer_settings = [0x9b, 7, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0xc3];
     let known: TopicSettings = frame::decode_header(&newer_settings).unwrap();
     assert_eq!((known.queues, known.retention_ms), (7, 0));
+    // From before there were replicas, or from who sends no settings at all: none are named.
+    for older in [&[0x97, 4, 0, 0, 0, 0, 0, 0][..], &[0x90]] {
+        let settings: TopicSettings = frame::decode_header(older).unwrap();
+        assert_eq!(settings.replicas, REPLICAS_UNNAMED);
+    }
 
     let oldest_hello: Hello = frame::decode_header(&[0x92, 1, 3]).unwrap();
     assert_eq!((oldest_hello.version_max, oldest_hello.features), (3, 0));

@@ -68,13 +68,31 @@ fn each_broker_stands_first_in_one_list_and_queues_are_spread_over_them() {
 }
 
 #[test]
+fn where_no_number_is_named_there_is_one_replica_on_each_broker_up_to_the_most() {
+    for (brokers, replicas) in [(0, 1), (1, 1), (2, 2), (3, 3), (5, 3)] {
+        let mut state = registry(1..=brokers);
+        assert_eq!(state.replicas_by_default(3), replicas, "of {brokers}");
+        assert_eq!(state.replicas_by_default(1), 1, "as it may be told");
+        let created = create(&mut state, 50, 1, replicas);
+        assert_eq!(created.is_ok(), brokers > 0, "what is chosen can be placed");
+    }
+    let mut state = registry(1..=5);
+    assert_eq!(state.replicas_by_default(REPLICAS_MAX), 5);
+    for (gone, replicas) in [(1, 3), (2, 3), (3, 2)] {
+        let dead = MarkBroker { broker: BrokerId(gone), live: false };
+        apply(&mut state, Command::MarkBroker(dead)).unwrap();
+        assert_eq!(state.replicas_by_default(3), replicas, "without {gone}");
+    }
+}
+
+#[test]
 fn more_replicas_than_brokers_are_refused_and_nothing_is_made() {
     let mut state = registry(1..=3);
     let dead = MarkBroker { broker: BrokerId(2), live: false };
     apply(&mut state, Command::MarkBroker(dead)).unwrap();
     let before = state.clone();
     let refused = create(&mut state, 50, 4, 3).unwrap_err();
-    assert!(matches!(refused, RegistryError::InvalidSettings { .. }), "{refused}");
+    assert_eq!(refused, RegistryError::TooFewBrokers { wanted: 3, live: 2 });
     for replicas in [0, REPLICAS_MAX + 1] {
         assert!(create(&mut state, 50, 4, replicas).is_err());
     }

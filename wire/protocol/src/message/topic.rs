@@ -15,6 +15,10 @@ pub const DEDUP_WINDOW_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
 /// Retention of a topic for which nothing else was said: 7 days.
 pub const RETENTION_MS_DEFAULT: u64 = 7 * 24 * 3600 * 1000;
 
+/// A number of replicas in a request that names none: the registry chooses, as many as there are brokers,
+/// up to the number of its configuration. No topic that is there has it.
+pub const REPLICAS_UNNAMED: u32 = 0;
+
 /// Bytes of messages that a queue of a temporary topic keeps where nothing else was said: 64 MiB.
 pub const TEMPORARY_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
 
@@ -102,8 +106,9 @@ wire_message! {
         pub dedup_window_ms: u64 = DEDUP_WINDOW_MS_DEFAULT,
         /// What becomes of messages whose time to live is over.
         pub expired: ExpiredPolicy = ExpiredPolicy::Drop,
-        /// How many brokers have each of its queues. 1: one alone. Never changes.
-        pub replicas: u32 = 1,
+        /// How many brokers have each of its queues. 1: one alone. In a request [`REPLICAS_UNNAMED`], 0:
+        /// the registry chooses; what it has chosen is in the reply.
+        pub replicas: u32 = REPLICAS_UNNAMED,
         /// The oldest messages of a queue that has more than so many are removed; 0: no limit.
         pub retention_messages: u64 = 0,
         /// What becomes of a message that finds its queue at its cap by bytes or messages.
@@ -126,6 +131,17 @@ impl TopicSettings {
         let durability = Durability::Memory;
         Self { durability, retention_bytes, dedup_window_ms: 0, ..self }
     }
+
+    /// Whether a topic that is kept so is what `asked` asks for: where no number of replicas is named,
+    /// any will do.
+    #[must_use]
+    pub fn is_as_asked(&self, asked: &Self) -> bool {
+        let mut asked = asked.clone().settled();
+        if asked.replicas == REPLICAS_UNNAMED {
+            asked.replicas = self.replicas;
+        }
+        *self == asked
+    }
 }
 
 impl Default for TopicSettings {
@@ -138,7 +154,7 @@ impl Default for TopicSettings {
             kind: TopicKind::Durable,
             dedup_window_ms: DEDUP_WINDOW_MS_DEFAULT,
             expired: ExpiredPolicy::Drop,
-            replicas: 1,
+            replicas: REPLICAS_UNNAMED,
             retention_messages: 0,
             when_full: WhenFull::DropOldest,
         }

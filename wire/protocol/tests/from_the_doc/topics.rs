@@ -29,6 +29,8 @@ fn topics() {
     let header = |name| frame(name).header;
     assert_eq!(header("CreateTopic.request"), [t("orders"), settings(), Bool(true)]);
     assert_eq!(header("CreateTopic.reply"), [Number(77), settings(), Bool(false)]);
+    let defaults = Array(n(&[4, 0, 604_800_000, 0, 0, 600_000, 0, 0, 0, 0]));
+    assert_eq!(header("CreateTopic.unnamed"), [t("orders"), defaults, Bool(false)]);
     let change = [Number(8), Nil, Number(0), Number(1_000), Number(0), Number(7), Number(1)];
     let alter = [&[t("orders"), Number(77)], &change[..]].concat();
     assert_eq!(header("AlterTopic.request"), alter);

@@ -377,6 +377,11 @@ fn topics(out: &mut Vec<(String, Bytes)>) {
     let create = CreateTopic { name: topic(), settings: settings(), if_not_exists: true };
     let created = CreateTopicReply { id: topic_id, settings: settings(), created: false };
     pair(out, &create, &created, [b"", b""]);
+    let settings_of_all_defaults = TopicSettings::default(); // no number of replicas is named
+    let unnamed =
+        CreateTopic { name: topic(), settings: settings_of_all_defaults, if_not_exists: false };
+    let head = FrameHead::request(CreateTopic::OPCODE, 0x0102_0304_0506_0741);
+    out.push(("CreateTopic.unnamed".into(), whole(head, &unnamed, b"")));
     let alter = AlterTopic {
         name: topic(),
         topic_id,
