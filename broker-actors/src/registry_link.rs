@@ -116,7 +116,9 @@ impl RegistryLink {
     /// Starts the link at `place`.
     #[must_use]
     pub fn start(place: &Place, parts: LinkParts) -> HostHandle<Self> {
+        let mut life = 0;
         Host::spawn(place, ActorSpec::new("RegistryLink", "broker"), move || {
+            life += 1;
             let own: BTreeSet<_> = parts.shards.own().iter().map(|shard| shard.shard).collect();
             let routes = Routes::clone(&parts.published.borrow());
             Self {
@@ -124,7 +126,7 @@ impl RegistryLink {
                 ledger: Ledger::new(parts.broker, routes, own.clone(), parts.home.clone()),
                 resolving: BTreeMap::new(),
                 heard: None,
-                survey: Survey::default(),
+                survey: Survey::of_life(life),
                 has_table: false,
                 unpublished: false,
                 saving: Saving::default(),
@@ -419,13 +421,13 @@ impl Receive<Heard> for RegistryLink {
                 self.ledger.dropped(shard, id, done);
                 return;
             }
-            Heard::Listed(shard, topics) => {
-                if let Some(holdings) = self.survey.listed(shard, topics) {
+            Heard::Listed(round, shard, topics) => {
+                if let Some(holdings) = self.survey.listed(round, shard, topics) {
                     self.surveyed(&holdings, room);
                 }
                 return;
             }
-            Heard::Offered(answer) => return self.offered(answer, room),
+            Heard::Offered(round, answer) => return self.offered(round, answer, room),
             Heard::Led => {
                 self.standings.is_telling = false;
                 return;

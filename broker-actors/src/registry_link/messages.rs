@@ -13,6 +13,7 @@ use grus_protocol::names::{GroupName, TopicName};
 use grus_registry::{RefusedTopics, RegistryError, TopicCreated, TopicRoutes};
 
 use super::routes::TopicRoute;
+use super::survey::Round;
 use crate::commands::TopicConfig;
 use crate::error::QueueError;
 use crate::shard::TopicOpened;
@@ -108,9 +109,9 @@ pub enum Heard {
     /// A shard forgot a topic, or could not.
     Forgotten(ShardId, TopicId, bool),
     /// A shard listed what its log knows, or could not.
-    Listed(ShardId, Option<Vec<TopicConfig>>),
+    Listed(Round, ShardId, Option<Vec<TopicConfig>>),
     /// The registry was offered topics.
-    Offered(Result<RefusedTopics, RegistryError>),
+    Offered(Round, Result<RefusedTopics, RegistryError>),
     /// The registry was told what is led here, or could not be.
     Led,
     /// The last known routes are on disk, or are not.

@@ -4,6 +4,10 @@
 //! know was deleted. Any other one (new, or without its data) is offered all that it lacks; once it
 //! has answered, the data belongs to it. Number 0 stands for what was known before a registry could
 //! be reached: then the shards are the ones to be believed ([`found`]).
+//!
+//! Each beginning is a round of its own, and every answer says of which round its question was: one that
+//! comes late must not stand for the answer to a later question. It would end a survey whose offers have not
+//! all been taken, and what the registry then does not know would be thrown away.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,9 +25,17 @@ const OFFER_TOPICS_MAX: usize = 100;
 /// What each shard holds.
 pub type Holdings = BTreeMap<ShardId, Vec<TopicConfig>>;
 
+/// Which survey a question belongs to: of which life of the one who asks, and which of that life.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Round {
+    life: u64,
+    number: u64,
+}
+
 /// See the module documentation.
 #[derive(Debug, Default)]
 pub struct Survey {
+    round: Round,
     state: State,
 }
 
@@ -48,8 +60,19 @@ enum State {
 }
 
 impl Survey {
-    /// Begins for a registry, if it is another one than the last; the shards are to be asked then.
-    pub fn begin(&mut self, registry: u64, shards: impl IntoIterator<Item = ShardId>) -> bool {
+    /// One in the given life of the actor that asks: answers may outlive the one that has asked.
+    #[must_use]
+    pub fn of_life(life: u64) -> Self {
+        Self { round: Round { life, number: 0 }, state: State::Idle }
+    }
+
+    /// Begins for a registry, if it is another one than the last: the round for which the shards are to be
+    /// asked then.
+    pub fn begin(
+        &mut self,
+        registry: u64,
+        shards: impl IntoIterator<Item = ShardId>,
+    ) -> Option<Round> {
         let at_work = match &self.state {
             State::Idle => false,
             State::Listing { registry: of, .. }
@@ -57,16 +80,26 @@ impl Survey {
             | State::Done { registry: of } => *of == registry,
         };
         if at_work {
-            return false;
+            return None;
         }
         let missing = shards.into_iter().collect();
         self.state = State::Listing { registry, missing, holdings: Holdings::new() };
-        true
+        self.round.number += 1;
+        Some(self.round)
     }
 
     /// A shard has listed its topics, or could not; what all hold, once all have.
-    pub fn listed(&mut self, shard: ShardId, topics: Option<Vec<TopicConfig>>) -> Option<Holdings> {
+    pub fn listed(
+        &mut self,
+        round: Round,
+        shard: ShardId,
+        topics: Option<Vec<TopicConfig>>,
+    ) -> Option<Holdings> {
+        let is_late = round != self.round;
         let State::Listing { missing, holdings, .. } = &mut self.state else { return None };
+        if is_late {
+            return None;
+        }
         let Some(topics) = topics else {
             self.again();
             return None;
@@ -77,22 +110,39 @@ impl Survey {
         missing.is_empty().then(|| std::mem::take(holdings))
     }
 
-    /// These offers are under way.
-    pub fn offering(&mut self, offers: &[Vec<AdoptTopic>]) {
-        if let State::Listing { registry, .. } = self.state {
-            let offered = offers.iter().flatten().map(|topic| topic.id).collect();
-            let (left, refused) = (offers.len(), Vec::new());
-            self.state = State::Offering { registry, left, offered, refused };
-        }
+    /// These offers are under way: the round for which they are made. None where nothing was listed.
+    pub fn offering(&mut self, offers: &[Vec<AdoptTopic>]) -> Option<Round> {
+        let State::Listing { registry, .. } = self.state else { return None };
+        let offered = offers.iter().flatten().map(|topic| topic.id).collect();
+        let (left, refused) = (offers.len(), Vec::new());
+        self.state = State::Offering { registry, left, offered, refused };
+        Some(self.round)
     }
 
     /// An offer was answered, with the topics that were not taken; once all are, all that was offered,
     /// and all of those.
-    pub fn answered(&mut self, not_taken: Vec<TopicId>) -> Option<(Vec<TopicId>, Vec<TopicId>)> {
+    pub fn answered(
+        &mut self,
+        round: Round,
+        not_taken: Vec<TopicId>,
+    ) -> Option<(Vec<TopicId>, Vec<TopicId>)> {
+        let is_late = round != self.round;
         let State::Offering { left, offered, refused, .. } = &mut self.state else { return None };
+        if is_late {
+            return None;
+        }
         *left = left.saturating_sub(1);
         refused.extend(not_taken);
         (*left == 0).then(|| (std::mem::take(offered), std::mem::take(refused)))
+    }
+
+    /// An offer could not be answered: it begins anew. False for one of an earlier round.
+    pub fn unanswered(&mut self, round: Round) -> bool {
+        let is_now = round == self.round && matches!(self.state, State::Offering { .. });
+        if is_now {
+            self.again();
+        }
+        is_now
     }
 
     /// It is over.
@@ -277,21 +327,52 @@ mod tests {
     fn a_registry_is_surveyed_once_and_again_after_a_failure() {
         let mut survey = Survey::default();
         let shards = [ShardId(0), ShardId(1)];
-        assert!(survey.begin(0, []) && survey.listed(ShardId(0), None).is_none());
-        assert!(survey.begin(7, shards) && !survey.begin(7, shards));
-        assert_eq!(survey.listed(ShardId(0), Some(Vec::new())), None);
-        assert_eq!(survey.listed(ShardId(1), None), None);
-        assert!(survey.begin(7, shards), "a shard could not list");
-        assert_eq!(survey.listed(ShardId(1), Some(Vec::new())), None);
-        assert_eq!(survey.listed(ShardId(0), Some(Vec::new())).unwrap().len(), 2);
-        let offer = |id| vec![offered(&config("a", id, &[0]))];
-        survey.offering(&[offer(3), offer(4)]);
-        assert_eq!(survey.answered(vec![TopicId(3)]), None);
+        let round = survey.begin(0, []).unwrap();
+        assert!(survey.listed(round, ShardId(0), None).is_none());
+        let round = survey.begin(7, shards).unwrap();
+        assert!(survey.begin(7, shards).is_none());
+        assert_eq!(survey.listed(round, ShardId(0), Some(Vec::new())), None);
+        assert_eq!(survey.listed(round, ShardId(1), None), None);
+        let round = survey.begin(7, shards).expect("a shard could not list");
+        assert_eq!(survey.listed(round, ShardId(1), Some(Vec::new())), None);
+        assert_eq!(survey.listed(round, ShardId(0), Some(Vec::new())).unwrap().len(), 2);
+        assert_eq!(survey.offering(&[offer(3), offer(4)]), Some(round));
+        assert_eq!(survey.answered(round, vec![TopicId(3)]), None);
         let all = Some((vec![TopicId(3), TopicId(4)], vec![TopicId(3)]));
-        assert_eq!(survey.answered(Vec::new()), all);
+        assert_eq!(survey.answered(round, Vec::new()), all);
         survey.done();
         assert!(survey.is_done(7) && !survey.is_done(0));
-        assert!(!survey.begin(7, shards));
-        assert!(survey.begin(8, shards), "another registry");
+        assert!(survey.begin(7, shards).is_none());
+        assert!(survey.begin(8, shards).is_some(), "another registry");
+    }
+
+    #[test]
+    fn what_was_answered_to_an_earlier_round_does_not_count_for_a_later_one() {
+        let offers = [offer(3), offer(4)];
+        let shard = ShardId(0);
+        let mut survey = Survey::of_life(1);
+        let first = survey.begin(7, [shard]).unwrap();
+        survey.listed(first, shard, Some(Vec::new())).unwrap();
+        survey.offering(&offers).unwrap();
+        assert!(survey.unanswered(first), "the registry was busy with one of the two");
+        let second = survey.begin(7, [shard]).unwrap();
+        assert_eq!(survey.listed(first, shard, None), None, "what the first one asked comes late");
+        assert_eq!(survey.listed(first, shard, Some(Vec::new())), None);
+        survey.listed(second, shard, Some(Vec::new())).expect("nobody else has answered");
+        survey.offering(&offers).unwrap();
+        // The other offer of the first round: nothing is known of the two that are under way now.
+        assert_eq!(survey.answered(first, Vec::new()), None);
+        assert!(!survey.unanswered(first), "nor is anything wrong with them");
+        assert_eq!(survey.answered(second, Vec::new()), None);
+        assert!(survey.answered(second, Vec::new()).is_some(), "both were taken");
+        // One that was rebuilt begins to count anew, and hears what the one before has asked.
+        let mut rebuilt = Survey::of_life(2);
+        let third = rebuilt.begin(7, [shard]).unwrap();
+        assert_eq!(rebuilt.listed(first, shard, Some(Vec::new())), None);
+        assert!(rebuilt.listed(third, shard, Some(Vec::new())).is_some());
+    }
+
+    fn offer(id: u64) -> Vec<AdoptTopic> {
+        vec![offered(&config("a", id, &[0]))]
     }
 }

@@ -6,7 +6,7 @@ use grus_mailbox::{Dropped, Room};
 use grus_protocol::ids::{ShardId, TopicId};
 use grus_registry::{RefusedTopics, RegistryError, RegistryRequest};
 
-use super::survey::{Holdings, found, offers};
+use super::survey::{Holdings, Round, found, offers};
 use super::{Heard, RegistryLink};
 use crate::commands::TopicConfig;
 use crate::kept::Kept;
@@ -17,13 +17,12 @@ impl RegistryLink {
     pub(super) fn survey(&mut self, room: &mut Room<'_, Self>) {
         let registry = self.ledger.table().registry;
         let all = self.parts.shards.all();
-        if !self.survey.begin(registry, all.iter().map(|shard| shard.shard)) {
-            return;
-        }
+        let begun = self.survey.begin(registry, all.iter().map(|shard| shard.shard));
+        let Some(round) = begun else { return };
         for shard in all.iter() {
             let id = shard.shard;
             let port = self.port(room, move |answer: Result<Vec<TopicConfig>, Dropped>| {
-                Heard::Listed(id, answer.ok())
+                Heard::Listed(round, id, answer.ok())
             });
             let _ = shard.inbox.try_put(ShardRequest::ListTopics { reply: port }); // heard as none
         }
@@ -61,10 +60,10 @@ impl RegistryLink {
             "the registry does not know topics that the shards hold: it has lost its data, or is \
              another one; they are offered to it, and no message is thrown away"
         );
-        self.survey.offering(&offers);
+        let Some(round) = self.survey.offering(&offers) else { return };
         for topics in offers {
-            let port = self.port(room, |answer: Result<_, Dropped>| {
-                Heard::Offered(answer.unwrap_or(Err(RegistryError::Busy)))
+            let port = self.port(room, move |answer: Result<_, Dropped>| {
+                Heard::Offered(round, answer.unwrap_or(Err(RegistryError::Busy)))
             });
             let broker = self.parts.broker;
             let offer = RegistryRequest::AdoptTopics { broker, topics, reply: port };
@@ -74,6 +73,7 @@ impl RegistryLink {
 
     pub(super) fn offered(
         &mut self,
+        round: Round,
         answer: Result<RefusedTopics, RegistryError>,
         room: &mut Room<'_, Self>,
     ) {
@@ -84,13 +84,14 @@ impl RegistryLink {
                         "the registry does not take this topic: its messages are kept, unserved");
                 }
                 let refused = topics.into_iter().map(|(_, id, _)| id).collect();
-                if let Some((offered, refused)) = self.survey.answered(refused) {
+                if let Some((offered, refused)) = self.survey.answered(round, refused) {
                     self.settle(offered, refused, room);
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "topics are offered again");
-                self.survey.again();
+                if self.survey.unanswered(round) {
+                    tracing::warn!(%error, "topics are offered again");
+                }
             }
         }
     }
