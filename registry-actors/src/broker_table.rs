@@ -22,7 +22,7 @@ use grus_mailbox::{
     Tick, Weigh, reply,
 };
 use grus_protocol::error::ErrorReply;
-use grus_protocol::ids::{BrokerAddress, BrokerId};
+use grus_protocol::ids::{BrokerAddress, BrokerId, TimestampMs};
 use grus_protocol::message::{
     BrokerHeartbeat, BrokerHeartbeatReply, LeadShards, LeadShardsReply, LedShard, OfferTopics,
     OfferTopicsReply, RefusedTopic, RegisterBroker, RegisterBrokerReply, ShardClaim,
@@ -225,6 +225,7 @@ impl BrokerTable {
             settings: StoredSettings::from(&topic.settings),
             queues: topic.queues.into_iter().map(|queue| (queue.queue, queue.shard)).collect(),
             altered: topic.altered,
+            created: TimestampMs(0),
         });
         let request = RegistryRequest::AdoptTopics {
             broker,

@@ -169,6 +169,9 @@ pub struct AdoptTopic {
     /// When these settings were given, see [`TopicRoutes::altered`](crate::TopicRoutes::altered).
     #[serde(default, skip_serializing_if = "is_unknown")]
     pub altered: TimestampMs,
+    /// When it was made at the latest, as far as the proposer knows. 0: it counts as made when this is applied.
+    #[serde(default, skip_serializing_if = "is_unknown")]
+    pub created: TimestampMs,
 }
 
 /// Makes a group's dead-letter topic, or gives it queues on more shards. Whatever is there already

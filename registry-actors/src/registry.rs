@@ -365,7 +365,11 @@ impl<D: Disk> Receive<RegistryRequest> for Registry<D> {
             RegistryRequest::ChangeReplicas { change, reply } => {
                 self.change(change, reply, credit, room);
             }
-            RegistryRequest::AdoptTopics { broker, topics, reply } => {
+            RegistryRequest::AdoptTopics { broker, mut topics, reply } => {
+                // Shards know when the settings were given: when it was made, unless they were altered since.
+                for topic in &mut topics {
+                    topic.created = topic.altered;
+                }
                 let adopt = Command::AdoptTopics(AdoptTopics { broker, topics });
                 self.propose(&adopt, Asker::Adopt(reply), credit, room);
             }

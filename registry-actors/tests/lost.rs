@@ -23,8 +23,12 @@ impl Applied for Nobody {
 const CLASS: Durability = Durability::Persisted;
 
 fn apply(machine: &mut RegistryMachine, command: &Command) -> Answer {
+    apply_at(machine, TimestampMs(1), command)
+}
+
+fn apply_at(machine: &mut RegistryMachine, time: TimestampMs, command: &Command) -> Answer {
     let (kind, bytes) = command.encode();
-    let answer = machine.apply_item(TimestampMs(1), kind, &bytes);
+    let answer = machine.apply_item(time, kind, &bytes);
     machine.end_entry(1, 1);
     answer
 }
@@ -63,7 +67,14 @@ fn held(table: &RoutingTable, broker: u64) -> Vec<AdoptTopic> {
         let queues: Vec<_> = queues.filter(|(_, shard)| own(shard)).collect();
         let (name, id) = (topic.name.clone(), topic.id);
         let (settings, altered) = (settings(1), topic.altered);
-        (!queues.is_empty()).then_some(AdoptTopic { name, id, settings, queues, altered })
+        (!queues.is_empty()).then_some(AdoptTopic {
+            name,
+            id,
+            settings,
+            queues,
+            altered,
+            created: TimestampMs(0),
+        })
     };
     table.topics.values().filter_map(of).collect()
 }
@@ -123,6 +134,7 @@ fn a_queue_is_nowhere_until_its_broker_says_so_and_nothing_is_overwritten() {
         settings: settings(1),
         queues: vec![(QueueId(queue), ShardId(shard))],
         altered: TimestampMs(0),
+        created: TimestampMs(0),
     };
     assert_eq!(apply(&mut machine, &adopt(2, vec![topic(1, 1)])), Ok(Outcome::Adopted(vec![])));
     let routes = machine.state().routing().topics[&name(1)].clone();
@@ -156,6 +168,39 @@ fn a_queue_is_nowhere_until_its_broker_says_so_and_nothing_is_overwritten() {
 }
 
 #[test]
+fn a_topic_that_is_told_of_again_was_made_when_its_settings_were_first_given() {
+    let mut machine = RegistryMachine::new(Nobody);
+    for broker in 1..=3 {
+        let shard = ShardId(u32::try_from(broker).unwrap());
+        apply(&mut machine, &enrol(broker, &[(shard, CLASS)], 0)).unwrap();
+    }
+    let offered = |broker: u64, number: u64, created| {
+        let shard = u32::try_from(broker).unwrap();
+        let topic = AdoptTopic {
+            name: name(number),
+            id: TopicId(number),
+            settings: settings(1),
+            queues: vec![(QueueId(shard - 1), ShardId(shard))],
+            altered: TimestampMs(created),
+            created: TimestampMs(created),
+        };
+        adopt(broker, vec![topic])
+    };
+    let made = |machine: &RegistryMachine, number| {
+        machine.state().routing().topics[&name(number)].created.0
+    };
+    let now = TimestampMs(1_000);
+    apply_at(&mut machine, now, &offered(1, 7, 0)).unwrap();
+    assert_eq!(made(&machine, 7), 1_000, "nobody knows: it counts as made now");
+    for (broker, told, expected) in [(1, 500, 500), (2, 600, 500), (3, 400, 400)] {
+        apply_at(&mut machine, now, &offered(broker, 8, told)).unwrap();
+        assert_eq!(made(&machine, 8), expected, "the earliest that anybody told, after {told}");
+    }
+    apply_at(&mut machine, now, &offered(1, 9, 2_000)).unwrap();
+    assert_eq!(made(&machine, 9), 1_000, "never in time to come");
+}
+
+#[test]
 fn the_same_broker_id_from_another_folder_is_refused() {
     let mut machine = RegistryMachine::new(Nobody);
     apply(&mut machine, &enrol(1, &[], 1)).unwrap();
@@ -183,6 +228,7 @@ fn of_settings_the_newest_are_known_whatever_the_clock_says_and_whoever_offers_t
             settings: StoredSettings::from(&settings),
             queues: vec![(QueueId(queue), ShardId(queue))],
             altered: TimestampMs(altered),
+            created: TimestampMs(0),
         };
         adopt(u64::from(queue) + 1, vec![topic])
     };

@@ -205,7 +205,7 @@ pub fn found(table: &RoutingTable, holdings: &Holdings) -> Vec<Arc<TopicRoutes>>
                 name: config.name.clone(),
                 id: config.topic,
                 settings: settings_of(config),
-                created: TimestampMs(0),
+                created: config.altered, // unless it was altered since, that is when it was made
                 altered: config.altered,
                 queues: Vec::new(),
             });
@@ -250,6 +250,7 @@ fn offered(config: &TopicConfig) -> AdoptTopic {
         settings: StoredSettings::from(&settings_of(config)),
         queues: Vec::new(),
         altered: config.altered,
+        created: TimestampMs(0), // the registry goes by when it was altered
     }
 }
 

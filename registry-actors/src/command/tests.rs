@@ -49,6 +49,7 @@ fn first_samples() -> Vec<Command> {
                 settings: settings(),
                 queues: vec![(QueueId(2), ShardId(3))],
                 altered: TimestampMs(0),
+                created: TimestampMs(0),
             }],
         }),
         Command::PlaceDeadLetters(PlaceDeadLetters {
@@ -91,6 +92,7 @@ fn samples_of_replicas() -> Vec<Command> {
                 settings: settings(),
                 queues: Vec::new(),
                 altered: TimestampMs(9),
+                created: TimestampMs(0),
             }],
         }),
     ]

@@ -44,7 +44,8 @@ impl State {
         broker: BrokerId,
         offered: AdoptTopic,
     ) -> Result<bool, RegistryError> {
-        let AdoptTopic { name, id, settings, queues, altered } = offered;
+        let AdoptTopic { name, id, settings, queues, altered, created } = offered;
+        let created = Some(created.min(time)).filter(|created| *created != TimestampMs(0));
         if altered.0.saturating_sub(time.0) > ALTERED_AHEAD_MS_MAX {
             let reason = format!("it is {time}, they cannot be of {altered}");
             return Err(RegistryError::InvalidSettings { reason });
@@ -60,6 +61,10 @@ impl State {
                     take_settings(&mut topic, &settings)?;
                     topic.altered = altered;
                 }
+                // Nothing is altered before it is made: of two that were told the earlier one is nearer.
+                if let Some(created) = created.filter(|created| *created < topic.created) {
+                    (topic.created, is_newer) = (created, true);
+                }
                 topic
             }
             Some(topic) => return Err(RegistryError::TopicExists { id: topic.id }),
@@ -74,7 +79,8 @@ impl State {
                     settings.durability = Durability::Persisted; // whichever shard told of it first
                 }
                 let (name, queues) = (name.clone(), Vec::new());
-                TopicRoutes { name, id, settings, created: time, altered, queues }
+                let created = created.unwrap_or(time);
+                TopicRoutes { name, id, settings, created, altered, queues }
             }
         };
         let mut added = Vec::new();
