@@ -55,6 +55,17 @@ pub enum BegunError {
     },
 }
 
+/// What is noted of a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Noted {
+    /// No member has begun here.
+    Nothing,
+    /// One has, of this group.
+    In(u64),
+    /// One had, and its group has let go of it: the shard is others'.
+    Out,
+}
+
 /// The file of one shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Begun {
@@ -112,21 +123,29 @@ impl Begun {
         write_durably(&self.path, format!("{}{OUT}\n", self.group).as_bytes()).map_err(failed)
     }
 
-    /// The group that a shard is of, if its member here has begun and was not let go of since. Blocks.
+    /// Does something with it on a thread that may block; none where that panicked.
+    pub(crate) async fn aside<T: Send + 'static>(
+        self,
+        work: impl FnOnce(&Self) -> Result<T, BegunError> + Send + 'static,
+    ) -> Option<Result<T, BegunError>> {
+        tokio::task::spawn_blocking(move || work(&self)).await.ok()
+    }
+
+    /// What is noted of a shard, whichever group it is of. Blocks.
     ///
     /// # Errors
     /// [`BegunError`].
-    pub fn group_in(folder: &Path, shard: ShardId) -> Result<Option<u64>, BegunError> {
+    pub fn of(folder: &Path, shard: ShardId) -> Result<Noted, BegunError> {
         let path = folder.join(shard.to_string());
         let found = match std::fs::read_to_string(&path) {
             Ok(text) => text.trim().to_owned(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Noted::Nothing),
             Err(source) => return Err(BegunError::Io { path, source }),
         };
         if found.ends_with(OUT) {
-            return Ok(None);
+            return Ok(Noted::Out);
         }
-        let group = found.parse().map(Some);
+        let group = found.parse().map(Noted::In);
         group.map_err(|_| BegunError::Unreadable { path, found })
     }
 
@@ -168,10 +187,10 @@ mod tests {
         assert!(begun(40).is_noted().unwrap());
         assert!(!Begun::new(folder.path(), ShardId(8), 40).is_noted().unwrap());
         assert_eq!(Begun::all(folder.path()).unwrap(), [ShardId(7)]);
-        let group = |shard| Begun::group_in(folder.path(), ShardId(shard));
-        assert_eq!((group(7).unwrap(), group(8).unwrap()), (Some(40), None));
+        let noted = |shard| Begun::of(folder.path(), ShardId(shard)).unwrap();
+        assert_eq!((noted(7), noted(8)), (Noted::In(40), Noted::Nothing));
         begun(40).note_out().unwrap();
-        assert_eq!(group(7).unwrap(), None);
+        assert_eq!(noted(7), Noted::Out);
         assert!(begun(40).is_noted().unwrap(), "it is never new to its group again");
         assert!(!begun(41).is_noted().unwrap(), "the number may be another group's");
         assert!(Begun::all(&folder.path().join("none")).unwrap().is_empty());

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use grus_consensus::MemberLag;
 use grus_mailbox::{Inbox, reply};
 use grus_protocol::error::{ErrorCode, ErrorReply};
-use grus_protocol::ids::{BrokerId, ShardId};
+use grus_protocol::ids::{BrokerId, ShardId, Term};
 use grus_protocol::message::{
     ChangeReplicas, ChangeReplicasReply, DescribeShardsReply, HandOverShards, HandOverShardsReply,
     MemberDescription, ShardDescription,
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use crate::dispatch::peers::MemberDoors;
 use crate::member::HandOver;
-use crate::shard::{ShardSet, ShardStatus};
+use crate::shard::{FailedShard, FailedShards, ShardSet, ShardStatus};
 use crate::statuses::shard_statuses;
 
 /// Longest wait for the members here to say whether another one leads.
@@ -33,6 +33,8 @@ pub struct Cluster {
     pub shards: ShardSet,
     /// Those that it is a member of.
     pub members: watch::Receiver<MemberDoors>,
+    /// Those whose members it cannot start.
+    pub failed: watch::Receiver<FailedShards>,
     /// Who says which members a shard is to have.
     pub registry: Inbox<RegistryRequest>,
 }
@@ -42,6 +44,8 @@ impl Cluster {
     pub async fn describe(&self) -> DescribeShardsReply {
         let statuses = shard_statuses(&self.shards.all()).await;
         let mut shards: Vec<_> = statuses.iter().map(description).collect();
+        let failed = self.failed.borrow().clone();
+        shards.extend(failed.iter().map(|(shard, why)| of_failed(*shard, why)));
         shards.sort_by_key(|shard| shard.shard);
         DescribeShardsReply { broker: self.broker, shards }
     }
@@ -145,6 +149,27 @@ fn description(status: &ShardStatus) -> ShardDescription {
         disk_full: status.disk_full,
         is_amnesiac: status.is_amnesiac,
         members: status.lags.iter().map(member).collect(),
+        failed: None,
+    }
+}
+
+/// Of one that is not here, though it should be.
+fn of_failed(shard: ShardId, failed: &FailedShard) -> ShardDescription {
+    ShardDescription {
+        shard,
+        durability: failed.durability,
+        is_replicated: true,
+        leads: false,
+        leader: None,
+        term: Term(0),
+        queues: 0,
+        last_index: None,
+        applied_index: None,
+        synced_index: None,
+        disk_full: false,
+        is_amnesiac: false,
+        members: Vec::new(),
+        failed: Some(failed.why.clone()),
     }
 }
 

@@ -24,7 +24,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use grus_consensus::{ProposeError, Timings};
 use grus_log::RealDisk;
 use grus_mailbox::{
     ActorSpec, Credit, Host, HostHandle, Inbox, Place, Port, Receive, Resident, Room, Tick, Weigh,
@@ -38,9 +37,10 @@ use grus_registry::{
 use tokio::sync::watch;
 
 pub mod alone;
+mod starting;
 mod strays;
 
-use crate::begun::{Begun, BegunError};
+use crate::begun::Begun;
 use crate::config::BrokerConfig;
 use crate::disk_turns::DiskTurns;
 use crate::dispatch::peers::MemberDoors;
@@ -50,11 +50,10 @@ use crate::member::{
 };
 use crate::metrics::shards::LogMetrics;
 use crate::network::{Network, PeerDoors};
-use crate::shard::{
-    Membership, Replicated, Shard, ShardPlaces, ShardSettings, ShardStartError, start_member,
-};
+use crate::shard::{FailedShard, FailedShards, Replicated, Shard, ShardPlaces, ShardStartError};
 
 use alone::Alone;
+use starting::{Begins, build};
 use strays::Strays;
 
 const TICK: Duration = Duration::from_secs(1);
@@ -96,6 +95,8 @@ pub struct ReplicaParts {
     pub replicated: Arc<watch::Sender<Replicated>>,
     /// Where their members are published.
     pub members: Arc<watch::Sender<MemberDoors>>,
+    /// Where it is told which of them cannot be started, and why.
+    pub failed: Arc<watch::Sender<FailedShards>>,
     /// Becomes true once all that the first routes named were started, or could not be.
     pub settled: Arc<watch::Sender<bool>>,
 }
@@ -193,6 +194,7 @@ impl Replicas {
                 self.start_one(shard, place, room);
             }
         }
+        self.forget_failed();
         self.look_for_strays(room);
         let is_settled = self.starting.is_empty();
         self.parts.settled.send_if_modified(|settled| {
@@ -231,19 +233,44 @@ impl Replicas {
         settings.metrics = self.parts.metrics.shard(shard, place.durability);
         settings.groups = Some(self.parts.ties.clone());
         settings.disk_turns = self.parts.disk_turns.clone();
-        let group = place.group;
-        let begun = Begun::new(&self.parts.begun, shard, group);
-        // Who joins a group that is there founds nothing.
-        let founders = place.members.iter().filter(|_| place.is_founder(self.parts.broker));
-        let membership = Membership {
-            founders: founders.map(|member| (member.0, String::new())).collect(),
-            peers: Network::new(shard, group, self.parts.doors.clone()),
-            timings: Timings::default(),
+        let begins = Begins {
+            begun: Begun::new(&self.parts.begun, shard, place.group),
+            network: Network::new(shard, place.group, self.parts.doors.clone()),
+            own: self.parts.broker,
+            place: place.clone(),
         };
         let core = places.core.clone();
-        async move {
-            let build = move || build(places, settings, membership, (group, begun), settled);
-            core.run(build).await?
+        async move { core.run(move || build(places, settings, begins, settled)).await? }
+    }
+
+    /// Tells others why one could not be started; none: it could, or is not to be here any more.
+    fn tell_failed(&self, shard: ShardId, why: Option<&ShardStartError>) {
+        let place = self.table.shards.get(&shard);
+        let failed = place
+            .zip(why)
+            .map(|(place, why)| FailedShard { durability: place.durability, why: why.to_string() });
+        self.parts.failed.send_if_modified(|all| {
+            let is_news = all.get(&shard) != failed.as_ref();
+            if is_news {
+                let all = Arc::make_mut(all);
+                match failed {
+                    Some(failed) => drop(all.insert(shard, failed)),
+                    None => drop(all.remove(&shard)),
+                }
+            }
+            is_news
+        });
+    }
+
+    /// Forgets why those could not be started that are not to be here any more.
+    fn forget_failed(&self) {
+        let failed = Arc::clone(&self.parts.failed.borrow());
+        let is_here = |shard: &ShardId| {
+            let place = self.table.shards.get(shard);
+            place.is_some_and(|place| place.is_replicated() && place.is_on(self.parts.broker))
+        };
+        for shard in failed.keys().filter(|shard| !is_here(shard)) {
+            self.tell_failed(*shard, None);
         }
     }
 
@@ -256,51 +283,6 @@ impl Replicas {
             (*shard, MemberDoor { group: running.group, inbox, hand_over })
         };
         self.parts.members.send_replace(Arc::new(self.running.iter().map(door).collect()));
-    }
-}
-
-/// Builds a member on its shard's arbiter. It neither speaks nor hears before it is noted durably that it
-/// has begun. That is noted once the first entry of its log is on disk; by one that joins a group that is
-/// there at once, so that it begins as one that has lost its log: it votes for nobody before it has got it.
-async fn build(
-    places: ShardPlaces,
-    mut settings: ShardSettings,
-    membership: Membership<Network>,
-    (group, begun): (u64, Begun),
-    settled: Inbox<Settled>,
-) -> Result<Running, ShardStartError> {
-    let (shard, network) = (settings.shard, membership.peers.clone());
-    let mut is_noted = aside(begun.clone(), Begun::is_noted).await?;
-    if membership.founders.is_empty() {
-        aside(begun.clone(), Begun::note).await?;
-        is_noted = true;
-    }
-    settings.log.was_written = is_noted;
-    let member = start_member(RealDisk, &places, settings, membership).await?;
-    if !is_noted {
-        let noted = if member.group.is_founded().await {
-            aside(begun, Begun::note).await
-        } else {
-            Err(ShardStartError::NotReady(ProposeError::Stopped))
-        };
-        if let Err(error) = noted {
-            member.shard.stop().await;
-            return Err(error);
-        }
-    }
-    network.open();
-    let ear = Member::start(&places.core, shard, member.group, settled);
-    Ok(Running { shard: member.shard, ear, group })
-}
-
-/// Does something with a file on a thread that may block.
-async fn aside<T: Send + 'static>(
-    begun: Begun,
-    work: impl FnOnce(&Begun) -> Result<T, BegunError> + Send + 'static,
-) -> Result<T, ShardStartError> {
-    match tokio::task::spawn_blocking(move || work(&begun)).await {
-        Ok(done) => Ok(done?),
-        Err(_panicked) => Err(ShardStartError::Gone),
     }
 }
 
@@ -366,8 +348,10 @@ impl Receive<Started> for Replicas {
                 tracing::info!(%shard, "takes part in a replicated shard");
                 self.running.insert(shard, running);
                 self.publish();
+                self.tell_failed(shard, None);
             }
             Err(error) => {
+                self.tell_failed(shard, Some(&error));
                 tracing::error!(%shard, %error, "a replicated shard cannot be started here");
                 self.resting.insert(shard, room.clock().monotonic_ms() + REST_MS);
             }
@@ -399,5 +383,59 @@ impl Receive<Tick> for Replicas {
 impl Receive<Stopped> for Replicas {
     fn receive(&mut self, Stopped: Stopped, _: Credit, room: &mut Room<'_, Self>) {
         room.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use grus_mailbox::{Clock, FatalPort, Places, Process, outlet};
+    use grus_protocol::ids::Durability;
+    use grus_registry::Claims;
+
+    use super::*;
+    use crate::shard::{ShardHandle, ShardSettings, start};
+
+    async fn shard(number: u32, folder: &std::path::Path, places: &mut Places) -> Shard {
+        let (shard, broker) = (ShardId(number), BrokerId(1));
+        let folder = folder.join(number.to_string());
+        let mut settings = ShardSettings::new(shard, broker, folder, Durability::Persisted);
+        settings.log.first_segment_bytes = 256 * 1024;
+        settings.log.segment_bytes = 256 * 1024;
+        let at = ShardPlaces {
+            core: places.core(0).clone(),
+            flush: places.open(&format!("flush-{number}")),
+            reader: places.open(&format!("reader-{number}")),
+            finder: places.open(&format!("finder-{number}")),
+        };
+        start(at, settings).await.unwrap()
+    }
+
+    #[actix::test]
+    async fn one_that_becomes_a_groups_is_claimed_alone_no_more_and_nobody_is_told_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (fatal, _fatals) = FatalPort::channel();
+        let mut places = Places::start(1, &Process::new(Clock::system(), fatal));
+        let mut shards = Vec::new();
+        for number in [3, 4] {
+            shards.push(shard(number, folder.path(), &mut places).await);
+        }
+        let handles: Arc<[ShardHandle]> = shards.iter().map(|one| one.handle().clone()).collect();
+        let (told, known) = watch::channel(handles);
+        let (claims, mut heard) = outlet(4);
+        let mut alone = Alone::new(shards, told, claims);
+        let taken = alone.take(ShardId(3)).expect("it runs");
+        assert_eq!(taken.handle().shard, ShardId(3));
+        let (now, _) = heard.try_take().expect("the registry is told");
+        // None is wanted in its place: the broker would get another one.
+        let left = vec![(ShardId(4), Durability::Persisted)];
+        assert_eq!(now, Claims { shards: left, wanted: 0 });
+        let known: Vec<ShardId> = known.borrow().iter().map(|handle| handle.shard).collect();
+        assert_eq!(known, [ShardId(4)]);
+        assert!(alone.take(ShardId(3)).is_none() && heard.try_take().is_none(), "once");
+        taken.stop().await;
+        for shard in alone.take_all() {
+            shard.stop().await;
+        }
+        places.stop_and_join().await;
     }
 }

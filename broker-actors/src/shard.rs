@@ -50,7 +50,7 @@ pub use messages::{
     GroupQueuesPage, GroupSums, GroupSumsPage, QueueTable, ScheduleAsk, ShardHandle, ShardRequest,
     ShardStatus, SumsPlace, TopicOpened,
 };
-pub use set::ShardSet;
+pub use set::{FailedShard, FailedShards, ShardSet};
 pub use settings::{ShardPlaces, ShardSettings};
 pub use start::{Membership, Shard, ShardMember, ShardStartError, start, start_member, start_on};
 pub(crate) use waiter::{GroupDone, Waiter};

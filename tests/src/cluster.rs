@@ -76,7 +76,7 @@ pub fn quick_registry() -> RegistryHome {
 pub struct Cluster {
     /// Where the registry lives.
     pub registry: RegistryHome,
-    _registry: Registry,
+    running: Option<Registry>,
     /// Where the brokers live.
     pub homes: Vec<Home>,
     /// The brokers; none where one is down.
@@ -93,15 +93,25 @@ impl Cluster {
 
     /// Starts a registry and its brokers there.
     pub fn of(registry: RegistryHome, homes: Vec<Home>) -> Self {
-        let running = registry.start();
+        let running = Some(registry.start());
         let brokers = homes.iter().map(|home| Some(home.start())).collect();
-        Self { registry, _registry: running, homes, brokers }
+        Self { registry, running, homes, brokers }
     }
 
     /// Starts a registry, and a broker there that may have been alone before.
     pub fn around(registry: RegistryHome, home: Home) -> Self {
         let home = home.with("GRUS__REGISTRY__ADDRESSES", &registry.listen.to_string());
         Self::of(registry, vec![home])
+    }
+
+    /// Stops the registry in an orderly way.
+    pub fn end_registry(&mut self) {
+        self.running.take().expect("it runs").end(Signal::TERM);
+    }
+
+    /// Starts it again.
+    pub fn start_registry(&mut self) {
+        self.running = Some(self.registry.start());
     }
 
     /// Where a client begins: at the registry.

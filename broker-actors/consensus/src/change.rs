@@ -6,8 +6,9 @@
 //! 2. who is to be a member and is none becomes a learner: it gets the snapshot, then the log;
 //! 3. when all of them have caught up, are durable and sound, and enough of those that remain answer,
 //!    the voters are changed as a whole, through a joint configuration;
-//! 4. a leader that is not to remain gives its leadership to one that is, before that;
-//! 5. learners that are not to be members are let go.
+//! 4. a leader whose log is damaged gives its leadership to one whose log is whole, before it takes anybody in;
+//! 5. a leader that is not to remain gives its leadership to one that is, before the voters change;
+//! 6. learners that are not to be members are let go.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -25,6 +26,7 @@ use crate::machine::StateMachine;
 use crate::members::{ChangeError, PROMOTE_LAG_ENTRIES_MAX};
 use crate::peers::{PeerError, Peers, ask};
 use crate::types::{Member, NodeId, StoredMembership, log_id_parts};
+use crate::whole::Wholeness;
 use crate::wire::{Reply, Request};
 
 /// A member that has all that was committed so long ago, or up to twice so long, has nearly all.
@@ -104,6 +106,9 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             return Ok(Approach::Step);
         }
         if let Some(new) = wanted.iter().find(|node| !now.contains(**node)) {
+            if let Wholeness::Damaged(why) = self.wholeness() {
+                return self.leave_to_a_whole_one(why).await;
+            }
             self.add_learner(*new, "").await?;
             return Ok(Approach::Step);
         }
@@ -112,7 +117,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         }
         let surplus: BTreeSet<NodeId> = now.learners.difference(wanted).copied().collect();
         if surplus.is_empty() {
-            self.inner.shared.syncs_first.set(false); // no voter is alone with learners any more
+            self.inner.shared.end_sync_first(); // no voter is alone with learners any more
             return Ok(Approach::There);
         }
         self.change(ChangeMembers::RemoveNodes(surplus), false).await?;
@@ -158,7 +163,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
     }
 
     /// The other members that answer and have nearly all that is committed.
-    fn near(&self) -> BTreeSet<NodeId> {
+    pub(crate) fn near(&self) -> BTreeSet<NodeId> {
         let limit = self.inner.shared.config.election_timeout().saturating_sub(LEASE_DRIFT);
         let need = self.need();
         let lags = self.lags().into_iter();

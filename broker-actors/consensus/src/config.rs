@@ -76,6 +76,13 @@ pub struct GroupConfig {
     /// The founding voters with their addresses; used once, when the log is empty. Empty when
     /// this member waits to be added to a group that exists.
     pub members: Vec<(NodeId, String)>,
+    /// Whether the group is known to have had other members since it was founded. A log in which this
+    /// member is the only voter is then a copy of before that, and the start is refused: it would elect
+    /// itself alone, beside the others.
+    pub has_others: bool,
+    /// Whether this member has noted, before this start, that it takes part in the group. Where it has lost
+    /// its log since, one that names it alone is what it has got back so far.
+    pub has_begun: bool,
     /// Durability class of the shard.
     pub durability: Durability,
     /// The highest feature level this build supports.
@@ -110,6 +117,8 @@ impl GroupConfig {
             shard,
             node,
             members: vec![(node, String::new())],
+            has_others: false,
+            has_begun: false,
             durability,
             feature_level_max: 0,
             timings: Timings::ALONE,

@@ -143,6 +143,16 @@ pub enum StartError {
         /// The files that cannot be read.
         files: String,
     },
+    /// The log knows of no other voter, and the group has had others since: it is a copy of before they
+    /// came. What they have acknowledged is not in it, so it must not lead.
+    #[error(
+        "its log, which ends at entry {last}, knows of this member alone, but others have come to its group \
+         since: it is an old copy, and lacks what they have acknowledged"
+    )]
+    Outgrown {
+        /// Log index of the last entry.
+        last: u64,
+    },
     /// A configuration that cannot work.
     #[error("invalid group configuration: {0}")]
     Config(String),

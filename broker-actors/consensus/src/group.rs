@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use crate::applier::Applier;
 use crate::apply::Applied;
 use crate::ballot::{Ballot, Standing};
-use crate::config::{GroupConfig, LEASE_DRIFT, Timings};
+use crate::config::{GroupConfig, LEASE_DRIFT};
 use crate::fault::{Fault, StartError};
 use crate::floor;
 use crate::hand_over::HandedOver;
@@ -190,34 +190,12 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             incoming: RefCell::new(None),
         };
         let group = Self { inner: Rc::new(inner) };
-        group.settle_alone().await?;
+        if let Err(error) = group.settle_alone().await {
+            let _ = group.inner.raft.shutdown().await; // lets go of the log
+            return Err(error);
+        }
         keeper::spawn(&group);
         Ok(group)
-    }
-
-    /// The only voter need not withhold anything. What counts is the membership that the log
-    /// holds; the configuration only when there is none yet.
-    async fn settle_alone(&self) -> Result<(), StartError> {
-        let config = &self.inner.shared.config;
-        let members = self.inner.raft.with_raft_state(|state| {
-            let now = state.membership_state.effective();
-            let has_learners = now.membership().learner_ids().next().is_some();
-            (now.voter_ids().collect::<Vec<_>>(), has_learners)
-        });
-        let members = members.await.map_err(|error| Fault::Raft(error.to_string()))?;
-        let (mut voters, has_learners) = members;
-        if voters.is_empty() {
-            voters.extend(config.members.iter().map(|(id, _)| *id));
-        }
-        if voters == [config.node] {
-            self.inner.shared.syncs_first.set(has_learners);
-            self.inner.shared.heal_alone();
-        } else if config.timings == Timings::ALONE {
-            let count = voters.len();
-            let what = format!("{count} voters with the timings of a group of one");
-            return Err(StartError::Config(what));
-        }
-        Ok(())
     }
 
     /// Proposes items as one entry. The entry takes its place in the log's order now, at the
@@ -449,7 +427,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         let raft = &self.inner.raft;
         let stopped = |error: String| Fault::Raft(error);
         let empty = !raft.is_initialized().await.map_err(|e| stopped(e.to_string()))?;
-        // One that has lost its log founds nothing: the others have it.
+        // One that has lost its log founds nothing, and stands by no part of it: the others have it.
         let forgot = self.inner.shared.ballot.borrow().standing() == Standing::Amnesiac;
         if empty && !forgot && !config.members.is_empty() {
             // Refused only when another founder was faster: then there is nothing to do.
@@ -457,7 +435,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         }
         let metrics = raft.metrics().borrow_watched().clone();
         let single = metrics.membership_config.voter_ids().eq([config.node]);
-        if single && metrics.state != ServerState::Leader {
+        if single && !forgot && metrics.state != ServerState::Leader {
             raft.trigger().elect(false).await.map_err(|e| stopped(e.to_string()))?;
         }
         Ok(())

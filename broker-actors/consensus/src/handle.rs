@@ -65,6 +65,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
                 if matches!(taken, Ok(Ok(()))) { Reply::Done } else { Reply::Refused }
             }
             Request::MayLead => self.on_may_lead(),
+            Request::IsWhole => self.on_is_whole(),
             Request::Rejoin { node } => self.on_rejoin(node).await,
             Request::ReadIndex => self.on_read_index().await,
             Request::Standing => Reply::Standing {

@@ -121,6 +121,7 @@ fn pass<S: StateMachine, D: Disk, RT: AsyncRuntime>(
     let group = Group { inner };
     let may_vote = election_rights(&group);
     let is_decided = !hand_over::look_after(&group);
+    group.look_at_growth();
     seal_if_due(&group);
     promote_if_due(&group);
     let is_calm = may_vote && is_decided && !group.is_retiring();
@@ -173,11 +174,14 @@ async fn ask_voters<S: StateMachine, D: Disk, RT: AsyncRuntime>(group: Group<S, 
         // With all of its log it has lost who they are.
         voters.extend(inner.shared.config.members.iter().map(|(id, _)| *id));
     }
+    voters.retain(|id| *id != inner.shared.config.node);
     if voters.is_empty() {
-        return; // it waits to be added to a group
+        // It waits to be added to a group, or to get back the rest of its log: the first entries of a group
+        // that began as one name it alone. Who is alone indeed was settled at the start.
+        return;
     }
     let mut answers = Vec::new();
-    for id in voters.into_iter().filter(|id| *id != inner.shared.config.node) {
+    for id in voters {
         let address = membership.get_node(&id).map_or("", |member| member.addr.as_str());
         let reply = ask::<RT>(&inner.peers, (id, address), &Request::Standing, limit).await;
         let is_blank = inner.shared.ballot.borrow().is_blank();

@@ -4,6 +4,7 @@
 //! * [`StateMachine`] is what a shard replicates; [`Group`] runs it, alone or with others.
 //! * [`JobPort`] takes the log's blocking work away; [`Peers`] carries messages between members.
 
+mod alone;
 mod applier;
 mod apply;
 mod ballot;
@@ -35,6 +36,7 @@ mod status;
 mod suite_tests;
 mod transfer;
 mod types;
+mod whole;
 mod window;
 mod wire;
 #[cfg(test)]

@@ -55,6 +55,20 @@ pub enum ChangeError {
         /// How many were asked.
         asked: usize,
     },
+    /// The log of the leader cannot be given to a new member, and nobody else who could lead has one
+    /// that can.
+    #[error(
+        "{why}, and of {asked} other voters that keep up none has a whole log and takes over ({unchecked} still \
+         check theirs): retention has to remove what is damaged"
+    )]
+    Damaged {
+        /// What is wrong with the leader's.
+        why: String,
+        /// How many others were asked.
+        asked: usize,
+        /// How many of them do not know yet.
+        unchecked: usize,
+    },
     /// The change was refused.
     #[error("change of members refused: {0}")]
     Refused(String),
@@ -109,25 +123,6 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             shared.pump();
             done.await;
         }
-    }
-
-    /// Whoever gets the log needs all of its entries: reading a damaged one for a learner would end this
-    /// replica again and again, and one that was given up the learner.
-    fn ensure_whole(&self) -> Result<(), ChangeError> {
-        let log = self.inner.shared.log.borrow();
-        let purged = log.purged().map_or(0, |id| id.index);
-        let given_up = log.doubtful().map(|range| *range.end()).filter(|end| *end > purged);
-        let why = match (log.stats().damaged_entries, given_up) {
-            (0, None) if log.is_checked() => return Ok(()),
-            (0, None) => "the log is still being checked".to_owned(),
-            (0, Some(end)) => {
-                format!("damage was given up: retention has to remove what is up to entry {end}")
-            }
-            (count, _) => {
-                format!("{count} entries of the log are damaged: retention has to remove them")
-            }
-        };
-        Err(ChangeError::Refused(why))
     }
 
     /// Makes a learner a voter, when it has really caught up: what openraft asks for would be

@@ -201,6 +201,13 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Shared<S, D, RT> {
         }
     }
 
+    /// The only voter has no learners any more, or is not the only one: the class of the shard counts again.
+    pub(crate) fn end_sync_first(&self) {
+        if self.syncs_first.replace(false) {
+            self.complete_flushes();
+        }
+    }
+
     /// A clean stop: everything is synced, then the mark that it may not be goes.
     /// Returns once that is durable, so that a start after a power cut sees it.
     pub(crate) async fn forget_nothing(&self) {
@@ -300,6 +307,10 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Shared<S, D, RT> {
                 self.members_at.set(last);
                 self.log.borrow_mut().request_sync();
             }
+        }
+        if self.syncs_first.get() {
+            // Whoever has sent it waits for the sync: nothing else would ask for one before the next second.
+            self.log.borrow_mut().request_sync();
         }
         match last {
             Some(last) => self.flushes.borrow_mut().push(last, callback),

@@ -52,6 +52,8 @@ pub(crate) enum Request {
     Members,
     /// Whether the member could lead now.
     MayLead,
+    /// Whether every entry of its log can be read.
+    IsWhole,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +94,7 @@ pub(crate) enum Reply {
     Members {
         membership: StoredMembership,
     },
-    /// To [`Request::MayLead`]: not yet, but in so many milliseconds.
+    /// To [`Request::MayLead`] and [`Request::IsWhole`]: not yet, but ask again in so many milliseconds.
     Soon {
         wait_ms: u32,
     },
@@ -135,6 +137,7 @@ impl Request {
             Request::Standing => w.0.put_u8(8),
             Request::Members => w.0.put_u8(9),
             Request::MayLead => w.0.put_u8(10),
+            Request::IsWhole => w.0.put_u8(11),
         }
         vec![w.finish()]
     }
@@ -165,6 +168,7 @@ impl Request {
             8 => Request::Standing,
             9 => Request::Members,
             10 => Request::MayLead,
+            11 => Request::IsWhole,
             _ => return Err(r.invalid()),
         };
         r.end()?;

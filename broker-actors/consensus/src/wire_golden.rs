@@ -111,6 +111,7 @@ fn requests_have_these_bytes() {
     assert_eq!(gather(&Request::Standing.encode())[..], [1, 8]);
     assert_eq!(gather(&Request::Members.encode())[..], [1, 9]);
     assert_eq!(gather(&Request::MayLead.encode())[..], [1, 10]);
+    assert_eq!(gather(&Request::IsWhole.encode())[..], [1, 11]);
 }
 
 #[test]

@@ -11,7 +11,9 @@ use std::rc::Rc;
 
 use common::machine::{self, Placed, Queues, queue_key};
 use common::{Rt, simulate};
-use grus_consensus::{Fault, Group, GroupConfig, InlineJobs, NoPeers, StartError};
+use grus_consensus::{
+    ChangeError, Fault, Group, GroupConfig, InlineJobs, NoPeers, StartError, Timings,
+};
 use grus_log::{Disk, EntryId, Log, LogConfig, OpenError, SimDisk};
 use grus_protocol::ids::{Durability, Offset, ShardId, TimestampMs};
 
@@ -35,6 +37,15 @@ async fn start(disk: &SimDisk, accept_loss: bool) -> Result<Started, StartError>
 }
 
 async fn start_as(node: u64, disk: &SimDisk, accept_loss: bool) -> Result<Started, StartError> {
+    start_with(node, disk, accept_loss, Timings::ALONE).await
+}
+
+async fn start_with(
+    node: u64,
+    disk: &SimDisk,
+    accept_loss: bool,
+    timings: Timings,
+) -> Result<Started, StartError> {
     let fault: Rc<RefCell<Option<Fault>>> = Rc::default();
     let (clock, kept) = (Cell::new(0), Rc::clone(&fault));
     let tick = move || {
@@ -44,6 +55,7 @@ async fn start_as(node: u64, disk: &SimDisk, accept_loss: bool) -> Result<Starte
     let keep = move |why: &Fault| *kept.borrow_mut() = Some(why.clone());
     let config =
         GroupConfig::single(ShardId(1), node, Durability::Persisted, Rc::new(tick), Rc::new(keep));
+    let config = GroupConfig { timings, ..config };
     let log_config = LogConfig { accept_loss, ..log_config() };
     let (log, recovered) = Log::open(disk, Path::new(FOLDER), log_config)?;
     let log = Rc::new(RefCell::new(log));
@@ -291,4 +303,79 @@ fn segment_files_taken_away_are_refused_until_given_up_and_the_group_goes_on() {
             one.end().await;
         }
     });
+}
+
+/// What a group of one answers that is to take another one in.
+async fn refusal(started: &Started) -> Option<ChangeError> {
+    started.group.add_learner(2, "nowhere").await.err()
+}
+
+#[test]
+fn a_log_that_is_not_checked_or_is_damaged_or_was_given_up_is_given_to_nobody() {
+    simulate(8, async {
+        let disk = SimDisk::new(8);
+        let (placed, _) = build(&disk).await;
+        let victim = placed[3].0;
+        let one = start_with(1, &disk, false, Timings::default()).await.unwrap();
+        let why = refusal(&one).await.expect("nothing is known of it as yet").to_string();
+        assert!(why.contains("still being checked"), "{why}");
+        let (path, at) = {
+            let log = one.log.borrow();
+            (log.segment_path(victim).unwrap(), log.entry_place(victim).unwrap())
+        };
+        one.end().await;
+        disk.kill_process();
+
+        disk.flip_bit(&path, 8 * (at.end - 1));
+        let one = start_with(1, &disk, false, Timings::default()).await.unwrap();
+        check_all(&one);
+        let why = refusal(&one).await.expect("a learner could not read it");
+        let expected = matches!(&why, ChangeError::Damaged { asked: 0, .. });
+        assert!(expected && why.to_string().contains("an entry of the log is damaged"), "{why}");
+        let wanted = [1, 2].into();
+        let why = one.group.approach(&wanted).await.unwrap_err();
+        assert!(matches!(why, ChangeError::Damaged { asked: 0, unchecked: 0, .. }), "{why}");
+        assert_eq!(*one.fault.borrow(), None, "nothing has read it");
+        // Once retention has removed it the rest can be given.
+        let seals: Vec<u64> = one.log.borrow().checkpoints().map(|id| id.index).collect();
+        let behind = seals.into_iter().find(|seal| *seal > victim).unwrap();
+        one.group.trim(behind).await.unwrap();
+        for _ in 0..100 {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        assert!(one.log.borrow().purged().is_some_and(|purged| purged.index >= victim));
+        assert_eq!(refusal(&one).await, None);
+        one.end().await;
+    });
+}
+
+#[test]
+fn what_was_given_up_is_given_to_nobody() {
+    simulate(9, async {
+        let disk = SimDisk::new(9);
+        let (placed, _) = build(&disk).await;
+        let victim = placed[3].0;
+        let (log, _) = Log::open(&disk, Path::new(FOLDER), log_config()).unwrap();
+        let path = log.segment_path(victim).unwrap();
+        let at = log.entry_place(victim).unwrap();
+        drop(log);
+        disk.kill_process();
+        for path in files(&disk, "checkpoint-").into_iter().chain(files(&disk, "footer-")) {
+            disk.remove(&path).unwrap();
+        }
+        disk.flip_bit(&path, 8 * (at.end - 1));
+        let one = start_with(1, &disk, true, Timings::default()).await.unwrap();
+        check_all(&one);
+        let why = refusal(&one).await.expect("a learner would lack it");
+        assert!(matches!(why, ChangeError::Damaged { .. }), "{why}");
+        one.group.stop().await;
+    });
+}
+
+/// Reads the whole log, as a shard does in the background.
+fn check_all(started: &Started) {
+    let mut log = started.log.borrow_mut();
+    while let Some(scrub) = log.next_scrub(u32::MAX) {
+        log.complete_scrub(scrub.run());
+    }
 }

@@ -426,6 +426,18 @@ fn a_replicated_group_acknowledges_messages_early_and_new_members_only_when_they
         }
         adding.await.unwrap();
         assert!(log.borrow().synced_index() > Some(first));
+
+        // The learner is given what this one has committed alone: nothing of that may be lost with its kernel.
+        gate.closed.set(true);
+        let mut sending = std::pin::pin!(group.propose(&[machine::append(1, 1, 10)]));
+        let sent = tokio::time::timeout(wait, &mut sending).await;
+        assert!(sent.is_err(), "acknowledged before it is synced");
+        gate.closed.set(false);
+        let kept = std::mem::take(&mut *gate.kept.borrow_mut());
+        for job in kept {
+            group.job_done(job.run());
+        }
+        sending.await.unwrap();
         group.stop().await;
     });
 }

@@ -15,7 +15,7 @@ use grus_registry::{
 use tokio::sync::watch;
 
 use super::{Running, ShardPlan, StartError};
-use crate::begun::{Begun, BegunError};
+use crate::begun::{Begun, BegunError, Noted};
 use crate::config::BrokerConfig;
 use crate::kept::Kept;
 use crate::metrics::EdgeMetrics;
@@ -46,8 +46,7 @@ impl Running {
         let mut kept = Kept::load(&self.folder.routes());
         if !config.registry_addresses.is_empty() {
             let notes = self.folder.members();
-            let group = |shard| Begun::group_in(&notes, shard);
-            kept.table = with_groups(kept.table, address.id, group)?;
+            kept.table = with_groups(kept.table, address.id, |shard| Begun::of(&notes, shard))?;
         }
         let own = kept.table.shards_of(address.id);
         let wanted = match config.shards_per_durability {
@@ -69,6 +68,8 @@ impl Running {
             self.remote = Some(remote);
             let knows_own = kept.table.shards.values().any(|place| place.is_on(address.id));
             let shards = await_shards(state, knows_own).await?.unwrap_or_else(|| own.clone());
+            let notes = self.folder.members();
+            let shards = never_a_groups(shards, |shard| Begun::of(&notes, shard))?;
             (registry, Arc::clone(&kept.table), shards)
         };
         if own != shards {
@@ -180,26 +181,59 @@ async fn await_shards(
 }
 
 /// What is known, with those shards as a group's of which it is noted that they have become so, though
-/// the routes that were kept are of before: the log says who else is in the group.
+/// the routes that were kept are of before: the log says who else is in the group. Those that a group has
+/// let go of here are nobody's that is known: to begin them anew would be another shard of their number.
 fn with_groups(
     table: Arc<RoutingTable>,
     broker: BrokerId,
-    group: impl Fn(ShardId) -> Result<Option<u64>, BegunError>,
+    noted: impl Fn(ShardId) -> Result<Noted, BegunError>,
 ) -> Result<Arc<RoutingTable>, BegunError> {
-    let mut groups = Vec::new();
+    let mut known = Vec::new();
     for (shard, _) in table.shards_of(broker) {
-        groups.extend(group(shard)?.map(|group| (shard, group)));
+        match noted(shard)? {
+            Noted::Nothing => {}
+            noted => known.push((shard, noted)),
+        }
     }
-    if groups.is_empty() {
+    if known.is_empty() {
         return Ok(table);
     }
     let mut table = RoutingTable::clone(&table);
-    for (shard, group) in groups {
-        if let Some(place) = table.shards.get_mut(&shard) {
+    for (shard, noted) in known {
+        if let Noted::In(group) = noted
+            && let Some(place) = table.shards.get_mut(&shard)
+        {
             (place.members, place.group) = (vec![broker], group);
+        } else {
+            table.shards.remove(&shard);
         }
     }
     Ok(Arc::new(table))
+}
+
+/// Of the shards that a registry says this broker has alone, those that never were a group's here. It may
+/// have been restored from a copy of before a shard grew: that one is not this broker's alone any more,
+/// whoever has it now.
+fn never_a_groups(
+    mut shards: Shards,
+    noted: impl Fn(ShardId) -> Result<Noted, BegunError>,
+) -> Result<Shards, BegunError> {
+    let mut failed = None;
+    shards.retain(|(shard, _)| {
+        let is_own = match noted(*shard) {
+            Ok(noted) => noted == Noted::Nothing,
+            Err(error) => {
+                failed = Some(error);
+                false
+            }
+        };
+        if !is_own {
+            tracing::error!(%shard, "the registry says that this broker has it alone, but it has become \
+                one of several brokers: it is not served as that");
+        }
+        is_own
+    });
+    failed.map_or(Ok(shards), Err)
 }
 
 /// What is known, with these shards as this broker's.
@@ -232,14 +266,33 @@ mod tests {
             table.shards.insert(ShardId(shard), place);
         }
         let known = Arc::new(table);
-        let group = |shard: ShardId| Ok((shard != ShardId(1)).then_some(40));
-        let table = with_groups(Arc::clone(&known), own, group).unwrap();
+        let noted =
+            |shard: ShardId| Ok(if shard == ShardId(1) { Noted::Nothing } else { Noted::In(40) });
+        let table = with_groups(Arc::clone(&known), own, noted).unwrap();
         assert_eq!(table.shards_of(own), [(ShardId(1), Durability::Persisted)]);
         let place = &table.shards[&ShardId(0)];
         assert_eq!((&place.members[..], place.group), (&[own][..], 40));
         assert!(!place.is_founder(own), "its log is there");
         assert!(!table.shards[&ShardId(2)].is_replicated(), "another broker's");
-        let none = with_groups(Arc::clone(&known), own, |_| Ok(None)).unwrap();
+        let none = with_groups(Arc::clone(&known), own, |_| Ok(Noted::Nothing)).unwrap();
         assert!(Arc::ptr_eq(&none, &known));
+    }
+
+    #[test]
+    fn a_shard_that_a_group_has_let_go_of_here_is_not_begun_anew() {
+        let own = BrokerId(1);
+        let mut table = RoutingTable::default();
+        for shard in [0, 1] {
+            table.shards.insert(ShardId(shard), ShardPlace::alone(Durability::Persisted, own));
+        }
+        let noted =
+            |shard: ShardId| Ok(if shard == ShardId(1) { Noted::Nothing } else { Noted::Out });
+        let table = with_groups(Arc::new(table), own, noted).unwrap();
+        assert_eq!(table.shards_of(own), [(ShardId(1), Durability::Persisted)]);
+        assert_eq!(table.memberships_of(own).count(), 0, "it is others'");
+        // The same where a registry that forgot it says so.
+        let told = [0, 1].map(|shard| (ShardId(shard), Durability::Persisted)).to_vec();
+        let left = never_a_groups(told, noted).unwrap();
+        assert_eq!(left, [(ShardId(1), Durability::Persisted)]);
     }
 }

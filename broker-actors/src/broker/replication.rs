@@ -18,7 +18,7 @@ use crate::neighbours::{NeighbourParts, Neighbours};
 use crate::network::PeerDoors;
 use crate::replicas::alone::Alone;
 use crate::replicas::{ReplicaParts, Replicas};
-use crate::shard::{Replicated, ShardSet};
+use crate::shard::{FailedShards, Replicated, ShardSet};
 
 /// Arbiters that the Flushes of replicated shards share, by shard number.
 const REPLICA_FLUSHES: usize = 4;
@@ -34,6 +34,8 @@ pub(super) struct Workshop {
 pub(super) struct Replication {
     pub(super) told: Arc<watch::Sender<Replicated>>,
     pub(super) members: Arc<watch::Sender<MemberDoors>>,
+    /// Those that cannot be started.
+    pub(super) failed: Arc<watch::Sender<FailedShards>>,
 }
 
 impl Replication {
@@ -42,6 +44,7 @@ impl Replication {
         Self {
             told: Arc::new(watch::channel(Replicated::from([])).0),
             members: Arc::new(watch::channel(MemberDoors::default()).0),
+            failed: Arc::new(watch::channel(FailedShards::default()).0),
         }
     }
 }
@@ -96,6 +99,7 @@ impl Running {
             broker: self.folder.broker(),
             shards: shards.clone(),
             members: replication.members.subscribe(),
+            failed: replication.failed.subscribe(),
             registry: registry.ask.clone(),
         }
     }
@@ -137,6 +141,7 @@ impl Running {
             doors: ways,
             replicated: Arc::clone(&replication.told),
             members: Arc::clone(&replication.members),
+            failed: Arc::clone(&replication.failed),
             settled: Arc::new(settled),
         };
         let replicas = Replicas::start(self.places.core(0), parts, own);

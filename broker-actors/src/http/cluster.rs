@@ -28,6 +28,7 @@ struct ShardItem {
     disk_full: bool,
     amnesiac: bool,
     members: Vec<MemberItem>,
+    failed: Option<String>,
 }
 
 /// Another member, as the leader knows it.
@@ -62,6 +63,7 @@ impl From<&ShardDescription> for ShardItem {
             disk_full: is.disk_full,
             amnesiac: is.is_amnesiac,
             members: is.members.iter().map(member).collect(),
+            failed: is.failed.clone(),
         }
     }
 }

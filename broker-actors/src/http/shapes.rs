@@ -27,6 +27,18 @@ pub struct Health {
     pub registry: RegistryHealth,
     /// Its shards.
     pub shards: Vec<ShardHealth>,
+    /// Those that should be here and cannot be started.
+    pub failed: Vec<FailedHealth>,
+}
+
+/// A shard that cannot be started, in [`Health`].
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FailedHealth {
+    /// Its number.
+    pub shard: u32,
+    /// Why, and what can be done.
+    pub reason: String,
 }
 
 /// How things stand with the registry, in [`Health`].

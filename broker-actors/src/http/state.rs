@@ -13,7 +13,7 @@ use grus_registry::http::metrics::{ProcessMoment, openmetrics};
 use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
 
-use super::shapes::{Health, QueueItem, RegistryHealth, ShardHealth, TopicItem};
+use super::shapes::{FailedHealth, Health, QueueItem, RegistryHealth, ShardHealth, TopicItem};
 use super::{HttpParts, error};
 use crate::metrics::moment::Moment;
 use crate::registry_link::routes::{Routes, TopicRoute};
@@ -32,7 +32,11 @@ pub async fn health(parts: web::Data<HttpParts>) -> HttpResponse {
     // A member that follows somebody is as well as one that leads.
     let serves =
         |shard: &ShardStatus| shard.is_ready || (shard.is_replicated && shard.leader.is_some());
-    let ready = shards.len() == all.len() && shards.iter().all(serves);
+    let failed = parts.cluster.failed.borrow().clone();
+    let ready = shards.len() == all.len() && shards.iter().all(serves) && failed.is_empty();
+    let reasons = failed
+        .iter()
+        .map(|(shard, failed)| FailedHealth { shard: shard.0, reason: failed.why.clone() });
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     HttpResponse::build(status).json(Health {
         status: if ready { "ok" } else { "unavailable" },
@@ -43,6 +47,7 @@ pub async fn health(parts: web::Data<HttpParts>) -> HttpResponse {
         topics: parts.routes.borrow().len(),
         registry: RegistryHealth::of(parts.remote.as_ref().map(|state| state.borrow().clone())),
         shards: shards.iter().map(ShardHealth::from).collect(),
+        failed: reasons.collect(),
     })
 }
 

@@ -9,7 +9,8 @@ use grus_mailbox::{Credit, Inbox, Receive, Room, Weigh};
 use grus_protocol::ids::ShardId;
 use grus_registry::{Claims, ShardPlace};
 
-use super::{REST_MS, Replicas, SETTLED_MAX, Started, aside};
+use super::starting::{aside, has_others};
+use super::{REST_MS, Replicas, SETTLED_MAX, Started};
 use crate::begun::Begun;
 use crate::shard::{Shard, ShardHandle, ShardStartError, ShardTeller};
 
@@ -35,7 +36,8 @@ impl Alone {
         std::mem::take(&mut self.shards).into_values().collect()
     }
 
-    fn take(&mut self, shard: ShardId) -> Option<Shard> {
+    /// One of them, which becomes a group's: nobody is told of it any more.
+    pub(super) fn take(&mut self, shard: ShardId) -> Option<Shard> {
         let taken = self.shards.remove(&shard)?;
         self.told.send_modify(|told| {
             let left = told.iter().filter(|handle| handle.shard != shard);
@@ -69,12 +71,30 @@ impl Replicas {
         if !self.alone.shards.contains_key(&shard) {
             return false;
         }
+        if has_others(place, self.parts.broker, false) {
+            // Nothing is noted: how it is started says that it is a copy, and of what.
+            self.start_turned(shard, place, room);
+            return true;
+        }
         if self.alone.noting.insert(shard) {
             let begun = Begun::new(&self.parts.begun, shard, place.group);
             let noting = aside(begun, Begun::note);
             room.spawn_into(async move { Turning { shard, result: noting.await } });
         }
         true
+    }
+
+    /// Stops a shard that runs as one that this broker has alone, and starts it as a group's.
+    fn start_turned(&mut self, shard: ShardId, place: &ShardPlace, room: &mut Room<'_, Self>) {
+        let Some(alone) = self.alone.take(shard) else { return };
+        tracing::info!(%shard, group = place.group, wanted = ?place.wanted,
+            "it becomes a shard of several brokers");
+        self.starting.insert(shard);
+        let starting = self.begin(shard, place, room.inbox(SETTLED_MAX));
+        room.spawn_into(async move {
+            alone.stop().await;
+            Started { shard, result: starting.await }
+        });
     }
 }
 
@@ -89,14 +109,6 @@ impl Receive<Turning> for Replicas {
         }
         let place = self.table.shards.get(&shard).filter(|place| place.is_replicated()).cloned();
         let Some(place) = place.filter(|_| !self.is_stopping) else { return };
-        let Some(alone) = self.alone.take(shard) else { return };
-        tracing::info!(%shard, group = place.group, wanted = ?place.wanted,
-            "it becomes a shard of several brokers");
-        self.starting.insert(shard);
-        let starting = self.begin(shard, &place, room.inbox(SETTLED_MAX));
-        room.spawn_into(async move {
-            alone.stop().await;
-            Started { shard, result: starting.await }
-        });
+        self.start_turned(shard, &place, room);
     }
 }

@@ -1,11 +1,24 @@
 //! The shards of a broker: those that it has alone, until others get them, too, and those that it is a
 //! member of, as they come.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use grus_protocol::ids::ShardId;
+use grus_protocol::ids::{Durability, ShardId};
 
 use super::{ReplicatedWatch, ShardHandle, always, none_replicated};
+
+/// A shard that this broker is to be a member of, and whose member it cannot start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedShard {
+    /// What an acknowledgement of it promises.
+    pub durability: Durability,
+    /// Why it cannot be started, and what can be done.
+    pub why: String,
+}
+
+/// All of them, replaced as a whole.
+pub type FailedShards = Arc<BTreeMap<ShardId, FailedShard>>;
 
 /// See the module documentation. Cheap to clone.
 #[derive(Debug, Clone)]

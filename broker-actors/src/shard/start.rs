@@ -42,6 +42,11 @@ pub struct Membership<P> {
     /// The founding voters with their addresses. Empty when this member waits to be added to a
     /// group that exists.
     pub founders: Vec<(NodeId, String)>,
+    /// Whether the group is known to have had other members since it was founded: see
+    /// [`GroupConfig::has_others`].
+    pub has_others: bool,
+    /// Whether this member has noted before that it takes part: see [`GroupConfig::has_begun`].
+    pub has_begun: bool,
     /// The way to the others.
     pub peers: P,
     /// Timings of elections.
@@ -52,7 +57,13 @@ impl Membership<NoPeers> {
     /// A group of one.
     fn alone(node: NodeId) -> Self {
         let founders = vec![(node, String::new())];
-        Self { founders, peers: NoPeers, timings: Timings::ALONE }
+        Self {
+            founders,
+            has_others: false,
+            has_begun: false,
+            peers: NoPeers,
+            timings: Timings::ALONE,
+        }
     }
 }
 
@@ -92,6 +103,20 @@ pub enum ShardStartError {
         folder: PathBuf,
         /// All damaged ranges.
         damage: String,
+    },
+    /// Its log is of before its group got other members, who have gone on since.
+    #[error(
+        "the log in {} ends at entry {last} and knows of this broker alone, but other brokers have come \
+         to its group since: it is an old copy, and lacks what was acknowledged after that. Nothing was \
+         changed: bring back the folder that was there before, or move this one away, and the broker gets \
+         everything from the others as a new member",
+        folder.display()
+    )]
+    Outgrown {
+        /// Log index of its last entry.
+        last: u64,
+        /// The shard's folder.
+        folder: PathBuf,
     },
     /// What was recovered cannot be used.
     #[error(transparent)]
@@ -314,9 +339,9 @@ async fn start_group<D: Disk, P: Peers>(
             fatal.report(Fatal { actor: actor.clone(), reason, detail: fault.to_string() });
         }),
     );
-    let Membership { founders: members, peers, timings } = membership;
+    let Membership { founders: members, has_others, has_begun, peers, timings } = membership;
     let append_bytes_max = settings.append_bytes_max;
-    let config = GroupConfig { members, timings, append_bytes_max, ..alone };
+    let config = GroupConfig { members, has_others, has_begun, timings, append_bytes_max, ..alone };
     let jobs = FlushPort {
         flush: workers.flush.inbox(JOBS_MAX),
         storage: workers.storage.inbox(JOBS_MAX),
@@ -324,7 +349,13 @@ async fn start_group<D: Disk, P: Peers>(
     };
     let started = workers.storage.inbox::<ConsensusStarted>(1);
     let (log, machine) = (Rc::clone(&ground.log), Rc::clone(&ground.machine));
-    let group = Group::start(config, log, recovered, machine, jobs, peers).await?;
+    let started_group = Group::start(config, log, recovered, machine, jobs, peers).await;
+    let group = started_group.map_err(|error| match error {
+        StartError::Outgrown { last } => {
+            ShardStartError::Outgrown { last, folder: settings.folder.clone() }
+        }
+        error => error.into(),
+    })?;
     links.set_group(group.clone());
     let told = started.try_put(ConsensusStarted);
     assert!(told.is_ok(), "Storage has room for its first message");

@@ -144,7 +144,9 @@ async fn join(broker: u64, place: &Place, network: Network) -> ShardMember<SimDi
     settings.log.first_segment_bytes = 1 << 20;
     settings.log.segment_bytes = 1 << 20;
     let founders = (1..=3).map(|id| (id, String::new())).collect();
-    let membership = Membership { founders, peers: network, timings: Timings::default() };
+    let timings = Timings::default();
+    let membership =
+        Membership { founders, has_others: false, has_begun: false, peers: network, timings };
     start_member(SimDisk::new(broker), &places, settings, membership).await.unwrap()
 }
 

@@ -138,6 +138,7 @@ impl Door {
                 broker: BrokerId(config.broker),
                 shards: ShardSet::alone([]),
                 members: members_seen.clone(),
+                failed: watch::channel(Arc::default()).1,
                 registry: outlet(1_000).0,
             },
             schedules: Schedules { routes: routes.subscribe(), shards: ShardSet::alone([]) },

@@ -104,6 +104,8 @@ impl World {
         let founders = self.founders.iter().map(|id| (*id, format!("m{id}")));
         let membership = Membership {
             founders: founders.filter(|_| is_founder).collect(),
+            has_others: false,
+            has_begun: false,
             peers: self.net.clone(),
             timings: if self.founders == [node] { Timings::ALONE } else { Timings::default() },
         };

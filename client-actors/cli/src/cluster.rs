@@ -149,6 +149,8 @@ struct Known<'a> {
     /// What any of them says.
     any: Option<&'a ShardDescription>,
     amnesiacs: u32,
+    /// Who cannot start its member, and why.
+    failed: Vec<(BrokerId, &'a str)>,
 }
 
 fn known(told: &[BrokerShards]) -> BTreeMap<ShardId, Known<'_>> {
@@ -156,6 +158,11 @@ fn known(told: &[BrokerShards]) -> BTreeMap<ShardId, Known<'_>> {
     for broker in told {
         for shard in broker.shards.iter().flatten() {
             let known = all.entry(shard.shard).or_default();
+            if let Some(why) = &shard.failed {
+                known.failed.push((broker.broker.id, why));
+                known.any = known.any.or(Some(shard)); // of its number no more is known here
+                continue;
+            }
             known.any = Some(shard);
             known.amnesiacs += u32::from(shard.is_amnesiac);
             let is_later = known.led.is_none_or(|(_, led)| led.term < shard.term);
@@ -191,8 +198,12 @@ fn status(told: &[BrokerShards]) -> Said {
     let is_short = |known: &&Known<'_>| known.led.is_some_and(|(_, shard)| behind(shard) > 0);
     let under_replicated = all.values().filter(is_short).count();
     let amnesiacs: u32 = all.values().map(|known| known.amnesiacs).sum();
-    let is_well =
-        answering == told.len() && led == all.len() && under_replicated == 0 && amnesiacs == 0;
+    let failed: usize = all.values().map(|known| known.failed.len()).sum();
+    let is_well = answering == told.len()
+        && led == all.len()
+        && under_replicated == 0
+        && amnesiacs == 0
+        && failed == 0;
     let lines = vec![
         format!("state             {}", if is_well { "ok" } else { "degraded" }),
         format!("brokers           {}, of which {answering} answer", told.len()),
@@ -200,6 +211,7 @@ fn status(told: &[BrokerShards]) -> Said {
         format!("without a leader  {}", all.len() - led),
         format!("under-replicated  {under_replicated}"),
         format!("catching up       {amnesiacs}"),
+        format!("cannot start      {failed}"),
     ];
     let value = json!({
         "state": if is_well { "ok" } else { "degraded" },
@@ -210,6 +222,7 @@ fn status(told: &[BrokerShards]) -> Said {
         "without_leader": all.len() - led,
         "under_replicated": under_replicated,
         "catching_up": amnesiacs,
+        "cannot_start": failed,
     });
     (lines, vec![value])
 }
@@ -228,11 +241,15 @@ fn broker(broker: &BrokerShards) -> (String, Value) {
     let led = shards.iter().filter(|shard| shard.leads).count();
     let queues: u64 = shards.iter().map(|shard| u64::from(shard.queues)).sum();
     let full = shards.iter().any(|shard| shard.disk_full);
-    let followed = shards.len() - led;
+    let failed = shards.iter().filter(|shard| shard.failed.is_some()).count();
+    let followed = shards.len() - led - failed;
     let queues_text = units::grouped(queues);
     let _ = write!(line, ": leads {led} shards with {queues_text} queues, follows {followed}");
     if full {
         line.push_str(", disk full");
+    }
+    if failed > 0 {
+        let _ = write!(line, ", cannot start {failed}");
     }
     let value = json!({
         "broker": at.id.0,
@@ -241,6 +258,7 @@ fn broker(broker: &BrokerShards) -> (String, Value) {
         "follows": followed,
         "queues": queues,
         "disk_full": full,
+        "cannot_start": failed,
     });
     (line, value)
 }
@@ -257,8 +275,11 @@ fn shard(known: &Known<'_>) -> Option<(String, Value)> {
         "durability": any.durability.to_string(),
         "replicated": any.is_replicated,
     });
+    let reason = |(broker, why): &(BrokerId, &str)| json!({ "broker": broker.0, "reason": why });
+    value["failed"] = known.failed.iter().map(reason).collect();
     let Some((leader, led)) = known.led else {
         line.push_str("nobody leads it");
+        push_failed(known, &mut line);
         value["leader"] = Value::Null;
         return Some((line, value));
     };
@@ -274,6 +295,7 @@ fn shard(known: &Known<'_>) -> Option<(String, Value)> {
         let lacks = units::grouped(lacks);
         let _ = write!(line, "; {} lacks {lacks}, {heard}{yet}", member.broker);
     }
+    push_failed(known, &mut line);
     let member = |member: &grus_protocol::message::MemberDescription| {
         json!({
             "broker": member.broker.0,
@@ -289,6 +311,13 @@ fn shard(known: &Known<'_>) -> Option<(String, Value)> {
     value["members"] = led.members.iter().map(member).collect();
     value["under_replicated"] = json!(behind(led) > 0);
     Some((line, value))
+}
+
+/// Who cannot start its member, and why.
+fn push_failed(known: &Known<'_>, line: &mut String) {
+    for (broker, why) in &known.failed {
+        let _ = write!(line, "; {broker} cannot start it: {why}");
+    }
 }
 
 fn leader_of(told: &[BrokerShards], shard: ShardId) -> Result<BrokerId, Failure> {

@@ -5,6 +5,8 @@
 //! `GRUS_GROWN_MIB=1024` has the broker begin with so many MiB, else with 24.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -162,4 +164,161 @@ fn s41_a_broker_that_stands_alone_becomes_the_first_of_three_under_load() {
     });
     check(&cluster, "t", &sent);
     await_scheduled(&cluster);
+}
+
+/// Copies a folder with all that is in it.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder");
+    for entry in fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.file_type().expect("a kind").is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).expect("a file");
+        }
+    }
+}
+
+/// The shards that a broker cannot start, and why, once there are some.
+fn await_failed(cluster: &Cluster, number: usize) -> Vec<(u64, String)> {
+    let watch = Watch::start();
+    loop {
+        let (status, body) = cluster.brokers[number].as_ref().expect("it runs").get("/health");
+        let health: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        let failed = health["failed"].as_array().expect("a list").iter();
+        let why = |failed: &serde_json::Value| failed["reason"].as_str().map(str::to_owned);
+        let failed: Vec<_> =
+            failed.filter_map(|failed| Some((failed["shard"].as_u64()?, why(failed)?))).collect();
+        if !failed.is_empty() {
+            assert_eq!(status, 503, "{body}");
+            return failed;
+        }
+        assert!(watch.elapsed() < PATIENCE, "it does not say that it cannot start: {body}");
+    }
+}
+
+/// Waits until all members could be started, and remember what they promised.
+fn await_ok(cluster: &Cluster) {
+    let watch = Watch::start();
+    loop {
+        let told = grus_at(&cluster.at(), &["--json", "cluster", "status"], b"").ok().json();
+        if told[0]["state"] == "ok" {
+            return;
+        }
+        assert!(watch.elapsed() < PATIENCE, "{told:?}");
+    }
+}
+
+/// A broker that was alone, and from that time a copy of its folder; two others have come since, and all
+/// that it had is on all three. It is down, and the copy is in the place of its folder.
+struct PutBack {
+    cluster: Cluster,
+    /// Kept until the end.
+    old: tempfile::TempDir,
+    client: Client,
+    sender: Sender,
+    /// How many shards have grown.
+    count: usize,
+    all: BTreeSet<u64>,
+}
+
+impl PutBack {
+    async fn new() -> Self {
+        let home = Home::new().with("GRUS__BROKER__CORE_ARBITERS", "1");
+        let running = home.start();
+        let at = home.listen;
+        grus_at(&[at], &["topic", "create", "t"], b"").ok();
+        let old = tempfile::tempdir().expect("a folder");
+        let client = Client::connect(ClientConfig::new([at.to_string()])).await;
+        let client = client.expect("the broker");
+        let mut sender = Sender::new(&client, "t");
+        sender.go_on(100).await;
+        running.end(Signal::TERM);
+        copy(&home.data, old.path());
+        let mut cluster = Cluster::around(quick_registry(), home);
+        sender.go_on(100).await;
+        cluster.join();
+        cluster.join();
+        let grown = grus_at(&cluster.at(), &["--json", "cluster", "grow", "t"], b"").ok().json();
+        let count = grown[0]["changing"].as_array().map_or(0, Vec::len);
+        let all: BTreeSet<u64> = (0..3).map(|number| cluster.id_of(number)).collect();
+        await_shards(&cluster, count, |members, is_short| *members == all && !is_short);
+        sender.go_on(100).await;
+        cluster.end(0);
+        sender.go_on(100).await;
+        let data = cluster.homes[0].data.clone();
+        fs::remove_dir_all(&data).expect("a folder to lose");
+        copy(old.path(), &data);
+        Self { cluster, old, client, sender, count, all }
+    }
+
+    /// The broker says that it cannot start what has grown, and why; which shards these are.
+    fn await_refused(&self) -> Vec<u64> {
+        let failed = await_failed(&self.cluster, 0);
+        assert_eq!(failed.len(), self.count, "{failed:?}");
+        assert!(failed.iter().all(|(_, why)| why.contains("an old copy")), "{failed:?}");
+        failed.into_iter().map(|(shard, _)| shard).collect()
+    }
+}
+
+#[test]
+fn s41_a_folder_of_before_the_growth_that_is_put_back_leads_nobody_and_nothing_is_lost() {
+    let (cluster, sent, _old) = block_on(async {
+        let mut story = PutBack::new().await;
+        story.cluster.start_again(0);
+        let refused = story.await_refused();
+        let PutBack { mut cluster, old, client, mut sender, count, all } = story;
+        let told = grus_at(&cluster.at(), &["--json", "cluster", "status"], b"").ok().json();
+        assert_eq!(told[0]["state"], "degraded");
+        assert_eq!(told[0]["cannot_start"], count);
+        let told = grus_at(&cluster.at(), &["cluster", "shards"], b"").ok();
+        let told = String::from_utf8_lossy(&told.out).into_owned();
+        assert!(told.contains("cannot start it: the log in"), "{told}");
+        sender.go_on(100).await;
+        // Without the folder of the shard it joins anew, and counts: of the others one may die.
+        let data = cluster.homes[0].data.clone();
+        for shard in refused.iter().map(ToString::to_string) {
+            assert!(!data.join("members").join(&shard).exists(), "it has not begun");
+            let aside = old.path().join(format!("aside-{shard}"));
+            fs::rename(data.join("shards").join(&shard), aside).expect("a folder to put aside");
+        }
+        await_shards(&cluster, count, |members, is_short| *members == all && !is_short);
+        await_ok(&cluster);
+        cluster.kill(1);
+        sender.go_on(100).await;
+        let sent = sender.end().await;
+        client.close().await;
+        (cluster, sent, old)
+    });
+    check(&cluster, "t", &sent);
+}
+
+#[test]
+fn s41_such_a_folder_that_is_served_while_the_registry_is_away_is_not_once_it_is_back() {
+    let (cluster, sent) = block_on(async {
+        let story = PutBack::new().await;
+        let PutBack { mut cluster, old, client, sender, count, all } = story;
+        let mut sent = sender.end().await;
+        client.close().await;
+        cluster.end_registry();
+        cluster.start_again(0);
+        let (_, body) = cluster.brokers[0].as_ref().expect("it runs").get("/health");
+        let health: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        assert_eq!(
+            health["failed"].as_array().map(Vec::len),
+            Some(0),
+            "nobody has told it: {body}"
+        );
+        cluster.start_registry();
+        let client = cluster.client().await;
+        let sender = Sender::new(&client, "t");
+        let mut story = PutBack { cluster, old, client, sender, count, all };
+        story.await_refused();
+        story.sender.go_on(100).await;
+        sent.extend(story.sender.end().await);
+        story.client.close().await;
+        (story.cluster, sent)
+    });
+    check(&cluster, "t", &sent);
 }

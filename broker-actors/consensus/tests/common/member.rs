@@ -28,6 +28,10 @@ pub struct Setup {
     pub founders: Vec<NodeId>,
     /// Who joins a group that is there: they found nothing, and begin as ones that have lost their log.
     pub joiners: BTreeSet<NodeId>,
+    /// Of whose group it is known that others have come since it was founded.
+    pub outgrown: BTreeSet<NodeId>,
+    /// On whose disks something is damaged.
+    pub damaged: BTreeSet<NodeId>,
     pub sabotage: Sabotage,
     pub log: LogConfig,
 }
@@ -41,8 +45,15 @@ impl Setup {
             unsynced_bytes_max: 32 * 1024,
             ..LogConfig::default()
         };
-        let (founders, joiners) = (founders.to_vec(), BTreeSet::new());
-        Self { durability, founders, joiners, sabotage: Sabotage::default(), log }
+        Self {
+            durability,
+            founders: founders.to_vec(),
+            joiners: BTreeSet::new(),
+            outgrown: BTreeSet::new(),
+            damaged: BTreeSet::new(),
+            sabotage: Sabotage::default(),
+            log,
+        }
     }
 }
 
@@ -126,10 +137,12 @@ impl Member {
         let (disk, node) = (self.disk.clone(), self.node);
         let (mut log_config, net) = (setup.log.clone(), net.clone());
         log_config.was_written |= setup.joiners.contains(&node);
+        let is_damaged = setup.damaged.contains(&node);
         let flush_us_max = Rc::clone(&self.flush_us_max);
         let (started, outcome) = oneshot::channel();
         let process = LocalSet::new();
         process.spawn_local(Rt::scope(seed, async move {
+            let log_config = (log_config, is_damaged);
             let parts = open(disk, log_config, config, &net, (seed, flush_us_max)).await;
             let (parts, group) = match parts {
                 Ok((group, log, machine)) => ((group.clone(), log, machine), group),
@@ -161,6 +174,8 @@ impl Member {
             shard: ShardId(1),
             node,
             members: setup.founders_of(node),
+            has_others: setup.outgrown.contains(&node),
+            has_begun: setup.joiners.contains(&node),
             durability: setup.durability,
             feature_level_max: 1,
             timings: Timings::default(),
@@ -211,7 +226,7 @@ type Parts = (SimGroup, Rc<RefCell<Log<SimDisk>>>, Rc<RefCell<Queues>>);
 
 async fn open(
     disk: SimDisk,
-    log_config: LogConfig,
+    (log_config, is_damaged): (LogConfig, bool),
     config: GroupConfig,
     net: &Net,
     (seed, flush_us_max): (u64, Rc<Cell<u64>>),
@@ -219,7 +234,8 @@ async fn open(
     let (mut log, recovered) = Log::open(&disk, Path::new("shard"), log_config)?;
     // What a shard does in the background: nobody is given a log that is not checked.
     while let Some(scrub) = log.next_scrub(u32::MAX) {
-        assert!(log.complete_scrub(scrub.run()).is_empty(), "nothing here damages what is on disk");
+        let found = log.complete_scrub(scrub.run());
+        assert!(is_damaged || found.is_empty(), "nothing here damages what is on disk: {found:?}");
     }
     let log = Rc::new(RefCell::new(log));
     let machine = Rc::new(RefCell::new(Queues::default()));

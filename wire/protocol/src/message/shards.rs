@@ -48,6 +48,9 @@ wire_message! {
         pub is_amnesiac: bool,
         /// The other members, where this broker leads; else nothing.
         pub members: Vec<MemberDescription>,
+        /// Why this broker cannot start its member; nil: it runs. Where there is a reason the fields
+        /// between this one and `is_replicated` say nothing.
+        pub failed: Option<String> = None,
     }
 }
 

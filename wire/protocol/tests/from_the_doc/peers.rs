@@ -29,15 +29,16 @@ fn shards_are_described_and_handed_over() {
         let flags = flags.map(Bool).to_vec();
         Array([n(&[number, level]), flags, vec![leader, Number(term), Number(3)], rest].concat())
     };
-    let told = [n(&[300, 299, 298]), vec![Bool(true), Bool(false), Array(vec![])]].concat();
+    let told = [n(&[300, 299, 298]), vec![Bool(true), Bool(false), Array(vec![]), Nil]].concat();
     assert_eq!(shards[0], shard(2, 0, [false, true], Number(5), 1, told));
     let members = vec![
         Array([n(&[6, 290, 120]), vec![Bool(true)]].concat()),
         Array(vec![Number(7), Nil, Nil, Bool(false)]),
     ];
-    let told = [n(&[300, 299, 298]), vec![Bool(false), Bool(false), Array(members)]].concat();
+    let flags = vec![Bool(false), Bool(false)];
+    let told = [n(&[300, 299, 298]), flags, vec![Array(members), Nil]].concat();
     assert_eq!(shards[1], shard(9, 1, [true, true], Number(5), 7, told));
-    let told = vec![Nil, Nil, Nil, Bool(false), Bool(true), Array(vec![])];
+    let told = vec![Nil, Nil, Nil, Bool(false), Bool(true), Array(vec![]), t("an old copy")];
     assert_eq!(shards[2], shard(11, 1, [true, false], Nil, 7, told));
     let hand_over = frame("HandOverShards.request");
     assert_eq!((hand_over.kind, hand_over.opcode), (1, 52));

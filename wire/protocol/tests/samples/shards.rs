@@ -24,6 +24,7 @@ pub(super) fn frames(out: &mut Vec<(String, Bytes)>) {
         disk_full: true,
         is_amnesiac: false,
         members: Vec::new(),
+        failed: None,
     };
     let member = |broker, matched_index, heard_ms| MemberDescription {
         broker: BrokerId(broker),
@@ -49,6 +50,7 @@ pub(super) fn frames(out: &mut Vec<(String, Bytes)>) {
         synced_index: None,
         is_amnesiac: true,
         members: Vec::new(),
+        failed: Some("an old copy".to_owned()),
         ..led.clone()
     };
     let shards = vec![alone, led, followed];

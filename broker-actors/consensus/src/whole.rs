@@ -1,0 +1,106 @@
+//! Whether a log can be given to a new member; and who leads where that of the leader cannot.
+//!
+//! Whoever gets the log needs all of its entries: reading a damaged one for a learner would end this
+//! replica again and again, and one that was given up the learner. Where the leader's log has such an
+//! entry, a voter whose log is whole takes over, and gives its own.
+
+use std::time::Duration;
+
+use grus_log::Disk;
+use openraft::async_runtime::AsyncRuntime;
+use openraft::async_runtime::watch::WatchReceiver as _;
+
+use crate::change::Approach;
+use crate::group::Group;
+use crate::machine::StateMachine;
+use crate::members::ChangeError;
+use crate::peers::ask;
+use crate::wire::{Reply, Request};
+
+/// How long a member may take to say whether its log is whole.
+const ASK_LIMIT: Duration = Duration::from_secs(1);
+/// When one that still checks its log may be asked again, in milliseconds.
+const CHECK_WAIT_MS: u32 = 1_000;
+
+/// What a log is to one who gets all of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Wholeness {
+    /// Every entry can be read.
+    Whole,
+    /// None is known that cannot; not all have been looked at since the start.
+    Unchecked,
+    /// Some cannot, and this is why.
+    Damaged(String),
+}
+
+impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
+    pub(crate) fn wholeness(&self) -> Wholeness {
+        let log = self.inner.shared.log.borrow();
+        let purged = log.purged().map_or(0, |id| id.index);
+        let given_up = log.doubtful().map(|range| *range.end()).filter(|end| *end > purged);
+        match (log.stats().damaged_entries, given_up) {
+            (0, None) if log.is_checked() => Wholeness::Whole,
+            (0, None) => Wholeness::Unchecked,
+            (0, Some(end)) => {
+                Wholeness::Damaged(format!("damage up to entry {end} of the log was given up"))
+            }
+            (1, _) => Wholeness::Damaged("an entry of the log is damaged".to_owned()),
+            (count, _) => Wholeness::Damaged(format!("{count} entries of the log are damaged")),
+        }
+    }
+
+    /// Whether this log may be given to a new member.
+    pub(crate) fn ensure_whole(&self) -> Result<(), ChangeError> {
+        match self.wholeness() {
+            Wholeness::Whole => Ok(()),
+            Wholeness::Unchecked => {
+                Err(ChangeError::Refused("the log is still being checked".to_owned()))
+            }
+            Wholeness::Damaged(why) => Err(ChangeError::Damaged { why, asked: 0, unchecked: 0 }),
+        }
+    }
+
+    /// What a leader is answered whose own log is damaged.
+    pub(crate) fn on_is_whole(&self) -> Reply {
+        match self.wholeness() {
+            Wholeness::Whole => Reply::Done,
+            Wholeness::Unchecked => Reply::Soon { wait_ms: CHECK_WAIT_MS },
+            Wholeness::Damaged(_) => Reply::Refused,
+        }
+    }
+
+    /// This leader's log cannot be given to anybody: hands leadership to a voter whose log can.
+    ///
+    /// # Errors
+    /// [`ChangeError::Damaged`] where there is none that could lead now.
+    pub(crate) async fn leave_to_a_whole_one(&self, why: String) -> Result<Approach, ChangeError> {
+        let inner = &self.inner;
+        let near = self.near();
+        let others = self.voters().into_iter().filter(|node| near.contains(node));
+        let (mut asked, mut unchecked) = (0, 0);
+        for node in others {
+            asked += 1;
+            let members = inner.raft.metrics().borrow_watched().membership_config.clone();
+            let address = members.get_node(&node).map_or("", |at| at.addr.as_str());
+            let target = (node, address);
+            match ask::<RT>(&inner.peers, target, &Request::IsWhole, ASK_LIMIT).await {
+                Ok(Reply::Done) => {
+                    if self.hand_over(Some(node)).await || !self.status().is_leader {
+                        let shard = inner.shared.config.shard.0;
+                        tracing::warn!(
+                            shard,
+                            why,
+                            to = node,
+                            "another member leads, whose log is whole"
+                        );
+                        return Ok(Approach::HandedOver);
+                    }
+                }
+                Ok(Reply::Soon { .. }) => unchecked += 1,
+                // Damaged as well, away, or of a build that does not know.
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Err(ChangeError::Damaged { why, asked, unchecked })
+    }
+}

@@ -1,0 +1,144 @@
+//! Groups in which an entry of a member's log is damaged, in simulation: whose log is damaged gives it to nobody,
+//! and holds nobody up whose log is whole.
+//!
+//! `GRUS_SIM_SEEDS=n` runs n seeds of each test, `GRUS_SIM_SEED=s` one, `GRUS_SIM_TRACE=1` prints
+//! what happens.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use common::changes::Driver;
+use common::checks::read_everything;
+use common::cluster::Cluster;
+use common::scenarios::{fill, three};
+use common::{for_seeds, simulate};
+use grus_consensus::{ChangeError, NodeId, Sabotage};
+use grus_log::Log;
+use grus_protocol::ids::Durability;
+
+/// An entry of a segment that was sealed long ago.
+const VICTIM: u64 = 5;
+/// How often something is looked for before it is given up.
+const LOOKS_MAX: u32 = 3_000;
+
+/// Lets time pass. The checks of every step read all logs, which are not whole here.
+async fn wait(ms: u64) {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+}
+
+async fn all_agree(cluster: &Cluster) {
+    for _ in 0..LOOKS_MAX {
+        if cluster.all_applied() {
+            return;
+        }
+        wait(20).await;
+    }
+    panic!("they do not agree: {}", cluster.brief());
+}
+
+/// Damages an old entry on the disk of each of them, while it is down.
+async fn damage(cluster: &mut Cluster, nodes: &[NodeId]) {
+    for node in nodes {
+        cluster.kill(*node).await;
+        let disk = cluster.members[node].disk.clone();
+        let config = cluster.setup.log.clone();
+        let (log, _) = Log::open(&disk, Path::new("shard"), config).unwrap();
+        let (path, at) = (log.segment_path(VICTIM).unwrap(), log.entry_place(VICTIM).unwrap());
+        drop(log);
+        disk.kill_process();
+        disk.flip_bit(&path, 8 * (at.end - 1));
+        cluster.setup.damaged.insert(*node);
+        cluster.start_member(*node).await;
+        let running = cluster.members[node].running.as_ref().unwrap();
+        assert_eq!(running.log.borrow().stats().damaged_entries, 1, "member {node}");
+        all_agree(cluster).await;
+    }
+}
+
+async fn lead(cluster: &Cluster, node: NodeId) {
+    for _ in 0..LOOKS_MAX {
+        match cluster.leader() {
+            Some(leader) if leader == node => return,
+            Some(leader) if cluster.all_applied() => {
+                let _ = cluster.group(leader).transfer_leader(node).await; // asked again
+            }
+            _ => {}
+        }
+        wait(200).await;
+    }
+    panic!("member {node} never leads: {}", cluster.brief());
+}
+
+/// The leader's log is damaged, and a new member is wanted: another one leads, and gives its own.
+async fn the_leaders_log_is_damaged(seed: u64) {
+    let mut cluster = three(seed, Durability::Persisted, Sabotage::default()).await;
+    fill(&mut cluster, 5).await;
+    cluster.run(1_000).await;
+    let damaged = 1 + seed % 3;
+    damage(&mut cluster, &[damaged]).await;
+    lead(&cluster, damaged).await;
+    let mut driver = Driver::new(&[1, 2, 3, 4]);
+    let mut looks = 0;
+    while !driver.turn(&mut cluster).await {
+        looks += 1;
+        assert!(
+            looks < LOOKS_MAX,
+            "nobody takes it in: {}\n{}",
+            cluster.brief(),
+            cluster.trace.tail(60)
+        );
+        wait(20).await;
+    }
+    all_agree(&cluster).await;
+    assert_ne!(cluster.leader(), Some(damaged), "it could not have given what it has");
+    let new = cluster.members[&4].running.as_ref().unwrap();
+    assert_eq!(new.group.voters(), BTreeSet::from([1, 2, 3, 4]));
+    read_everything(4, new, &cluster.receipts.borrow()).unwrap();
+}
+
+#[test]
+fn a_leader_whose_log_is_damaged_leaves_it_to_one_whose_log_is_whole() {
+    for_seeds("a_leader_whose_log_is_damaged_leaves_it_to_one_whose_log_is_whole", 3, |seed| {
+        simulate(seed, the_leaders_log_is_damaged(seed));
+    });
+}
+
+/// Nobody's log is whole: nothing is begun, the leader goes on, and says why.
+async fn all_logs_are_damaged(seed: u64) {
+    let mut cluster = three(seed, Durability::Persisted, Sabotage::default()).await;
+    fill(&mut cluster, 5).await;
+    cluster.run(1_000).await;
+    damage(&mut cluster, &[1, 2, 3]).await;
+    wait(2_000).await;
+    let leader = cluster.leader().unwrap();
+    let term = cluster.group(leader).status().term;
+    let wanted = BTreeSet::from([1, 2, 3, 4]);
+    for _ in 0..5 {
+        let refused = cluster.group(leader).approach(&wanted).await.unwrap_err();
+        let expected = matches!(refused, ChangeError::Damaged { asked: 2, unchecked: 0, .. });
+        assert!(expected, "{refused:?}");
+        let text = refused.to_string();
+        assert!(text.contains("an entry of the log is damaged"), "{text}");
+        assert!(text.contains("of 2 other voters") && text.contains("retention"), "{text}");
+        wait(500).await;
+    }
+    let status = cluster.group(leader).status();
+    assert_eq!((cluster.leader(), status.term), (Some(leader), term), "it goes on as it was");
+    assert_eq!(cluster.group(leader).members().learners, BTreeSet::new());
+    let receipts = cluster.receipts.borrow().len();
+    cluster.send(leader, 3);
+    wait(500).await;
+    assert_eq!(cluster.receipts.borrow().len(), receipts + 3);
+}
+
+#[test]
+fn where_nobodys_log_is_whole_the_members_stay_and_it_is_said_why() {
+    for_seeds("where_nobodys_log_is_whole_the_members_stay_and_it_is_said_why", 1, |seed| {
+        simulate(seed, all_logs_are_damaged(seed));
+    });
+}
