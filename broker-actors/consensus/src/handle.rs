@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use grus_log::Disk;
+use grus_log::{Disk, EntryKind};
 use openraft::ReadPolicy;
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver as _;
@@ -12,7 +12,7 @@ use openraft::async_runtime::{AsyncRuntime, Instant as _};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest};
 
 use crate::group::{Group, InstantOf};
-use crate::intake::give_way;
+use crate::intake::{Portion, give_way};
 use crate::machine::StateMachine;
 use crate::peers::ask;
 use crate::shared::{ENTRY_OVERHEAD_BYTES, Types};
@@ -148,10 +148,10 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         let turn = if is_heartbeat { None } else { Some(intake.turn().await) };
         let (mut fit, mut bytes) = self.fit(&rpc.entries);
         if fit == 0 && sent > 0 {
+            self.request_room();
             if !rpc.prev_log_id.is_none_or(|prev| has(prev) || intake.has_given(prev)) {
                 return Reply::Refused; // so was what it builds on
             }
-            self.request_room();
             let _ = RT::timeout(ROOM_WAIT, self.inner.shared.next_job_done()).await;
             (fit, bytes) = self.fit(&rpc.entries);
             if fit == 0 {
@@ -159,8 +159,10 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             }
         }
         rpc.entries.truncate(fit);
-        let last = rpc.entries.last().map(|entry| entry.log_id);
-        let given = last.map(|last| intake.give(last, bytes));
+        let last = rpc.entries.last();
+        let closes = last.is_some_and(|last| Shape::of(&last.payload).kind() == EntryKind::Seal);
+        let last = last.map(|entry| entry.log_id);
+        let given = last.map(|last| intake.give(Portion { last, bytes, closes }));
         let leader = rpc.vote;
         let taken = give_way(turn, self.inner.raft.append_entries(rpc)).await;
         drop(given);
@@ -183,10 +185,13 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         }
     }
 
-    /// How many of the entries the log has room for, from the first on, and their bytes.
+    /// How many of the entries the log has room for, from the first on, and their bytes. None behind a
+    /// Seal: it closes its segment, so what room there is then can be told once it is written.
     fn fit(&self, entries: &[RaftEntry]) -> (usize, u64) {
         let shared = &self.inner.shared;
-        let before = shared.intake.unwritten_bytes(|last| shared.has(last));
+        let Some(before) = shared.intake.unwritten_bytes(|last| shared.has(last)) else {
+            return (0, 0);
+        };
         let (mut count, mut bytes) = (0, 0);
         for entry in entries {
             let shape = Shape::of(&entry.payload);
@@ -196,6 +201,9 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
                 break;
             }
             (count, bytes) = (count + 1, more);
+            if shape.kind() == EntryKind::Seal {
+                break;
+            }
         }
         (count, bytes)
     }

@@ -17,9 +17,18 @@ use crate::types::LogId;
 #[derive(Debug, Default)]
 pub(crate) struct Intake {
     line: Mutex<()>,
-    /// What openraft has been given and has not answered: the last entry and the bytes of each.
-    given: RefCell<BTreeMap<u64, (LogId, u64)>>,
+    /// What openraft has been given and has not answered.
+    given: RefCell<BTreeMap<u64, Portion>>,
     next: Cell<u64>,
+}
+
+/// Entries that openraft is given at once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Portion {
+    pub(crate) last: LogId,
+    pub(crate) bytes: u64,
+    /// The last one closes its segment: the room that is left in it is none.
+    pub(crate) closes: bool,
 }
 
 /// Whoever has it is next to give entries to openraft.
@@ -33,21 +42,23 @@ impl Intake {
     }
 
     /// Notes what openraft is given, until that is dropped.
-    pub(crate) fn give(&self, last: LogId, bytes: u64) -> Given<'_> {
+    pub(crate) fn give(&self, portion: Portion) -> Given<'_> {
         let number = self.next.replace(self.next.get() + 1);
-        self.given.borrow_mut().insert(number, (last, bytes));
+        self.given.borrow_mut().insert(number, portion);
         Given { intake: self, number }
     }
 
     /// Whether openraft has been given entries up to this one.
     pub(crate) fn has_given(&self, last: LogId) -> bool {
-        self.given.borrow().values().any(|(given, _)| *given == last)
+        self.given.borrow().values().any(|given| given.last == last)
     }
 
-    /// Bytes that openraft has been given and will yet write: what it has written is the log's to count.
-    pub(crate) fn unwritten_bytes(&self, is_written: impl Fn(LogId) -> bool) -> u64 {
+    /// Bytes that openraft has been given and will yet write: what it has written is the log's to count. None
+    /// while a segment is yet to be closed.
+    pub(crate) fn unwritten_bytes(&self, is_written: impl Fn(LogId) -> bool) -> Option<u64> {
         let given = self.given.borrow();
-        given.values().filter(|(last, _)| !is_written(*last)).map(|(_, bytes)| bytes).sum()
+        let mut unwritten = given.values().filter(|portion| !is_written(portion.last));
+        unwritten.try_fold(0, |bytes, portion| (!portion.closes).then_some(bytes + portion.bytes))
     }
 }
 
@@ -120,16 +131,22 @@ mod tests {
     #[test]
     fn what_is_written_counts_no_more_and_what_was_answered_neither() {
         let intake = Intake::default();
-        let first = intake.give(log_id(2, 5), 100);
-        let second = intake.give(log_id(2, 9), 30);
+        let portion = |index, bytes| Portion { last: log_id(2, index), bytes, closes: false };
+        let first = intake.give(portion(5, 100));
+        let second = intake.give(portion(9, 30));
         let log_ends_at = |index| move |last: LogId| last.index <= index;
-        assert_eq!(intake.unwritten_bytes(log_ends_at(4)), 130);
-        assert_eq!(intake.unwritten_bytes(log_ends_at(5)), 30);
+        assert_eq!(intake.unwritten_bytes(log_ends_at(4)), Some(130));
+        assert_eq!(intake.unwritten_bytes(log_ends_at(5)), Some(30));
         assert!(intake.has_given(log_id(2, 9)) && !intake.has_given(log_id(2, 7)));
         drop(second);
         assert!(!intake.has_given(log_id(2, 9)));
-        assert_eq!(intake.unwritten_bytes(log_ends_at(4)), 100);
+        assert_eq!(intake.unwritten_bytes(log_ends_at(4)), Some(100));
         drop(first);
-        assert_eq!(intake.unwritten_bytes(log_ends_at(0)), 0);
+        assert_eq!(intake.unwritten_bytes(log_ends_at(0)), Some(0));
+        let seal = intake.give(Portion { closes: true, ..portion(12, 10) });
+        assert_eq!(intake.unwritten_bytes(log_ends_at(11)), None);
+        assert_eq!(intake.unwritten_bytes(log_ends_at(12)), Some(0));
+        drop(seal);
+        assert_eq!(intake.unwritten_bytes(log_ends_at(11)), Some(0));
     }
 }
