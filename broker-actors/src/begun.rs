@@ -37,6 +37,20 @@ pub enum BegunError {
         /// The group that the registry names.
         wanted: u64,
     },
+    /// There is no such file, though a member of this broker has led the group, and nobody else is known to
+    /// be in it.
+    #[error(
+        "{} is missing, which notes that this broker takes part in group {group}: the shard's folder is an old copy, \
+         or that file was lost alone. The routes name no other broker that has the shard, so this may be the only \
+         copy: do not move it away. If it is not an old one, write {group} into that file",
+        path.display()
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// The group that the registry names.
+        group: u64,
+    },
     /// The file holds no number.
     #[error("{} does not hold a number: `{found}`", path.display())]
     Unreadable {
@@ -102,6 +116,12 @@ impl Begun {
             Ok(known) => Err(BegunError::OtherGroup { path, known, wanted: self.group }),
             Err(_) => Err(BegunError::Unreadable { path, found }),
         }
+    }
+
+    /// Why a member that has not begun cannot start, where nobody else is known to have what it has.
+    #[must_use]
+    pub fn missing(&self) -> BegunError {
+        BegunError::Missing { path: self.path.clone(), group: self.group }
     }
 
     /// Notes durably that it has. Blocks.

@@ -33,6 +33,22 @@ pub(super) fn has_others(place: &ShardPlace, own: BrokerId, is_noted: bool) -> b
     place.members.iter().any(|member| *member != own) || (is_led && !is_noted)
 }
 
+/// A log of before others came is to be moved away where there are others. Where none is named, it may be
+/// the only one.
+fn explained(
+    error: ShardStartError,
+    place: &ShardPlace,
+    own: BrokerId,
+    begun: &Begun,
+) -> ShardStartError {
+    match error {
+        ShardStartError::Outgrown { .. } if place.members.iter().all(|member| *member == own) => {
+            begun.missing().into()
+        }
+        other => other,
+    }
+}
+
 /// Builds a member on its shard's arbiter. It neither speaks nor hears before it is noted durably that it
 /// has begun. That is noted once the first entry of its log is on disk. One that joins a group that is
 /// there begins as one that has lost its log: it votes for nobody before it has got it.
@@ -55,7 +71,8 @@ pub(super) async fn build(
         timings: Timings::default(),
     };
     settings.log.was_written = is_noted || membership.founders.is_empty();
-    let member = start_member(RealDisk, &places, settings, membership).await?;
+    let member = start_member(RealDisk, &places, settings, membership).await;
+    let member = member.map_err(|error| explained(error, &place, own, &begun))?;
     if !is_noted {
         let noted = if member.group.is_founded().await {
             aside(begun, Begun::note).await
@@ -85,9 +102,24 @@ pub(super) async fn aside<T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
-    use grus_protocol::ids::Durability;
+    use grus_protocol::ids::{Durability, ShardId};
 
     use super::*;
+
+    #[test]
+    fn where_nobody_else_is_named_no_one_is_told_to_move_the_folder_away() {
+        let (own, begun) = (BrokerId(1), Begun::new("members".as_ref(), ShardId(4), 40));
+        let told = |members: &[u64]| {
+            let members = members.iter().copied().map(BrokerId).collect();
+            let alone = ShardPlace::alone(Durability::Persisted, own);
+            let place = ShardPlace { members, group: 40, term: Term(7), ..alone };
+            let outgrown = ShardStartError::Outgrown { last: 9, folder: "shards/4".into() };
+            explained(outgrown, &place, own, &begun).to_string()
+        };
+        assert!(told(&[1, 2, 3]).contains("move this one away"));
+        let alone = told(&[1]);
+        assert!(alone.contains("do not move it away") && alone.contains("write 40"), "{alone}");
+    }
 
     #[test]
     fn a_log_of_one_is_of_before_where_others_are_named_or_one_led_without_having_begun_here() {
