@@ -127,20 +127,25 @@ async fn build(disk: &SimDisk) -> (Vec<(u64, Placed)>, Vec<u64>) {
     (placed, seals)
 }
 
-/// What is lost is entry `victim`, and every checkpoint with it, so that all is applied again.
-async fn gives_up(seed: u64, victim: impl Fn(&[(u64, Placed)], &[u64]) -> u64) {
-    let disk = SimDisk::new(seed);
-    let (placed, seals) = build(&disk).await;
-    let victim = victim(&placed, &seals);
-    let (log, _) = Log::open(&disk, Path::new(FOLDER), log_config()).unwrap();
+/// Damages entry `victim` and takes every checkpoint away, so that all has to be applied again.
+fn damage(disk: &SimDisk, victim: u64) {
+    let (log, _) = Log::open(disk, Path::new(FOLDER), log_config()).unwrap();
     let path = log.segment_path(victim).unwrap();
     let at = log.entry_place(victim).unwrap();
     drop(log);
     disk.kill_process();
-    for path in files(&disk, "checkpoint-").into_iter().chain(files(&disk, "footer-")) {
+    for path in files(disk, "checkpoint-").into_iter().chain(files(disk, "footer-")) {
         disk.remove(&path).unwrap();
     }
     disk.flip_bit(&path, 8 * (at.end - 1));
+}
+
+/// What is lost is entry `victim`, and every checkpoint with it.
+async fn gives_up(seed: u64, victim: impl Fn(&[(u64, Placed)], &[u64]) -> u64) {
+    let disk = SimDisk::new(seed);
+    let (placed, seals) = build(&disk).await;
+    let victim = victim(&placed, &seals);
+    damage(&disk, victim);
 
     let refused = start(&disk, false).await.err().unwrap();
     assert!(refused.to_string().contains(&victim.to_string()), "{refused}");
@@ -354,16 +359,7 @@ fn what_was_given_up_is_given_to_nobody() {
     simulate(9, async {
         let disk = SimDisk::new(9);
         let (placed, _) = build(&disk).await;
-        let victim = placed[3].0;
-        let (log, _) = Log::open(&disk, Path::new(FOLDER), log_config()).unwrap();
-        let path = log.segment_path(victim).unwrap();
-        let at = log.entry_place(victim).unwrap();
-        drop(log);
-        disk.kill_process();
-        for path in files(&disk, "checkpoint-").into_iter().chain(files(&disk, "footer-")) {
-            disk.remove(&path).unwrap();
-        }
-        disk.flip_bit(&path, 8 * (at.end - 1));
+        damage(&disk, placed[3].0);
         let one = start_with(1, &disk, true, Timings::default()).await.unwrap();
         check_all(&one);
         let why = refusal(&one).await.expect("a learner would lack it");
