@@ -78,3 +78,37 @@ fn a_member_short_of_room_takes_appends_in_order() {
         });
     });
 }
+
+/// Its log must not wait for room in the middle of what comes: it could vote for nobody meanwhile.
+#[test]
+fn a_member_whose_disk_is_full_votes() {
+    for_seeds("a_member_whose_disk_is_full_votes", 6, |seed| {
+        simulate(seed, async move {
+            let mut cluster =
+                scenarios::three(seed, Durability::Persisted, Sabotage::default()).await;
+            scenarios::fill(&mut cluster, 2).await;
+            let leader = cluster.leader().unwrap();
+            let full = cluster.others(leader)[0];
+            let disk = cluster.members[&full].disk.clone();
+            disk.set_capacity_bytes(disk.used_bytes());
+            cluster.net.slow((5, 8));
+            for _ in 0..150 {
+                cluster.send(leader, 4);
+                cluster.run(20).await;
+            }
+            let is_full =
+                cluster.members[&full].running.as_ref().unwrap().log.borrow().is_disk_full();
+            assert!(is_full, "{}", cluster.brief());
+            cluster.kill(leader).await;
+            // It is elected, and ready once the other one can store that.
+            let other = cluster.others(leader).into_iter().find(|node| *node != full).unwrap();
+            let until = cluster.trace.now_ms() + 20_000;
+            while cluster.group(full).status().leader != Some(other) {
+                assert!(cluster.trace.now_ms() < until, "{}", cluster.brief());
+                cluster.run(20).await;
+            }
+            disk.set_capacity_bytes(u64::MAX);
+            scenarios::mend_and_read(&mut cluster).await;
+        });
+    });
+}
