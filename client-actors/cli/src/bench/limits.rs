@@ -25,6 +25,10 @@ const ECHO_BYTES: usize = 64;
 const FILE_BYTES: u64 = 64 * 1024 * 1024;
 /// Size of a new file that is written.
 const NEW_FILE_BYTES: u64 = 8 * 1024 * 1024 * 1024;
+/// Size of each file that is written at a pace: that of a segment.
+const PACED_FILE_BYTES: u64 = 64 * 1024 * 1024;
+/// The most batches that are written at once when the pace was not kept.
+const PACED_BATCHES_MAX: u32 = 40;
 /// It is written so many times as long as other figures take: the first pages are often of memory
 /// that was in use a moment ago, and say nothing of the rest.
 const NEW_FILE_TIMES: u32 = 5;
@@ -223,6 +227,74 @@ fn new_file(path: &Path, each: Duration, is_synced: bool) -> std::io::Result<f64
     Ok(megabytes(at) / watch.elapsed().as_secs_f64())
 }
 
+/// How long batches of which one is due each `every` wait until they are synced, in a plain program: it writes what
+/// is due into files allocated before, one after the other, and syncs behind each write. In milliseconds, the 99th
+/// percentile: what a log on this disk cannot do better than.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub fn paced_p99_ms(
+    folder: &Path,
+    batch_bytes: usize,
+    every: Duration,
+    time: Duration,
+) -> Result<f64, Failure> {
+    let path = folder.join(format!("grus-paced-{}", std::process::id()));
+    let waits = paced(&path, batch_bytes, every, time);
+    let _ = std::fs::remove_file(&path); // a left-over file is no reason to hide the figures
+    let mut waits = waits.map_err(|error| Failure::because("cannot measure the limits", error))?;
+    waits.sort_unstable();
+    Ok(waits.get(waits.len() * 99 / 100).map_or(f64::NAN, |wait| wait.as_secs_f64() * 1e3))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "as everything here it stands for a plain program, and nothing else runs"
+)]
+fn paced(
+    path: &Path,
+    batch_bytes: usize,
+    every: Duration,
+    time: Duration,
+) -> std::io::Result<Vec<Duration>> {
+    let block = vec![0xA5; batch_bytes * PACED_BATCHES_MAX as usize];
+    let (mut file, mut at, mut done) = (paced_file(path)?, 0, 0_u32);
+    let mut waits = Vec::new();
+    let watch = Stopwatch::start();
+    while watch.elapsed() < time {
+        if let Some(early) = (every * (done + 1)).checked_sub(watch.elapsed()) {
+            std::thread::sleep(early);
+        }
+        let due = watch.elapsed().as_nanos() / every.as_nanos().max(1);
+        let due = u32::try_from(due).unwrap_or(u32::MAX).saturating_sub(done);
+        let batches = due.clamp(1, PACED_BATCHES_MAX);
+        let bytes = &block[..batch_bytes * batches as usize];
+        if at + bytes.len() as u64 > PACED_FILE_BYTES {
+            (file, at) = (paced_file(path)?, 0);
+        }
+        file.write_all_at(bytes, at)?;
+        file.sync_data()?;
+        let synced = watch.elapsed();
+        let dues = (done + 1..=done + batches).map(|number| every * number);
+        waits.extend(dues.map(|due| synced.saturating_sub(due)));
+        at += bytes.len() as u64;
+        done += batches;
+    }
+    Ok(waits)
+}
+
+/// The next file of [`paced`], in place of the one before: as a log that gives up what is old.
+fn paced_file(path: &Path) -> std::io::Result<File> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = OpenOptions::new().create_new(true).write(true).open(path)?;
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, PACED_FILE_BYTES)?;
+    file.sync_all()?;
+    Ok(file)
+}
+
 fn synced_writes(file: &File, block: &[u8], each: Duration) -> std::io::Result<WriteAndSync> {
     let mut times = Vec::new();
     let mut at = 0;
@@ -246,4 +318,21 @@ pub fn megabytes(bytes: u64) -> f64 {
 fn median_us(times: &mut [Duration]) -> f64 {
     times.sort_unstable();
     times.get(times.len() / 2).map_or(f64::NAN, |time| time.as_secs_f64() * 1e6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pace_that_is_not_kept_counts_and_no_file_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let time = Duration::from_millis(50);
+        // More than any disk takes: the wait grows with each batch.
+        let p99 = paced_p99_ms(folder.path(), 1024 * 1024, Duration::from_nanos(1), time).unwrap();
+        assert!(p99 > 1.0, "{p99} ms");
+        let kept = paced_p99_ms(folder.path(), 64, Duration::from_millis(5), time).unwrap();
+        assert!(kept.is_finite());
+        assert_eq!(folder.path().read_dir().unwrap().count(), 0);
+    }
 }
