@@ -183,20 +183,22 @@ impl Link {
         read_answer(action, (self.node, self.target), asked)
     }
 
-    /// Sends an append, now; gives its bytes and what comes of it. `is_alone`: nothing else is under way to
-    /// the member that it might have to write first.
+    /// How long an append of a stream may take. Entries are answered for once they are on the member's disk,
+    /// which may be busy for longer than openraft's limit, a part of the time between heartbeats: given up,
+    /// they would be sent again, all of them, to a member that has them, and its word would not count for
+    /// the lease. One without entries may take as long: were it given up, so would be what is behind it. A
+    /// heartbeat is given up by openraft itself.
+    pub(crate) fn stream_limit(&self, option: &RPCOption) -> Duration {
+        option.soft_ttl().max(self.append_limit)
+    }
+
+    /// Sends an append, now; gives its bytes and what comes of it within `limit`.
     pub(crate) fn append<R: 'static, RT: AsyncRuntime>(
         &self,
         rpc: AppendEntriesRequest<Types<R, RT>>,
-        is_alone: bool,
-        option: &RPCOption,
+        limit: Duration,
     ) -> (u64, impl Future<Output = AppendResult<R, RT>> + use<R, RT>) {
         let AppendEntriesRequest { vote, prev_log_id: prev, entries, leader_commit: commit } = rpc;
-        // openraft's limit is a part of the time between heartbeats. Entries are answered for once they are on
-        // the member's disk, which may be busy for longer than that: given up, they would be sent again,
-        // all of them, to a member that has them, and its word would not count for the lease.
-        let (soft, writes) = (option.soft_ttl(), !is_alone || !entries.is_empty());
-        let limit = if writes { soft.max(self.append_limit) } else { soft };
         let message = Request::Append { vote, prev, commit, entries }.encode();
         let bytes = message.iter().map(|slice| slice.len() as u64).sum();
         let (node, target) = (self.node, self.target);
@@ -321,7 +323,9 @@ impl<R: 'static, RT: AsyncRuntime> RaftNetworkV2<Types<R, RT>> for Link {
         rpc: AppendEntriesRequest<Types<R, RT>>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types<R, RT>>, RPCError<Types<R, RT>>> {
-        self.append(rpc, true, &option).1.await
+        let limit =
+            if rpc.entries.is_empty() { option.soft_ttl() } else { self.stream_limit(&option) };
+        self.append(rpc, limit).1.await
     }
 
     fn stream_append<'s, Requests>(
@@ -333,7 +337,7 @@ impl<R: 'static, RT: AsyncRuntime> RaftNetworkV2<Types<R, RT>> for Link {
         Requests:
             Stream<Item = AppendEntriesRequest<Types<R, RT>>> + OptionalSend + Unpin + 'static,
     {
-        let answers: pipeline::Answers<'s, R, RT> = Box::pin(Pipeline::new(self, input, option));
+        let answers: pipeline::Answers<'s, R, RT> = Box::pin(Pipeline::new(self, input, &option));
         Box::pin(std::future::ready(Ok(answers)))
     }
 

@@ -31,7 +31,8 @@ type Came<R, RT> = (u64, AppendResult<R, RT>, Duration);
 /// One stream of appends.
 pub(crate) struct Pipeline<'s, R: 'static, RT: AsyncRuntime, Requests> {
     link: &'s Link,
-    option: RPCOption,
+    /// How long each may take.
+    limit: Duration,
     /// What openraft has to send; none once it has said that this was all.
     input: Option<Requests>,
     calls: FuturesUnordered<LocalBoxFuture<'static, Came<R, RT>>>,
@@ -39,17 +40,17 @@ pub(crate) struct Pipeline<'s, R: 'static, RT: AsyncRuntime, Requests> {
 }
 
 impl<'s, R: 'static, RT: AsyncRuntime, Requests> Pipeline<'s, R, RT, Requests> {
-    pub(crate) fn new(link: &'s Link, input: Requests, option: RPCOption) -> Self {
-        let window = Window::new(link.bounds);
-        Self { link, option, input: Some(input), calls: FuturesUnordered::new(), window }
+    pub(crate) fn new(link: &'s Link, input: Requests, option: &RPCOption) -> Self {
+        let (window, limit) = (Window::new(link.bounds), link.stream_limit(option));
+        Self { link, limit, input: Some(input), calls: FuturesUnordered::new(), window }
     }
 
     fn send(&mut self, rpc: AppendEntriesRequest<Types<R, RT>>) {
-        let (prev, is_alone) = (rpc.prev_log_id, self.window.is_empty());
+        let prev = rpc.prev_log_id;
         let last = rpc.entries.last().map(|entry| entry.log_id);
         let (has_entries, last) = (last.is_some(), last.or(prev));
         let sent_at = RT::Instant::now();
-        let (bytes, taken) = self.link.append::<R, RT>(rpc, is_alone, &self.option);
+        let (bytes, taken) = self.link.append::<R, RT>(rpc, self.limit);
         let number = self.window.sent(Outline { prev, last, has_entries, bytes });
         self.calls.push(Box::pin(async move { (number, taken.await, sent_at.elapsed()) }));
     }
@@ -189,6 +190,14 @@ mod tests {
         last: u64,
         test: Test,
     ) {
+        with_requests((9..last).map(|index| rpc(index, index + 1)).collect(), test);
+    }
+
+    /// The same with these appends; the first is one of one entry, 10.
+    fn with_requests<Test: AsyncFnOnce(&Script, &mut Answers<'_, (), TokioRuntime>)>(
+        requests: Vec<Rpc>,
+        test: Test,
+    ) {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let runtime = builder.enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
@@ -200,10 +209,10 @@ mod tests {
                 credits_unanswered: false,
             };
             let link = Link::to_one(Rc::new(script.clone()), APPEND_LIMIT, bounds);
-            let requests = stream::iter((9..last).map(|index| rpc(index, index + 1)));
+            let requests = stream::iter(requests);
             let option = RPCOption::new(SOFT * 4 / 3);
             let mut answers: Answers<'_, (), TokioRuntime> =
-                Box::pin(Pipeline::new(&link, requests, option));
+                Box::pin(Pipeline::new(&link, requests, &option));
             quiet(&mut answers).await;
             assert_eq!(script.under_way(), [10], "the first one goes alone");
             script.answer(0, &Reply::Appended);
@@ -277,6 +286,21 @@ mod tests {
             let slack = Duration::from_millis(2);
             assert!(begun.elapsed() >= APPEND_LIMIT && begun.elapsed() <= APPEND_LIMIT + slack);
             assert!(answers.next().await.is_none());
+        });
+    }
+
+    /// It waits for the disk as what is behind it does: both would be sent again.
+    #[test]
+    fn one_without_entries_is_not_given_up_before_what_is_behind_it() {
+        with_requests(vec![rpc(9, 10), rpc(10, 10), rpc(10, 11)], async |script, answers| {
+            quiet(answers).await;
+            assert_eq!(script.under_way(), [10, 11]);
+            tokio::time::advance(SOFT * 2).await;
+            quiet(answers).await;
+            script.answer(0, &Reply::Appended);
+            script.answer(0, &Reply::Appended);
+            matches(answers, 10).await;
+            matches(answers, 11).await;
         });
     }
 
