@@ -188,6 +188,10 @@ pub struct PlaceDeadLetters {
     pub home: Option<ShardId>,
     /// Where it must have queues.
     pub shards: Vec<ShardId>,
+    /// On how many brokers the first queue is to be if the topic is made, chosen by the proposer: on
+    /// another shard than `home` where that has fewer members. 0: `home` is taken as it is.
+    #[serde(default, skip_serializing_if = "is_unnamed")]
+    pub home_replicas: u32,
 }
 
 /// Makes a topic.
@@ -265,6 +269,11 @@ impl RegisterBroker {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 fn is_unknown(time: &TimestampMs) -> bool {
     *time == TimestampMs(0)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes the field so")]
+fn is_unnamed(count: &u32) -> bool {
+    *count == 0
 }
 
 /// Bytes that are no command or part of this build.

@@ -134,6 +134,7 @@ fn place(number: u8, id: u64, home: Option<u32>, shards: &[u32]) -> Command {
         id: TopicId(id),
         home: home.map(ShardId),
         shards: shards.iter().copied().map(ShardId).collect(),
+        home_replicas: 0,
     })
 }
 

@@ -8,9 +8,12 @@ use std::path::Path;
 use common::{Bench, name};
 use grus_log::RealDisk;
 use grus_mailbox::reply;
-use grus_protocol::ids::{BrokerAddress, BrokerId, Durability};
+use grus_protocol::ids::{BrokerAddress, BrokerId, Durability, TopicId};
 use grus_protocol::message::{REPLICAS_UNNAMED, TopicKind, TopicSettings};
-use grus_registry::{RegistryError, RegistryRequest, RegistrySettings, TopicCreated};
+use grus_protocol::names::TopicName;
+use grus_registry::{
+    RegistryError, RegistryRequest, RegistrySettings, ShardPlace, TopicCreated, TopicRoutes,
+};
 
 /// A registry that gives at most so many.
 async fn start(folder: &Path, topic_replicas: u32) -> Bench<RealDisk> {
@@ -190,5 +193,54 @@ async fn one_that_goes_while_a_topic_is_made_is_no_error_of_who_named_no_number(
         }
         mark(&bench, 2, true).await;
     }
+    bench.stop().await;
+}
+
+/// A group is first joined, and its broker names the first persisted shard that it has alone; on how many
+/// brokers its members are kept.
+async fn joined(bench: &Bench<RealDisk>, group: &str) -> u32 {
+    let is_home =
+        |place: &&ShardPlace| place.durability == Durability::Persisted && !place.is_replicated();
+    let table = bench.service.handle().routing();
+    let home = table.shards.iter().find(|(_, place)| is_home(place)).map(|(shard, _)| *shard);
+    let name = TopicName::system("DLQ", group).expect("a name");
+    let (id, shards) = (TopicId::UNKNOWN, Vec::new());
+    let placed = bench
+        .ask(|reply| RegistryRequest::PlaceDeadLetters { name, id, home, shards, reply })
+        .await
+        .expect("it is placed");
+    kept(bench, &placed.topic)
+}
+
+fn kept(bench: &Bench<RealDisk>, topic: &TopicRoutes) -> u32 {
+    let place = &bench.service.handle().routing().shards[&topic.queues[0][0].shard];
+    assert_eq!(place.durability, Durability::Persisted);
+    place.members_count()
+}
+
+#[actix::test]
+async fn a_groups_members_are_kept_on_as_many_brokers_as_its_topics_may_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = start(folder.path(), 1).await;
+    come(&bench, 1..=3).await;
+    assert_eq!(joined(&bench, "first").await, 1, "no shard has more, and no topic is to");
+    let durability = Durability::Replicated;
+    make(&bench, "early", TopicSettings { durability, ..asked(3) }).await.expect("it is made");
+    assert_eq!(joined(&bench, "second").await, 3);
+    assert_eq!(joined(&bench, "first").await, 1, "it stays where it is");
+    bench.stop().await;
+    // A registry that gives more, and groups that are there before their topics; what the log says of the
+    // others stays so.
+    let bench = start(folder.path(), 3).await;
+    for (group, brokers) in [("first", 1), ("second", 3)] {
+        let topics = bench.service.handle().routing().topics.clone();
+        let topic = &topics[&TopicName::system("DLQ", group).unwrap()];
+        assert_eq!(kept(&bench, topic), brokers, "{group}");
+    }
+    bench.stop().await;
+    let folder = tempfile::tempdir().unwrap();
+    let bench = start(folder.path(), 3).await;
+    come(&bench, 1..=3).await;
+    assert_eq!(joined(&bench, "early").await, 3, "no topic is there yet");
     bench.stop().await;
 }

@@ -57,6 +57,14 @@ fn first_samples() -> Vec<Command> {
             id: TopicId(7),
             home: Some(ShardId(0)),
             shards: vec![ShardId(3)],
+            home_replicas: 0,
+        }),
+        Command::PlaceDeadLetters(PlaceDeadLetters {
+            name: TopicName::system("DLQ", "h").unwrap(),
+            id: TopicId(8),
+            home: Some(ShardId(0)),
+            shards: Vec::new(),
+            home_replicas: 3,
         }),
     ]
 }
@@ -218,6 +226,8 @@ fn the_format_does_not_change() {
              $\\x0c\\x84\\x00\\xafretention_bytes\\x00\\xa4kind\\x00\\xa6queues\\x91\\x92\
              \\x02\\x03",
             "\\x01\\x84\\xa4name\\xa6%DLQ%g\\xa2id\\x07\\xa4home\\x00\\xa6shards\\x91\\x03",
+            "\\x01\\x85\\xa4name\\xa6%DLQ%h\\xa2id\\x08\\xa4home\\x00\\xa6shards\\x90\
+             \\xadhome_replicas\\x03",
             "\\x01\\x82\\xa6broker\\x02\\xa6shards\\x91\\x92\\t\\x08",
             "\\x01\\x87\\xa6broker\\x01\\xa4diskM\\xa4host\\xa2mq\\xa4port\\xcd\\x17\\xc6\
              \\xa6shards\\x90\\xadshards_wanted\\x02\\xabmemberships\\x91\\x84\\xa5shard\\t\

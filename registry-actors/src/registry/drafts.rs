@@ -95,6 +95,8 @@ impl<D: Disk> Registry<D> {
         if place.home.is_some() {
             place.id = draw_topic_id();
             ask.draws += 1;
+            let machine = self.core.machine.borrow();
+            place.home_replicas = machine.state().home_replicas(self.topic_replicas);
         }
         let command = Command::PlaceDeadLetters(ask.place.clone());
         self.propose(&command, Asker::Place(ask), credit, room);

@@ -1,5 +1,6 @@
 //! Topics of dead letters: placed by hand, a queue on each shard that holds queues of their group's
-//! topics, so that a dead letter and the settling of its origin are one entry. Pure.
+//! topics, so that a dead letter and the settling of its origin are one entry. The first of them is on the
+//! shard that keeps who the group's members are. Pure.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,11 +9,11 @@ use grus_protocol::ids::{Durability, Offset, ShardId, TimestampMs, TopicId};
 use grus_protocol::message::{ExpiredPolicy, TopicKind, TopicSettings, WhenFull};
 use grus_protocol::names::GroupName;
 
-use super::{Applied, GROUPED_MAX, Outcome, QUEUES_MAX, State, TOPIC_QUEUES_MAX};
+use super::{Applied, GROUPED_MAX, Outcome, QUEUES_MAX, REPLICAS_MAX, State, TOPIC_QUEUES_MAX};
 use crate::command::PlaceDeadLetters;
 use crate::error::RegistryError;
 use crate::part::PartKey;
-use crate::routing::{RouteSpan, TopicRoutes};
+use crate::routing::{RouteSpan, ShardClass, ShardPlace, TopicRoutes};
 
 /// How long dead letters are kept: 30 days.
 pub const DEAD_LETTER_RETENTION_MS: u64 = 30 * 24 * 3_600 * 1_000;
@@ -25,7 +26,7 @@ impl State {
         created: TimestampMs,
         place: PlaceDeadLetters,
     ) -> Applied {
-        let PlaceDeadLetters { name, id, home, shards } = place;
+        let PlaceDeadLetters { name, id, home, shards, home_replicas } = place;
         if GroupName::of_dead_letters(&name).is_none() {
             return Err(RegistryError::InvalidSettings { reason: format!("{name} is no group's") });
         }
@@ -59,6 +60,13 @@ impl State {
         if added.is_empty() {
             return Ok((Outcome::Topic(Arc::new(topic)), Vec::new()));
         }
+        let mut changed = Vec::new();
+        if let Some(home) = first
+            && let Some(better) = self.home_on_several(home, home_replicas, topic.id, &mut changed)
+        {
+            added.retain(|shard| *shard != better);
+            added[0] = better;
+        }
         for shard in &added {
             *self.load.entry(*shard).or_insert(0) += 1;
             topic.queues.push(vec![RouteSpan { shard: *shard, from: Offset(0) }]);
@@ -68,7 +76,39 @@ impl State {
         let (id, topic) = (topic.id, Arc::new(topic));
         self.names.insert(id, name.clone());
         self.topics.insert(name, Arc::clone(&topic));
-        Ok((Outcome::Topic(topic), vec![PartKey::Topic(id)]))
+        changed.push(PartKey::Topic(id));
+        Ok((Outcome::Topic(topic), changed))
+    }
+
+    /// On how many brokers a new group's members are to be kept: on as many as its topics' queues may be,
+    /// so that it goes on wherever they do; the group is made before it says which topics those are. So it
+    /// is as many as any shard has, and as a topic gets for which nobody names a number, where that
+    /// outlives a broker. Asked before a command is written, as the number of a topic's replicas is.
+    pub(crate) fn home_replicas(&self, most: u32) -> u32 {
+        let of_several = self.shards.values().filter(|place| place.open && place.is_replicated());
+        let on_shards = of_several.map(|place| place.replicas).max().unwrap_or(0);
+        let by_default = Some(self.replicas_by_default(most)).filter(|replicas| *replicas > 2);
+        on_shards.max(by_default.unwrap_or(0))
+    }
+
+    /// A persisted shard of so many brokers for a new group whose home would have fewer, made if need be;
+    /// none where the home is good, or where so many brokers cannot be had.
+    fn home_on_several(
+        &mut self,
+        home: ShardId,
+        replicas: u32,
+        group: TopicId,
+        changed: &mut Vec<PartKey>,
+    ) -> Option<ShardId> {
+        let has = self.shards.get(&home).map_or(0, ShardPlace::members_count);
+        if has >= replicas || replicas > REPLICAS_MAX {
+            return None;
+        }
+        let class = ShardClass { durability: Durability::Persisted, replicas };
+        if self.choose_shards(class, 1).is_err() {
+            changed.extend(self.make_homes(class, group).unwrap_or_default());
+        }
+        self.choose_shards(class, 1).ok()?.first().copied()
     }
 
     /// Whether queues can be on these shards: those of any broker that is known, there or not, and
@@ -129,7 +169,7 @@ mod tests {
         }
         let name = GroupName::try_from("g").unwrap().dead_letters();
         let (id, home) = (TopicId(2), Some(ShardId(0)));
-        let place = PlaceDeadLetters { name, id, home, shards: Vec::new() };
+        let place = PlaceDeadLetters { name, id, home, shards: Vec::new(), home_replicas: 3 };
         let refused = state.place_dead_letters(TimestampMs(1), place.clone()).unwrap_err();
         assert!(
             matches!(refused, RegistryError::InvalidSettings { .. }),

@@ -182,6 +182,7 @@ mod tests {
             id: TopicId(60),
             home: Some(ShardId(2)),
             shards: vec![ShardId(0)],
+            home_replicas: 0,
         };
         apply(&mut state, Command::PlaceDeadLetters(place)).unwrap();
         for broker in [2, 3] {

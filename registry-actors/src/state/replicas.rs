@@ -54,18 +54,51 @@ impl State {
             let (wanted, live) = (class.replicas, live.len());
             return Err(RegistryError::TooFewBrokers { wanted, live });
         }
+        self.make_in_ring(class, topic, &live, live.len())
+    }
+
+    /// The same for the shards that groups are coordinated on. Where fewer brokers are live than members
+    /// are wanted, others that are known have the rest of the places, as groups are for ever where they
+    /// are first placed, also those that are joined while a broker starts again.
+    ///
+    /// # Errors
+    /// When those that are live would be no majority, or too many shards; nothing is changed then.
+    pub(super) fn make_homes(
+        &mut self,
+        class: ShardClass,
+        topic: TopicId,
+    ) -> Result<Vec<PartKey>, RegistryError> {
+        let mut ring: Vec<BrokerId> = self.live_brokers().collect();
+        let (wanted, live) = (class.replicas as usize, ring.len());
+        let gone = self.brokers.iter().filter(|(_, broker)| !broker.live).map(|(id, _)| *id);
+        ring.extend(gone.take(wanted.saturating_sub(live)));
+        if ring.len() < wanted || live * 2 <= wanted {
+            return Err(RegistryError::TooFewBrokers { wanted: class.replicas, live });
+        }
+        self.make_in_ring(class, topic, &ring, live)
+    }
+
+    /// Makes those of which one of the first `firsts` of a ring of brokers is the first member.
+    fn make_in_ring(
+        &mut self,
+        class: ShardClass,
+        topic: TopicId,
+        ring: &[BrokerId],
+        firsts: usize,
+    ) -> Result<Vec<PartKey>, RegistryError> {
+        let wanted = class.replicas as usize;
         let has_its_own = |first: &BrokerId| {
             let of_class = |place: &&ShardPlace| place.open && place.class() == class;
             self.shards.values().filter(of_class).any(|place| place.members[0] == *first)
         };
-        let without: Vec<usize> = (0..live.len()).filter(|at| !has_its_own(&live[*at])).collect();
+        let without: Vec<usize> = (0..firsts).filter(|at| !has_its_own(&ring[*at])).collect();
         if self.shards.len() + without.len() > SHARDS_MAX {
             return Err(RegistryError::TooManyBrokers);
         }
         let (mut next, mut made) = (0, Vec::new());
         for first in without {
             let members: Vec<_> =
-                (0..wanted).map(|step| live[(first + step) % live.len()]).collect();
+                (0..wanted).map(|step| ring[(first + step) % ring.len()]).collect();
             while self.shards.contains_key(&ShardId(next)) {
                 next += 1;
             }

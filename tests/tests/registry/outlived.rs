@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use grus_client::{Client, Consumer, ConsumerConfig, Handed, Message, Outcome, ProducerConfig};
+use grus_tests::broker::Home;
 use grus_tests::cluster::{Cluster, block_on};
+use grus_tests::http;
 use grus_tests::watch::{PATIENCE, wall_ms};
 
 /// The message that always fails.
@@ -126,6 +128,66 @@ fn groups_retries_timers_and_dead_letters_outlive_their_leaders() {
         assert!(story.tries.is_sorted(), "a failed delivery was forgotten: {:?}", story.tries);
         assert_eq!(story.tries.first(), Some(&0));
         consumer.stop().await;
+        client.close().await;
+    });
+}
+
+/// The broker that says of itself that it coordinates the group.
+fn coordinator(cluster: &Cluster) -> Option<usize> {
+    let says_so = |home: &Home| {
+        let (_, page) = http::get(home.http, "/groups/g").ok()?;
+        let page: serde_json::Value = serde_json::from_str(&page).ok()?;
+        (page["coordinated"] == true).then_some(())
+    };
+    (0..cluster.homes.len()).find(|number| says_so(&cluster.homes[*number]).is_some())
+}
+
+/// A topic whose messages are kept in memory has groups all the same, whose members are kept on disk: on
+/// as many brokers, or a group would be gone with one of them.
+#[test]
+fn a_group_of_a_replicated_topic_outlives_its_coordinator() {
+    let mut cluster = Cluster::start();
+    cluster.topic("t", 2, "replicated");
+    block_on(async {
+        let client = cluster.client_of_brokers().await;
+        let mut config = ProducerConfig::new("t").expect("a name");
+        config.retries = 40;
+        let producer = client.producer(config).expect("a producer");
+        for number in 0..LATER {
+            within(producer.send(Message::new(number.to_string()))).await.expect("it is stored");
+        }
+        let member = || {
+            let config = ConsumerConfig::new("g").expect("a name");
+            let config = config.subscribe("t", "*").expect("a topic");
+            client.consumer(config).expect("a consumer")
+        };
+        let mut all = BTreeSet::new();
+        let mut take = async |consumer: &mut Consumer, until: usize| {
+            while all.len() < until {
+                let handed = within(consumer.next()).await.expect("a message");
+                let body = std::str::from_utf8(handed.body()).expect("text").to_owned();
+                if within(handed.ack()).await.is_ok() {
+                    assert!(all.insert(body), "acknowledged, and comes again");
+                }
+            }
+        };
+        let mut first = member();
+        take(&mut first, LATER as usize).await;
+        // It does not come back.
+        let coordinator = coordinator(&cluster).expect("it is coordinated");
+        cluster.kill(coordinator);
+        for number in LATER..2 * LATER {
+            within(producer.send(Message::new(number.to_string()))).await.expect("it is stored");
+        }
+        take(&mut first, 2 * LATER as usize).await;
+        first.stop().await;
+        // Who comes now is let in by another coordinator.
+        for number in 2 * LATER..3 * LATER {
+            within(producer.send(Message::new(number.to_string()))).await.expect("it is stored");
+        }
+        let mut second = member();
+        take(&mut second, 3 * LATER as usize).await;
+        second.stop().await;
         client.close().await;
     });
 }

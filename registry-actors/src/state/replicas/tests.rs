@@ -4,7 +4,8 @@ use grus_protocol::names::TopicName;
 
 use super::*;
 use crate::command::{
-    AlterTopic, Command, CreateTopic, EnrolBroker, MarkBroker, StoredSettings, ToldMembers,
+    AlterTopic, Command, CreateTopic, EnrolBroker, MarkBroker, PlaceDeadLetters, StoredSettings,
+    ToldMembers,
 };
 use crate::state::Answer;
 
@@ -369,4 +370,73 @@ fn a_topic_whose_shards_got_more_members_takes_more_queues_on_them() {
     create(&mut state, 51, 4, 3).unwrap();
     assert_eq!(state.shards.len(), before, "no other shards are made for it");
     assert_eq!(shards_of_topic(&state, 51).len(), 4);
+}
+
+/// A group of that id is first joined, and its broker has named `home`; where its members are kept.
+fn join(state: &mut State, id: u64, home: u32, home_replicas: u32) -> ShardPlace {
+    let (name, home) = (TopicName::system("DLQ", &format!("g{id}")).unwrap(), Some(ShardId(home)));
+    let id = TopicId(id);
+    let place = PlaceDeadLetters { name, id, home, shards: Vec::new(), home_replicas };
+    apply(state, Command::PlaceDeadLetters(place)).unwrap();
+    let shards = shards_of_topic(state, id.0);
+    state.shards[shards.first().unwrap()].clone()
+}
+
+fn mark(state: &mut State, broker: u64, live: bool) {
+    apply(state, Command::MarkBroker(MarkBroker { broker: BrokerId(broker), live })).unwrap();
+}
+
+#[test]
+fn a_group_of_topics_that_are_kept_in_memory_has_its_members_on_the_disks_of_several_brokers() {
+    let mut state = registry(1..=3);
+    let settings = TopicSettings {
+        replicas: 3,
+        durability: Durability::Replicated,
+        ..TopicSettings::default()
+    };
+    let (name, settings) = (TopicName::try_from("early").unwrap(), StoredSettings::from(&settings));
+    let create = CreateTopic { name, id: TopicId(50), settings };
+    apply(&mut state, Command::CreateTopic(create)).unwrap();
+    let of_class = |state: &State| {
+        let class = ShardClass { durability: Durability::Persisted, replicas: 3 };
+        state.shards.values().filter(|place| place.class() == class).count()
+    };
+    assert_eq!((of_class(&state), state.home_replicas(1)), (0, 3));
+    // Shard 0 is the first broker's alone.
+    let place = join(&mut state, 60, 0, 3);
+    assert_eq!((place.durability, place.members.len()), (Durability::Persisted, 3));
+    assert_eq!(of_class(&state), 3, "one for each broker, as of topics");
+    let firsts: BTreeSet<_> = (61..66).map(|id| join(&mut state, id, 0, 3).members[0]).collect();
+    assert_eq!((of_class(&state), firsts.len()), (3, 3), "groups are spread over them");
+    // What is written is done, also by who would choose otherwise; and what was written before.
+    assert_eq!(join(&mut state, 70, 0, 0).members_count(), 1);
+    assert_eq!(join(&mut state, 60, 0, 0).members_count(), 3, "it stays where it is");
+}
+
+#[test]
+fn as_many_brokers_keep_a_groups_members_as_keep_a_shard_or_a_topic_of_no_number() {
+    let mut state = registry(1..=2);
+    assert_eq!(state.home_replicas(3), 0, "two would both be needed");
+    create(&mut state, 50, 1, 2).unwrap();
+    assert_eq!(state.home_replicas(3), 2, "both are needed for the topic as well");
+    for broker in 3..=5 {
+        enrol(&mut state, broker, Vec::new()).unwrap();
+    }
+    assert_eq!((state.home_replicas(3), state.home_replicas(1)), (3, 2));
+    create(&mut state, 51, 1, 5).unwrap();
+    assert_eq!(state.home_replicas(3), 5);
+}
+
+#[test]
+fn a_group_that_is_first_joined_while_a_broker_is_gone_has_a_place_there() {
+    let mut state = registry(1..=3);
+    create(&mut state, 50, 1, 1).unwrap();
+    mark(&mut state, 2, false);
+    let place = join(&mut state, 60, 0, 3);
+    assert_eq!(place.members, [1, 3, 2].map(BrokerId), "it is known, and comes back");
+    assert_eq!(members(&state), [[1, 3, 2], [3, 2, 1]]);
+    mark(&mut state, 3, false);
+    let before = state.shards.clone();
+    assert_eq!(join(&mut state, 61, 0, 3).members_count(), 1, "nobody could elect a leader");
+    assert_eq!(state.shards, before);
 }
