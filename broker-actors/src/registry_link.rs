@@ -35,14 +35,16 @@ use grus_mailbox::{
     ActorSpec, Credit, Drained, Dropped, Host, HostHandle, Inbox, Place, Port, Receive, Resident,
     Room, Tick,
 };
-use grus_protocol::error::{ErrorCode, ErrorReply};
+use grus_protocol::error::ErrorReply;
 use grus_protocol::ids::{BrokerId, ShardId};
 use grus_protocol::message::{
     AlterTopic, AlterTopicReply, CreateTopic, CreateTopicReply, DeleteTopic, DeleteTopicReply,
     InitProducer, InitProducerReply, TopicSettings,
 };
 use grus_protocol::names::{GroupName, TopicName};
-use grus_registry::{RegistryError, RegistryHandle, RegistryRequest, RoutingChanged, Watch};
+use grus_registry::{
+    RegistryError, RegistryHandle, RegistryRequest, RoutingChanged, Watch, draw_number,
+};
 use tokio::sync::watch;
 
 use crate::delay_wheel::clock_watch::{ClockWatch, Jump};
@@ -254,13 +256,14 @@ impl RegistryLink {
         let _ = self.parts.registry.ask.try_put(request); // as above
     }
 
-    /// Identities are given by the broker's first shard, which is a persisted one.
+    /// Identities are given by the broker's first persisted shard.
     fn init_producer(&self, ask: InitProducer, reply: Answer<InitProducerReply>, credit: Credit) {
         // Those of several members that are led here hold what the producer sends to them.
         let led = self.parts.shards.led();
-        let Some(first) = producers::first(&led, self.parts.broker, self.ledger.table()) else {
-            let error = ErrorReply::new(ErrorCode::Unavailable, "no shard is led here now");
-            return reply.send(Err(error.with_retry_after_ms(RETRY_AFTER_MS)));
+        let all = led.iter().map(|shard| (shard.shard, shard.durability));
+        let source = producers::source(all, self.parts.broker, self.ledger.table());
+        let Some(first) = led.iter().find(|shard| Some(shard.shard) == source) else {
+            return reply.send(producers::without_a_shard(&ask, draw_number()));
         };
         let others = led.iter().filter(|shard| shard.shard != first.shard);
         let others = others.map(|shard| shard.inbox.clone()).collect();
