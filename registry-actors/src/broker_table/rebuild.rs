@@ -12,8 +12,11 @@ use crate::routing::{RoutingTable, ShardPlace};
 pub const CHANGING_MAX: usize = 4;
 
 /// A change that takes longer does not keep others from being begun: its broker may have no room, or never
-/// answer.
+/// answer. One that was begun here goes to another broker then; each of them has twice as long as the one
+/// before it, as what takes that long may be large and not stuck.
 const SLOW_MS: u64 = 3_600_000;
+/// From this many on, a broker has no longer than the one before it: seven years.
+const BROKERS_TRIED_MAX: usize = 16;
 
 /// See the module documentation.
 #[derive(Debug)]
@@ -24,8 +27,17 @@ pub struct Rebuild {
     gone_since_ms: BTreeMap<BrokerId, u64>,
     /// What is wanted of each shard that changes, and since when.
     wanted_since_ms: BTreeMap<ShardId, (Vec<BrokerId>, u64)>,
-    /// Who was to come in for whom, of what was asked for here.
-    asked: BTreeMap<ShardId, (BrokerId, BrokerId)>,
+    /// What was asked for here.
+    asked: BTreeMap<ShardId, Asked>,
+}
+
+/// Who was to come in for whom.
+#[derive(Debug)]
+struct Asked {
+    new: BrokerId,
+    lost: BrokerId,
+    /// Those before `new` that have not come in in time, in that order.
+    tried: Vec<BrokerId>,
 }
 
 impl Rebuild {
@@ -73,19 +85,40 @@ impl Rebuild {
                 break;
             }
             let base = if place.wanted.is_empty() { &place.members } else { &place.wanted };
-            let Some(lost) = base.iter().find(is_lost) else { continue };
-            let fits = burden.iter_mut().filter(|(broker, _)| !place.is_on(**broker));
+            let stuck = self.stuck(*shard, place, now_ms);
+            let Some(lost) = base.iter().find(is_lost).copied().or(stuck) else { continue };
+            // For one that is there, but does not come in, only brokers that were not tried.
+            let before = self.asked.get(shard).filter(|_| stuck == Some(lost));
+            let tried = before.map_or(&[][..], |asked| &asked.tried);
+            let is_new = |broker: &BrokerId| !place.is_on(*broker) && !tried.contains(broker);
+            let fits = burden.iter_mut().filter(|(broker, _)| is_new(broker));
             let Some((broker, count)) = fits.min_by_key(|(broker, count)| (**count, **broker))
             else {
                 continue; // no broker is left that has none of it
             };
             *count += 1;
             changing += 1;
-            changes.push(change(*shard, *broker, *lost));
-            asked.push((*shard, (*broker, *lost)));
+            changes.push(change(*shard, *broker, lost));
+            let untried = Some(lost).filter(|lost| before.is_some() && !tried.contains(lost));
+            let tried = tried.iter().copied().chain(untried).collect();
+            let (new, lost) = (*broker, before.map_or(lost, |asked| asked.lost));
+            asked.push((*shard, Asked { new, lost, tried }));
         }
         self.asked.extend(asked);
         changes
+    }
+
+    /// The one that was asked for here to be a member, and has not become one in the time that it has.
+    fn stuck(&self, shard: ShardId, place: &ShardPlace, now_ms: u64) -> Option<BrokerId> {
+        let asked = self.asked.get(&shard)?;
+        let is_coming =
+            |broker: &BrokerId| place.wanted.contains(broker) && !place.members.contains(broker);
+        // The last that was asked for may not be in the routes yet.
+        let mut all = asked.tried.iter().chain([&asked.new]).enumerate();
+        let (turn, broker) = all.find(|(_, broker)| is_coming(broker))?;
+        let (_, since_ms) = self.wanted_since_ms.get(&shard)?;
+        let is_over = now_ms.saturating_sub(*since_ms) >= SLOW_MS << turn.min(BROKERS_TRIED_MAX);
+        is_over.then_some(*broker)
     }
 
     /// Notes since when each shard is to have the members that it is to have.
@@ -106,7 +139,7 @@ impl Rebuild {
         is_live: impl Fn(&BrokerId) -> bool,
     ) -> Vec<ChangeReplicas> {
         let mut changes = Vec::new();
-        self.asked.retain(|shard, (new, lost)| {
+        self.asked.retain(|shard, Asked { new, lost, tried }| {
             let Some(place) = table.shards.get(shard) else { return false };
             let is_asked = place.wanted.contains(new) && !place.wanted.contains(lost);
             if is_asked && place.members.contains(lost) && is_live(lost) {
@@ -114,7 +147,10 @@ impl Rebuild {
                 return false;
             }
             // Not in the routes yet, or under way.
-            let is_coming = place.wanted.is_empty() && !is_live(lost);
+            let is_coming = match tried.last() {
+                None => place.wanted.is_empty() && !is_live(lost),
+                Some(stuck) => place.wanted.contains(stuck),
+            };
             place.members.contains(lost) && (is_coming || is_asked)
         });
         changes
@@ -249,5 +285,50 @@ mod tests {
         assert_eq!(said(&rebuild.look(&all, 0)), []);
         assert_eq!(said(&rebuild.look(&all, SLOW_MS - 1)), [], "they may be large");
         assert_eq!(said(&rebuild.look(&all, SLOW_MS)), [(4, 5, 3), (5, 5, 3)]);
+    }
+
+    #[test]
+    fn one_that_does_not_come_in_is_given_up_for_another_that_is_free() {
+        let mut all = table(&[&[1, 2, 3][..]], &[3]);
+        let want = |all: &mut RoutingTable, list: [u64; 3]| {
+            let place = all.shards.get_mut(&ShardId(0)).unwrap();
+            place.wanted = list.map(BrokerId).to_vec();
+        };
+        let mut rebuild = Rebuild::new(1);
+        rebuild.look(&all, 0);
+        assert_eq!(said(&rebuild.look(&all, 9)), [(0, 4, 3)]);
+        want(&mut all, [1, 2, 4]);
+        assert_eq!(said(&rebuild.look(&all, 10)), []);
+        assert_eq!(said(&rebuild.look(&all, 9 + SLOW_MS)), [], "it may be large");
+        assert_eq!(said(&rebuild.look(&all, 10 + SLOW_MS)), [(0, 5, 4)]);
+        assert_eq!(said(&rebuild.look(&all, 11 + SLOW_MS)), [(0, 5, 4)], "nobody has heard of it");
+        want(&mut all, [1, 2, 5]);
+        let from = 12 + SLOW_MS;
+        assert_eq!(said(&rebuild.look(&all, from)), []);
+        // It has longer, and nobody is left who was not tried.
+        assert_eq!(said(&rebuild.look(&all, from + 2 * SLOW_MS)), []);
+        let id = BrokerId(6);
+        let address = BrokerAddress { id, host: "h".into(), port: 1 };
+        all.brokers.insert(id, BrokerPlace { address, live: true, disk: 6 });
+        assert_eq!(said(&rebuild.look(&all, from + 2 * SLOW_MS - 1)), [], "it may be large");
+        assert_eq!(said(&rebuild.look(&all, from + 2 * SLOW_MS)), [(0, 6, 5)]);
+        want(&mut all, [1, 2, 6]);
+        let from = from + 2 * SLOW_MS + 1;
+        assert_eq!(said(&rebuild.look(&all, from)), []);
+        // One that is lost while it comes in is given up at once, also for one that was tried before.
+        all.brokers.get_mut(&BrokerId(6)).unwrap().live = false;
+        rebuild.look(&all, from + 1);
+        assert_eq!(said(&rebuild.look(&all, from + 2)), [(0, 4, 6)]);
+        // The one that was lost at first is back.
+        let mut all = table(&[&[1, 2, 3][..]], &[3]);
+        let mut rebuild = Rebuild::new(1);
+        rebuild.look(&all, 0);
+        rebuild.look(&all, 9);
+        want(&mut all, [1, 2, 4]);
+        rebuild.look(&all, 10);
+        assert_eq!(said(&rebuild.look(&all, 10 + SLOW_MS)), [(0, 5, 4)]);
+        want(&mut all, [1, 2, 5]);
+        all.brokers.get_mut(&BrokerId(3)).unwrap().live = true;
+        assert_eq!(said(&rebuild.look(&all, 11 + SLOW_MS)), [(0, 3, 5)]);
     }
 }
