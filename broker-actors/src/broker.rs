@@ -233,7 +233,7 @@ impl Running {
         let metrics = EdgeMetrics::new(&mut metrics_registry);
         let log_metrics = LogMetrics::new(&mut metrics_registry);
         let enrolled = self.enrol(config, &address, &metrics).await?;
-        let Enrolment { registry, plan, home } = enrolled;
+        let Enrolment { registry, plan, home, refused } = enrolled;
         let (published, routes) = watch::channel(Arc::new(Routes::default()));
         let (settled, is_settled) = watch::channel(false);
         let ties = GroupTies {
@@ -242,7 +242,7 @@ impl Running {
             settled: is_settled,
         };
         let (handles, replication) =
-            self.bring_up_shards(config, &plan, &registry, &log_metrics, &ties).await?;
+            self.bring_up_shards(config, &plan, &registry, &log_metrics, &ties, refused).await?;
         let told = (published, settled);
         let known = (handles.clone(), replication.told.subscribe());
         let ask = self.start_link(config, registry.clone(), known, home, told).await;

@@ -45,6 +45,7 @@ pub mod neighbours;
 pub mod network;
 pub mod peer;
 pub mod reader;
+mod refused_copy;
 pub mod registry_link;
 pub mod replicas;
 pub mod retention;

@@ -9,7 +9,8 @@
 //! * Lives on: its shard's core arbiter.
 //! * Inbox: [`FromPeer`] in bytes, held until consensus has answered it, also when that took so long that
 //!   nobody waits any more; [`HandOver`]; [`Aim`]; [`Tick`].
-//! * Talks to: consensus; Replicas, as long as the routes do not know who the members are.
+//! * Talks to: consensus; Replicas, as long as the routes do not know who the members are, and where this member
+//!   is a copy of before others came.
 //! * Stops: with its shard; whoever still asks is told by a dropped port.
 //! * If it panics: it is rebuilt; peers ask again, and Replicas tells it again who is wanted.
 
@@ -74,8 +75,9 @@ impl Weigh for HandOver {}
 pub struct Aim {
     /// All of them; none: those that are.
     pub wanted: BTreeSet<NodeId>,
-    /// Index of the list of members that whoever wants that knew: what is wanted of another list is not
-    /// begun before that one is known.
+    /// The members, as whoever wants that knew them.
+    pub members: BTreeSet<NodeId>,
+    /// Index of that list of members: what is wanted of another list is not begun before that one is known.
     pub members_at: u64,
 }
 
@@ -95,6 +97,25 @@ pub struct Settled {
 }
 
 impl Weigh for Settled {}
+
+/// The group has got other members since, though this one, which runs, knows of nobody else: it is one of
+/// before they came, and must not go on. Told again as long as it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgrown {
+    /// The shard.
+    pub shard: ShardId,
+}
+
+impl Weigh for Outgrown {}
+
+/// Whom a member tells what.
+#[derive(Debug, Clone)]
+pub struct Tells {
+    /// Who the members are.
+    pub settled: Inbox<Settled>,
+    /// That this one is of before.
+    pub outgrown: Inbox<Outgrown>,
+}
 
 /// A step was taken towards what is wanted, or could not be.
 struct Stepped(Result<Approach, ChangeError>);
@@ -116,8 +137,10 @@ pub struct MemberDoor {
 pub struct Member<D: Disk> {
     shard: ShardId,
     group: Group<ShardMachine, D>,
-    settled: Inbox<Settled>,
+    tells: Tells,
     aim: Aim,
+    /// Whether it is a copy of before others came: it takes nobody in, and is about to be stopped.
+    is_outgrown: bool,
     is_stepping: bool,
     /// Why the last step was not taken.
     waits_for: Option<ChangeError>,
@@ -130,14 +153,15 @@ impl<D: Disk> Member<D> {
         place: &Place,
         shard: ShardId,
         group: Group<ShardMachine, D>,
-        settled: Inbox<Settled>,
+        tells: Tells,
     ) -> HostHandle<Self> {
         let spec = ActorSpec::new("Member", format!("shard-{shard}"));
         Host::spawn_local(place, spec, move || Self {
             shard,
             group: group.clone(),
-            settled: settled.clone(),
+            tells: tells.clone(),
             aim: Aim::default(),
+            is_outgrown: false,
             is_stepping: false,
             waits_for: None,
         })
@@ -146,7 +170,7 @@ impl<D: Disk> Member<D> {
     /// Takes the next step towards what is wanted, where this member leads. A change that is half made is
     /// finished, whoever wants what: its group needs two majorities meanwhile.
     fn step(&mut self, room: &mut Room<'_, Self>) {
-        if self.is_stepping || !self.group.status().ready {
+        if self.is_outgrown || self.is_stepping || !self.group.status().ready {
             return;
         }
         let members = self.group.members();
@@ -172,7 +196,7 @@ impl<D: Disk> Member<D> {
             members: members.voters.iter().copied().map(BrokerId).collect(),
             at,
         };
-        let _ = self.settled.try_put(settled); // told again until the routes know it
+        let _ = self.tells.settled.try_put(settled); // told again until the routes know it
     }
 }
 
@@ -184,7 +208,13 @@ impl<D: Disk> Resident for Member<D> {
 
 impl<D: Disk> Receive<Aim> for Member<D> {
     fn receive(&mut self, aim: Aim, _: Credit, room: &mut Room<'_, Self>) {
+        self.is_outgrown = self.group.is_outgrown(&aim.members, aim.members_at);
         self.aim = aim;
+        if self.is_outgrown {
+            let told = Outgrown { shard: self.shard };
+            let _ = self.tells.outgrown.try_put(told); // full: the next aim comes soon
+            return;
+        }
         self.step(room);
     }
 }

@@ -12,7 +12,7 @@
 //! * Owns: those shards, running, and those that the broker has alone; which are being started, which could
 //!   not be, and which may have to go.
 //! * Lives on: core arbiter 0.
-//! * Inbox: [`RoutingChanged`] of one, [`Retire`], [`Settled`], `Started`, `Turning`, `Judged` and `Noted` of
+//! * Inbox: [`RoutingChanged`] of one, [`Retire`], [`Settled`], [`Outgrown`], `Started`, `Turning`, `Judged` and `Noted` of
 //!   its own tasks, [`Tick`].
 //! * Talks to: Member, to have it give its shard away or see to its members; the registry, to tell it what
 //!   these are; its shards live by themselves.
@@ -26,8 +26,7 @@ use std::time::Duration;
 
 use grus_log::RealDisk;
 use grus_mailbox::{
-    ActorSpec, Credit, Host, HostHandle, Inbox, Place, Port, Receive, Resident, Room, Tick, Weigh,
-    reply,
+    ActorSpec, Credit, Host, HostHandle, Place, Port, Receive, Resident, Room, Tick, Weigh, reply,
 };
 use grus_protocol::ids::{BrokerId, ShardId};
 use grus_registry::command::ToldMembers;
@@ -47,13 +46,15 @@ use crate::dispatch::peers::MemberDoors;
 use crate::group_ties::GroupTies;
 use crate::member::{
     AIMS_MAX, Aim, FROM_PEER_BYTES_MAX, HAND_OVERS_MAX, HandOver, Member, MemberDoor, Settled,
+    Tells,
 };
 use crate::metrics::shards::LogMetrics;
 use crate::network::{Network, PeerDoors};
+use crate::refused_copy::{FolderIs, RefusedCopy, folder_is};
 use crate::shard::{FailedShard, FailedShards, Replicated, Shard, ShardPlaces, ShardStartError};
 
 use alone::Alone;
-use starting::{Begins, build};
+use starting::{Begins, COPY_REST_MS, build, has_other_members, may_stand, others};
 use strays::Strays;
 
 const TICK: Duration = Duration::from_secs(1);
@@ -104,7 +105,10 @@ pub struct ReplicaParts {
 /// A shard runs, or could not be started.
 struct Started {
     shard: ShardId,
-    result: Result<Running, ShardStartError>,
+    /// None: it was not tried, as its folder is still the copy that was refused.
+    result: Option<Result<Running, ShardStartError>>,
+    /// Its folder, where that was refused as a copy of before others came.
+    copy: Option<FolderIs>,
 }
 
 impl Weigh for Started {}
@@ -119,8 +123,9 @@ struct Running {
 impl Running {
     /// Tells it who is to be a member: again and again, as it may have been rebuilt.
     fn aim_at(&self, place: &ShardPlace) {
-        let wanted = place.wanted.iter().map(|broker| broker.0).collect();
-        let aim = Aim { wanted, members_at: place.members_at };
+        let numbers = |list: &[BrokerId]| list.iter().map(|broker| broker.0).collect();
+        let (wanted, members) = (numbers(&place.wanted), numbers(&place.members));
+        let aim = Aim { wanted, members, members_at: place.members_at };
         let _ = self.ear.inbox(AIMS_MAX).try_put(aim); // full: the next one comes soon
     }
 
@@ -153,6 +158,8 @@ pub struct Replicas {
     starting: BTreeSet<ShardId>,
     /// Until when each is left alone.
     resting: BTreeMap<ShardId, u64>,
+    /// Those whose folders were refused as copies of before others came.
+    copies: BTreeMap<ShardId, RefusedCopy>,
     /// Those of which a member may be here that the routes do not name.
     strays: Strays,
     is_stopping: bool,
@@ -174,6 +181,7 @@ impl Replicas {
             running: BTreeMap::new(),
             starting: BTreeSet::new(),
             resting: BTreeMap::new(),
+            copies: BTreeMap::new(),
             strays: Strays::default(),
             is_stopping: false,
         })
@@ -208,8 +216,16 @@ impl Replicas {
     fn start_one(&mut self, shard: ShardId, place: &ShardPlace, room: &mut Room<'_, Self>) {
         let is_judged = self.strays.is_judged(shard);
         if !is_judged && self.starting.insert(shard) {
-            let starting = self.begin(shard, place, room.inbox(SETTLED_MAX));
-            room.spawn_into(async move { Started { shard, result: starting.await } });
+            let starting = self.begin(shard, place, Self::told_by_members(room));
+            let (folder, now_ms) = (self.folder_of(shard), room.clock().monotonic_ms());
+            let copy = self.copies.get(&shard).filter(|copy| now_ms < copy.until_ms);
+            let copy = copy.map(|copy| copy.folder);
+            room.spawn_into(async move {
+                if copy.is_some() && copy == folder_is(folder.clone()).await {
+                    return Started { shard, result: None, copy: None };
+                }
+                Started::of(shard, folder, starting).await
+            });
         }
     }
 
@@ -217,7 +233,7 @@ impl Replicas {
         &self,
         shard: ShardId,
         place: &ShardPlace,
-        settled: Inbox<Settled>,
+        tells: Tells,
     ) -> impl Future<Output = Result<Running, ShardStartError>> + use<> {
         let ReplicaParts { config, cores, flushes, reader, finder, .. } = &self.parts;
         let number = shard.0 as usize;
@@ -227,7 +243,7 @@ impl Replicas {
             reader: reader.clone(),
             finder: finder.clone(),
         };
-        let folder = self.parts.folder.join(shard.to_string());
+        let folder = self.folder_of(shard);
         let mut settings =
             config.shard_settings(shard, self.parts.broker, folder, place.durability);
         settings.metrics = self.parts.metrics.shard(shard, place.durability);
@@ -238,9 +254,14 @@ impl Replicas {
             network: Network::new(shard, place.group, self.parts.doors.clone()),
             own: self.parts.broker,
             place: place.clone(),
+            others: others(&self.table, place, self.parts.broker),
         };
         let core = places.core.clone();
-        async move { core.run(move || build(places, settings, begins, settled)).await? }
+        async move { core.run(move || build(places, settings, begins, tells)).await? }
+    }
+
+    fn folder_of(&self, shard: ShardId) -> PathBuf {
+        self.parts.folder.join(shard.to_string())
     }
 
     /// Tells others why one could not be started; none: it could, or is not to be here any more.
@@ -265,11 +286,8 @@ impl Replicas {
     /// Forgets why those could not be started that are not to be here any more.
     fn forget_failed(&self) {
         let failed = Arc::clone(&self.parts.failed.borrow());
-        let is_here = |shard: &ShardId| {
-            let place = self.table.shards.get(shard);
-            place.is_some_and(|place| place.is_replicated() && place.is_on(self.parts.broker))
-        };
-        for shard in failed.keys().filter(|shard| !is_here(shard)) {
+        let stands = |shard: &ShardId| may_stand(self.table.shards.get(shard), self.parts.broker);
+        for shard in failed.keys().filter(|shard| !stands(shard)) {
             self.tell_failed(*shard, None);
         }
     }
@@ -332,15 +350,25 @@ impl Receive<Retire> for Replicas {
 
 impl Receive<RoutingChanged> for Replicas {
     fn receive(&mut self, changed: RoutingChanged, _: Credit, room: &mut Room<'_, Self>) {
-        self.table = changed.table;
+        let before = std::mem::replace(&mut self.table, changed.table);
+        let table = &self.table;
+        self.copies.retain(|shard, _| !has_other_members(*shard, &before, table));
         self.follow(room);
     }
 }
 
 impl Receive<Started> for Replicas {
     fn receive(&mut self, started: Started, _: Credit, room: &mut Room<'_, Self>) {
-        let Started { shard, result } = started;
+        let Started { shard, result, copy } = started;
         self.starting.remove(&shard);
+        let now_ms = room.clock().monotonic_ms();
+        let Some(result) = result else {
+            self.resting.insert(shard, now_ms + REST_MS);
+            return self.follow(room);
+        };
+        self.copies.remove(&shard);
+        let until_ms = now_ms + COPY_REST_MS;
+        self.copies.extend(copy.map(|folder| (shard, RefusedCopy { folder, until_ms })));
         match result {
             // It began before the broker stopped: nothing is asked of it, and it ends with its place.
             Ok(running) if self.is_stopping => drop(running),
@@ -353,7 +381,7 @@ impl Receive<Started> for Replicas {
             Err(error) => {
                 self.tell_failed(shard, Some(&error));
                 tracing::error!(%shard, %error, "a replicated shard cannot be started here");
-                self.resting.insert(shard, room.clock().monotonic_ms() + REST_MS);
+                self.resting.insert(shard, now_ms + REST_MS);
             }
         }
         self.follow(room);

@@ -20,6 +20,7 @@ pub(crate) mod ground;
 mod group_progress;
 mod groups;
 pub(crate) mod leading;
+mod membership;
 pub mod messages;
 mod queues;
 mod recurring;
@@ -45,6 +46,7 @@ pub use crate::commands::TopicConfig;
 pub use crate::machine::InitializedProducer;
 pub use ground::{Ground, ShardMachine};
 pub use leading::ShardStanding;
+pub use membership::Membership;
 pub(crate) use messages::RoutesAre;
 pub use messages::{
     GroupQueuesPage, GroupSums, GroupSumsPage, QueueTable, ScheduleAsk, ShardHandle, ShardRequest,
@@ -52,7 +54,7 @@ pub use messages::{
 };
 pub use set::{FailedShard, FailedShards, ShardSet};
 pub use settings::{ShardPlaces, ShardSettings};
-pub use start::{Membership, Shard, ShardMember, ShardStartError, start, start_member, start_on};
+pub use start::{Shard, ShardMember, ShardStartError, start, start_member, start_on};
 pub(crate) use waiter::{GroupDone, Waiter};
 
 use crate::commands::Command;

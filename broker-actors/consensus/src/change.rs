@@ -48,7 +48,7 @@ pub struct Members {
 }
 
 impl Members {
-    fn of(membership: &StoredMembership, is_committed: bool) -> Self {
+    pub(crate) fn of(membership: &StoredMembership, is_committed: bool) -> Self {
         let configs = membership.membership().get_joint_config();
         Self {
             index: membership.log_id().as_ref().map(|id| log_id_parts(id).1),

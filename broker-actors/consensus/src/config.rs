@@ -83,6 +83,10 @@ pub struct GroupConfig {
     /// Whether this member has noted, before this start, that it takes part in the group. Where it has lost
     /// its log since, one that names it alone is what it has got back so far.
     pub has_begun: bool,
+    /// Who may have come to the group without this member's having heard of it. Where its log names it alone
+    /// they are asked before it elects itself, for two election timeouts at most: a group that knows others is
+    /// gone on with by nobody else, whatever was known here. None: nobody is asked.
+    pub others: Vec<NodeId>,
     /// Durability class of the shard.
     pub durability: Durability,
     /// The highest feature level this build supports.
@@ -119,6 +123,7 @@ impl GroupConfig {
             members: vec![(node, String::new())],
             has_others: false,
             has_begun: false,
+            others: Vec::new(),
             durability,
             feature_level_max: 0,
             timings: Timings::ALONE,

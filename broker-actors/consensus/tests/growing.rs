@@ -36,20 +36,41 @@ fn last_entry(cluster: &Cluster, member: &Member) -> Option<EntryId> {
     log.last()
 }
 
-/// The disk of the only member is copied, then others come, and then it is put back.
-async fn an_old_copy_is_put_back(seed: u64, durability: Durability) {
+/// The disk of the only member is copied, then others come, and then it is to be put back.
+async fn with_an_old_copy(seed: u64, durability: Durability) -> (Cluster, Member) {
     let mut cluster = one(seed, durability).await;
     cluster.kill(1).await;
-    let copy = cluster.members[&1].disk.fork();
+    let mut old = Member::new(1, seed ^ 0x01d);
+    old.disk = cluster.members[&1].disk.fork();
     cluster.start_member(1).await;
     Driver::new(&[1, 2, 3]).finish(&mut cluster).await;
     let leader = cluster.leader().unwrap();
     cluster.send(leader, 20);
     cluster.run(500).await;
     cluster.kill(1).await;
-    let mut old = Member::new(1, seed ^ 0x01d);
-    old.disk = copy;
-    cluster.setup.outgrown.insert(1);
+    (cluster, old)
+}
+
+/// What tells it that it is one of before others came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// Whoever starts it knows of the others.
+    AtItsStart,
+    /// Nobody knows of them, but it was to have others, and those are asked.
+    ByTheOthers,
+}
+
+async fn an_old_copy_is_put_back(seed: u64, durability: Durability, told: Told) {
+    let (mut cluster, mut old) = with_an_old_copy(seed, durability).await;
+    match told {
+        Told::AtItsStart => drop(cluster.setup.outgrown.insert(1)),
+        Told::ByTheOthers => cluster.setup.wanted = vec![1, 2, 3],
+    }
+    if seed.is_multiple_of(2) {
+        cluster.wait_leader(30_000).await;
+    } else {
+        cluster.run(500).await; // they elect while they are asked
+    }
     let before = last_entry(&cluster, &old);
     let (net, setup, trace) = (cluster.net.clone(), cluster.setup.clone(), cluster.trace.clone());
     let refused = old.start(&net, &setup, &trace).await.err().unwrap();
@@ -70,20 +91,112 @@ async fn an_old_copy_is_put_back(seed: u64, durability: Durability) {
 fn a_copy_of_before_others_came_does_not_start_and_they_go_on() {
     for_seeds("a_copy_of_before_others_came_does_not_start_and_they_go_on", 2, |seed| {
         for durability in [Durability::Persisted, Durability::Replicated] {
-            simulate(seed, an_old_copy_is_put_back(seed, durability));
+            simulate(seed, an_old_copy_is_put_back(seed, durability, Told::AtItsStart));
         }
     });
 }
 
+#[test]
+fn a_copy_of_before_others_came_asks_those_that_were_to_come_where_nobody_knows_of_them() {
+    for_seeds(
+        "a_copy_of_before_others_came_asks_those_that_were_to_come_where_nobody_knows_of_them",
+        2,
+        |seed| {
+            for durability in [Durability::Persisted, Durability::Replicated] {
+                simulate(seed, an_old_copy_is_put_back(seed, durability, Told::ByTheOthers));
+            }
+        },
+    );
+}
+
+/// Nobody knew of the others at its start, nor could they be asked: it leads alone, until somebody knows.
+#[test]
+fn a_copy_that_has_started_is_known_for_one_as_soon_as_somebody_knows_of_the_others() {
+    for durability in [Durability::Persisted, Durability::Replicated] {
+        simulate(7, async move {
+            let (mut cluster, mut old) = with_an_old_copy(7, durability).await;
+            let leader = cluster.wait_leader(30_000).await;
+            let list = cluster.group(leader).members();
+            let (voters, at) = (list.voters, list.index.unwrap());
+            cluster.setup.wanted = vec![1, 2, 3];
+            cluster.net.isolate(1, [2, 3]);
+            cluster.members.remove(&1);
+            let (net, setup) = (cluster.net.clone(), cluster.setup.clone());
+            old.start(&net, &setup, &cluster.trace).await.unwrap();
+            let group = old.group().unwrap().clone();
+            group.ready().await.unwrap();
+            assert!(group.is_outgrown(&voters, at), "{:?}", group.members());
+            assert!(!group.is_outgrown(&BTreeSet::from([1]), at), "nobody else is named");
+            let own = group.members().index.unwrap();
+            assert!(!group.is_outgrown(&voters, own), "what is told is older than what it knows");
+            old.kill(&net).await;
+            cluster.net.heal();
+            cluster.setup.joiners.insert(1);
+            cluster.members.insert(1, Member::new(1, 0xf01d));
+            cluster.start_member(1).await;
+            mend_and_read(&mut cluster).await;
+        });
+    }
+}
+
+/// Each list of members that is committed is one that may be told. Nobody who is a member by right is taken for a
+/// copy by any of them, and the only voter starts again at any moment, also asking those who are not voters yet.
+async fn grows_and_is_killed_meanwhile(seed: u64, durability: Durability) {
+    let mut cluster = one(seed, durability).await;
+    cluster.setup.wanted = vec![1, 2, 3];
+    let mut driver = Driver::new(&[1, 2, 3]);
+    let mut told: Vec<(BTreeSet<u64>, u64)> = Vec::new();
+    for round in 0..400 {
+        let is_there = driver.turn(&mut cluster).await;
+        let pause = 1 + cluster.rng.below(40);
+        cluster.run(pause).await;
+        for node in cluster.nodes() {
+            let list = cluster.group(node).members();
+            told.extend(list.index.filter(|_| list.is_settled).map(|at| (list.voters, at)));
+        }
+        told.dedup();
+        for node in cluster.nodes() {
+            let group = cluster.group(node);
+            let of = told.iter().find(|(voters, at)| group.is_outgrown(voters, *at));
+            assert!(of.is_none(), "{node} by {of:?}: {:?}", group.members());
+        }
+        if is_there {
+            break;
+        }
+        if round % 40 == 39 {
+            cluster.kill(1).await;
+            cluster.start_member(1).await;
+        }
+    }
+    driver.finish(&mut cluster).await;
+    assert!(told.iter().any(|(voters, _)| voters.len() == 3), "it never grew: {told:?}");
+    mend_and_read(&mut cluster).await;
+}
+
+#[test]
+fn the_rightful_first_member_is_taken_for_a_copy_at_no_step_of_the_growth() {
+    for_seeds(
+        "the_rightful_first_member_is_taken_for_a_copy_at_no_step_of_the_growth",
+        4,
+        |seed| {
+            for durability in [Durability::Persisted, Durability::Replicated] {
+                simulate(seed, grows_and_is_killed_meanwhile(seed, durability));
+            }
+        },
+    );
+}
+
 /// The one that began alone loses its folder once the others have come, and is killed again and again while it gets
-/// its log back, the first entries of which name nobody else.
-async fn the_first_loses_its_folder(seed: u64, durability: Durability) {
+/// its log back, the first entries of which name nobody else. It may be told of the others, or not.
+async fn the_first_loses_its_folder(seed: u64, durability: Durability, is_told: bool) {
     let mut cluster = one(seed, durability).await;
     Driver::new(&[1, 2, 3]).finish(&mut cluster).await;
     cluster.run(500).await;
     cluster.kill(1).await;
     cluster.wait_leader(30_000).await;
-    cluster.setup.outgrown.insert(1);
+    if is_told {
+        cluster.setup.outgrown.insert(1);
+    }
     cluster.setup.joiners.insert(1);
     cluster.members.insert(1, Member::new(1, seed ^ 0xf01d));
     let mut lives = 0;
@@ -114,7 +227,9 @@ fn the_first_member_that_has_lost_its_folder_elects_nobody_by_a_part_of_its_log(
         2,
         |seed| {
             for durability in [Durability::Persisted, Durability::Replicated] {
-                simulate(seed, the_first_loses_its_folder(seed, durability));
+                for is_told in [true, false] {
+                    simulate(seed, the_first_loses_its_folder(seed, durability, is_told));
+                }
             }
         },
     );

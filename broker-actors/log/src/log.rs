@@ -217,6 +217,12 @@ impl<D: Disk> Log<D> {
         self.notes.lost_kernel
     }
 
+    /// Whether all that the log held was lost, with its folder, and what there is now is a part of what has
+    /// been copied back since.
+    pub fn was_emptied(&self) -> bool {
+        self.notes.emptied
+    }
+
     /// Notes how far consensus has committed. Costs a store; it may be old after a power cut.
     pub fn save_committed(&mut self, committed: Option<EntryId>) {
         let mut state = self.control.state();
@@ -330,9 +336,10 @@ impl<D: Disk> Log<D> {
         self.write_notes()
     }
 
-    /// Notes that what a lost kernel took has been copied back from the other members.
+    /// Notes that what was lost, with a kernel or with the folder, has been copied back from the other members.
     pub fn heal_volatile(&mut self) -> Ticket {
         self.notes.lost_kernel = false;
+        self.notes.emptied = false;
         self.write_notes()
     }
 }

@@ -1,11 +1,13 @@
 //! The log's durable notes, one value of the slot file `notes`.
 //!
 //! ```text
-//! version u8 | flags u8 (1 purged, 2 floor, 4 volatile, 8 lost kernel, 16 doubtful) | accepted u8 | cuts u8 | boot id 16
+//! version u8 | flags u8 (1 purged, 2 floor, 4 volatile, 8 lost kernel, 16 doubtful, 32 emptied) | accepted u8 | cuts u8
+//! | boot id 16
 //! | purged term u64, index u64 | floor term u64, index u64 | void through u64
 //! | doubtful first u64, last u64 (not in version 1) | accepted x first u64, last u64
 //! ```
-//! Version 2 is written, version 1 read.
+//! Version 2 is written, version 1 read. Flag 32 came later than version 2: a build that does not know it passes over
+//! it, and forgets it with the next notes that it writes.
 
 use std::ops::RangeInclusive;
 
@@ -32,6 +34,9 @@ pub(crate) struct Notes {
     /// A kernel has been lost while `volatile` stood, or all that the log held, and that has not been
     /// healed yet.
     pub lost_kernel: bool,
+    /// All that the log held was lost, with its folder, and has not been copied back since. `lost_kernel`
+    /// stands with it, and goes with it.
+    pub emptied: bool,
     /// Segments up to this sequence number hold nothing: a snapshot was installed over them.
     pub void_through: u64,
     /// Damaged entries that the operator has given up.
@@ -51,7 +56,8 @@ impl Notes {
             | u8::from(self.floor.is_some()) << 1
             | u8::from(self.volatile) << 2
             | u8::from(self.lost_kernel) << 3
-            | u8::from(self.doubtful.is_some()) << 4;
+            | u8::from(self.doubtful.is_some()) << 4
+            | u8::from(self.emptied) << 5;
         let count = u8::try_from(ranges.len()).expect("bounded above");
         let mut value = vec![VERSION, flags, count, self.cuts];
         value.extend_from_slice(&self.boot_id);
@@ -139,6 +145,7 @@ impl Notes {
             floor: flag(2).then(|| id(36)),
             volatile: flag(4),
             lost_kernel: flag(8),
+            emptied: flag(32),
             void_through: u64_at(value, 52),
             accepted: ranges.map(range).collect(),
             doubtful: (flag(16) && value[0] == VERSION).then(|| range(60)),
@@ -158,13 +165,17 @@ mod tests {
             purged: Some(EntryId { term: 1, index: 2 }),
             floor: None,
             volatile: true,
-            lost_kernel: false,
+            lost_kernel: true,
+            emptied: true,
             void_through: 5,
             accepted: vec![3..=4, 9..=9],
             doubtful: Some(3..=20),
             cuts: 6,
         };
-        assert_eq!(Notes::decode(&notes.encode()), Some(notes));
+        assert_eq!(Notes::decode(&notes.encode()).as_ref(), Some(&notes));
+        let older = Notes { emptied: false, ..notes.clone() };
+        assert_eq!((notes.encode()[1], older.encode()[1]), (0b11_1101, 0b01_1101), "one flag more");
+        assert_eq!(Notes::decode(&older.encode()), Some(older));
         assert_eq!(Notes::decode(&[]), Some(Notes::default()));
         assert_eq!(Notes::decode(&[3; 60]), None);
         assert_eq!(Notes::decode(&[1, 0]), None);

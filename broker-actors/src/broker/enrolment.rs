@@ -1,6 +1,7 @@
 //! How a broker comes to its shards: from the registry in its own process, from one that is a process
 //! of its own, or, while that is away, from what it knew last.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use crate::config::BrokerConfig;
 use crate::kept::Kept;
 use crate::metrics::EdgeMetrics;
 use crate::registry_link::ledger::Home;
+use crate::shard::{FailedShard, FailedShards};
 
 /// How long a broker that knows its shards waits for its registry before it goes on without.
 const REGISTRY_WAIT_MAX: Duration = Duration::from_secs(2);
@@ -31,6 +33,8 @@ pub(super) struct Enrolment {
     pub(super) registry: RegistryHandle,
     pub(super) plan: ShardPlan,
     pub(super) home: Home,
+    /// What the registry says this broker has alone, and is not served.
+    pub(super) refused: FailedShards,
 }
 
 type Shards = Vec<(ShardId, Durability)>;
@@ -54,6 +58,7 @@ impl Running {
             some => some,
         };
         let claims = Claims { shards: own.clone(), wanted };
+        let mut refused = FailedShards::default();
         let (registry, table, shards) = if config.registry_addresses.is_empty() {
             if let Some(shard) = Begun::all(&self.folder.members())?.first() {
                 return Err(StartError::OfACluster { shard: *shard });
@@ -62,14 +67,12 @@ impl Running {
             let enrolled = enrol_here(&registry, address, self.folder.disk(), claims).await?;
             (registry, enrolled.table, enrolled.shards)
         } else {
-            let remote = self.start_remote(config, address, &kept, claims, metrics);
-            let registry = remote.handle().clone();
-            let state = remote.state();
-            self.remote = Some(remote);
-            let knows_own = kept.table.shards.values().any(|place| place.is_on(address.id));
-            let shards = await_shards(state, knows_own).await?.unwrap_or_else(|| own.clone());
+            let (registry, told) =
+                self.enrol_there(config, address, &mut kept, &claims, metrics).await?;
+            let shards = told.unwrap_or_else(|| own.clone());
             let notes = self.folder.members();
-            let shards = never_a_groups(shards, |shard| Begun::of(&notes, shard))?;
+            let (shards, others) = never_a_groups(shards, |shard| Begun::of(&notes, shard))?;
+            refused = Arc::new(others);
             (registry, Arc::clone(&kept.table), shards)
         };
         if own != shards {
@@ -84,7 +87,37 @@ impl Running {
                 saved => saved.map_err(|source| StartError::Keep { path, source })?,
             }
         }
-        Ok(Enrolment { registry, plan: ShardPlan::new(shards), home: kept.home })
+        Ok(Enrolment { registry, plan: ShardPlan::new(shards), home: kept.home, refused })
+    }
+
+    /// Comes to the shards that a registry gives which is a process of its own. Where it names one as this
+    /// broker's alone of which a note is left that it has become a group's, and nothing else, it is told so.
+    async fn enrol_there(
+        &mut self,
+        config: &BrokerConfig,
+        address: &BrokerAddress,
+        kept: &mut Kept,
+        claims: &Claims,
+        metrics: &EdgeMetrics,
+    ) -> Result<(RegistryHandle, Option<Shards>), StartError> {
+        loop {
+            let remote = self.start_remote(config, address, kept, claims.clone(), metrics);
+            let (registry, state) = (remote.handle().clone(), remote.state());
+            self.remote = Some(remote);
+            let knows_own = kept.table.shards.values().any(|place| place.is_on(address.id));
+            let told = await_shards(state, knows_own).await?;
+            let (notes, told_shards) = (self.folder.members(), told.as_deref().unwrap_or_default());
+            let noted = |shard| Begun::of(&notes, shard);
+            let Some(table) = with_forgotten(&kept.table, address.id, told_shards, noted)? else {
+                return Ok((registry, told));
+            };
+            kept.table = table;
+            let path = self.folder.routes();
+            kept.save(&path).map_err(|source| StartError::Keep { path, source })?;
+            if let Some(remote) = self.remote.take() {
+                remote.stop().await; // the next one claims what it has just learnt
+            }
+        }
     }
 
     async fn start_registry(&mut self, accept_loss: bool) -> Result<RegistryHandle, StartError> {
@@ -211,29 +244,50 @@ fn with_groups(
     Ok(Arc::new(table))
 }
 
-/// Of the shards that a registry says this broker has alone, those that never were a group's here. It may
-/// have been restored from a copy of before a shard grew: that one is not this broker's alone any more,
-/// whoever has it now.
-fn never_a_groups(
-    mut shards: Shards,
+/// What is known, with those shards as a group's that a registry says this broker has alone, of which nothing
+/// is known here but a note that they have become so: the routes that were kept are lost, and the registry is
+/// of before. Nobody else may have them: they are this broker's to claim. None where there are no such.
+fn with_forgotten(
+    table: &Arc<RoutingTable>,
+    broker: BrokerId,
+    told: &[(ShardId, Durability)],
     noted: impl Fn(ShardId) -> Result<Noted, BegunError>,
-) -> Result<Shards, BegunError> {
-    let mut failed = None;
-    shards.retain(|(shard, _)| {
-        let is_own = match noted(*shard) {
-            Ok(noted) => noted == Noted::Nothing,
-            Err(error) => {
-                failed = Some(error);
-                false
-            }
-        };
-        if !is_own {
-            tracing::error!(%shard, "the registry says that this broker has it alone, but it has become \
-                one of several brokers: it is not served as that");
+) -> Result<Option<Arc<RoutingTable>>, BegunError> {
+    let mut found = RoutingTable::clone(table);
+    for (shard, durability) in told {
+        if !table.shards.contains_key(shard)
+            && let Noted::In(group) = noted(*shard)?
+        {
+            let alone = ShardPlace::alone(*durability, broker);
+            found.shards.insert(*shard, ShardPlace { members: vec![broker], group, ..alone });
         }
-        is_own
-    });
-    failed.map_or(Ok(shards), Err)
+    }
+    Ok((found.shards.len() > table.shards.len()).then(|| Arc::new(found)))
+}
+
+/// Of the shards that a registry says this broker has alone, those that never were a group's here, and why
+/// the others are not served. It may have been restored from a copy of before a shard grew, or give the
+/// number of one anew: that one is not this broker's alone any more, whoever has it now.
+fn never_a_groups(
+    shards: Shards,
+    noted: impl Fn(ShardId) -> Result<Noted, BegunError>,
+) -> Result<(Shards, BTreeMap<ShardId, FailedShard>), BegunError> {
+    let (mut own, mut refused) = (Shards::new(), BTreeMap::new());
+    for (shard, durability) in shards {
+        if noted(shard)? == Noted::Nothing {
+            own.push((shard, durability));
+            continue;
+        }
+        let why = format!(
+            "the registry says that this broker has shard {shard} alone, but the file members/{shard} notes \
+             that it has become one of several brokers: it is not served. Let the brokers that have it \
+             come, or restore the registry from a later copy; where no broker has anything of it, remove \
+             that file, and start this broker again"
+        );
+        tracing::error!(%shard, why, "not served");
+        refused.insert(shard, FailedShard { durability, why });
+    }
+    Ok((own, refused))
 }
 
 /// What is known, with these shards as this broker's.
@@ -292,7 +346,36 @@ mod tests {
         assert_eq!(table.memberships_of(own).count(), 0, "it is others'");
         // The same where a registry that forgot it says so.
         let told = [0, 1].map(|shard| (ShardId(shard), Durability::Persisted)).to_vec();
-        let left = never_a_groups(told, noted).unwrap();
+        let (left, refused) = never_a_groups(told, noted).unwrap();
         assert_eq!(left, [(ShardId(1), Durability::Persisted)]);
+        let why = &refused[&ShardId(0)].why;
+        assert!(why.contains("not served") && why.contains("members/0"), "{why}");
+        assert_eq!(refused.len(), 1);
+    }
+
+    #[test]
+    fn what_is_only_noted_is_claimed_where_a_registry_of_before_names_it_as_this_brokers() {
+        let (own, persisted) = (BrokerId(1), Durability::Persisted);
+        let told = [0, 1, 2, 3].map(|shard| (ShardId(shard), persisted));
+        let noted = |shard: ShardId| {
+            Ok(match shard.0 {
+                0 | 3 => Noted::In(40 + u64::from(shard.0)),
+                1 => Noted::Out,
+                _ => Noted::Nothing,
+            })
+        };
+        // Of this one it is known who has it.
+        let mut known = RoutingTable::default();
+        known.shards.insert(ShardId(3), ShardPlace::alone(persisted, BrokerId(2)));
+        let known = Arc::new(known);
+        let table = with_forgotten(&known, own, &told, noted).unwrap().expect("there is one");
+        let claimed: Vec<_> = table.memberships_of(own).collect();
+        let [(ShardId(0), place)] = claimed[..] else { panic!("{claimed:?}") };
+        assert_eq!(
+            (&place.members[..], place.group, place.durability),
+            (&[own][..], 40, persisted)
+        );
+        assert!(!place.is_founder(own), "its log is there, or was");
+        assert!(with_forgotten(&table, own, &told, noted).unwrap().is_none(), "once");
     }
 }

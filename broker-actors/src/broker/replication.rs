@@ -39,12 +39,12 @@ pub(super) struct Replication {
 }
 
 impl Replication {
-    /// Nothing is there yet.
-    pub(super) fn new() -> Self {
+    /// Nothing is there yet, and these are not going to be.
+    fn new(refused: FailedShards) -> Self {
         Self {
             told: Arc::new(watch::channel(Replicated::from([])).0),
             members: Arc::new(watch::channel(MemberDoors::default()).0),
-            failed: Arc::new(watch::channel(FailedShards::default()).0),
+            failed: Arc::new(watch::channel(refused).0),
         }
     }
 }
@@ -64,6 +64,7 @@ impl Running {
         registry: &RegistryHandle,
         metrics: &LogMetrics,
         ties: &GroupTies,
+        refused: FailedShards,
     ) -> Result<(ShardSet, Replication), StartError> {
         let workshop = Workshop {
             reader: self.places.open("reader"),
@@ -71,7 +72,7 @@ impl Running {
             disk_turns: DiskTurns::default(),
         };
         let own = self.start_shards(config, plan, metrics, ties, &workshop).await?;
-        let replication = Replication::new();
+        let replication = Replication::new(refused);
         let (told, alone) = watch::channel(own.into());
         if let Some(remote) = &self.remote {
             remote.claims_are(Claims { shards: plan.shards().to_vec(), wanted: 0 });

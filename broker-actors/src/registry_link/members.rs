@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use grus_mailbox::{Credit, Dropped, Inbox, Receive, Room, Weigh};
 use grus_protocol::ids::{ShardId, Term};
+use grus_registry::command::ToldMembers;
 use grus_registry::{RegistryRequest, ShardPlace};
 
 use super::{Heard, RegistryLink};
@@ -83,12 +84,16 @@ impl RegistryLink {
             return;
         }
         let (broker, table) = (self.parts.broker, self.ledger.table());
-        let mut news: Vec<(ShardId, Term)> = Vec::new();
+        let (mut news, mut members): (Vec<(ShardId, Term)>, Vec<ToldMembers>) = Default::default();
         for shard in self.parts.replicated.borrow().iter() {
             let standing = *shard.standing.borrow();
             let is_news = |place: &ShardPlace| place.term < standing.term;
             if standing.leads && table.shards.get(&shard.shard).is_some_and(is_news) {
-                news.push((shard.shard, standing.term));
+                let shard = shard.shard;
+                news.push((shard, standing.term));
+                // By that the registry knows a copy of before others came, whatever its term is.
+                let told = |at| ToldMembers { shard, members: vec![broker], at };
+                members.extend(standing.alone_at.map(told));
             }
         }
         if news.is_empty() {
@@ -97,7 +102,7 @@ impl RegistryLink {
         self.standings.is_telling = true;
         // Whatever is answered: what the routes do not say then is told again at the next tick.
         let reply = self.port(room, |_: Result<_, Dropped>| Heard::Led);
-        let lead = RegistryRequest::LeadShards { broker, shards: news, members: Vec::new(), reply };
+        let lead = RegistryRequest::LeadShards { broker, shards: news, members, reply };
         let _ = self.parts.registry.ask.try_put(lead); // refused: heard as told
     }
 }

@@ -205,13 +205,15 @@ pub fn found(table: &RoutingTable, holdings: &Holdings) -> Vec<Arc<TopicRoutes>>
                 name: config.name.clone(),
                 id: config.topic,
                 settings: settings_of(config),
-                created: config.altered, // unless it was altered since, that is when it was made
+                created: config.altered,
                 altered: config.altered,
                 queues: Vec::new(),
             });
             if topic.altered < config.altered {
                 (topic.settings, topic.altered) = (settings_of(config), config.altered);
             }
+            // Unless it was altered since, that is when it was made: a shard that was not told of it comes nearest.
+            topic.created = topic.created.min(config.altered);
             for queue in &config.queues {
                 let at = queue.0 as usize;
                 topic.queues.resize_with(topic.queues.len().max(at + 1), Vec::new);
@@ -303,6 +305,7 @@ mod tests {
             assert_eq!((settings.retention_ms, offer.altered), (9, TimestampMs(10)));
             let found = &found(&table, &holdings)[0];
             assert_eq!((found.settings.retention_ms, found.altered), (9, TimestampMs(10)));
+            assert_eq!(found.created, TimestampMs(8), "it was made before it was altered");
             assert_eq!(found.settings.queues, 2);
         }
     }

@@ -10,7 +10,7 @@ use grus_protocol::ids::ShardId;
 use grus_registry::{Claims, ShardPlace};
 
 use super::starting::{aside, has_others};
-use super::{REST_MS, Replicas, SETTLED_MAX, Started};
+use super::{REST_MS, Replicas, Started};
 use crate::begun::Begun;
 use crate::shard::{Shard, ShardHandle, ShardStartError, ShardTeller};
 
@@ -90,10 +90,11 @@ impl Replicas {
         tracing::info!(%shard, group = place.group, wanted = ?place.wanted,
             "it becomes a shard of several brokers");
         self.starting.insert(shard);
-        let starting = self.begin(shard, place, room.inbox(SETTLED_MAX));
+        let starting = self.begin(shard, place, Self::told_by_members(room));
+        let folder = self.folder_of(shard);
         room.spawn_into(async move {
             alone.stop().await;
-            Started { shard, result: starting.await }
+            Started::of(shard, folder, starting).await
         });
     }
 }

@@ -1,15 +1,19 @@
 //! Starting a member: what it begins as, and what it must not be taken for.
 
-use grus_consensus::{ProposeError, Timings};
-use grus_log::RealDisk;
-use grus_mailbox::Inbox;
-use grus_protocol::ids::{BrokerId, Term};
-use grus_registry::ShardPlace;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
-use super::Running;
+use grus_consensus::{NodeId, ProposeError, Timings};
+use grus_log::RealDisk;
+use grus_mailbox::{Credit, Receive, Room};
+use grus_protocol::ids::{BrokerId, ShardId, Term};
+use grus_registry::{RoutingTable, ShardPlace};
+
+use super::{Replicas, Running, SETTLED_MAX, Started};
 use crate::begun::{Begun, BegunError};
-use crate::member::{Member, Settled};
+use crate::member::{Member, Outgrown, Tells};
 use crate::network::Network;
+use crate::refused_copy::folder_is;
 use crate::shard::{Membership, ShardPlaces, ShardSettings, ShardStartError, start_member};
 
 /// What a member begins with.
@@ -22,6 +26,27 @@ pub(super) struct Begins {
     pub(super) own: BrokerId,
     /// What the routes say of the shard.
     pub(super) place: ShardPlace,
+    /// Who may have come to its group unheard of.
+    pub(super) others: Vec<NodeId>,
+}
+
+/// How long a copy of before others came is not looked into again, in milliseconds, unless somebody changes its
+/// folder, or its members change: its whole log is read at each start.
+pub(super) const COPY_REST_MS: u64 = 120_000;
+/// Most brokers that are asked where nobody is named who was to come.
+const ASKED_MAX: usize = 32;
+
+/// Who may have come to a shard's group since these routes were told. Of the routes of before it grew, which name
+/// nobody, any broker may have.
+pub(super) fn others(table: &RoutingTable, place: &ShardPlace, own: BrokerId) -> Vec<NodeId> {
+    let named: BTreeSet<BrokerId> = place.members.iter().chain(&place.wanted).copied().collect();
+    let is_other = |broker: &&BrokerId| **broker != own;
+    let mut others: Vec<NodeId> = named.iter().filter(is_other).map(|broker| broker.0).collect();
+    if others.is_empty() {
+        let known = table.brokers.keys().filter(is_other).take(ASKED_MAX);
+        others.extend(known.map(|broker| broker.0));
+    }
+    others
 }
 
 /// Whether a group is known to have had other members than this one since this one began, so that a log
@@ -56,9 +81,9 @@ pub(super) async fn build(
     places: ShardPlaces,
     mut settings: ShardSettings,
     begins: Begins,
-    settled: Inbox<Settled>,
+    tells: Tells,
 ) -> Result<Running, ShardStartError> {
-    let Begins { begun, network, own, place } = begins;
+    let Begins { begun, network, own, place, others } = begins;
     let (shard, group) = (settings.shard, place.group);
     let is_noted = aside(begun.clone(), Begun::is_noted).await?;
     // Who joins a group that is there founds nothing.
@@ -67,9 +92,13 @@ pub(super) async fn build(
         founders: founders.map(|member| (member.0, String::new())).collect(),
         has_others: has_others(&place, own, is_noted),
         has_begun: is_noted,
+        others: if is_noted { others } else { Vec::new() },
         peers: network.clone(),
         timings: Timings::default(),
     };
+    if is_noted {
+        network.open(); // the others may be asked before it elects itself
+    }
     settings.log.was_written = is_noted || membership.founders.is_empty();
     let member = start_member(RealDisk, &places, settings, membership).await;
     let member = member.map_err(|error| explained(error, &place, own, &begun))?;
@@ -85,8 +114,73 @@ pub(super) async fn build(
         }
     }
     network.open();
-    let ear = Member::start(&places.core, shard, member.group, settled);
+    let ear = Member::start(&places.core, shard, member.group, tells);
     Ok(Running { shard: member.shard, ear, group })
+}
+
+/// Whether that says that the folder is a copy of before others came: it stays one until somebody changes it, or
+/// its members change.
+const fn is_copy(why: &ShardStartError) -> bool {
+    matches!(
+        why,
+        ShardStartError::Outgrown { .. } | ShardStartError::Begun(BegunError::Missing { .. })
+    )
+}
+
+impl Started {
+    /// What comes of starting a shard on that folder.
+    pub(super) async fn of(
+        shard: ShardId,
+        folder: PathBuf,
+        starting: impl Future<Output = Result<Running, ShardStartError>>,
+    ) -> Self {
+        let result = starting.await;
+        let is_copy = result.as_ref().err().is_some_and(is_copy);
+        let copy = if is_copy { folder_is(folder).await } else { None };
+        Self { shard, result: Some(result), copy }
+    }
+}
+
+/// Whether it stands that a shard cannot be started here, as far as the routes say where it is: this broker is to
+/// be a member of it, or the routes name it as this broker's alone, which was refused when the broker started, or
+/// they do not know it yet.
+pub(super) fn may_stand(place: Option<&ShardPlace>, own: BrokerId) -> bool {
+    place.is_none_or(|place| place.is_on(own))
+}
+
+/// Whether the routes name other members of a shard than before: what could not be started may be by now.
+pub(super) fn has_other_members(shard: ShardId, before: &RoutingTable, now: &RoutingTable) -> bool {
+    let of = |table: &RoutingTable| {
+        let place = table.shards.get(&shard)?;
+        Some((place.group, place.members_at, place.members.clone(), place.wanted.clone()))
+    };
+    of(before) != of(now)
+}
+
+impl Replicas {
+    /// Where members tell what.
+    pub(super) fn told_by_members(room: &Room<'_, Self>) -> Tells {
+        Tells { settled: room.inbox(SETTLED_MAX), outgrown: room.inbox(SETTLED_MAX) }
+    }
+}
+
+impl Receive<Outgrown> for Replicas {
+    fn receive(&mut self, Outgrown { shard }: Outgrown, _: Credit, room: &mut Room<'_, Self>) {
+        let place = self.table.shards.get(&shard).filter(|place| place.is_on(self.parts.broker));
+        let Some(place) = place.cloned().filter(|_| !self.is_stopping) else { return };
+        let Some(running) = self.running.remove(&shard) else { return };
+        tracing::error!(%shard, members = ?place.members, at = place.members_at,
+            "it runs on a log of before others came: it is stopped");
+        self.publish();
+        self.starting.insert(shard);
+        // How it is started says what it is a copy of.
+        let starting = self.begin(shard, &place, Self::told_by_members(room));
+        let folder = self.folder_of(shard);
+        room.spawn_into(async move {
+            running.stop().await;
+            Started::of(shard, folder, starting).await
+        });
+    }
 }
 
 /// Does something with a file on a thread that may block.
@@ -102,7 +196,8 @@ pub(super) async fn aside<T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
-    use grus_protocol::ids::{Durability, ShardId};
+    use grus_protocol::ids::{BrokerAddress, Durability};
+    use grus_registry::BrokerPlace;
 
     use super::*;
 
@@ -119,6 +214,54 @@ mod tests {
         assert!(told(&[1, 2, 3]).contains("move this one away"));
         let alone = told(&[1]);
         assert!(alone.contains("do not move it away") && alone.contains("write 40"), "{alone}");
+    }
+
+    #[test]
+    fn a_copy_is_not_looked_into_again_before_its_members_change_and_what_may_pass_is() {
+        let copy = ShardStartError::Outgrown { last: 9, folder: "shards/4".into() };
+        let begun = Begun::new("members".as_ref(), ShardId(4), 40);
+        assert!(is_copy(&copy) && is_copy(&begun.missing().into()));
+        assert!(!is_copy(&ShardStartError::Gone));
+        let table = |members: &[u64], term| {
+            let members = members.iter().copied().map(BrokerId).collect();
+            let alone = ShardPlace::alone(Durability::Persisted, BrokerId(1));
+            let place = ShardPlace { members, group: 40, term: Term(term), ..alone };
+            RoutingTable { shards: [(ShardId(4), place)].into(), ..RoutingTable::default() }
+        };
+        let is_news = |before, now| has_other_members(ShardId(4), &before, &now);
+        assert!(!is_news(table(&[1, 2], 3), table(&[1, 2], 4)), "another one leads");
+        assert!(is_news(table(&[1, 2], 3), table(&[1], 3)));
+        assert!(is_news(RoutingTable::default(), table(&[1], 3)));
+        assert!(is_news(table(&[1], 3), RoutingTable::default()));
+    }
+
+    #[test]
+    fn what_was_refused_is_told_until_the_routes_say_that_it_is_others() {
+        let own = BrokerId(1);
+        let alone = |broker| ShardPlace::alone(Durability::Persisted, BrokerId(broker));
+        let of = |members: &[u64]| ShardPlace {
+            members: members.iter().copied().map(BrokerId).collect(),
+            group: 40,
+            ..alone(members[0])
+        };
+        assert!(may_stand(None, own) && may_stand(Some(&alone(1)), own));
+        assert!(may_stand(Some(&of(&[2, 1])), own), "as a member");
+        assert!(!may_stand(Some(&alone(2)), own) && !may_stand(Some(&of(&[2, 3])), own));
+    }
+
+    #[test]
+    fn whoever_may_have_come_is_asked_and_any_broker_where_nobody_was_to_come() {
+        let own = BrokerId(1);
+        let mut table = RoutingTable::default();
+        for id in [1, 2, 5].map(BrokerId) {
+            let address = BrokerAddress { id, host: "h".into(), port: 1 };
+            table.brokers.insert(id, BrokerPlace { address, live: false, disk: 0 });
+        }
+        let alone = ShardPlace::alone(Durability::Persisted, own);
+        let kept = ShardPlace { members: vec![own], group: 40, ..alone };
+        let wished = ShardPlace { wanted: [1, 2, 3].map(BrokerId).to_vec(), ..kept.clone() };
+        assert_eq!(others(&table, &wished, own), [2, 3]);
+        assert_eq!(others(&table, &kept, own), [2, 5], "the wish is not known here");
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub struct ShardStanding {
     pub reign: u64,
     /// Whether it is one of several members.
     pub is_replicated: bool,
+    /// Index of the list of members that names this one alone; none: it does not lead, or there are others.
+    pub alone_at: Option<u64>,
 }
 
 impl ShardStanding {
@@ -31,6 +33,7 @@ impl ShardStanding {
             term: Term(0),
             reign: 0,
             is_replicated: !is_alone,
+            alone_at: None,
         }
     }
 }
@@ -51,6 +54,11 @@ impl<D: Disk> ShardActor<D> {
         });
     }
 
+    fn alone_at(&self) -> Option<u64> {
+        let members = self.group.members();
+        members.index.filter(|_| members.is_settled && members.voters.len() == 1)
+    }
+
     /// Opens the queues where this member has come to lead, and closes them where it has ceased to: what it
     /// gives resolves when those are closed.
     pub(super) fn look_at_leader(&mut self) -> Vec<Stopped> {
@@ -69,6 +77,7 @@ impl<D: Disk> ShardActor<D> {
             leader: leader.map(BrokerId),
             term: Term(status.term),
             is_replicated: true,
+            alone_at: if leads { self.alone_at() } else { None },
         };
         let shard = self.ground.shard;
         if leads && !led {

@@ -4,9 +4,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use grus_consensus::{
-    Fault, Group, GroupConfig, NoPeers, NodeId, Peers, ProposeError, StartError, Timings,
-};
+use grus_consensus::{Fault, Group, GroupConfig, Peers, ProposeError, StartError};
 use grus_log::{Disk, Log, OpenError, RealDisk, Recovered, Report};
 use grus_mailbox::{ActorSpec, Dropped, Fatal, FatalReason, Host, HostHandle};
 use thiserror::Error;
@@ -16,6 +14,7 @@ use super::gather::{Gather, GatherLimits};
 use super::ground::{ChangedPorts, Ground, ShardMachine};
 use super::groups::{GroupMaker, Groups};
 use super::leading::ShardStanding;
+use super::membership::Membership;
 use super::queues::{QueueMaker, Queues};
 use super::settings::{ShardPlaces, ShardSettings};
 use super::upkeep::{Checking, Upkeep};
@@ -35,43 +34,6 @@ use crate::storage::{ConsensusStarted, Storage, StorageLinks};
 /// This part of a first segment is what a full disk keeps for retention: 256 KiB by default, room
 /// for the starts of nine thousand queues.
 const RESERVE_PART: u64 = 64;
-
-/// Who else is in a shard's group, and the way to them.
-#[derive(Debug)]
-pub struct Membership<P> {
-    /// The founding voters with their addresses. Empty when this member waits to be added to a
-    /// group that exists.
-    pub founders: Vec<(NodeId, String)>,
-    /// Whether the group is known to have had other members since it was founded: see
-    /// [`GroupConfig::has_others`].
-    pub has_others: bool,
-    /// Whether this member has noted before that it takes part: see [`GroupConfig::has_begun`].
-    pub has_begun: bool,
-    /// The way to the others.
-    pub peers: P,
-    /// Timings of elections.
-    pub timings: Timings,
-}
-
-impl Membership<NoPeers> {
-    /// A group of one.
-    fn alone(node: NodeId) -> Self {
-        let founders = vec![(node, String::new())];
-        Self {
-            founders,
-            has_others: false,
-            has_begun: false,
-            peers: NoPeers,
-            timings: Timings::ALONE,
-        }
-    }
-}
-
-impl<P> Membership<P> {
-    fn is_alone(&self, node: NodeId) -> bool {
-        matches!(&self.founders[..], [(founder, _)] if *founder == node)
-    }
-}
 
 /// A shard as a member of a group of several, with what is given to others on its thread.
 pub struct ShardMember<D: Disk> {
@@ -339,9 +301,10 @@ async fn start_group<D: Disk, P: Peers>(
             fatal.report(Fatal { actor: actor.clone(), reason, detail: fault.to_string() });
         }),
     );
-    let Membership { founders: members, has_others, has_begun, peers, timings } = membership;
-    let append_bytes_max = settings.append_bytes_max;
-    let config = GroupConfig { members, has_others, has_begun, timings, append_bytes_max, ..alone };
+    let Membership { founders, has_others, has_begun, others, peers, timings } = membership;
+    let (members, append_bytes_max) = (founders, settings.append_bytes_max);
+    let config =
+        GroupConfig { members, has_others, has_begun, others, timings, append_bytes_max, ..alone };
     let jobs = FlushPort {
         flush: workers.flush.inbox(JOBS_MAX),
         storage: workers.storage.inbox(JOBS_MAX),

@@ -7,6 +7,7 @@ mod deadlines;
 mod ends;
 mod hello;
 mod order;
+mod outgrown;
 mod peers;
 mod refusals;
 mod support;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use grus_broker::dispatch::peers::MemberDoors;
-use grus_broker::member::{FromPeer, Member, MemberDoor};
+use grus_broker::member::{FromPeer, Member, MemberDoor, Tells};
 use grus_broker::network::{Network, PeerDoor, PeerDoors};
 use grus_broker::peer::{Lane, Peer, PeerCall, PeerFailure, PeerIs, PeerSettings};
 use grus_broker::shard::{
@@ -122,7 +122,9 @@ async fn three() -> BTreeMap<u64, Broker> {
         let network = Network::new(SHARD, GROUP, ways);
         network.open();
         let member = join(broker, &place, network).await;
-        let ear = Member::start(&place, SHARD, member.group.clone(), grus_mailbox::outlet(1).0);
+        let tells =
+            Tells { settled: grus_mailbox::outlet(1).0, outgrown: grus_mailbox::outlet(1).0 };
+        let ear = Member::start(&place, SHARD, member.group.clone(), tells);
         let (inbox, hand_over) = (ear.inbox(1 << 20), ear.inbox(1));
         let door_of = MemberDoor { group: GROUP, inbox, hand_over };
         let doors = BTreeMap::from([(SHARD, door_of)]);
@@ -145,8 +147,14 @@ async fn join(broker: u64, place: &Place, network: Network) -> ShardMember<SimDi
     settings.log.segment_bytes = 1 << 20;
     let founders = (1..=3).map(|id| (id, String::new())).collect();
     let timings = Timings::default();
-    let membership =
-        Membership { founders, has_others: false, has_begun: false, peers: network, timings };
+    let membership = Membership {
+        founders,
+        has_others: false,
+        has_begun: false,
+        others: Vec::new(),
+        peers: network,
+        timings,
+    };
     start_member(SimDisk::new(broker), &places, settings, membership).await.unwrap()
 }
 

@@ -106,6 +106,7 @@ impl World {
             founders: founders.filter(|_| is_founder).collect(),
             has_others: false,
             has_begun: false,
+            others: Vec::new(),
             peers: self.net.clone(),
             timings: if self.founders == [node] { Timings::ALONE } else { Timings::default() },
         };

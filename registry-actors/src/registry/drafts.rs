@@ -122,12 +122,13 @@ impl<D: Disk> Registry<D> {
     /// Notes who leads shards; what is known already writes nothing.
     pub(super) fn lead(
         &mut self,
-        lead: LeadShards,
+        mut lead: LeadShards,
         reply: Port<Result<(), RegistryError>>,
         credit: Credit,
         room: &mut Room<'_, Self>,
     ) {
         if self.leads() {
+            lead = self.core.machine.borrow().state().without_outgrown(lead);
             let checked = self.core.machine.borrow().state().check_lead(&lead);
             if checked.is_err() || !self.core.machine.borrow().state().is_news(&lead) {
                 return reply.send(checked);

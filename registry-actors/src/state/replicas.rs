@@ -6,7 +6,7 @@ use grus_protocol::ids::{BrokerId, ShardId, Term, TopicId};
 
 use super::brokers::taken;
 use super::{Applied, Outcome, SHARDS_MAX, State};
-use crate::command::{ChangeReplicas, LeadShards, MembershipClaim};
+use crate::command::{ChangeReplicas, LeadShards, MembershipClaim, ToldMembers};
 use crate::error::RegistryError;
 use crate::part::PartKey;
 use crate::routing::{ShardClass, ShardPlace};
@@ -142,6 +142,22 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    /// What a broker says without the shards of which it tells an older list of members than the one that is
+    /// known: who leads has every list that was committed, so that one of before others came leads nobody,
+    /// whatever its term is. Asked before anything is written: what is applied must not depend on the build.
+    pub(crate) fn without_outgrown(&self, mut lead: LeadShards) -> LeadShards {
+        let is_outgrown = |told: &ToldMembers| {
+            self.shards.get(&told.shard).is_some_and(|known| {
+                told.at.max(1) < known.members_at && !is_same(&told.members, &known.members)
+            })
+        };
+        let outgrown: BTreeSet<ShardId> =
+            lead.members.iter().filter(|told| is_outgrown(told)).map(|told| told.shard).collect();
+        lead.shards.retain(|(shard, _)| !outgrown.contains(shard));
+        lead.members.retain(|told| !outgrown.contains(&told.shard));
+        lead
     }
 
     /// Whether that changes anything.

@@ -30,6 +30,8 @@ pub struct Setup {
     pub joiners: BTreeSet<NodeId>,
     /// Of whose group it is known that others have come since it was founded.
     pub outgrown: BTreeSet<NodeId>,
+    /// Who is asked by an only voter whether others have come.
+    pub wanted: Vec<NodeId>,
     /// On whose disks something is damaged.
     pub damaged: BTreeSet<NodeId>,
     pub sabotage: Sabotage,
@@ -50,6 +52,7 @@ impl Setup {
             founders: founders.to_vec(),
             joiners: BTreeSet::new(),
             outgrown: BTreeSet::new(),
+            wanted: Vec::new(),
             damaged: BTreeSet::new(),
             sabotage: Sabotage::default(),
             log,
@@ -176,6 +179,7 @@ impl Member {
             members: setup.founders_of(node),
             has_others: setup.outgrown.contains(&node),
             has_begun: setup.joiners.contains(&node),
+            others: setup.wanted.clone(),
             durability: setup.durability,
             feature_level_max: 1,
             timings: Timings::default(),

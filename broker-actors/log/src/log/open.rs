@@ -293,7 +293,9 @@ fn evidence<D: Disk>(
 
 /// Notes this run of the kernel, and whether all is lost that the log held.
 fn note_start<D: Disk>(notes: &mut Notes, disk: &D, is_gone: bool) {
-    notes.lost_kernel |= is_gone && notes.purged.is_none() && notes.floor.is_none();
+    let is_emptied = is_gone && notes.purged.is_none() && notes.floor.is_none();
+    notes.emptied |= is_emptied;
+    notes.lost_kernel |= is_emptied;
     if notes.boot_id != disk.boot_id() || notes.boot_id == [0; 16] {
         notes.lost_kernel |= notes.volatile;
         notes.boot_id = disk.boot_id();

@@ -104,3 +104,32 @@ fn a_write_never_goes_over_the_newest_durable_value() {
         assert!(stands(newest.expect("it is durable")), "round {round}: written in place");
     }
 }
+
+/// What was lost with the folder is told apart from what a lost kernel took, at each start until it is healed.
+#[test]
+fn a_log_that_was_lost_with_its_folder_says_so_until_it_is_healed_and_one_of_a_lost_kernel_never() {
+    let disk = SimDisk::new(4);
+    let written = LogConfig { was_written: true, ..LogConfig::default() };
+    let start = |disk: &SimDisk| {
+        let (log, recovered) = Log::open(disk, Path::new(FOLDER), written.clone()).unwrap();
+        (log.was_emptied(), recovered.volatile, log)
+    };
+    let (emptied, volatile, mut log) = start(&disk);
+    assert!(emptied && volatile);
+    append(&mut log, 1);
+    work(&mut log);
+    drop(log);
+    disk.kill_process();
+    let (emptied, volatile, mut log) = start(&disk);
+    assert!(emptied && volatile, "a part of it is not all of it");
+    log.heal_volatile();
+    work(&mut log);
+    log.set_volatile();
+    work(&mut log);
+    drop(log);
+    disk.cut();
+    disk.power_on();
+    let (emptied, volatile, log) = start(&disk);
+    assert_eq!((emptied, volatile), (false, true), "that was a kernel");
+    drop(log);
+}

@@ -141,6 +141,32 @@ fn tell(state: &mut State, shard: ShardId, broker: u64, members: &[u64], at: u64
     apply(state, Command::LeadShards(lead)).unwrap();
 }
 
+#[test]
+fn a_copy_of_before_others_came_is_not_taken_for_the_leader_whatever_its_term_is() {
+    let mut state = registry(1..=4);
+    create(&mut state, 50, 1, 3).unwrap();
+    let shard = *shards_of_topic(&state, 50).first().unwrap();
+    tell(&mut state, shard, 2, &[1, 2, 3], 30);
+    let mut lead = |broker: u64, term: u64, told: Option<(&[u64], u64)>| {
+        let told = told.map(|(members, at)| {
+            let members = members.iter().copied().map(BrokerId).collect();
+            ToldMembers { shard, members, at }
+        });
+        let shards = vec![(shard, Term(term))];
+        let lead =
+            LeadShards { broker: BrokerId(broker), shards, members: told.into_iter().collect() };
+        let lead = state.without_outgrown(lead);
+        apply(&mut state, Command::LeadShards(lead)).unwrap();
+        (state.shards[&shard].broker.0, state.shards[&shard].term.0)
+    };
+    assert_eq!(lead(1, 9, Some((&[1], 29))), (2, 5), "an older list of itself alone");
+    assert_eq!(lead(1, 9, Some((&[1, 2, 4], 29))), (2, 5), "an older list of others");
+    assert_eq!(lead(3, 6, Some((&[3, 2, 1], 29))), (3, 6), "the same members are no other group");
+    assert_eq!(lead(1, 7, None), (1, 7), "who tells no list is asked for none");
+    assert_eq!(lead(2, 8, Some((&[2], 31))), (2, 8), "the others were let go of");
+    assert_eq!(lists(&state, shard), (vec![2], vec![], 31));
+}
+
 fn change(state: &mut State, shards: &[ShardId], add: u64, remove: u64) -> Answer {
     let broker = |id: u64| (id != 0).then_some(BrokerId(id));
     let (add, remove) = (broker(add), broker(remove));
