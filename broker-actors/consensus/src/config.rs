@@ -64,6 +64,10 @@ pub struct Sabotage {
     pub tells_every_conflict: bool,
     /// Tells openraft of an answer although another append that ends at the same entry has none.
     pub credits_unanswered: bool,
+    /// Lets appends go to openraft in any order.
+    pub no_intake_line: bool,
+    /// Judges the room for an append without those that openraft has been given before it.
+    pub counts_no_given: bool,
 }
 
 /// What a group is started with.

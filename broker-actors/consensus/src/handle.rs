@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use grus_log::{Disk, EntryKind};
+use grus_log::{Disk, Step};
 use openraft::ReadPolicy;
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver as _;
@@ -15,9 +15,11 @@ use crate::group::{Group, InstantOf};
 use crate::intake::{Portion, give_way};
 use crate::machine::StateMachine;
 use crate::peers::ask;
-use crate::shared::{ENTRY_OVERHEAD_BYTES, Types};
+use crate::shared::Types;
 use crate::transfer::{self, Chunk, Taken};
-use crate::types::{Committed, Member, NodeId, RaftEntry, RaftVote, SnapshotMeta, log_id_parts};
+use crate::types::{
+    Committed, LogId, Member, NodeId, RaftEntry, RaftVote, SnapshotMeta, log_id_parts,
+};
 use crate::wire::{Reply, Request, Shape, VoteRequest};
 
 /// How long an append waits here for the next segment.
@@ -26,7 +28,8 @@ const ROOM_WAIT: Duration = Duration::from_millis(50);
 type Snapshot = openraft::Snapshot<Committed, NodeId, Member, crate::snapshot::SnapshotData>;
 
 impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
-    /// Answers one message of another member, as it came out of [`Peers`](crate::Peers).
+    /// Answers one message of another member, as it came out of [`Peers`](crate::Peers). To be driven to its
+    /// end: what an append has brought is counted as taken room only while somebody waits for its answer.
     pub async fn handle(&self, message: Bytes) -> Bytes {
         let shard = self.inner.shared.config.shard.0;
         let reply = match Request::decode(message) {
@@ -141,28 +144,28 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         // What an older leader has begun to send will never be whole.
         let term = rpc.vote.leader_id.term;
         self.inner.incoming.borrow_mut().take_if(|old| old.vote.leader_id.term < term);
-        let (intake, sent) = (&self.inner.shared.intake, rpc.entries.len());
-        let has = |id| self.inner.shared.has(id);
+        let (shared, sent) = (&self.inner.shared, rpc.entries.len());
         // A heartbeat waits for nobody who waits for room: what it builds on is there.
-        let is_heartbeat = sent == 0 && rpc.prev_log_id.is_none_or(has);
-        let turn = if is_heartbeat { None } else { Some(intake.turn().await) };
-        let (mut fit, mut bytes) = self.fit(&rpc.entries);
-        if fit == 0 && sent > 0 {
+        let is_heartbeat = sent == 0 && rpc.prev_log_id.is_none_or(|prev| shared.has(prev));
+        let in_line = !is_heartbeat && !shared.config.sabotage.no_intake_line;
+        let turn = if in_line { Some(shared.intake.turn().await) } else { None };
+        let mut judged = self.judge(rpc.prev_log_id, &rpc.entries);
+        if judged.is_none() {
             self.request_room();
-            if !rpc.prev_log_id.is_none_or(|prev| has(prev) || intake.has_given(prev)) {
-                return Reply::Refused; // so was what it builds on
-            }
-            let _ = RT::timeout(ROOM_WAIT, self.inner.shared.next_job_done()).await;
-            (fit, bytes) = self.fit(&rpc.entries);
-            if fit == 0 {
-                return Reply::Refused;
-            }
+            let _ = RT::timeout(ROOM_WAIT, shared.next_job_done()).await;
+            judged = self.judge(rpc.prev_log_id, &rpc.entries);
+        }
+        let Some((fit, portion)) = judged else { return Reply::Refused };
+        if fit < sent {
+            self.request_room();
+        }
+        // Another one may have taken us back, or have got our vote, while this one stood in line.
+        if !self.may_follow(&rpc.vote) {
+            return Reply::Refused;
         }
         rpc.entries.truncate(fit);
-        let last = rpc.entries.last();
-        let closes = last.is_some_and(|last| Shape::of(&last.payload).kind() == EntryKind::Seal);
-        let last = last.map(|entry| entry.log_id);
-        let given = last.map(|last| intake.give(Portion { last, bytes, closes }));
+        let last = rpc.entries.last().map(|entry| entry.log_id).or(rpc.prev_log_id);
+        let given = (!is_heartbeat).then(|| shared.intake.give(portion));
         let leader = rpc.vote;
         let taken = give_way(turn, self.inner.raft.append_entries(rpc)).await;
         drop(given);
@@ -185,27 +188,35 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         }
     }
 
-    /// How many of the entries the log has room for, from the first on, and their bytes. None behind a
-    /// Seal: it closes its segment, so what room there is then can be told once it is written.
-    fn fit(&self, entries: &[RaftEntry]) -> (usize, u64) {
+    /// How many of the entries openraft may be given, from the first on, and what the log will do then. What
+    /// is there already takes no room. None: there is no room even for the first.
+    fn judge(&self, prev: Option<LogId>, entries: &[RaftEntry]) -> Option<(usize, Portion)> {
         let shared = &self.inner.shared;
-        let Some(before) = shared.intake.unwritten_bytes(|last| shared.has(last)) else {
-            return (0, 0);
-        };
-        let (mut count, mut bytes) = (0, 0);
-        for entry in entries {
-            let shape = Shape::of(&entry.payload);
-            let length: u64 = shape.slices().iter().map(|part| part.len() as u64).sum();
-            let more = bytes + length + ENTRY_OVERHEAD_BYTES;
-            if !shared.has_room(before + more) {
-                break;
-            }
-            (count, bytes) = (count + 1, more);
-            if shape.kind() == EntryKind::Seal {
-                break;
-            }
+        let has = |id| shared.has(id) || shared.is_purged(id);
+        let (mut steps, mut end) = shared.intake.unwritten(has);
+        if shared.config.sabotage.counts_no_given {
+            steps.clear();
         }
-        (count, bytes)
+        end = end.max(shared.log.borrow().last().map(|last| last.index));
+        // Where it is not, openraft writes nothing, but cuts off what stands in its place.
+        let absent = prev.filter(|prev| !has(*prev) && !shared.intake.has_given(*prev));
+        let there = entries.iter().take_while(|entry| has(entry.log_id)).count();
+        let (before, first) = (steps.len(), entries.get(there).map(|entry| entry.log_id));
+        let cuts = absent.or(first).is_some_and(|at| end >= Some(at.index));
+        steps.extend(cuts.then_some(Step::Cut));
+        steps.extend(entries.iter().skip(there).map(|entry| {
+            let shape = Shape::of(&entry.payload);
+            let payload_bytes = shape.slices().iter().map(Bytes::len).sum();
+            Step::Entry { kind: shape.kind(), payload_bytes }
+        }));
+        let fitting = shared.fits(&steps).saturating_sub(before + usize::from(cuts));
+        let fit = there + fitting;
+        if fit == 0 && !entries.is_empty() && absent.is_none() {
+            return None;
+        }
+        steps.truncate(before + usize::from(cuts) + fitting);
+        let last = fit.checked_sub(1).map(|last| entries[last].log_id);
+        Some((fit, Portion { last, steps: steps.split_off(before) }))
     }
 
     async fn on_vote(&self, request: VoteRequest, pre: bool) -> Reply {

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::task::Poll;
 
+use grus_log::Step;
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::types::LogId;
@@ -22,13 +23,13 @@ pub(crate) struct Intake {
     next: Cell<u64>,
 }
 
-/// Entries that openraft is given at once.
-#[derive(Debug, Clone, Copy)]
+/// What openraft is given at once.
+#[derive(Debug, Clone)]
 pub(crate) struct Portion {
-    pub(crate) last: LogId,
-    pub(crate) bytes: u64,
-    /// The last one closes its segment: the room that is left in it is none.
-    pub(crate) closes: bool,
+    /// Its last entry; none where nothing is written, but something may be cut off.
+    pub(crate) last: Option<LogId>,
+    /// What the log will do.
+    pub(crate) steps: Vec<Step>,
 }
 
 /// Whoever has it is next to give entries to openraft.
@@ -50,15 +51,19 @@ impl Intake {
 
     /// Whether openraft has been given entries up to this one.
     pub(crate) fn has_given(&self, last: LogId) -> bool {
-        self.given.borrow().values().any(|given| given.last == last)
+        self.given.borrow().values().any(|given| given.last == Some(last))
     }
 
-    /// Bytes that openraft has been given and will yet write: what it has written is the log's to count. None
-    /// while a segment is yet to be closed.
-    pub(crate) fn unwritten_bytes(&self, is_written: impl Fn(LogId) -> bool) -> Option<u64> {
+    /// What openraft has been given and the log will yet do, in order, and the highest index of that.
+    pub(crate) fn unwritten(&self, is_written: impl Fn(LogId) -> bool) -> (Vec<Step>, Option<u64>) {
         let given = self.given.borrow();
-        let mut unwritten = given.values().filter(|portion| !is_written(portion.last));
-        unwritten.try_fold(0, |bytes, portion| (!portion.closes).then_some(bytes + portion.bytes))
+        let is_unwritten = |portion: &&Portion| !portion.last.is_some_and(&is_written);
+        let (mut steps, mut end) = (Vec::new(), None);
+        for portion in given.values().filter(is_unwritten) {
+            steps.extend_from_slice(&portion.steps);
+            end = end.max(portion.last.map(|last| last.index));
+        }
+        (steps, end)
     }
 }
 
@@ -90,6 +95,7 @@ pub(crate) async fn give_way<T>(turn: Option<Turn<'_>>, call: impl Future<Output
 mod tests {
     use std::rc::Rc;
 
+    use grus_log::EntryKind;
     use tokio::sync::{mpsc, oneshot};
     use tokio::task::LocalSet;
 
@@ -131,22 +137,25 @@ mod tests {
     #[test]
     fn what_is_written_counts_no_more_and_what_was_answered_neither() {
         let intake = Intake::default();
-        let portion = |index, bytes| Portion { last: log_id(2, index), bytes, closes: false };
-        let first = intake.give(portion(5, 100));
-        let second = intake.give(portion(9, 30));
+        let entry = |payload_bytes| Step::Entry { kind: EntryKind::Normal, payload_bytes };
+        let portion =
+            |index, steps: &[Step]| Portion { last: Some(log_id(2, index)), steps: steps.to_vec() };
+        let first = intake.give(portion(5, &[entry(100), entry(7)]));
+        let second = intake.give(portion(9, &[Step::Cut, entry(30)]));
         let log_ends_at = |index| move |last: LogId| last.index <= index;
-        assert_eq!(intake.unwritten_bytes(log_ends_at(4)), Some(130));
-        assert_eq!(intake.unwritten_bytes(log_ends_at(5)), Some(30));
+        let all = vec![entry(100), entry(7), Step::Cut, entry(30)];
+        assert_eq!(intake.unwritten(log_ends_at(4)), (all, Some(9)));
+        assert_eq!(intake.unwritten(log_ends_at(5)), (vec![Step::Cut, entry(30)], Some(9)));
         assert!(intake.has_given(log_id(2, 9)) && !intake.has_given(log_id(2, 7)));
         drop(second);
         assert!(!intake.has_given(log_id(2, 9)));
-        assert_eq!(intake.unwritten_bytes(log_ends_at(4)), Some(100));
+        assert_eq!(intake.unwritten(log_ends_at(4)), (vec![entry(100), entry(7)], Some(5)));
         drop(first);
-        assert_eq!(intake.unwritten_bytes(log_ends_at(0)), Some(0));
-        let seal = intake.give(Portion { closes: true, ..portion(12, 10) });
-        assert_eq!(intake.unwritten_bytes(log_ends_at(11)), None);
-        assert_eq!(intake.unwritten_bytes(log_ends_at(12)), Some(0));
-        drop(seal);
-        assert_eq!(intake.unwritten_bytes(log_ends_at(11)), Some(0));
+        assert_eq!(intake.unwritten(log_ends_at(0)), (vec![], None));
+        // What only cuts is over once it is answered.
+        let cut = intake.give(Portion { last: None, steps: vec![Step::Cut] });
+        assert_eq!(intake.unwritten(log_ends_at(9)), (vec![Step::Cut], None));
+        drop(cut);
+        assert_eq!(intake.unwritten(log_ends_at(0)), (vec![], None));
     }
 }

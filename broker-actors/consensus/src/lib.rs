@@ -17,6 +17,8 @@ mod flushes;
 mod group;
 mod hand_over;
 mod handle;
+#[cfg(test)]
+mod handle_tests;
 mod intake;
 mod jobs;
 mod keeper;

@@ -8,7 +8,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use grus_log::{AppendError, Disk, EntryId, EntryKind, JobDone, Log, NewEntry, ReadError, Ticket};
+use grus_log::{
+    AppendError, Disk, EntryId, EntryKind, JobDone, Log, NewEntry, ReadError, Step, Ticket,
+};
 use openraft::async_runtime::AsyncRuntime;
 use openraft::entry::RaftEntry as _;
 use openraft::storage::IOFlushed;
@@ -356,6 +358,26 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Shared<S, D, RT> {
     pub(crate) fn has_room(&self, bytes: u64) -> bool {
         let wanted = bytes.saturating_add(ENTRY_OVERHEAD_BYTES);
         self.log.borrow().room_bytes() >= self.proposed_bytes.get().saturating_add(wanted)
+    }
+
+    /// How many of these steps the log has room for, from the first on.
+    pub(crate) fn fits(&self, steps: &[Step]) -> usize {
+        // A leader that was has yet to write what was proposed to it.
+        let proposed = self.proposed_bytes.get() > 0;
+        let bytes = |step: &Step| match step {
+            Step::Cut => 0,
+            Step::Entry { payload_bytes, .. } => *payload_bytes as u64 + ENTRY_OVERHEAD_BYTES,
+        };
+        if proposed && !self.has_room(steps.iter().map(bytes).sum()) {
+            return 0;
+        }
+        self.log.borrow().fits(steps.iter().copied())
+    }
+
+    /// Whether the log was purged up to this entry, or further.
+    pub(crate) fn is_purged(&self, id: LogId) -> bool {
+        let (_, index) = log_id_parts(&id);
+        self.log.borrow().purged().is_some_and(|purged| index <= purged.index)
     }
 
     /// Whether the log has this entry, of this term.

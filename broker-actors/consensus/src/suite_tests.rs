@@ -31,7 +31,7 @@ use crate::types::{LogId, RaftEntry, SnapshotMeta, StoredMembership, log_id, log
 
 /// A machine without state: the suite cannot make items for it.
 #[derive(Debug, Default)]
-struct Nothing;
+pub(crate) struct Nothing;
 
 impl StateMachine for Nothing {
     type Reply = ();

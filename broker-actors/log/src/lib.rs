@@ -45,7 +45,9 @@ pub use find::{
 pub use index::{Position, Run};
 pub use job::{Job, JobDone, Progress, Ticket};
 pub use layout::{FORMAT_VERSION, SEGMENT_HEAD_BYTES};
-pub use log::{CheckpointReading, FaultIn, Log, LogStats, LostFloor, Recovered, Scrub, ScrubDone};
+pub use log::{
+    CheckpointReading, FaultIn, Log, LogStats, LostFloor, Recovered, Scrub, ScrubDone, Step,
+};
 pub use region::{Region, StoreWatch};
 pub use report::{DamagedRange, Report, TornTail};
 pub use seeded::Seeded;

@@ -39,6 +39,7 @@ mod recover_state;
 mod scrub;
 mod warm;
 
+pub use append::Step;
 pub use checkpoints::CheckpointReading;
 pub use fault_in::FaultIn;
 pub use open::Recovered;

@@ -11,6 +11,20 @@ use crate::maker::Spare;
 use crate::segment::{Previous, Segment};
 use crate::switches::OrderRule;
 
+/// What may be done to a log, as far as it takes room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// A truncation that takes something out, see [`Log::truncate_after`]: it closes the segment.
+    Cut,
+    /// An entry of this kind with so many bytes of payload; a `Seal` closes the segment behind it.
+    Entry {
+        /// Its kind.
+        kind: EntryKind,
+        /// The bytes of its payload.
+        payload_bytes: usize,
+    },
+}
+
 impl<D: Disk> Log<D> {
     /// Appends entries: all of them, or none. They can be read at once, and are durable when a
     /// completed job says so. A `Seal` closes the segment behind it.
@@ -48,22 +62,39 @@ impl<D: Disk> Log<D> {
     }
 
     fn check_room(&mut self, entries: &[NewEntry<'_>]) -> Result<(), AppendError> {
+        let steps = entries.iter().map(|entry| {
+            let (kind, payload_bytes) = (entry.kind, entry.payload_bytes());
+            Step::Entry { kind, payload_bytes }
+        });
+        if self.fits(steps) == entries.len() {
+            return Ok(());
+        }
+        self.room.try_again();
+        Err(if self.room.disk_full { AppendError::DiskFull } else { AppendError::NoRoom })
+    }
+
+    /// How many of these steps, from the first on, the log has room for now: none of them would end in
+    /// [`AppendError::NoRoom`] or [`AppendError::DiskFull`], were they taken behind one another at once.
+    pub fn fits(&self, steps: impl IntoIterator<Item = Step>) -> usize {
         let mut room = self.segments.back().map_or(0, Segment::room);
         let mut spares = self.room.spares.iter();
-        for entry in entries {
-            let stride = stride_of(entry.payload_bytes());
-            if stride > room {
-                let rooms = spares.by_ref().map(Spare::room);
-                let Some(next) = { rooms }.find(|room| stride <= *room) else {
-                    self.room.try_again();
-                    let full = self.room.disk_full;
-                    return Err(if full { AppendError::DiskFull } else { AppendError::NoRoom });
-                };
-                room = next;
-            }
-            room = if entry.kind == EntryKind::Seal { 0 } else { room - stride };
+        let mut count = 0;
+        for step in steps {
+            room = match step {
+                Step::Cut => 0,
+                Step::Entry { kind, payload_bytes } => {
+                    let stride = stride_of(payload_bytes);
+                    if stride > room {
+                        let mut rooms = spares.by_ref().map(Spare::room);
+                        let Some(next) = rooms.find(|room| stride <= *room) else { return count };
+                        room = next;
+                    }
+                    if kind == EntryKind::Seal { 0 } else { room - stride }
+                }
+            };
+            count += 1;
         }
-        Ok(())
+        count
     }
 
     fn place(&mut self, entry: &NewEntry<'_>) {
