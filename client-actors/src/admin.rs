@@ -44,8 +44,8 @@ const AGAIN_AFTER_MS: u64 = 50;
 const SLACK: Duration = Duration::from_millis(200);
 
 /// An answer, and whether an attempt before it was not answered.
-struct Answered<T> {
-    result: Result<T, Refusal>,
+pub(crate) struct Answered<T> {
+    pub(crate) result: Result<T, Refusal>,
     uncertain: bool,
 }
 
@@ -260,7 +260,10 @@ impl Client {
     }
 
     /// Asks any broker, again and again until it is answered or too late.
-    async fn ask<R: Request>(&self, request: &R) -> Result<Answered<R::Reply>, ClientError> {
+    pub(crate) async fn ask<R: Request>(
+        &self,
+        request: &R,
+    ) -> Result<Answered<R::Reply>, ClientError> {
         let timeout = self.core.config.request_timeout;
         let Answered { result, uncertain } = self.ask_raw(None, request, timeout).await?;
         Ok(Answered { result: result.map(|(reply, _)| reply), uncertain })

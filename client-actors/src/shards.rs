@@ -2,9 +2,12 @@
 
 use futures_util::future::join_all;
 use grus_protocol::ids::BrokerAddress;
+use grus_protocol::ids::QueueId;
 use grus_protocol::message::{
-    ChangeReplicas, DescribeShards, HandOverShards, HandOverShardsReply, ShardDescription,
+    ChangeReplicas, DescribeShards, HandOverShards, HandOverShardsReply, Metadata,
+    ShardDescription, TopicSummary,
 };
+use grus_protocol::names::TopicName;
 use grus_protocol::{BrokerId, ErrorCode, ErrorReply, ShardId};
 
 use crate::client::Client;
@@ -18,6 +21,25 @@ pub struct BrokerShards {
     pub broker: BrokerAddress,
     /// Its shards; else why it did not say.
     pub shards: Result<Vec<ShardDescription>, String>,
+}
+
+/// Queues that are asked for at once: the names and routes of so many fit any answer.
+const QUEUES_AT_ONCE: u32 = 10_000;
+
+/// Topics that have up to [`QUEUES_AT_ONCE`] queues together, or one that has more by itself.
+fn chunks(topics: &[TopicSummary]) -> impl Iterator<Item = &[TopicSummary]> {
+    let mut rest = topics;
+    std::iter::from_fn(move || {
+        let mut queues = 0_u32;
+        let fits = |topic: &&TopicSummary| {
+            queues = queues.saturating_add(topic.settings.queues);
+            queues <= QUEUES_AT_ONCE
+        };
+        let count = rest.iter().take_while(fits).count().max(1).min(rest.len());
+        let (some, others) = rest.split_at(count);
+        rest = others;
+        (!some.is_empty()).then_some(some)
+    })
 }
 
 impl Client {
@@ -36,6 +58,27 @@ impl Client {
             BrokerShards { broker, shards }
         });
         Ok(told.collect())
+    }
+
+    /// The queues that nobody leads now, of all topics but those of the system: the brokers that have them are
+    /// away. In order of topics and queues.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`], [`ClientError::Timeout`], [`ClientError::Closed`].
+    pub async fn queues_without_leader(&self) -> Result<Vec<(TopicName, QueueId)>, ClientError> {
+        let topics = self.list_topics().await?;
+        let mut away = Vec::new();
+        for some in chunks(&topics) {
+            let topics = some.iter().map(|topic| topic.name.clone()).collect();
+            let ask = Metadata { topics, auto_create: false };
+            let reply = self.ask(&ask).await?.result.map_err(ClientError::Refused)?;
+            // One that has been deleted meanwhile has no queues.
+            for topic in reply.topics {
+                let queues = topic.queues.iter().filter(|queue| queue.leader_broker.is_none());
+                away.extend(queues.map(|queue| (topic.name.clone(), queue.queue)));
+            }
+        }
+        Ok(away)
     }
 
     /// Has shards of several brokers get other members: `add` in place of `remove`, or one of the two alone.
@@ -77,5 +120,27 @@ impl Client {
             return Err(ClientError::Refused(Refusal::from(error)));
         };
         self.ask_broker(at, ask, self.core.config.request_timeout).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use grus_protocol::ids::TopicId;
+    use grus_protocol::message::TopicSettings;
+
+    use super::*;
+
+    #[test]
+    fn topics_are_asked_for_so_many_queues_at_a_time() {
+        let topic = |queues| TopicSummary {
+            name: TopicName::try_from("t").unwrap(),
+            id: TopicId(1),
+            settings: TopicSettings { queues, ..TopicSettings::default() },
+        };
+        let all: Vec<_> = [1, 9_999, 1, 20_000, 5, 6].map(topic).into();
+        let sizes = |some: &[TopicSummary]| some.iter().map(|one| one.settings.queues).collect();
+        let taken: Vec<Vec<u32>> = chunks(&all).map(sizes).collect();
+        assert_eq!(taken, [vec![1, 9_999], vec![1], vec![20_000], vec![5, 6]]);
+        assert_eq!(chunks(&[]).count(), 0);
     }
 }

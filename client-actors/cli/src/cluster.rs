@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use clap::{Args, Subcommand};
 use grus_client::{BrokerId, BrokerShards, Client};
-use grus_protocol::ids::ShardId;
+use grus_protocol::ids::{QueueId, ShardId};
 use grus_protocol::message::{ChangeReplicas, HandOverShards, ShardDescription};
 use grus_protocol::names::TopicName;
 use serde_json::{Value, json};
@@ -20,6 +20,8 @@ use crate::{session, units};
 const SILENCE_MS_MAX: u64 = 3_000;
 /// A member that lacks more entries is behind.
 const LAG_ENTRIES_MAX: u64 = 1_000;
+/// The most queues that are named where some have no leader.
+const NAMED_MAX: usize = 5;
 
 /// `grus cluster`
 #[derive(Debug, Subcommand)]
@@ -103,7 +105,11 @@ pub async fn run(common: &Common, command: &ClusterCommand) -> Result<(), Failur
     let told = told.map_err(|error| Failure::because("cluster", error))?;
     let mut output = Output::standard();
     let (lines, values) = match command {
-        ClusterCommand::Status => status(&told),
+        ClusterCommand::Status => {
+            let away = client.queues_without_leader().await;
+            let away = away.map_err(|error| Failure::because("cluster", error))?;
+            status(&told, &away)
+        }
         ClusterCommand::Brokers => told.iter().map(broker).unzip(),
         ClusterCommand::Shards => shards(&told),
         ClusterCommand::MoveLeader(args) => {
@@ -189,7 +195,8 @@ fn lag(last: Option<u64>, matched: Option<u64>) -> u64 {
     count(last).saturating_sub(count(matched))
 }
 
-fn status(told: &[BrokerShards]) -> Said {
+/// `away`: queues that nobody leads. A shard of which every broker is away is told by nobody.
+fn status(told: &[BrokerShards], away: &[(TopicName, QueueId)]) -> Said {
     let all = known(told);
     let answering = told.iter().filter(|broker| broker.shards.is_ok()).count();
     let replicated =
@@ -199,7 +206,8 @@ fn status(told: &[BrokerShards]) -> Said {
     let under_replicated = all.values().filter(is_short).count();
     let amnesiacs: u32 = all.values().map(|known| known.amnesiacs).sum();
     let failed: usize = all.values().map(|known| known.failed.len()).sum();
-    let is_well = answering == told.len()
+    let is_well = away.is_empty()
+        && answering == told.len()
         && led == all.len()
         && under_replicated == 0
         && amnesiacs == 0
@@ -209,6 +217,7 @@ fn status(told: &[BrokerShards]) -> Said {
         format!("brokers           {}, of which {answering} answer", told.len()),
         format!("shards            {}, {replicated} of them of several brokers", all.len()),
         format!("without a leader  {}", all.len() - led),
+        format!("queues away       {}{}", away.len(), named(away)),
         format!("under-replicated  {under_replicated}"),
         format!("catching up       {amnesiacs}"),
         format!("cannot start      {failed}"),
@@ -220,11 +229,22 @@ fn status(told: &[BrokerShards]) -> Said {
         "shards": all.len(),
         "replicated": replicated,
         "without_leader": all.len() - led,
+        "queues_away": away.iter().map(|(topic, queue)| format!("{topic}[{queue}]")).collect::<Vec<_>>(),
         "under_replicated": under_replicated,
         "catching_up": amnesiacs,
         "cannot_start": failed,
     });
     (lines, vec![value])
+}
+
+/// The first of them by name, for people.
+fn named(queues: &[(TopicName, QueueId)]) -> String {
+    if queues.is_empty() {
+        return String::new();
+    }
+    let some = queues.iter().take(NAMED_MAX).map(|(topic, queue)| format!("{topic}[{queue}]"));
+    let more = if queues.len() > NAMED_MAX { ", ..." } else { "" };
+    format!(" ({}{more})", some.collect::<Vec<_>>().join(", "))
 }
 
 fn broker(broker: &BrokerShards) -> (String, Value) {

@@ -7,7 +7,8 @@ use grus_tests::cluster::{await_leaders, bodies, grus_at};
 use grus_tests::ports::{self, Port};
 use grus_tests::program::{self, Done};
 use grus_tests::random::Random;
-use grus_tests::watch::PATIENCE;
+use grus_tests::strain::Strain;
+use grus_tests::watch::{PATIENCE, Watch};
 use tempfile::TempDir;
 
 use crate::{input, lines};
@@ -35,6 +36,19 @@ impl Local {
             .env("GRUS_CLUSTER_PORTS", ports.join(" "));
         program::run(command, b"")
     }
+
+    /// Asks for the status until it has these words, and gives it.
+    fn await_status(&self, words: &str) -> String {
+        let (strain, watch) = (Strain::watch(), Watch::start());
+        loop {
+            let status = self.run(&["status"]).ok().text();
+            let (took, lost) = (watch.elapsed(), strain.lost());
+            if status.contains(words) {
+                return status;
+            }
+            assert!(took < PATIENCE + lost, "after {took:?} not {words:?}: {status}");
+        }
+    }
 }
 
 impl Drop for Local {
@@ -50,14 +64,18 @@ fn a_cluster_is_started_survives_a_broker_and_is_stopped_by_one_command_each() {
     assert_eq!(up.lines().count(), 4, "{up}");
     let at = [local.ports[0].address];
     grus_at(&at, &["topic", "create", "t", "--queues", "3"], b"").ok();
+    grus_at(&at, &["topic", "create", "s", "--queues", "3", "--replicas", "1"], b"").ok();
+    local.await_status("queues away       0\n");
     let sent = lines("message", 100);
     grus_at(&at, &["produce", "t"], &input(&sent)).ok();
     assert_eq!(local.run(&["kill", "2"]).ok().text(), "broker-2 is killed\n");
     let all = |leaders: &[Option<u64>]| leaders.iter().all(Option::is_some);
     await_leaders(at[0], "t", PATIENCE, all);
     assert_eq!(bodies(&at, "t", sent.len()), sent);
-    let status = local.run(&["status"]).ok().text();
-    assert!(status.contains("broker-2 is down") && status.contains("without a leader"), "{status}");
+    // What it had alone is away with it, and no broker that answers knows of it.
+    let status = local.await_status("queues away       1 (s[");
+    assert!(status.contains("broker-2 is down"), "{status}");
+    assert!(status.contains("state             degraded"), "{status}");
     let again = local.run(&["up"]).ok().text();
     assert!(again.starts_with("broker-2 ") && again.lines().count() == 1, "{again}");
     local.run(&["down"]).ok();

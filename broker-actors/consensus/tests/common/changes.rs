@@ -19,7 +19,8 @@ const CHANGE_MS_MAX: u64 = 120_000;
 /// Who has a change carried out: asks whoever leads for the next step, as a broker does.
 pub struct Driver {
     pub wanted: BTreeSet<NodeId>,
-    under_way: Option<(NodeId, JoinHandle<Result<Approach, ChangeError>>)>,
+    /// The step under way, who takes it, and in which of its lives.
+    under_way: Option<(NodeId, u64, JoinHandle<Result<Approach, ChangeError>>)>,
 }
 
 impl Driver {
@@ -42,21 +43,23 @@ impl Driver {
 
     /// Asks for a step, or looks for the answer of the last one. True: it is there.
     pub async fn turn(&mut self, cluster: &mut Cluster) -> bool {
-        let Some((node, step)) = self.under_way.take() else {
+        let Some((node, life, step)) = self.under_way.take() else {
             self.start_joiners(cluster).await;
             if let Some(leader) = cluster.leader() {
                 let (group, wanted) = (cluster.group(leader), self.wanted.clone());
                 let step = async move { group.approach(&wanted).await };
-                self.under_way = Some((leader, tokio::task::spawn_local(step)));
+                let life = cluster.members[&leader].life();
+                self.under_way = Some((leader, life, tokio::task::spawn_local(step)));
             }
             return false;
         };
-        if !cluster.members.get(&node).is_some_and(Member::is_alive) {
+        let goes_on = |member: &Member| member.is_alive() && member.life() == life;
+        if !cluster.members.get(&node).is_some_and(goes_on) {
             step.abort(); // it ended with its process
             return false;
         }
         if !step.is_finished() {
-            self.under_way = Some((node, step));
+            self.under_way = Some((node, life, step));
             return false;
         }
         let done = step.await.unwrap();

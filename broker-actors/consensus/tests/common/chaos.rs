@@ -13,12 +13,19 @@ pub struct Mishaps {
     pub power_cuts_at_once: usize,
     pub trims: bool,
     pub network: bool,
+    /// Ways that carry nothing while the way back does, disks that take up to [`SLOW_US`], clocks that step.
+    pub lopsided: bool,
 }
+
+/// The longest that a sync takes on a disk that has become slow, in microseconds: some elections.
+const SLOW_US: u64 = 900_000;
+/// How far a clock goes wrong at most, either way, in milliseconds.
+const SKEW_MS: u64 = 60_000;
 
 impl Mishaps {
     /// Everything a `persisted` shard must survive.
     pub fn persisted() -> Self {
-        Self { steps: 60, power_cuts_at_once: 3, trims: true, network: true }
+        Self { steps: 60, power_cuts_at_once: 3, trims: true, network: true, lopsided: true }
     }
 
     /// What a `replicated` shard must survive: a minority without power.
@@ -151,17 +158,38 @@ async fn step(cluster: &mut Cluster, mishaps: Mishaps) {
         }
         67..73 => cluster.net.heal(),
         73..80 if mishaps.trims => trim(cluster),
+        80..83 if mishaps.lopsided => {
+            let others = cluster.others(node);
+            if others.is_empty() {
+                return;
+            }
+            let other = others[usize::try_from(cluster.rng.below(others.len() as u64)).unwrap()];
+            cluster.trace.line(format!("member {other} hears member {node} no more"));
+            cluster.net.cut(node, other);
+        }
+        83..86 if mishaps.lopsided => {
+            let us = 1 + cluster.rng.below(SLOW_US);
+            cluster.trace.line(format!("the disk of member {node} takes up to {us} us"));
+            cluster.set_flush_us(node, us);
+        }
+        86..88 if mishaps.lopsided => {
+            let skew = cluster.rng.below(2 * SKEW_MS).cast_signed() - SKEW_MS.cast_signed();
+            cluster.trace.line(format!("the clock of member {node} is {skew} ms ahead"));
+            cluster.members[&node].skew_ms.set(skew);
+        }
         _ => start_one(cluster).await,
     }
 }
 
-/// Members that have lost what was only in memory, or may yet: no more than allowed at once.
+/// Members that have lost what was only in memory, or may yet: no more than allowed at once. One that has caught
+/// up with what it forgot may have to forget it again until its disk has noted that, two syncs later at most.
 fn may_cut(cluster: &Cluster, mishaps: Mishaps) -> bool {
-    use grus_consensus::Standing;
+    let all_may = mishaps.power_cuts_at_once >= cluster.nodes().len();
+    let noted_ms = if all_may { 0 } else { 3 * SLOW_US / 1000 };
     let lossy = |node: &NodeId| {
-        let member = &cluster.members[node];
-        let standing = member.group().map(|group| group.status().standing);
-        !member.is_alive() || standing != Some(Standing::Sound) || cluster.doomed.contains(node)
+        let since = cluster.sound_since.get(node);
+        let is_noted = since.is_some_and(|since| since + noted_ms <= cluster.trace.now_ms());
+        !cluster.members[node].is_alive() || !is_noted || cluster.doomed.contains(node)
     };
     let nodes = cluster.nodes();
     nodes.iter().filter(|node| lossy(node)).count() < mishaps.power_cuts_at_once

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use grus_consensus::{NodeId, ProposeError};
+use grus_consensus::{NodeId, ProposeError, Standing};
 use grus_log::Seeded;
 
 use super::checks::Checks;
 use super::machine::{self, Placed};
-use super::member::{Member, Setup, SimGroup};
+use super::member::{FLUSH_US_MAX, Member, Setup, SimGroup};
 use super::net::Net;
 use super::trace::Trace;
 
@@ -45,6 +45,8 @@ pub struct Cluster {
     pub checks: Checks,
     /// Members whose disk will lose its power at a step to come.
     pub doomed: BTreeSet<NodeId>,
+    /// Since when each member has been sound.
+    pub sound_since: BTreeMap<NodeId, u64>,
     /// How many members have joined.
     pub lives: u64,
     next_id: u64,
@@ -65,6 +67,7 @@ impl Cluster {
             receipts: Rc::default(),
             checks: Checks::default(),
             doomed: BTreeSet::new(),
+            sound_since: BTreeMap::new(),
             lives: 0,
             next_id: 0,
             views: Vec::new(),
@@ -84,12 +87,16 @@ impl Cluster {
         self.nodes().into_iter().filter(|other| *other != node).collect()
     }
 
-    /// Starts a member; its disk must give a log that can be used.
+    /// Starts a member; its disk must give a log that can be used. Its power may go while it starts.
     pub async fn start_member(&mut self, node: NodeId) {
         let (net, setup, trace) = (self.net.clone(), self.setup.clone(), self.trace.clone());
         let member = self.members.get_mut(&node).unwrap();
         self.doomed.remove(&node);
         if let Err(error) = member.start(&net, &setup, &trace).await {
+            if member.disk.is_off() {
+                trace.line(format!("member {node} loses its power while it starts"));
+                return;
+            }
             panic!("member {node} does not start: {error}\n{}", trace.tail(60));
         }
         self.checks.restarted(node);
@@ -144,9 +151,22 @@ impl Cluster {
     pub fn check(&mut self) {
         LOOKED.set((self.trace.now_ms(), LOOKED.get().1 + 1));
         self.note_leaders();
+        self.note_standings();
         let found = self.checks.all(&self.members, &self.receipts.borrow());
         if let Err(what) = found {
             panic!("{what}\n{}", self.trace.tail(60));
+        }
+    }
+
+    fn note_standings(&mut self) {
+        let now = self.trace.now_ms();
+        for (node, member) in &self.members {
+            let group = member.group().filter(|_| member.is_alive());
+            if group.is_some_and(|group| group.status().standing == Standing::Sound) {
+                self.sound_since.entry(*node).or_insert(now);
+            } else {
+                self.sound_since.remove(node);
+            }
         }
     }
 
@@ -228,10 +248,12 @@ impl Cluster {
     /// Nothing is broken any more, and all members run.
     pub async fn mend(&mut self) {
         self.trace.line("all is mended");
+        self.reap().await; // whose power has gone since the last look
         self.net.heal();
         self.doomed.clear();
         for node in self.nodes() {
             self.members[&node].disk.cut_at_step(u64::MAX);
+            self.set_flush_us(node, FLUSH_US_MAX);
             if self.members[&node].running.is_none() {
                 self.start_member(node).await;
             }

@@ -18,6 +18,11 @@ use super::machine::Queues;
 use super::net::Net;
 use super::trace::Trace;
 
+/// How long a job takes at most on a disk that is well, in microseconds.
+pub const FLUSH_US_MAX: u64 = 3_000;
+/// What clocks that are right show at the beginning.
+const EPOCH_MS: u64 = 1_000_000;
+
 /// The group of a simulated member.
 pub type SimGroup = Group<Queues, SimDisk, Rt>;
 
@@ -104,6 +109,8 @@ pub struct Member {
     pub fault: Rc<RefCell<Option<Fault>>>,
     /// How long a job may take, in microseconds.
     pub flush_us_max: Rc<Cell<u64>>,
+    /// How far its wall clock is ahead of the others'.
+    pub skew_ms: Rc<Cell<i64>>,
     starts: Cell<u64>,
     seed: u64,
 }
@@ -116,7 +123,8 @@ impl Member {
             disk: SimDisk::new(seed),
             running: None,
             fault: Rc::default(),
-            flush_us_max: Rc::new(Cell::new(3_000)),
+            flush_us_max: Rc::new(Cell::new(FLUSH_US_MAX)),
+            skew_ms: Rc::default(),
             starts: Cell::new(0),
             seed,
         }
@@ -172,7 +180,7 @@ impl Member {
 
     fn config(&self, setup: &Setup, trace: &Trace) -> GroupConfig {
         let (clock, told, fault) = (trace.clone(), trace.clone(), Rc::clone(&self.fault));
-        let node = self.node;
+        let (node, skew_ms) = (self.node, Rc::clone(&self.skew_ms));
         GroupConfig {
             shard: ShardId(1),
             node,
@@ -186,13 +194,20 @@ impl Member {
             // One part each, so that the chunks of small states are many.
             snapshot_chunk_bytes: 1,
             append_bytes_max: 64 * 1024,
-            clock: Rc::new(move || TimestampMs(clock.now_ms())),
+            clock: Rc::new(move || {
+                TimestampMs((EPOCH_MS + clock.now_ms()).saturating_add_signed(skew_ms.get()))
+            }),
             fatal: Rc::new(move |why| {
                 told.line(format!("member {node} stops: {why}"));
                 *fault.borrow_mut() = Some(why.clone());
             }),
             sabotage: setup.sabotage,
         }
+    }
+
+    /// How often its process has been started.
+    pub fn life(&self) -> u64 {
+        self.starts.get()
     }
 
     /// The process is gone, from one moment to the next. Its disk keeps what was written.

@@ -45,7 +45,7 @@ pub fn for_seeds(test: &str, count: u64, simulation: impl Fn(u64)) {
         let run = std::panic::AssertUnwindSafe(|| simulation(seed));
         if let Err(panic) = std::panic::catch_unwind(run) {
             eprintln!(
-                "{test}: seed {seed} failed; again with:\n  GRUS_SIM_SEED={seed} cargo test -p \
+                "{test}: seed {seed} failed; again with:\n  GRUS_SIM_SEED={seed} GRUS_SIM_SEEDS=1 cargo test -p \
                  grus-consensus {test} -- --exact --nocapture"
             );
             std::panic::resume_unwind(panic);
