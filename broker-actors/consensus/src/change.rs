@@ -6,7 +6,8 @@
 //! 2. who is to be a member and is none becomes a learner: it gets the snapshot, then the log;
 //! 3. when all of them have caught up, are durable and sound, and enough of those that remain answer,
 //!    the voters are changed as a whole, through a joint configuration;
-//! 4. a leader whose log is damaged gives its leadership to one whose log is whole, before it takes anybody in;
+//! 4. a leader whose log is damaged gives its leadership to one whose log is whole, before it takes anybody in,
+//!    and also when it comes to lead while a learner has not got yet what is damaged;
 //! 5. a leader that is not to remain gives its leadership to one that is, before the voters change;
 //! 6. learners that are not to be members are let go.
 
@@ -113,6 +114,11 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             return Ok(Approach::Step);
         }
         if now.voters != *wanted {
+            if let Wholeness::Damaged(why) = self.wholeness()
+                && self.would_read_damage(wanted.difference(&now.voters)).await
+            {
+                return self.leave_to_a_whole_one(why).await;
+            }
             return self.approach_voters(wanted, &now).await;
         }
         let surplus: BTreeSet<NodeId> = now.learners.difference(wanted).copied().collect();

@@ -14,7 +14,8 @@ use crate::change::Approach;
 use crate::group::Group;
 use crate::machine::StateMachine;
 use crate::members::ChangeError;
-use crate::peers::ask;
+use crate::peers::{CallError, ask};
+use crate::types::NodeId;
 use crate::wire::{Reply, Request};
 
 /// How long a member may take to say whether its log is whole.
@@ -60,6 +61,29 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         }
     }
 
+    /// Whether one of these, of which all get the log, has not said that it has on disk all that is damaged here: it
+    /// would be read for it. How much a new leader has heard of them is nothing at first, so they are asked.
+    pub(crate) async fn would_read_damage(&self, learners: impl Iterator<Item = &NodeId>) -> bool {
+        let end = {
+            let log = self.inner.shared.log.borrow();
+            log.damaged_end().max(log.doubtful().map(|range| *range.end()))
+        };
+        for node in learners {
+            let reply = self.ask_member(*node, &Request::Standing).await;
+            let Ok(Reply::Standing { durable, .. }) = reply else { return true };
+            if durable < end {
+                return true;
+            }
+        }
+        false
+    }
+
+    async fn ask_member(&self, node: NodeId, request: &Request) -> Result<Reply, CallError> {
+        let members = self.inner.raft.metrics().borrow_watched().membership_config.clone();
+        let address = members.get_node(&node).map_or("", |at| at.addr.as_str());
+        ask::<RT>(&self.inner.peers, (node, address), request, ASK_LIMIT).await
+    }
+
     /// What a leader is answered whose own log is damaged.
     pub(crate) fn on_is_whole(&self) -> Reply {
         match self.wholeness() {
@@ -80,10 +104,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         let (mut asked, mut unchecked) = (0, 0);
         for node in others {
             asked += 1;
-            let members = inner.raft.metrics().borrow_watched().membership_config.clone();
-            let address = members.get_node(&node).map_or("", |at| at.addr.as_str());
-            let target = (node, address);
-            match ask::<RT>(&inner.peers, target, &Request::IsWhole, ASK_LIMIT).await {
+            match self.ask_member(node, &Request::IsWhole).await {
                 Ok(Reply::Done) => {
                     if self.hand_over(Some(node)).await || !self.status().is_leader {
                         let shard = inner.shared.config.shard.0;

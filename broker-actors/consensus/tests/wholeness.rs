@@ -64,7 +64,9 @@ async fn lead(cluster: &Cluster, node: NodeId) {
     for _ in 0..LOOKS_MAX {
         match cluster.leader() {
             Some(leader) if leader == node => return,
-            Some(leader) if cluster.all_applied() => {
+            Some(leader)
+                if cluster.group(node).status().last == cluster.group(leader).status().last =>
+            {
                 let _ = cluster.group(leader).transfer_leader(node).await; // asked again
             }
             _ => {}
@@ -105,6 +107,61 @@ async fn the_leaders_log_is_damaged(seed: u64) {
 fn a_leader_whose_log_is_damaged_leaves_it_to_one_whose_log_is_whole() {
     for_seeds("a_leader_whose_log_is_damaged_leaves_it_to_one_whose_log_is_whole", 3, |seed| {
         simulate(seed, the_leaders_log_is_damaged(seed));
+    });
+}
+
+/// A member whose log is damaged comes to lead while a new one gets the log: it leaves it to one whose log is whole,
+/// instead of reading for the new one what it cannot.
+async fn the_damaged_one_leads_with_a_learner(seed: u64) {
+    let mut cluster = three(seed, Durability::Persisted, Sabotage::default()).await;
+    fill(&mut cluster, 5).await;
+    cluster.run(1_000).await;
+    let (damaged, whole) = (1 + seed % 3, 1 + (seed + 1) % 3);
+    damage(&mut cluster, &[damaged]).await;
+    lead(&cluster, whole).await;
+    let mut driver = Driver::new(&[1, 2, 3, 4]);
+    driver.start_joiners(&mut cluster).await;
+    cluster.net.isolate(4, [1, 2, 3]); // it is to get the log, and has nothing of it as yet
+    let has_a_learner = |cluster: &Cluster| {
+        let members = cluster.group(damaged).members();
+        members.is_settled && members.learners.contains(&4)
+    };
+    let mut looks = 0;
+    while !has_a_learner(&cluster) {
+        looks += 1;
+        assert!(looks < LOOKS_MAX, "it becomes no learner: {}", cluster.brief());
+        driver.turn(&mut cluster).await;
+        wait(20).await;
+    }
+    lead(&cluster, damaged).await;
+    let is_led_by_another =
+        |cluster: &Cluster| cluster.leader().is_some_and(|leader| leader != damaged);
+    while !is_led_by_another(&cluster) {
+        looks += 1;
+        let tail = cluster.trace.tail(20);
+        assert!(looks < LOOKS_MAX, "it goes on leading: {}\n{tail}", cluster.brief());
+        driver.turn(&mut cluster).await;
+        wait(20).await;
+    }
+    cluster.net.heal();
+    while !driver.turn(&mut cluster).await {
+        looks += 1;
+        let tail = cluster.trace.tail(60);
+        assert!(looks < LOOKS_MAX, "nobody takes it in: {}\n{tail}", cluster.brief());
+        wait(20).await;
+    }
+    all_agree(&cluster).await;
+    assert!(cluster.members[&damaged].is_alive(), "it has read for the new one what it cannot");
+    let new = cluster.members[&4].running.as_ref().unwrap();
+    assert_eq!(new.group.voters(), BTreeSet::from([1, 2, 3, 4]));
+    read_everything(4, new, &cluster.receipts.borrow()).unwrap();
+}
+
+#[test]
+fn one_whose_log_is_damaged_leaves_it_also_when_it_comes_to_lead_with_a_learner() {
+    let name = "one_whose_log_is_damaged_leaves_it_also_when_it_comes_to_lead_with_a_learner";
+    for_seeds(name, 3, |seed| {
+        simulate(seed, the_damaged_one_leads_with_a_learner(seed));
     });
 }
 

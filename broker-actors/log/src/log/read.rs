@@ -62,6 +62,11 @@ impl<D: Disk> Log<D> {
         Some(start..start + crate::entry::ENTRY_HEADER_BYTES as u64 + payload.len() as u64)
     }
 
+    /// The last entry that is known to be damaged.
+    pub fn damaged_end(&self) -> Option<u64> {
+        self.segments.iter().filter_map(|segment| segment.table.damaged.keys().max()).max().copied()
+    }
+
     /// Where a digest of the state may have been made with entries that the operator has given up since:
     /// from the first of them to the end that the log had then. There is nothing to compare it with.
     pub fn doubtful(&self) -> Option<RangeInclusive<u64>> {
