@@ -1,6 +1,7 @@
 //! A replicated group on one arbiter: the handle everything above this crate uses.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -38,6 +39,7 @@ use crate::shared::{ENTRY_OVERHEAD_BYTES, Shared, Types};
 use crate::status::{Leadership, Status, lease_left};
 use crate::transfer::Incoming;
 use crate::types::{NodeId, Outcome, RaftVote, log_id_parts};
+use crate::whole::Rest;
 
 pub(crate) type RaftOf<S, D, RT> = Raft<Types<S, RT>, Applier<S, D, RT>>;
 pub(crate) type InstantOf<RT> = <RT as AsyncRuntime>::Instant;
@@ -98,6 +100,8 @@ pub(crate) struct Inner<S: StateMachine, D: Disk, RT: AsyncRuntime> {
     pub(crate) stopped: Cell<bool>,
     /// What came of the last wish for a successor is not known yet.
     pub(crate) handed_over: Cell<Option<HandedOver<InstantOf<RT>>>>,
+    /// Who was asked to lead as the log here is damaged, and is not asked again for a while.
+    pub(crate) rests: RefCell<BTreeMap<NodeId, Rest<InstantOf<RT>>>>,
     /// What was committed at two moments, see [`Group::need`].
     pub(crate) paces: Cell<[Pace<RT>; 2]>,
     /// Searches for a successor that are under way.
@@ -179,6 +183,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             leadership: watch::Sender::new(Leadership::default()),
             stopped: Cell::new(false),
             handed_over: Cell::new(None),
+            rests: RefCell::default(),
             paces: Cell::new([None; 2]),
             handing_over: Cell::new(0),
             looked: Cell::new((started, 0)),

@@ -7,11 +7,11 @@
 use std::time::Duration;
 
 use grus_log::Disk;
-use openraft::async_runtime::AsyncRuntime;
 use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::async_runtime::{AsyncRuntime, Instant as _};
 
 use crate::change::Approach;
-use crate::group::Group;
+use crate::group::{Group, InstantOf};
 use crate::machine::StateMachine;
 use crate::members::ChangeError;
 use crate::peers::{CallError, ask};
@@ -22,6 +22,18 @@ use crate::wire::{Reply, Request};
 const ASK_LIMIT: Duration = Duration::from_secs(1);
 /// When one that still checks its log may be asked again, in milliseconds.
 const CHECK_WAIT_MS: u32 = 1_000;
+
+/// How long a voter that was asked to take over is not asked again: twice as long each time that it did not, as nothing
+/// is taken while a hand-over that fails is under way.
+const REST_MIN: Duration = Duration::from_secs(5);
+const REST_MAX: Duration = Duration::from_secs(320);
+
+/// A voter is left in peace from a moment on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rest<I> {
+    begun: I,
+    length: Duration,
+}
 
 /// What a log is to one who gets all of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,9 +116,14 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         let (mut asked, mut unchecked) = (0, 0);
         for node in others {
             asked += 1;
+            if self.is_resting(node) {
+                continue; // it did not take over a while ago
+            }
             match self.ask_member(node, &Request::IsWhole).await {
                 Ok(Reply::Done) => {
-                    if self.hand_over(Some(node)).await || !self.status().is_leader {
+                    let is_done = self.hand_over(Some(node)).await;
+                    self.begin_rest(node, is_done);
+                    if is_done || !self.status().is_leader {
                         let shard = inner.shared.config.shard.0;
                         tracing::warn!(
                             shard,
@@ -123,5 +140,18 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             }
         }
         Err(ChangeError::Damaged { why, asked, unchecked })
+    }
+
+    fn is_resting(&self, node: NodeId) -> bool {
+        let rests = self.inner.rests.borrow();
+        rests.get(&node).is_some_and(|rest| rest.begun.elapsed() < rest.length)
+    }
+
+    /// One that took over rests, too: whoever gives leadership back at once is not to be given it all the time.
+    fn begin_rest(&self, node: NodeId, has_taken_over: bool) {
+        let mut rests = self.inner.rests.borrow_mut();
+        let last = rests.get(&node).filter(|_| !has_taken_over);
+        let length = last.map_or(REST_MIN, |rest| REST_MAX.min(rest.length * 2));
+        rests.insert(node, Rest { begun: InstantOf::<RT>::now(), length });
     }
 }

@@ -165,6 +165,55 @@ fn one_whose_log_is_damaged_leaves_it_also_when_it_comes_to_lead_with_a_learner(
     });
 }
 
+/// The only one whose log is whole says that it could lead, and then nobody hears that it stands: the leader asks it
+/// again, but less and less often, as nothing is taken meanwhile; and it is asked when it is heard again.
+async fn the_whole_one_never_takes_over(seed: u64) {
+    let mut cluster = three(seed, Durability::Persisted, Sabotage::default()).await;
+    fill(&mut cluster, 5).await;
+    cluster.run(1_000).await;
+    let (damaged, whole) = (1 + seed % 3, 1 + (seed + 1) % 3);
+    let third = 6 - damaged - whole;
+    damage(&mut cluster, &[damaged, third]).await;
+    lead(&cluster, damaged).await;
+    cluster.net.lose_candidacies(whole);
+    cluster.group(third).retire(); // it stands late, so that the same one leads again
+    let mut driver = Driver::new(&[1, 2, 3, 4]);
+    let until = cluster.trace.now_ms() + 60_000;
+    let mut served = 0;
+    while cluster.trace.now_ms() < until {
+        driver.turn(&mut cluster).await;
+        wait(100).await;
+        let is_served = cluster
+            .leader()
+            .is_some_and(|leader| !cluster.group(leader).status().lease_left.is_zero());
+        served += u64::from(is_served);
+    }
+    let lost = cluster.net.lost_candidacies(whole);
+    let tail = cluster.trace.tail(60);
+    assert!(lost >= 2, "it was never asked: {tail}");
+    assert!(lost <= 24, "it was asked for ever, {lost} candidacies, {served} served: {tail}");
+    cluster.net.heal();
+    let mut looks = 0;
+    while !driver.turn(&mut cluster).await {
+        looks += 1;
+        let tail = cluster.trace.tail(60);
+        assert!(looks < LOOKS_MAX, "nobody takes it in: {}\n{tail}", cluster.brief());
+        wait(50).await;
+    }
+    all_agree(&cluster).await;
+    let new = cluster.members[&4].running.as_ref().unwrap();
+    assert_eq!(new.group.voters(), BTreeSet::from([1, 2, 3, 4]));
+    read_everything(4, new, &cluster.receipts.borrow()).unwrap();
+}
+
+#[test]
+fn one_that_never_takes_over_a_damaged_ones_group_is_asked_less_and_less_often() {
+    let name = "one_that_never_takes_over_a_damaged_ones_group_is_asked_less_and_less_often";
+    for_seeds(name, 3, |seed| {
+        simulate(seed, the_whole_one_never_takes_over(seed));
+    });
+}
+
 /// Nobody's log is whole: nothing is begun, the leader goes on, and says why.
 async fn all_logs_are_damaged(seed: u64) {
     let mut cluster = three(seed, Durability::Persisted, Sabotage::default()).await;

@@ -24,6 +24,8 @@ struct State {
     rng: Seeded,
     inboxes: BTreeMap<NodeId, mpsc::UnboundedSender<Call>>,
     cuts: BTreeSet<(NodeId, NodeId)>,
+    /// Whose candidacies are lost, while all else that they say arrives; how many were.
+    unheard: BTreeMap<NodeId, u64>,
     /// Messages lost, of 1000.
     loss: u64,
     delay_ms: (u64, u64),
@@ -52,6 +54,8 @@ const DELAY_MS: (u64, u64) = (0, 4);
 const KIND: usize = 1;
 const APPEND: u8 = 1;
 const CONFLICT: u8 = 3;
+/// The kind of a message that asks for a vote.
+const VOTE: u8 = 2;
 
 /// The network; clones are the same one.
 #[derive(Clone)]
@@ -63,6 +67,7 @@ impl Net {
             rng: Seeded::new(seed ^ 0x6e65_7477_6f72_6b00),
             inboxes: BTreeMap::new(),
             cuts: BTreeSet::new(),
+            unheard: BTreeMap::new(),
             loss: 0,
             delay_ms: DELAY_MS,
             shuffles: false,
@@ -88,6 +93,16 @@ impl Net {
         self.0.borrow_mut().cuts.insert((from, to));
     }
 
+    /// Nobody hears any more that a member stands for election.
+    pub fn lose_candidacies(&self, of: NodeId) {
+        self.0.borrow_mut().unheard.insert(of, 0);
+    }
+
+    /// How many requests for a vote of such a member were lost.
+    pub fn lost_candidacies(&self, of: NodeId) -> u64 {
+        self.0.borrow().unheard.get(&of).copied().unwrap_or(0)
+    }
+
     /// Cuts a member off from all others, both ways.
     pub fn isolate(&self, node: NodeId, others: impl IntoIterator<Item = NodeId>) {
         for other in others {
@@ -100,6 +115,7 @@ impl Net {
     pub fn heal(&self) {
         let mut state = self.0.borrow_mut();
         state.cuts.clear();
+        state.unheard.clear();
         state.loss = 0;
         state.delay_ms = DELAY_MS;
         state.shuffles = false;
@@ -197,6 +213,12 @@ impl Peers for Link {
         // A process whose power is off says nothing any more.
         if (self.is_off)() {
             return Box::pin(std::future::ready(Err(failed("power is off here"))));
+        }
+        if message[0][KIND] == VOTE
+            && let Some(lost) = net.0.borrow_mut().unheard.get_mut(&from)
+        {
+            *lost += 1;
+            return Box::pin(std::future::pending());
         }
         // The payload of an entry is a slice of its own.
         let is_append = message[0][KIND] == APPEND && message.len() > 1;
