@@ -16,11 +16,14 @@ use super::scenarios::{fill, mend_and_read, three};
 /// How long a change may take once everything is mended, in milliseconds.
 const CHANGE_MS_MAX: u64 = 120_000;
 
+/// A step that was begun.
+type Step = JoinHandle<Result<Approach, ChangeError>>;
+
 /// Who has a change carried out: asks whoever leads for the next step, as a broker does.
 pub struct Driver {
     pub wanted: BTreeSet<NodeId>,
     /// The step under way, who takes it, and in which of its lives.
-    under_way: Option<(NodeId, u64, JoinHandle<Result<Approach, ChangeError>>)>,
+    under_way: Option<(NodeId, u64, Step)>,
 }
 
 impl Driver {
