@@ -298,10 +298,12 @@ fn who_was_followed_when_an_append_came_may_not_be_when_it_is_its_turn() {
         *follower.group.inner.shared.ballot.borrow_mut() = ballot;
         let next = entries(last + 1..=last + 1);
         let waits = follower.begin(LEADER, (LEADER.0, last), next);
+        // It needs no room, and stands behind one that waits for some.
+        let had = follower.begin(LEADER, (LEADER.0, last - 1), entries(last..=last));
         tokio::task::yield_now().await;
         let later = RaftVote::new_committed(6, 3);
         follower.group.inner.shared.ballot.borrow_mut().rejoined(later);
-        follower.make_room();
         assert!(matches!(waits.await.unwrap(), Reply::Refused));
+        assert!(matches!(had.await.unwrap(), Reply::Refused));
     });
 }
