@@ -12,7 +12,7 @@
 //! * Owns: those shards, running, and those that the broker has alone; which are being started, which could
 //!   not be, and which may have to go.
 //! * Lives on: core arbiter 0.
-//! * Inbox: [`RoutingChanged`] of one, [`Retire`], [`Settled`], [`Outgrown`], `Started`, `Turning`, `Judged` and `Noted` of
+//! * Inbox: [`RoutingChanged`] of one, [`Retire`], [`Settled`], `Outgrown`, `Started`, `Turning`, `Judged` and `Noted` of
 //!   its own tasks, [`Tick`].
 //! * Talks to: Member, to have it give its shard away or see to its members; the registry, to tell it what
 //!   these are; its shards live by themselves.
