@@ -241,8 +241,8 @@ impl<D: Disk> Receive<Stepped> for Member<D> {
             }
             Err(ChangeError::Propose(_)) => {} // another one leads, or nobody
             Err(why) => {
-                let kind = std::mem::discriminant(&why);
-                if self.waits_for.as_ref().map(std::mem::discriminant) != Some(kind) {
+                let kind = |why: &ChangeError| (std::mem::discriminant(why), why.advice());
+                if self.waits_for.as_ref().map(kind) != Some(kind(&why)) {
                     tracing::warn!(%shard, %why, wanted = ?self.aim.wanted, "its members wait to change");
                 }
                 self.waits_for = Some(why);

@@ -87,8 +87,8 @@ fn near(last: u64, before: Option<u64>) -> u64 {
 /// Who could lead.
 enum Successor {
     Ready(NodeId),
-    /// Nobody at once; somebody after so long.
-    Soon(Duration),
+    /// Nobody at once; somebody after so long. Until then only one could whose log is damaged.
+    Soon(Duration, Option<NodeId>),
     Nobody,
 }
 
@@ -135,10 +135,11 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             looked = Some(Look { at: InstantOf::<RT>::now(), last });
             let to = match self.successor(to, &failed, near(last, before)).await {
                 Successor::Ready(to) if !left.is_zero() => to,
-                Successor::Soon(wait) if wait < left => {
+                Successor::Soon(wait, _) if wait < left => {
                     RT::sleep(wait).await;
                     continue;
                 }
+                Successor::Soon(_, Some(damaged)) => damaged,
                 _ => return false,
             };
             let term = self.status().term;
@@ -160,7 +161,8 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         }
     }
 
-    /// Whom to hand leadership to, of those that have not failed: who has the log up to the entry `near`.
+    /// Whom to hand leadership to, of those that have not failed: who has the log up to the entry `near`. While there
+    /// are learners one whose log is damaged comes last: reading it for them would end it.
     async fn successor(&self, to: Option<NodeId>, failed: &[NodeId], near: u64) -> Successor {
         let limit = self.inner.shared.config.election_timeout().saturating_sub(LEASE_DRIFT);
         let voters = self.voters();
@@ -169,7 +171,8 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         lags.retain(|member| to.is_none_or(|to| member.node == to));
         lags.retain(|member| member.heard.is_some_and(|since| since < limit));
         lags.sort_by_key(|member| std::cmp::Reverse(member.matched));
-        let mut soonest = None;
+        let feeds_learners = to.is_none() && !self.members().learners.is_empty();
+        let (mut soonest, mut damaged) = (None, None);
         for member in lags {
             if member.matched.unwrap_or(0) < near {
                 // It would have to copy first, and this member takes nothing meanwhile.
@@ -181,6 +184,9 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             let target = (member.node, address);
             let reply = ask::<RT>(&self.inner.peers, target, &Request::MayLead, ASK_LIMIT).await;
             match reply {
+                Ok(Reply::Done) if feeds_learners && !self.may_be_whole(member.node).await => {
+                    damaged = damaged.or(Some(member.node));
+                }
                 Ok(Reply::Done) => return Successor::Ready(member.node),
                 Ok(Reply::Soon { wait_ms }) => {
                     let wait = Duration::from_millis(u64::from(wait_ms));
@@ -193,7 +199,11 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
                 Ok(_refused) => {}
             }
         }
-        soonest.map_or(Successor::Nobody, Successor::Soon)
+        match (soonest, damaged) {
+            (Some(wait), damaged) => Successor::Soon(wait, damaged),
+            (None, Some(damaged)) => Successor::Ready(damaged),
+            (None, None) => Successor::Nobody,
+        }
     }
 
     /// Asks another voter to take over. From here on this leader has no lease in its term, whatever

@@ -59,7 +59,8 @@ pub enum ChangeError {
     /// that can.
     #[error(
         "{why}, and of {asked} other voters that keep up none has a whole log and takes over ({unchecked} still \
-         check theirs): retention has to remove what is damaged"
+         check theirs, {unknowing} cannot say, {resting} were asked to lead a moment ago): {}",
+        advice(*.unchecked, *.unknowing, *.resting)
     )]
     Damaged {
         /// What is wrong with the leader's.
@@ -68,10 +69,39 @@ pub enum ChangeError {
         asked: usize,
         /// How many of them do not know yet.
         unchecked: usize,
+        /// How many of them refuse to say, as those do whose build does not know the question.
+        unknowing: usize,
+        /// How many of them have a whole log, and are not asked to lead again for a while.
+        resting: usize,
     },
     /// The change was refused.
     #[error("change of members refused: {0}")]
     Refused(String),
+}
+
+impl ChangeError {
+    /// What can be done where the leader's log is damaged: it changes with what the others say.
+    pub fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Damaged { unchecked, unknowing, resting, .. } => {
+                Some(advice(*unchecked, *unknowing, *resting))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Retention is waited for only where all have said that theirs is damaged as well.
+fn advice(unchecked: usize, unknowing: usize, resting: usize) -> &'static str {
+    if resting > 0 {
+        "one whose log is whole is asked again, after a rest"
+    } else if unknowing > 0 {
+        "upgrade the members that cannot say, for theirs may be whole"
+    } else if unchecked > 0 {
+        "whether one takes over shows when they have checked"
+    } else {
+        "retention has to remove what is damaged"
+    }
 }
 
 impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {

@@ -69,7 +69,9 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             Wholeness::Unchecked => {
                 Err(ChangeError::Refused("the log is still being checked".to_owned()))
             }
-            Wholeness::Damaged(why) => Err(ChangeError::Damaged { why, asked: 0, unchecked: 0 }),
+            Wholeness::Damaged(why) => {
+                Err(ChangeError::Damaged { why, asked: 0, unchecked: 0, unknowing: 0, resting: 0 })
+            }
         }
     }
 
@@ -101,7 +103,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         match self.wholeness() {
             Wholeness::Whole => Reply::Done,
             Wholeness::Unchecked => Reply::Soon { wait_ms: CHECK_WAIT_MS },
-            Wholeness::Damaged(_) => Reply::Refused,
+            Wholeness::Damaged(_) => Reply::Damaged,
         }
     }
 
@@ -113,10 +115,11 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         let inner = &self.inner;
         let near = self.near();
         let others = self.voters().into_iter().filter(|node| near.contains(node));
-        let (mut asked, mut unchecked) = (0, 0);
+        let (mut asked, mut unchecked, mut unknowing, mut resting) = (0, 0, 0, 0);
         for node in others {
             asked += 1;
             if self.is_resting(node) {
+                resting += 1;
                 continue; // it did not take over a while ago
             }
             match self.ask_member(node, &Request::IsWhole).await {
@@ -133,13 +136,25 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
                         );
                         return Ok(Approach::HandedOver);
                     }
+                    resting += 1;
                 }
                 Ok(Reply::Soon { .. }) => unchecked += 1,
-                // Damaged as well, away, or of a build that does not know.
+                // Its build does not know the question, or it is stopping: it may be whole.
+                Ok(Reply::Refused) => unknowing += 1,
+                // Damaged as well, or away.
                 Ok(_) | Err(_) => {}
             }
         }
-        Err(ChangeError::Damaged { why, asked, unchecked })
+        Err(ChangeError::Damaged { why, asked, unchecked, unknowing, resting })
+    }
+
+    /// Whether nothing speaks against giving somebody's log to a learner: one that still checks its log knows of no
+    /// damage, and one that does not say may have some.
+    pub(crate) async fn may_be_whole(&self, node: NodeId) -> bool {
+        matches!(
+            self.ask_member(node, &Request::IsWhole).await,
+            Ok(Reply::Done | Reply::Soon { .. })
+        )
     }
 
     fn is_resting(&self, node: NodeId) -> bool {

@@ -98,6 +98,8 @@ pub(crate) enum Reply {
     Soon {
         wait_ms: u32,
     },
+    /// To [`Request::IsWhole`]: it is not. A build that does not know the question refuses.
+    Damaged,
     /// Not now: votes are withheld, the log must rejoin first, no room, or not the leader.
     Refused,
 }
@@ -327,6 +329,7 @@ impl Reply {
                 w.0.put_u8(13);
                 w.0.put_u32_le(*wait_ms);
             }
+            Reply::Damaged => w.0.put_u8(14),
         }
         w.finish()
     }
@@ -352,6 +355,7 @@ impl Reply {
             11 => Reply::Wanted { number: r.u32()? },
             12 => Reply::Members { membership: r.stored_membership()? },
             13 => Reply::Soon { wait_ms: r.u32()? },
+            14 => Reply::Damaged,
             _ => return Err(r.invalid()),
         };
         r.end()?;
@@ -450,6 +454,7 @@ mod tests {
             Reply::Wanted { number: 7 },
             Reply::Members { membership: StoredMembership::default() },
             Reply::Soon { wait_ms: 8 },
+            Reply::Damaged,
         ] {
             assert_eq!(Reply::decode(reply.encode()).unwrap(), reply);
         }
@@ -458,7 +463,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(128))]
         #[test]
-        fn random_bytes_never_panic(kind in 0u8..15, bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+        fn random_bytes_never_panic(kind in 0u8..16, bytes in prop::collection::vec(any::<u8>(), 0..80)) {
             let mut all = vec![1, kind];
             all.extend(bytes);
             let _ = Request::decode(Bytes::from(all.clone()));

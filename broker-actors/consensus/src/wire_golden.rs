@@ -137,6 +137,7 @@ fn replies_have_these_bytes() {
             [vec![12], id_bytes(1, 4), membership_bytes()].concat(),
         ),
         (Reply::Soon { wait_ms: 5 }, [vec![13], le32(5).to_vec()].concat()),
+        (Reply::Damaged, vec![14]),
     ];
     for (reply, expected) in cases {
         assert_eq!(reply.encode(), [vec![1], expected].concat(), "{reply:?}");

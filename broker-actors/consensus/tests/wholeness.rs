@@ -15,6 +15,7 @@ use std::time::Duration;
 use common::changes::Driver;
 use common::checks::read_everything;
 use common::cluster::Cluster;
+use common::net::IS_WHOLE;
 use common::scenarios::{fill, three};
 use common::{for_seeds, simulate};
 use grus_consensus::{ChangeError, NodeId, Sabotage};
@@ -247,4 +248,90 @@ fn where_nobodys_log_is_whole_the_members_stay_and_it_is_said_why() {
     for_seeds("where_nobodys_log_is_whole_the_members_stay_and_it_is_said_why", 1, |seed| {
         simulate(seed, all_logs_are_damaged(seed));
     });
+}
+
+/// Of the two others one is damaged, and the other one of a build that does not know what it is asked.
+async fn one_is_of_an_older_build(seed: u64) {
+    let mut cluster = three(seed, Durability::Persisted, Sabotage::default()).await;
+    fill(&mut cluster, 5).await;
+    cluster.run(1_000).await;
+    let older = 1 + seed % 3;
+    let others = cluster.others(older);
+    damage(&mut cluster, &others).await;
+    lead(&cluster, others[0]).await;
+    wait(2_000).await;
+    cluster.net.is_older(older, IS_WHOLE);
+    let wanted = BTreeSet::from([1, 2, 3, 4]);
+    let refused = cluster.group(others[0]).approach(&wanted).await.unwrap_err();
+    let expected = matches!(refused, ChangeError::Damaged { asked: 2, unknowing: 1, .. });
+    assert!(expected, "{refused:?}");
+    let text = refused.to_string();
+    assert!(text.contains("1 cannot say") && text.contains("upgrade"), "{text}");
+    assert!(!text.contains("retention"), "its log may be whole: {text}");
+}
+
+#[test]
+fn a_member_that_does_not_know_the_question_does_not_count_as_damaged() {
+    for_seeds("a_member_that_does_not_know_the_question_does_not_count_as_damaged", 1, |seed| {
+        simulate(seed, one_is_of_an_older_build(seed));
+    });
+}
+
+/// A new member that is to be a voter is a learner already, added by one whose log is whole; it is cut off, so that
+/// it has nothing yet. Gives who leads, and whose log is damaged.
+async fn a_learner_has_nothing_yet(seed: u64) -> (Cluster, NodeId, NodeId) {
+    let mut cluster = three(seed, Durability::Persisted, Sabotage::default()).await;
+    fill(&mut cluster, 5).await;
+    cluster.run(1_000).await;
+    let damaged = 1 + seed % 3;
+    damage(&mut cluster, &[damaged]).await;
+    let whole = cluster.others(damaged)[0];
+    lead(&cluster, whole).await;
+    wait(3_000).await;
+    let mut driver = Driver::new(&[1, 2, 3, 4]);
+    driver.start_joiners(&mut cluster).await;
+    let others = cluster.others(4);
+    cluster.net.isolate(4, others);
+    for _ in 0..LOOKS_MAX {
+        driver.turn(&mut cluster).await;
+        if cluster.group(whole).members().learners == BTreeSet::from([4]) {
+            wait(500).await;
+            assert_eq!(cluster.leader(), Some(whole), "{}", cluster.brief());
+            return (cluster, whole, damaged);
+        }
+        wait(20).await;
+    }
+    panic!("it is never a learner: {}", cluster.brief());
+}
+
+/// A leader that is about to stop while there is a learner gives its leadership to the one whose log is whole; where
+/// that one is away, to the damaged one.
+async fn a_planned_stop_with_a_learner(seed: u64, is_whole_one_away: bool) {
+    let (cluster, leader, damaged) = a_learner_has_nothing_yet(seed).await;
+    let other = (1..=3).find(|node| *node != leader && *node != damaged).unwrap();
+    if is_whole_one_away {
+        cluster.group(other).retire();
+    }
+    wait(3_000).await;
+    assert!(cluster.group(leader).hand_over(None).await, "{}", cluster.brief());
+    let expected = if is_whole_one_away { damaged } else { other };
+    for _ in 0..100 {
+        if cluster.leader() == Some(expected) {
+            return;
+        }
+        wait(20).await;
+    }
+    panic!("{expected} does not lead: {}", cluster.brief());
+}
+
+#[test]
+fn while_there_is_a_learner_a_whole_log_comes_first_among_successors_and_a_damaged_one_last() {
+    for_seeds(
+        "while_there_is_a_learner_a_whole_log_comes_first_among_successors_and_a_damaged_one_last",
+        3,
+        |seed| {
+            simulate(seed, a_planned_stop_with_a_learner(seed, false));
+            simulate(seed, a_planned_stop_with_a_learner(seed, true));
+        },
+    );
 }

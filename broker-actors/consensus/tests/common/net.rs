@@ -26,6 +26,8 @@ struct State {
     cuts: BTreeSet<(NodeId, NodeId)>,
     /// Whose candidacies are lost, while all else that they say arrives; how many were.
     unheard: BTreeMap<NodeId, u64>,
+    /// Members whose build knows no request of this kind or a later one: they refuse it.
+    older: BTreeMap<NodeId, u8>,
     /// Messages lost, of 1000.
     loss: u64,
     delay_ms: (u64, u64),
@@ -56,6 +58,10 @@ const APPEND: u8 = 1;
 const CONFLICT: u8 = 3;
 /// The kind of a message that asks for a vote.
 const VOTE: u8 = 2;
+/// The kind of a message that asks whether a log is whole.
+pub const IS_WHOLE: u8 = 11;
+/// The answer that refuses.
+const REFUSED: [u8; 2] = [1, 10];
 
 /// The network; clones are the same one.
 #[derive(Clone)]
@@ -68,6 +74,7 @@ impl Net {
             inboxes: BTreeMap::new(),
             cuts: BTreeSet::new(),
             unheard: BTreeMap::new(),
+            older: BTreeMap::new(),
             loss: 0,
             delay_ms: DELAY_MS,
             shuffles: false,
@@ -101,6 +108,11 @@ impl Net {
     /// How many requests for a vote of such a member were lost.
     pub fn lost_candidacies(&self, of: NodeId) -> u64 {
         self.0.borrow().unheard.get(&of).copied().unwrap_or(0)
+    }
+
+    /// A member is of a build from before a kind of request was made, and refuses it.
+    pub fn is_older(&self, node: NodeId, kind: u8) {
+        self.0.borrow_mut().older.insert(node, kind);
     }
 
     /// Cuts a member off from all others, both ways.
@@ -184,6 +196,10 @@ impl Net {
 
     async fn deliver(&self, to: NodeId, message: Bytes) -> Answer {
         let failed = |reason: &str| PeerError { node: to, reason: reason.to_owned() };
+        let older = self.0.borrow().older.get(&to).copied();
+        if older.is_some_and(|kind| message[KIND] >= kind) {
+            return Ok(Bytes::from_static(&REFUSED));
+        }
         let inbox = self.0.borrow().inboxes.get(&to).cloned();
         let inbox = inbox.ok_or_else(|| failed("connection refused"))?;
         let (reply, answer) = oneshot::channel();
