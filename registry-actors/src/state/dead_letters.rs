@@ -64,8 +64,8 @@ impl State {
         if let Some(home) = first
             && let Some(better) = self.home_on_several(home, home_replicas, topic.id, &mut changed)
         {
-            added.retain(|shard| *shard != better);
-            added[0] = better;
+            added.retain(|shard| ![home, better].contains(shard));
+            added.insert(0, better);
         }
         for shard in &added {
             *self.load.entry(*shard).or_insert(0) += 1;
@@ -86,13 +86,18 @@ impl State {
     /// outlives a broker. Asked before a command is written, as the number of a topic's replicas is.
     pub(crate) fn home_replicas(&self, most: u32) -> u32 {
         let of_several = self.shards.values().filter(|place| place.open && place.is_replicated());
-        let on_shards = of_several.map(|place| place.replicas).max().unwrap_or(0);
+        // Not their class: one whose members became fewer keeps it.
+        let members = |place: &ShardPlace| {
+            place.members_count().max(u32::try_from(place.wanted.len()).unwrap_or(u32::MAX))
+        };
+        let on_shards = of_several.map(members).max().unwrap_or(0);
         let by_default = Some(self.replicas_by_default(most)).filter(|replicas| *replicas > 2);
         on_shards.max(by_default.unwrap_or(0))
     }
 
     /// A persisted shard of so many brokers for a new group whose home would have fewer, made if need be;
-    /// none where the home is good, or where so many brokers cannot be had.
+    /// none where the home is good, or where no other shard has more: the class of one is more than its
+    /// members are where some were let go.
     fn home_on_several(
         &mut self,
         home: ShardId,
@@ -108,7 +113,9 @@ impl State {
         if self.choose_shards(class, 1).is_err() {
             changed.extend(self.make_homes(class, group).unwrap_or_default());
         }
-        self.choose_shards(class, 1).ok()?.first().copied()
+        let better = self.choose_shards(class, 1).ok()?.first().copied()?;
+        let members = self.shards.get(&better).map_or(0, ShardPlace::members_count);
+        (better != home && members > has).then_some(better)
     }
 
     /// Whether queues can be on these shards: those of any broker that is known, there or not, and

@@ -454,6 +454,22 @@ fn as_many_brokers_keep_a_groups_members_as_keep_a_shard_or_a_topic_of_no_number
 }
 
 #[test]
+fn a_group_stays_at_its_home_where_the_others_have_let_members_go_as_well() {
+    let mut state = registry(1..=3);
+    create(&mut state, 50, 3, 3).unwrap();
+    let of_several = |place: &&mut ShardPlace| place.is_replicated();
+    for place in state.shards.values_mut().filter(of_several) {
+        place.members.truncate(2); // one was let go, and the class is still of three
+    }
+    assert_eq!(state.home_replicas(1), 2);
+    let homes = shards_of_topic(&state, 50);
+    for (id, home) in (60..).zip(homes.iter().chain(&homes)) {
+        assert_eq!(join(&mut state, id, home.0, 3).members_count(), 2);
+        assert_eq!(shards_of_topic(&state, id), BTreeSet::from([*home]));
+    }
+}
+
+#[test]
 fn a_group_that_is_first_joined_while_a_broker_is_gone_has_a_place_there() {
     let mut state = registry(1..=3);
     create(&mut state, 50, 1, 1).unwrap();
