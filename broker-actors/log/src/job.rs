@@ -51,12 +51,18 @@ pub(crate) enum Work<D: Disk> {
     Publish { files: Vec<ToSync<D::File>>, publisher: Publisher<D>, at_once: bool },
     /// Brings pages in ahead of the stores to them.
     Warm(Warmth<D::File>),
-    /// Takes files away whose entries are purged.
-    /// Gives back what nothing was written to.
-    Remove { paths: Vec<PathBuf>, unmap: Vec<Region>, tails: Vec<Tail> },
+    /// Takes files away whose entries are purged, gives back what nothing was written to, and a part of
+    /// a file that is large and on its way; before that such a file gets another name.
+    Remove {
+        paths: Vec<PathBuf>,
+        unmap: Vec<Region>,
+        tails: Vec<Tail>,
+        rename: Option<(PathBuf, PathBuf)>,
+    },
 }
 
-/// What is allocated behind the last entry of a segment that will get no more.
+/// The last bytes of a file, which nobody needs: behind the last entry of a segment that will get no more,
+/// or entries that are purged.
 #[derive(Debug)]
 pub(crate) struct Tail {
     pub path: PathBuf,
@@ -137,13 +143,13 @@ impl<D: Disk> Job<D> {
                 publish(&disk, &folder, &files, publisher, at_once)
             }
             Work::Warm(warmth) => Outcome::Warmed(warm(&warmth)),
-            Work::Remove { paths, unmap, tails } => {
+            Work::Remove { paths, unmap, tails, rename } => {
                 drop(unmap);
                 // First: a file that goes, or is used again, has no such name any more.
                 for tail in &tails {
                     tail.give_back(&disk);
                 }
-                Outcome::Removed(remove(&disk, &folder, &paths))
+                Outcome::Removed(remove(&disk, &folder, &paths, rename.as_ref()))
             }
         })
     }
@@ -214,9 +220,18 @@ fn warm<F: DiskFile>(warmth: &Warmth<F>) -> Result<(), JobFailure> {
     file.sync().map_err(|error| JobFailure::Fatal("syncing a new segment".into(), error))
 }
 
-fn remove<D: Disk>(disk: &D, folder: &Path, paths: &[PathBuf]) -> Result<(), JobFailure> {
-    for path in paths {
-        match disk.remove(path) {
+fn remove<D: Disk>(
+    disk: &D,
+    folder: &Path,
+    paths: &[PathBuf],
+    rename: Option<&(PathBuf, PathBuf)>,
+) -> Result<(), JobFailure> {
+    if paths.is_empty() && rename.is_none() {
+        return Ok(());
+    }
+    let removed = paths.iter().map(|path| disk.remove(path));
+    for gone in removed.chain(rename.map(|(from, to)| disk.rename(from, to))) {
+        match gone {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(JobFailure::Refused(error));
             }

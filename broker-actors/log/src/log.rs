@@ -9,9 +9,8 @@
 //! One job is out at a time. While a sync is under way, what is appended gathers for the next one.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender};
 
 use grus_protocol::ids::Durability;
 
@@ -20,11 +19,10 @@ use crate::control::{ControlPage, Mark};
 use crate::disk::Disk;
 use crate::entry::{EntryId, Place};
 use crate::index::LogIndex;
-use crate::job::{Tail, Ticket};
+use crate::job::Ticket;
 use crate::maker::{Maker, Spare};
 use crate::notes::Notes;
-use crate::region::Region;
-use crate::segment::{FreeMapping, Previous, Segment};
+use crate::segment::{Previous, Segment};
 use crate::slots::SlotFile;
 
 mod append;
@@ -32,6 +30,7 @@ mod checkpoints;
 mod fault_in;
 mod find;
 mod jobs;
+mod leaving;
 mod open;
 mod read;
 mod recover;
@@ -49,6 +48,7 @@ pub(crate) use warm::{WarmWay, Warmth};
 
 use checkpoints::{CheckpointEntry, Publishing};
 use jobs::Flight;
+use leaving::Leaving;
 
 /// See the module documentation.
 #[derive(Debug)]
@@ -117,31 +117,6 @@ struct Wanted {
     vote: bool,
     notes: bool,
     tickets: Vec<Ticket>,
-}
-
-/// Segments on their way out.
-#[derive(Debug)]
-struct Leaving<D: Disk> {
-    /// Truncated away whole; they go once that is durable.
-    empty: Vec<Segment<D::File>>,
-    /// Purged; they go once the notes of this generation are durable.
-    waiting: Vec<(u64, Segment<D::File>)>,
-    /// Let go of by the log; slices of them may still be out.
-    doomed: BTreeMap<u64, Doomed>,
-    give_back: Sender<FreeMapping>,
-    given_back: Receiver<FreeMapping>,
-    /// A file to be used again.
-    reusable: Option<(PathBuf, u32)>,
-    remove: Vec<PathBuf>,
-    unmap: Vec<Region>,
-    /// Of segments that hold little, what is behind their last entry.
-    tails: Vec<Tail>,
-}
-
-#[derive(Debug)]
-struct Doomed {
-    path: PathBuf,
-    length: u32,
 }
 
 /// Numbers about a log.

@@ -15,6 +15,10 @@ use crate::storage::Checked;
 
 /// How often a shard says in the log that full queues remove messages.
 const TOLD_EVERY_MS: u64 = 60_000;
+/// A sweep comes early once this much has been stored since the last: what it lets go of at once the log
+/// uses again, where all of ten seconds' load (3.6 GB at 360 MB/s) had to be taken from the disk and new
+/// files made, and the log was that much larger than retention asks for.
+const SWEEP_BYTES: u64 = 1 << 30;
 /// Bytes of batches looked up at a time.
 const RUNS_STEP_BYTES: u64 = 64 * 1024;
 
@@ -51,7 +55,7 @@ pub(super) struct Checking {
 pub(super) struct Upkeep {
     checking: Checking,
     every_ms: u64,
-    next_sweep_ms: u64,
+    schedule: Schedule,
     sweep: Option<Sweep>,
     /// Retain items proposed and not yet applied.
     retains_under_way: usize,
@@ -68,13 +72,34 @@ pub(super) struct Upkeep {
     next_expiry_ms: u64,
 }
 
+/// When retention sweeps.
+#[derive(Debug)]
+struct Schedule {
+    next_sweep_ms: u64,
+    /// The least that the log has held since the last sweep began.
+    held_bytes: u64,
+}
+
+impl Schedule {
+    /// Whether it is time for a sweep of a log that holds so much.
+    fn is_due(&mut self, monotonic_ms: u64, log_bytes: u64) -> bool {
+        self.held_bytes = self.held_bytes.min(log_bytes);
+        monotonic_ms >= self.next_sweep_ms || log_bytes - self.held_bytes >= SWEEP_BYTES
+    }
+
+    const fn begin(&mut self, monotonic_ms: u64, every_ms: u64) {
+        self.next_sweep_ms = monotonic_ms + every_ms;
+        self.held_bytes = u64::MAX;
+    }
+}
+
 impl Upkeep {
-    /// Sweeps once in `every_ms`.
+    /// Sweeps once in `every_ms`, and whenever [`SWEEP_BYTES`] have been stored.
     pub(super) const fn new(every_ms: u64, checking: Checking) -> Self {
         Self {
             checking,
             every_ms,
-            next_sweep_ms: 0,
+            schedule: Schedule { next_sweep_ms: 0, held_bytes: u64::MAX },
             sweep: None,
             retains_under_way: 0,
             unneeded: None,
@@ -105,7 +130,7 @@ impl Upkeep {
     }
 
     fn begin(&mut self, tick: Tick, applied: u64) {
-        self.next_sweep_ms = tick.monotonic_ms + self.every_ms;
+        self.schedule.begin(tick.monotonic_ms, self.every_ms);
         self.spoiled = false;
         self.sweep = Some(Sweep::new(tick.now, applied));
     }
@@ -113,7 +138,7 @@ impl Upkeep {
     /// Forgets the sweep: another member leads. Should this one come to lead again, it begins at once:
     /// groups of temporary queues must hear where those begin now.
     fn give_up(&mut self) {
-        self.next_sweep_ms = 0;
+        self.schedule.next_sweep_ms = 0;
         self.sweep = None;
         self.unneeded = None;
     }
@@ -219,7 +244,8 @@ impl<D: Disk> ShardActor<D> {
         }
         if self.upkeep.sweep.is_none() {
             let busy = self.upkeep.retains_under_way > 0 || self.upkeep.trimming;
-            if busy || tick.monotonic_ms < self.upkeep.next_sweep_ms {
+            let log_bytes = self.ground.log.borrow().stats().bytes;
+            if !self.upkeep.schedule.is_due(tick.monotonic_ms, log_bytes) || busy {
                 return;
             }
             let Some(applied) = status.applied else { return };
@@ -238,7 +264,7 @@ impl<D: Disk> ShardActor<D> {
             }
             Step::Last { moves, unneeded } => {
                 if sweep.is_behind() {
-                    self.upkeep.next_sweep_ms = 0;
+                    self.upkeep.schedule.next_sweep_ms = 0;
                 }
                 self.upkeep.unneeded = Some(unneeded);
                 moves
@@ -264,5 +290,28 @@ impl<D: Disk> ShardActor<D> {
         room.spawn_into(async move {
             TrimDone { error: group.trim(index).await.err().map(|error| error.to_string()) }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sweep_is_due_by_the_clock_and_by_what_was_stored() {
+        const GIB: u64 = 1 << 30;
+        let mut schedule = Schedule { next_sweep_ms: 0, held_bytes: u64::MAX };
+        // At 0 ms it has never swept.
+        assert!(schedule.is_due(0, 5 * GIB));
+        schedule.begin(0, 10_000);
+        assert!(!schedule.is_due(100, 5 * GIB));
+        assert!(!schedule.is_due(200, 6 * GIB - 1));
+        // What the last sweep let go of has left the log meanwhile.
+        assert!(!schedule.is_due(300, 4 * GIB));
+        assert!(!schedule.is_due(400, 5 * GIB - 1));
+        assert!(schedule.is_due(500, 5 * GIB));
+        schedule.begin(500, 10_000);
+        assert!(!schedule.is_due(10_499, 5 * GIB));
+        assert!(schedule.is_due(10_500, 5 * GIB), "by the clock");
     }
 }

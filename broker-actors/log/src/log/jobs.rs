@@ -1,14 +1,13 @@
 //! Handing out jobs and taking their results.
 
 use super::checkpoints::{PublishDone, Publishing};
-use super::{Doomed, Log};
+use super::Log;
 use crate::control::Mark;
 use crate::disk::{Disk, is_full};
 use crate::entry::{EntryId, stride_of};
 use crate::error::Fatal;
 use crate::job::{Job, JobDone, JobFailure, Outcome, Progress, Ticket, Work};
 use crate::maker::{Maker, Origin, Step};
-use crate::segment::Segment;
 use crate::switches::OrderRule;
 
 /// Spare segments kept ready.
@@ -17,8 +16,6 @@ const SPARES_WANTED: usize = 1;
 const SPARES_WANTED_UNDER_LOAD: usize = 2;
 /// A log of one segment has none ready before this part of it is written.
 const HARDLY_BEGUN_PART: u64 = 64;
-/// Files, and mappings, taken away by one job: commits wait meanwhile.
-const REMOVED_AT_ONCE: usize = 4;
 
 /// The job that is out.
 #[derive(Debug)]
@@ -190,47 +187,8 @@ impl<D: Disk> Log<D> {
         let sequence = self.room.next_sequence;
         self.room.next_sequence += 1;
         let length = self.config.next_segment_bytes(self.stats().bytes);
-        let origin = match self.leaving.reusable.take() {
-            Some((path, reusable)) if reusable == length => Origin::Recycled(path),
-            other => {
-                self.leaving.remove.extend(other.map(|(path, _)| path));
-                Origin::New
-            }
-        };
+        let origin = self.reusable(length).map_or(Origin::New, Origin::Recycled);
         Maker::new(&self.folder, sequence, length, origin).for_config(&self.config)
-    }
-
-    fn remove(&mut self) -> Option<Work<D>> {
-        let leaving = &mut self.leaving;
-        let paths = leaving.remove.len().min(REMOVED_AT_ONCE);
-        let paths: Vec<_> = leaving.remove.drain(..paths).collect();
-        let unmap = leaving.unmap.len().min(REMOVED_AT_ONCE);
-        let unmap: Vec<_> = leaving.unmap.drain(..unmap).collect();
-        let tails = leaving.tails.len().min(REMOVED_AT_ONCE);
-        let tails: Vec<_> = leaving.tails.drain(..tails).collect();
-        if paths.is_empty() && unmap.is_empty() && tails.is_empty() {
-            return None;
-        }
-        self.flight = Some(Flight::Remove);
-        Some(Work::Remove { paths, unmap, tails })
-    }
-
-    /// Mappings whose last reader has gone: their files may be used again, or go.
-    fn take_mappings_back(&mut self) {
-        while let Ok(free) = self.leaving.given_back.try_recv() {
-            self.leaving.unmap.push(free.region);
-            let Some(doomed) = self.leaving.doomed.remove(&free.sequence) else { continue };
-            self.reuse_or_remove(doomed);
-        }
-    }
-
-    fn reuse_or_remove(&mut self, doomed: Doomed) {
-        let fits = doomed.length == self.config.next_segment_bytes(self.stats().bytes);
-        if fits && self.leaving.reusable.is_none() && !self.room.disk_full {
-            self.leaving.reusable = Some((doomed.path, doomed.length));
-        } else {
-            self.leaving.remove.push(doomed.path);
-        }
     }
 
     /// Takes in what a job came to.
@@ -292,37 +250,6 @@ impl<D: Disk> Log<D> {
         }
         let after = self.durable_index();
         progress.durable_index = after.filter(|_| after != before);
-    }
-
-    /// Lets go of segments that the durable notes and cuts have made void.
-    pub(super) fn let_go(&mut self, notes_generation: u64, empty: usize) {
-        let waiting = std::mem::take(&mut self.leaving.waiting);
-        let (gone, stay) = waiting.into_iter().partition(|(since, _)| *since <= notes_generation);
-        self.leaving.waiting = stay;
-        let gone: Vec<(u64, Segment<D::File>)> = gone;
-        for (_, segment) in gone {
-            self.doom(&segment);
-        }
-        let empties: Vec<_> = self.leaving.empty.drain(..empty).collect();
-        for segment in empties {
-            self.doom(&segment);
-        }
-    }
-
-    pub(super) fn doom(&mut self, segment: &Segment<D::File>) {
-        let doomed = Doomed { path: segment.path.clone(), length: segment.limit };
-        self.finding.forget(segment.sequence);
-        if segment.footed {
-            let footer = crate::layout::FileName::Footer(segment.sequence);
-            self.leaving.remove.push(self.folder.join(footer.to_string()));
-            self.leaving.remove.push(self.find_path(segment.sequence));
-        }
-        if self.config.skips(OrderRule::RecycleAfterReaders) {
-            self.reuse_or_remove(doomed);
-        } else {
-            self.leaving.doomed.insert(segment.sequence, doomed);
-        }
-        // The caller drops it: the mapping comes back by the channel when the last slice has gone.
     }
 
     fn made(

@@ -1,9 +1,9 @@
 //! Opening a log: lock, version, recovery. The only part of [`Log`] that blocks.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::channel;
 
 use super::find::Finding;
 use super::recover::{Opening, check_format};
@@ -21,7 +21,7 @@ use crate::layout::{
 use crate::maker::{MakeError, Maker, Origin};
 use crate::notes::{ACCEPTED_RANGES_MAX, Notes};
 use crate::report::Report;
-use crate::segment::{FreeMapping, Previous, Segment};
+use crate::segment::{Previous, Segment};
 use crate::slots::SlotFile;
 use crate::switches::OrderRule;
 use crate::walk::{Evidence, Outcome};
@@ -201,25 +201,6 @@ impl<D: Disk> Room<D> {
             disk_full: false,
             retry: false,
             retry_publish: false,
-        }
-    }
-}
-
-impl<D: Disk> Leaving<D> {
-    fn new(
-        give_back: Sender<FreeMapping>,
-        given_back: std::sync::mpsc::Receiver<FreeMapping>,
-    ) -> Self {
-        Self {
-            empty: Vec::new(),
-            waiting: Vec::new(),
-            doomed: BTreeMap::new(),
-            give_back,
-            given_back,
-            reusable: None,
-            remove: Vec::new(),
-            unmap: Vec::new(),
-            tails: Vec::new(),
         }
     }
 }
