@@ -34,6 +34,10 @@ const LIMIT_TIME: Duration = Duration::from_secs(1);
 const MEGABYTE: f64 = 1e6;
 /// How long a load waits for the suite's own broker, which has said that it is ready.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(10);
+/// What may be left on the disk of a topic that is deleted: each shard keeps its last segments.
+const LEFT_MAX: u64 = 2 << 30;
+/// How long the suite waits for the segments of a deleted topic to go; it goes on with them then.
+const PURGE_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// How the suite is run.
 #[derive(Debug, Clone, clap::Args)]
@@ -202,6 +206,9 @@ impl Suite {
                 let read = load::consume(&load, produced.messages, ReadMode::Push).await?;
                 self.rate("consume", &what, case.body_bytes, case.consumed, &read, limits);
             }
+            if number + 1 < CASES.len() {
+                delete(place, &topic).await?;
+            }
         }
         Ok(half)
     }
@@ -279,10 +286,11 @@ impl Suite {
         Ok(())
     }
 
-    /// Memory behind the loads, and starts with what they wrote.
+    /// Memory behind the loads, and starts with what the last of them wrote, once it is on the disk.
     async fn restarts(&mut self, place: &Place, broker: Broker) -> Result<(), Failure> {
         self.memory("anonymous memory after the loads", Bar::AtMost(100.0, 60.0), &broker)?;
         let log = disk_bytes(&place.data)? as f64 / 1e9;
+        rustix::fs::sync();
         self.add("log on the disk then", "GB", Bar::None, log);
         broker.kill().await?;
         let watch = Stopwatch::start();
@@ -380,6 +388,21 @@ async fn create(
     let settings = TopicSettings { queues, durability, ..TopicSettings::default() };
     client.create_topic(topic, settings).await.map_err(|error| failed(&error))?;
     client.close().await;
+    Ok(())
+}
+
+/// Deletes a topic whose load is over, and waits until its segments are gone: all loads together write
+/// more than 60 GB where the disk is fast, which a machine need not have.
+async fn delete(place: &Place, topic: &str) -> Result<(), Failure> {
+    let failed = |error: &dyn std::fmt::Display| Failure::because(topic, error);
+    let config = grus_client::ClientConfig::new([place.listen.to_string().as_str()]);
+    let client = grus_client::Client::connect(config).await.map_err(|error| failed(&error))?;
+    client.delete_topic(topic).await.map_err(|error| failed(&error))?;
+    client.close().await;
+    let watch = Stopwatch::start();
+    while disk_bytes(&place.data)? > LEFT_MAX && watch.elapsed() < PURGE_WAIT_MAX {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     Ok(())
 }
 
