@@ -58,6 +58,14 @@ pub(super) fn has_others(place: &ShardPlace, own: BrokerId, is_noted: bool) -> b
     place.members.iter().any(|member| *member != own) || (is_led && !is_noted)
 }
 
+/// Whether a member of a group has been there before, so that a log which is empty was lost: that is noted, or it
+/// joins a group that is there, or the group has had a leader. A founder whose note was lost with its log cannot
+/// be told from one that the first election did without: neither founds the group again, and neither votes
+/// before it has what the others have.
+fn has_been_there(place: &ShardPlace, own: BrokerId, is_noted: bool) -> bool {
+    is_noted || !place.is_founder(own) || place.term != Term(0)
+}
+
 /// A log of before others came is to be moved away where there are others. Where none is named, it may be
 /// the only one.
 fn explained(
@@ -99,7 +107,7 @@ pub(super) async fn build(
     if is_noted {
         network.open(); // the others may be asked before it elects itself
     }
-    settings.log.was_written = is_noted || membership.founders.is_empty();
+    settings.log.was_written = has_been_there(&place, own, is_noted);
     let member = start_member(RealDisk, &places, settings, membership).await;
     let member = member.map_err(|error| explained(error, &place, own, &begun))?;
     if !is_noted {
@@ -262,6 +270,28 @@ mod tests {
         let wished = ShardPlace { wanted: [1, 2, 3].map(BrokerId).to_vec(), ..kept.clone() };
         assert_eq!(others(&table, &wished, own), [2, 3]);
         assert_eq!(others(&table, &kept, own), [2, 5], "the wish is not known here");
+    }
+
+    #[test]
+    fn a_founder_is_new_only_where_nothing_is_noted_and_nobody_has_led() {
+        let own = BrokerId(1);
+        let place = |members: &[u64], members_at, term| ShardPlace {
+            members: members.iter().copied().map(BrokerId).collect(),
+            group: 40,
+            term: Term(term),
+            members_at,
+            ..ShardPlace::alone(Durability::Persisted, own)
+        };
+        for (place, is_noted, expected, why) in [
+            (place(&[1, 2, 3], 0, 0), false, false, "its group begins"),
+            (place(&[1, 2, 3], 0, 0), true, true, "it is noted"),
+            (place(&[1, 2, 3], 0, 1), false, true, "one has led, perhaps by its vote"),
+            (place(&[1, 2, 3], 9, 0), false, true, "the members have changed since"),
+            (place(&[2, 3], 0, 0), false, true, "it is to join"),
+            (place(&[1], 0, 0), false, true, "it was alone in it"),
+        ] {
+            assert_eq!(has_been_there(&place, own, is_noted), expected, "{why}");
+        }
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Three brokers, each queue on all of them: any one may die at any moment. Every acknowledged message
 //! is there, none twice, and whoever sends goes on without doing anything for it.
 
-use grus_tests::cluster::{Cluster, Sender, block_on, check, grus_at, quick_registry};
+use grus_tests::cluster::{
+    Cluster, Sender, await_leaders, block_on, check, grus_at, quick_registry,
+};
 use grus_tests::watch::PATIENCE;
 use rustix::process::Signal;
 
@@ -77,13 +79,16 @@ fn all_brokers_die_at_once_and_come_back_with_all_that_was_acknowledged() {
 }
 
 /// One member has not heard of what two others have acknowledged; one of these loses its shards with all
-/// that they promised, and the other one is down: nobody may lead before it is back.
-#[test]
-fn a_member_whose_shards_are_gone_elects_nobody_who_knows_less() {
+/// that they promised, perhaps with the notes that it was there, and the other one is down: nobody may lead
+/// before it is back.
+fn a_member_loses_its_shards(with_notes: bool) {
     let mut cluster = Cluster::start();
     cluster.topic("t", 1, "persisted");
     let leader = cluster.leader("t");
     let (lossy, behind) = ((leader + 1) % 3, (leader + 2) % 3);
+    // It has heard that somebody leads, and keeps that.
+    let listen = cluster.homes[lossy].listen;
+    await_leaders(listen, "t", PATIENCE, |leaders| leaders.iter().all(Option::is_some));
     let sent = block_on(async {
         let client = cluster.client().await;
         let mut sender = Sender::new(&client, "t");
@@ -98,8 +103,12 @@ fn a_member_whose_shards_are_gone_elects_nobody_who_knows_less() {
     cluster.kill(leader);
     let data = cluster.homes[lossy].data.clone();
     for member in std::fs::read_dir(data.join("members")).expect("what it is a member of") {
-        let shard = data.join("shards").join(member.expect("a file").file_name());
+        let note = member.expect("a file");
+        let shard = data.join("shards").join(note.file_name());
         std::fs::remove_dir_all(shard).expect("the folder of a shard");
+        if with_notes {
+            std::fs::remove_file(note.path()).expect("its note");
+        }
     }
     let mut empty = cluster.homes[lossy].begin();
     empty.process.wait_for("word of what is lost", PATIENCE, |line| line.contains("log is gone"));
@@ -109,6 +118,16 @@ fn a_member_whose_shards_are_gone_elects_nobody_who_knows_less() {
     cluster.start_again(leader);
     cluster.await_all_led("t");
     check(&cluster, "t", &sent);
+}
+
+#[test]
+fn a_member_whose_shards_are_gone_elects_nobody_who_knows_less() {
+    a_member_loses_its_shards(false);
+}
+
+#[test]
+fn a_member_whose_shards_are_gone_with_their_notes_elects_nobody_who_knows_less() {
+    a_member_loses_its_shards(true);
 }
 
 #[test]
