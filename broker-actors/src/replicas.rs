@@ -50,7 +50,7 @@ use crate::member::{
 };
 use crate::metrics::shards::LogMetrics;
 use crate::network::{Network, PeerDoors};
-use crate::refused_copy::{FolderIs, RefusedCopy, folder_is};
+use crate::refused_copy::{CopyAt, FolderIs, RefusedCopy};
 use crate::shard::{FailedShard, FailedShards, Replicated, Shard, ShardPlaces, ShardStartError};
 
 use alone::Alone;
@@ -217,14 +217,14 @@ impl Replicas {
         let is_judged = self.strays.is_judged(shard);
         if !is_judged && self.starting.insert(shard) {
             let starting = self.begin(shard, place, Self::told_by_members(room));
-            let (folder, now_ms) = (self.folder_of(shard), room.clock().monotonic_ms());
+            let (at, now_ms) = (self.copy_at(shard), room.clock().monotonic_ms());
             let copy = self.copies.get(&shard).filter(|copy| now_ms < copy.until_ms);
             let copy = copy.map(|copy| copy.folder);
             room.spawn_into(async move {
-                if copy.is_some() && copy == folder_is(folder.clone()).await {
+                if copy.is_some() && copy == at.clone().folder_is().await {
                     return Started { shard, result: None, copy: None };
                 }
-                Started::of(shard, folder, starting).await
+                Started::of(shard, at, starting).await
             });
         }
     }
@@ -262,6 +262,11 @@ impl Replicas {
 
     fn folder_of(&self, shard: ShardId) -> PathBuf {
         self.parts.folder.join(shard.to_string())
+    }
+
+    fn copy_at(&self, shard: ShardId) -> CopyAt {
+        let note = self.parts.begun.join(shard.to_string());
+        CopyAt { folder: self.folder_of(shard), note }
     }
 
     /// Tells others why one could not be started; none: it could, or is not to be here any more.

@@ -91,10 +91,10 @@ impl Replicas {
             "it becomes a shard of several brokers");
         self.starting.insert(shard);
         let starting = self.begin(shard, place, Self::told_by_members(room));
-        let folder = self.folder_of(shard);
+        let at = self.copy_at(shard);
         room.spawn_into(async move {
             alone.stop().await;
-            Started::of(shard, folder, starting).await
+            Started::of(shard, at, starting).await
         });
     }
 }

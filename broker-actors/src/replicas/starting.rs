@@ -1,7 +1,6 @@
 //! Starting a member: what it begins as, and what it must not be taken for.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
 use grus_consensus::{NodeId, ProposeError, Timings};
 use grus_log::RealDisk;
@@ -13,7 +12,7 @@ use super::{Replicas, Running, SETTLED_MAX, Started};
 use crate::begun::{Begun, BegunError};
 use crate::member::{Member, Outgrown, Tells};
 use crate::network::Network;
-use crate::refused_copy::folder_is;
+use crate::refused_copy::CopyAt;
 use crate::shard::{Membership, ShardPlaces, ShardSettings, ShardStartError, start_member};
 
 /// What a member begins with.
@@ -31,7 +30,7 @@ pub(super) struct Begins {
 }
 
 /// How long a copy of before others came is not looked into again, in milliseconds, unless somebody changes its
-/// folder, or its members change: its whole log is read at each start.
+/// folder or its note, or its members change: its whole log is read at each start.
 pub(super) const COPY_REST_MS: u64 = 120_000;
 /// Most brokers that are asked where nobody is named who was to come.
 const ASKED_MAX: usize = 32;
@@ -136,15 +135,15 @@ const fn is_copy(why: &ShardStartError) -> bool {
 }
 
 impl Started {
-    /// What comes of starting a shard on that folder.
+    /// What comes of starting a shard that is there.
     pub(super) async fn of(
         shard: ShardId,
-        folder: PathBuf,
+        at: CopyAt,
         starting: impl Future<Output = Result<Running, ShardStartError>>,
     ) -> Self {
         let result = starting.await;
         let is_copy = result.as_ref().err().is_some_and(is_copy);
-        let copy = if is_copy { folder_is(folder).await } else { None };
+        let copy = if is_copy { at.folder_is().await } else { None };
         Self { shard, result: Some(result), copy }
     }
 }
@@ -183,10 +182,10 @@ impl Receive<Outgrown> for Replicas {
         self.starting.insert(shard);
         // How it is started says what it is a copy of.
         let starting = self.begin(shard, &place, Self::told_by_members(room));
-        let folder = self.folder_of(shard);
+        let at = self.copy_at(shard);
         room.spawn_into(async move {
             running.stop().await;
-            Started::of(shard, folder, starting).await
+            Started::of(shard, at, starting).await
         });
     }
 }
