@@ -24,6 +24,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use grus_consensus::NodeId;
 use grus_log::RealDisk;
 use grus_mailbox::{
     ActorSpec, Credit, Host, HostHandle, Place, Port, Receive, Resident, Room, Tick, Weigh, reply,
@@ -216,7 +217,8 @@ impl Replicas {
     fn start_one(&mut self, shard: ShardId, place: &ShardPlace, room: &mut Room<'_, Self>) {
         let is_judged = self.strays.is_judged(shard);
         if !is_judged && self.starting.insert(shard) {
-            let starting = self.begin(shard, place, Self::told_by_members(room));
+            let others = others(&self.table, place, self.parts.broker);
+            let starting = self.begin(shard, place, others, Self::told_by_members(room));
             let (at, now_ms) = (self.copy_at(shard), room.clock().monotonic_ms());
             let copy = self.copies.get(&shard).filter(|copy| now_ms < copy.until_ms);
             let copy = copy.map(|copy| copy.folder);
@@ -229,10 +231,12 @@ impl Replicas {
         }
     }
 
+    /// Starts a member of a group to which these may have come.
     fn begin(
         &self,
         shard: ShardId,
         place: &ShardPlace,
+        others: Vec<NodeId>,
         tells: Tells,
     ) -> impl Future<Output = Result<Running, ShardStartError>> + use<> {
         let ReplicaParts { config, cores, flushes, reader, finder, .. } = &self.parts;
@@ -254,7 +258,7 @@ impl Replicas {
             network: Network::new(shard, place.group, self.parts.doors.clone()),
             own: self.parts.broker,
             place: place.clone(),
-            others: others(&self.table, place, self.parts.broker),
+            others,
         };
         let core = places.core.clone();
         async move { core.run(move || build(places, settings, begins, tells)).await? }

@@ -1,11 +1,13 @@
 //! The only voter of a group: what it need not wait for, and what it must not be taken for.
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use grus_log::Disk;
 use openraft::async_runtime::{AsyncRuntime, Instant as _};
+use openraft_rt_tokio::TokioRuntime;
 
 use crate::ballot::Standing;
 use crate::change::Members;
@@ -13,7 +15,7 @@ use crate::config::Timings;
 use crate::fault::{Fault, StartError};
 use crate::group::{Group, InstantOf};
 use crate::machine::StateMachine;
-use crate::peers::ask;
+use crate::peers::{Peers, ask};
 use crate::types::NodeId;
 use crate::wire::{Reply, Request};
 
@@ -21,6 +23,42 @@ use crate::wire::{Reply, Request};
 const ASKED_FOR: u32 = 2;
 /// How long one that knew no answer is left alone before it is asked again: it may be electing.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Whether any of `others`, who may have come to the group of `own`, says that others vote in it. Only a leader
+/// says so that a majority has just confirmed, of a list that is committed: as long as `own` is the only voter
+/// indeed, nobody can. It ends after two election timeouts also where nobody can be reached. For one that does not
+/// run as a member yet, so that whatever else it does need not wait.
+pub async fn others_have_come(
+    peers: &Rc<dyn Peers>,
+    own: NodeId,
+    others: &[NodeId],
+    timings: Timings,
+) -> bool {
+    have_come::<TokioRuntime>(peers, own, others, timings).await
+}
+
+async fn have_come<RT: AsyncRuntime>(
+    peers: &Rc<dyn Peers>,
+    own: NodeId,
+    others: &[NodeId],
+    timings: Timings,
+) -> bool {
+    let limit = Duration::from_millis(timings.election_ms_max) * ASKED_FOR;
+    let since = InstantOf::<RT>::now();
+    let left = || limit.saturating_sub(InstantOf::<RT>::now() - since);
+    let others = others.iter().filter(|other| **other != own);
+    let asked = others.map(async |other| {
+        while !left().is_zero() {
+            let asking = ask::<RT>(peers, (*other, ""), &Request::Members, left());
+            if let Ok(Reply::Members { membership }) = asking.await {
+                return Members::of(&membership, true).voters.iter().any(|id| *id != own);
+            }
+            RT::sleep(ASK_AGAIN.min(left())).await;
+        }
+        false
+    });
+    join_all(asked).await.contains(&true)
+}
 
 impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
     /// The only voter need not withhold anything. What counts is the membership that the log
@@ -66,28 +104,10 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         Ok(())
     }
 
-    /// Whether any of those that may have come to the group says that others vote in it. Only a leader says
-    /// so that a majority has just confirmed, of a list that is committed: as long as this member is the
-    /// only voter indeed, nobody can. It ends after that time also where nobody can be reached.
+    /// What [`others_have_come`] says of those that the configuration names.
     async fn others_have_come(&self) -> bool {
         let config = &self.inner.shared.config;
-        let (since, limit) = (InstantOf::<RT>::now(), config.election_timeout() * ASKED_FOR);
-        let left = || limit.saturating_sub(InstantOf::<RT>::now() - since);
-        let others = config.others.iter().filter(|other| **other != config.node);
-        let asked = others.map(async |other| {
-            while !left().is_zero() {
-                let asking = ask::<RT>(&self.inner.peers, (*other, ""), &Request::Members, left());
-                if let Ok(Reply::Members { membership }) = asking.await {
-                    return Members::of(&membership, true)
-                        .voters
-                        .iter()
-                        .any(|id| *id != config.node);
-                }
-                RT::sleep(ASK_AGAIN.min(left())).await;
-            }
-            false
-        });
-        join_all(asked).await.contains(&true)
+        have_come::<RT>(&self.inner.peers, config.node, &config.others, config.timings).await
     }
 
     /// Whether this member is one of before others came, which should have been refused at its start, but

@@ -44,6 +44,7 @@ mod wire;
 #[cfg(test)]
 mod wire_golden;
 
+pub use alone::others_have_come;
 pub use ballot::Standing;
 pub use change::{Approach, Members, ask_members};
 pub use codec::CodecError;

@@ -181,7 +181,8 @@ impl Receive<Outgrown> for Replicas {
         self.publish();
         self.starting.insert(shard);
         // How it is started says what it is a copy of.
-        let starting = self.begin(shard, &place, Self::told_by_members(room));
+        let others = others(&self.table, &place, self.parts.broker);
+        let starting = self.begin(shard, &place, others, Self::told_by_members(room));
         let at = self.copy_at(shard);
         room.spawn_into(async move {
             running.stop().await;

@@ -16,6 +16,7 @@ use grus_client::{
 };
 use grus_tests::broker::Home;
 use grus_tests::cluster::{Cluster, Sender, block_on, check, grus_at, quick_registry};
+use grus_tests::strain::Strain;
 use grus_tests::watch::{PATIENCE, Watch};
 use rustix::process::Signal;
 
@@ -94,6 +95,14 @@ fn await_scheduled(cluster: &Cluster) {
     }
 }
 
+/// How many shards a broker runs as a member of several.
+fn replicated(cluster: &Cluster, number: usize) -> usize {
+    let running = cluster.brokers[number].as_ref().expect("it runs");
+    let (_, body) = running.get("/cluster/shards");
+    let all: Vec<serde_json::Value> = serde_json::from_str(&body).expect("a list");
+    all.iter().filter(|shard| shard["replicated"] == true).count()
+}
+
 /// The first broker, still by itself, and then with a registry beside it: as docs/OPERATING.md says.
 async fn join_first(
     home: Home,
@@ -133,9 +142,17 @@ fn s41_a_broker_that_stands_alone_becomes_the_first_of_three_under_load() {
         let grown = grus_at(&cluster.at(), &["--json", "cluster", "grow"], b"").ok().json();
         let count = grown[0]["changing"].as_array().map_or(0, Vec::len);
         assert!(count >= 1, "{grown:?}");
-        let watch = Watch::start();
-        let longest = sender.go_on(300).await;
+        let (watch, strain) = (Watch::start(), Strain::watch());
+        let mut longest = Duration::ZERO;
+        while replicated(&cluster, 0) < count {
+            longest = longest.max(sender.go_on(20).await);
+            assert!(watch.elapsed() < PATIENCE, "they do not grow");
+        }
+        longest = longest.max(sender.go_on(100).await);
         println!("{count} shards grow: the longest wait of a send was {longest:?}");
+        // The others are asked for two seconds whether they have come: not while it stands still.
+        let limit = Duration::from_millis(1_500) + strain.lost();
+        assert!(longest < limit, "{longest:?}, {limit:?}");
         let all: BTreeSet<u64> = (0..3).map(|number| cluster.id_of(number)).collect();
         await_shards(&cluster, count, |members, is_short| *members == all && !is_short);
         println!("{} MiB are on three brokers after {:?}", old_messages() >> 6, watch.elapsed());
