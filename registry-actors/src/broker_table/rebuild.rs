@@ -12,8 +12,8 @@ use crate::routing::{RoutingTable, ShardPlace};
 pub const CHANGING_MAX: usize = 4;
 
 /// A change that takes longer does not keep others from being begun: its broker may have no room, or never
-/// answer. One that was begun here goes to another broker then; each of them has twice as long as the one
-/// before it, as what takes that long may be large and not stuck.
+/// answer. One that was begun for a broker that is lost goes to another broker then; each of them has twice
+/// as long as the one before it, as what takes that long may be large and not stuck.
 const SLOW_MS: u64 = 3_600_000;
 /// From this many on, a broker has no longer than the one before it: seven years.
 const BROKERS_TRIED_MAX: usize = 16;
@@ -32,7 +32,7 @@ pub struct Rebuild {
 }
 
 /// Who was to come in for whom.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Asked {
     new: BrokerId,
     lost: BrokerId,
@@ -69,7 +69,9 @@ impl Rebuild {
             place.members.iter().filter(|member| is_live(member)).count() * 2 > place.members.len()
         };
         let all = table.shards.iter().filter(|(_, place)| place.is_replicated());
-        let able: Vec<_> = all.filter(|(_, place)| has_majority(place)).collect();
+        let mut able: Vec<_> = all.filter(|(_, place)| has_majority(place)).collect();
+        // Those for which nobody was asked yet go before those where one does not come in.
+        able.sort_by_key(|(_, place)| !aim(place).iter().any(|broker| is_lost(&broker)));
         let is_slow = |shard: &ShardId| {
             let since = self.wanted_since_ms.get(shard);
             since.is_some_and(|(_, since)| now_ms.saturating_sub(*since) >= SLOW_MS)
@@ -84,11 +86,11 @@ impl Rebuild {
             if changing >= CHANGING_MAX {
                 break;
             }
-            let base = if place.wanted.is_empty() { &place.members } else { &place.wanted };
-            let stuck = self.stuck(*shard, place, now_ms);
-            let Some(lost) = base.iter().find(is_lost).copied().or(stuck) else { continue };
+            let known = self.asked.get(shard).cloned().or_else(|| asked_before(place, is_lost));
+            let stuck = known.as_ref().and_then(|known| self.stuck(known, *shard, place, now_ms));
+            let Some(lost) = aim(place).iter().find(is_lost).copied().or(stuck) else { continue };
             // For one that is there, but does not come in, only brokers that were not tried.
-            let before = self.asked.get(shard).filter(|_| stuck == Some(lost));
+            let before = known.as_ref().filter(|_| stuck == Some(lost));
             let tried = before.map_or(&[][..], |asked| &asked.tried);
             let is_new = |broker: &BrokerId| !place.is_on(*broker) && !tried.contains(broker);
             let fits = burden.iter_mut().filter(|(broker, _)| is_new(broker));
@@ -108,9 +110,14 @@ impl Rebuild {
         changes
     }
 
-    /// The one that was asked for here to be a member, and has not become one in the time that it has.
-    fn stuck(&self, shard: ShardId, place: &ShardPlace, now_ms: u64) -> Option<BrokerId> {
-        let asked = self.asked.get(&shard)?;
+    /// The one that was asked for to be a member, and has not become one in the time that it has.
+    fn stuck(
+        &self,
+        asked: &Asked,
+        shard: ShardId,
+        place: &ShardPlace,
+        now_ms: u64,
+    ) -> Option<BrokerId> {
         let is_coming =
             |broker: &BrokerId| place.wanted.contains(broker) && !place.members.contains(broker);
         // The last that was asked for may not be in the routes yet.
@@ -155,6 +162,21 @@ impl Rebuild {
         });
         changes
     }
+}
+
+/// The members that a shard has, or is to have.
+fn aim(place: &ShardPlace) -> &[BrokerId] {
+    if place.wanted.is_empty() { &place.members } else { &place.wanted }
+}
+
+/// What was asked for before this process began, or by hand, as far as that can be told: one is to come in, and
+/// one that is lost is to go.
+fn asked_before(place: &ShardPlace, is_lost: impl Fn(&&BrokerId) -> bool) -> Option<Asked> {
+    let is_coming = |broker: &&BrokerId| !place.members.contains(broker);
+    let is_leaving = |broker: &&BrokerId| !place.wanted.contains(broker);
+    let new = *place.wanted.iter().find(is_coming)?;
+    let lost = *place.members.iter().filter(is_leaving).find(is_lost)?;
+    Some(Asked { new, lost, tried: Vec::new() })
 }
 
 fn change(shard: ShardId, add: BrokerId, remove: BrokerId) -> ChangeReplicas {
@@ -284,7 +306,27 @@ mod tests {
         let mut rebuild = Rebuild::new(1);
         assert_eq!(said(&rebuild.look(&all, 0)), []);
         assert_eq!(said(&rebuild.look(&all, SLOW_MS - 1)), [], "they may be large");
-        assert_eq!(said(&rebuild.look(&all, SLOW_MS)), [(4, 5, 3), (5, 5, 3)]);
+        // First those that nobody was asked for.
+        let expected = [(4, 5, 3), (5, 5, 3), (0, 5, 4), (1, 5, 4)];
+        assert_eq!(said(&rebuild.look(&all, SLOW_MS)), expected);
+    }
+
+    #[test]
+    fn one_that_was_asked_before_a_restart_and_does_not_come_in_is_given_up_too() {
+        let mut all = table(&[&[1, 2, 3][..]], &[3]);
+        all.shards.get_mut(&ShardId(0)).unwrap().wanted = [1, 2, 4].map(BrokerId).to_vec();
+        let mut rebuild = Rebuild::new(1);
+        assert_eq!(said(&rebuild.look(&all, 10)), []);
+        assert_eq!(said(&rebuild.look(&all, 9 + SLOW_MS)), [], "it may be large");
+        assert_eq!(said(&rebuild.look(&all, 10 + SLOW_MS)), [(0, 5, 4)]);
+        all.shards.get_mut(&ShardId(0)).unwrap().wanted = [1, 2, 5].map(BrokerId).to_vec();
+        assert_eq!(said(&rebuild.look(&all, 11 + SLOW_MS)), [], "it has longer");
+        // Nobody is lost: what is wanted is the operator's.
+        let mut all = table(&[&[1, 2, 3][..]], &[]);
+        all.shards.get_mut(&ShardId(0)).unwrap().wanted = [1, 2, 4].map(BrokerId).to_vec();
+        let mut rebuild = Rebuild::new(1);
+        rebuild.look(&all, 10);
+        assert_eq!(said(&rebuild.look(&all, 10 + SLOW_MS)), []);
     }
 
     #[test]
