@@ -169,7 +169,8 @@ impl Begun {
         group.map_err(|_| BegunError::Unreadable { path, found })
     }
 
-    /// The shards of which a folder names a group, also one that has let go of its member here. Blocks.
+    /// The shards that a folder names: those of which there is a note, also where the group has let go of its member
+    /// here. Blocks.
     ///
     /// # Errors
     /// What the system said.

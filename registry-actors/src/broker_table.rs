@@ -154,7 +154,7 @@ impl BrokerTable {
         room: &mut Room<'_, Self>,
     ) {
         let RegisterBroker { broker, disk, session, host, port, .. } = ask;
-        let RegisterBroker { shards, shards_wanted, memberships, .. } = ask;
+        let RegisterBroker { shards, shards_wanted, memberships, shards_below, .. } = ask;
         let now_ms = room.clock().monotonic_ms();
         let known = self.registry.routing().brokers.get(&broker).map_or(0, |known| known.disk);
         if known != 0 && known != disk {
@@ -179,6 +179,7 @@ impl BrokerTable {
             shards: shards.into_iter().map(|claim| (claim.shard, claim.durability)).collect(),
             shards_wanted,
             memberships: memberships.into_iter().map(MembershipClaim::from).collect(),
+            shards_below,
             reply: self.port(room, heard),
         };
         let _ = self.registry.ask.try_put(request); // refused: heard as busy

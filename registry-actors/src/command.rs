@@ -112,6 +112,9 @@ pub struct EnrolBroker {
     /// The shards of several members that it says it is a member of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub memberships: Vec<MembershipClaim>,
+    /// All shards that it has heard of have lower numbers; 0: it does not say.
+    #[serde(default, skip_serializing_if = "is_unnamed")]
+    pub shards_below: u32,
 }
 
 /// A broker is live, or is not.

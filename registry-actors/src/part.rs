@@ -65,6 +65,9 @@ struct StoredMeta {
     version: u64,
     #[serde(default)]
     registry: u64,
+    /// Left out where it is 0: no broker has told of a number that was not known.
+    #[serde(default, skip_serializing_if = "is_first")]
+    shards_from: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -131,6 +134,11 @@ const fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_first(number: &u32) -> bool {
+    *number == 0
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StoredTopic {
@@ -148,7 +156,8 @@ struct StoredTopic {
 pub(crate) fn value(state: &State, key: PartKey) -> Option<Bytes> {
     match key {
         PartKey::Meta => {
-            Some(encode(&StoredMeta { version: state.version, registry: state.registry }))
+            let State { version, registry, shards_from, .. } = *state;
+            Some(encode(&StoredMeta { version, registry, shards_from }))
         }
         PartKey::Broker(id) => state.brokers.get(&id).map(|broker| {
             let BrokerAddress { host, port, .. } = broker.address.clone();
@@ -224,8 +233,8 @@ fn restore_part(
 ) -> Result<(), PartError> {
     match PartKey::decode(key).ok_or(PartError::Key)? {
         PartKey::Meta => {
-            let StoredMeta { version, registry } = decode(value)?;
-            (state.version, state.registry) = (version, registry);
+            let StoredMeta { version, registry, shards_from } = decode(value)?;
+            (state.version, state.registry, state.shards_from) = (version, registry, shards_from);
         }
         PartKey::Broker(id) => {
             let StoredBroker { host, port, live, disk } = decode(value)?;

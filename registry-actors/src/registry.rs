@@ -349,10 +349,19 @@ impl<D: Disk> Receive<RegistryRequest> for Registry<D> {
                 shards,
                 shards_wanted,
                 memberships,
+                shards_below,
                 reply,
             } => {
-                let enrol =
-                    EnrolBroker { broker, disk, host, port, shards, shards_wanted, memberships };
+                let enrol = EnrolBroker {
+                    broker,
+                    disk,
+                    host,
+                    port,
+                    shards,
+                    shards_wanted,
+                    memberships,
+                    shards_below,
+                };
                 self.enrol(enrol, reply, credit, room);
             }
             RegistryRequest::MarkBroker { broker, live, reply } => {

@@ -73,6 +73,8 @@ pub struct RemoteSettings {
     pub session: u64,
     /// The shards it has, and how many of each durability it wants.
     pub claims: Claims,
+    /// All shards of which its folder has anything have lower numbers.
+    pub shards_below: u32,
     /// The routes as they were last known.
     pub known: Arc<RoutingTable>,
     /// All bytes of batches taken so far.

@@ -73,6 +73,8 @@ pub enum RegistryRequest {
         shards_wanted: u32,
         /// The shards of several members that it says it is a member of.
         memberships: Vec<MembershipClaim>,
+        /// All shards that it has heard of have lower numbers; 0: it does not say.
+        shards_below: u32,
         /// Where its shards and the routes as they are then go.
         reply: Port<Result<Enrolled, RegistryError>>,
     },

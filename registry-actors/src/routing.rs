@@ -215,6 +215,11 @@ impl RoutingTable {
             .map(|(id, place)| (*id, place))
     }
 
+    /// All shards that it names have lower numbers.
+    pub fn shards_below(&self) -> u32 {
+        self.shards.last_key_value().map_or(0, |(shard, _)| shard.0.saturating_add(1))
+    }
+
     /// The topic of an incarnation. Looks at all of them.
     pub fn by_id(&self, id: TopicId) -> Option<&Arc<TopicRoutes>> {
         self.topics.values().find(|topic| topic.id == id)

@@ -69,6 +69,9 @@ pub struct State {
     pub(crate) names: BTreeMap<TopicId, TopicName>,
     pub(crate) brokers: BTreeMap<BrokerId, BrokerPlace>,
     pub(crate) shards: BTreeMap<ShardId, ShardPlace>,
+    /// New shards get numbers from here on: of lower ones some broker has heard, perhaps from a registry
+    /// before this one.
+    pub(crate) shards_from: u32,
     /// Derived: on each shard, the queues it takes new messages of.
     pub(crate) load: BTreeMap<ShardId, u64>,
     /// Derived: the sum of `load`.

@@ -42,6 +42,7 @@ fn enrol(broker: u64, shards: &[(ShardId, Durability)], shards_wanted: u32) -> C
         shards: shards.to_vec(),
         shards_wanted,
         memberships: Vec::new(),
+        shards_below: 0,
     })
 }
 

@@ -121,6 +121,7 @@ fn enrol(broker: u64, disk: u64, shards: &[(u32, Durability)], shards_wanted: u3
         shards: shards.iter().map(|(shard, durability)| (ShardId(*shard), *durability)).collect(),
         shards_wanted,
         memberships: Vec::new(),
+        shards_below: 0,
     })
 }
 

@@ -76,6 +76,7 @@ async fn what_was_answered_survives_power_cuts_at_any_step() {
                     shards: vec![(grus_protocol::ids::ShardId(0), common::CLASS)],
                     shards_wanted: 0,
                     memberships: Vec::new(),
+                    shards_below: 0,
                     reply,
                 };
                 if matches!(bench.try_ask(address).await, Ok(Ok(_))) {

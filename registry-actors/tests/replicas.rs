@@ -31,6 +31,7 @@ async fn come(bench: &Bench<RealDisk>, numbers: impl Iterator<Item = u64>) {
             shards: Vec::new(),
             shards_wanted: 1,
             memberships: Vec::new(),
+            shards_below: 0,
             reply,
         });
         enrolled.await.expect("it is taken");

@@ -2,6 +2,7 @@
 //! of its own, or, while that is away, from what it knew last.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,7 +102,7 @@ impl Running {
         metrics: &EdgeMetrics,
     ) -> Result<(RegistryHandle, Option<Shards>), StartError> {
         loop {
-            let remote = self.start_remote(config, address, kept, claims.clone(), metrics);
+            let remote = self.start_remote(config, address, kept, claims.clone(), metrics)?;
             let (registry, state) = (remote.handle().clone(), remote.state());
             self.remote = Some(remote);
             let knows_own = kept.table.shards.values().any(|place| place.is_on(address.id));
@@ -146,7 +147,7 @@ impl Running {
         kept: &Kept,
         claims: Claims,
         metrics: &EdgeMetrics,
-    ) -> RemoteService {
+    ) -> Result<RemoteService, StartError> {
         let metrics = metrics.clone();
         let settings = RemoteSettings {
             addresses: config.registry_addresses.clone(),
@@ -154,12 +155,23 @@ impl Running {
             disk: self.folder.disk(),
             session: draw_number(),
             claims,
+            shards_below: shards_below(&[self.folder.members(), self.folder.shards()])?,
             // Number 0: hearsay, by which nothing is thrown away.
             known: Arc::new(RoutingTable { registry: 0, ..RoutingTable::clone(&kept.table) }),
             produced_bytes: Arc::new(move || metrics.produced_bytes()),
         };
-        RemoteService::start(self.places.core(0), settings)
+        Ok(RemoteService::start(self.places.core(0), settings))
     }
+}
+
+/// All shards that one of these folders names have lower numbers.
+fn shards_below(folders: &[PathBuf]) -> Result<u32, BegunError> {
+    let mut below = 0;
+    for folder in folders {
+        let last = Begun::all(folder)?.into_iter().max();
+        below = below.max(last.map_or(0, |shard| shard.0.saturating_add(1)));
+    }
+    Ok(below)
 }
 
 /// Names this broker and its shards to the registry in this process.
@@ -176,6 +188,7 @@ async fn enrol_here(
         shards: claims.shards,
         shards_wanted: claims.wanted,
         memberships: Vec::new(),
+        shards_below: 0, // there is no other broker that could have seen more
         reply: port,
     };
     let gone = || StartError::Gone("the registry");
@@ -330,6 +343,19 @@ mod tests {
         assert!(!table.shards[&ShardId(2)].is_replicated(), "another broker's");
         let none = with_groups(Arc::clone(&known), own, |_| Ok(Noted::Nothing)).unwrap();
         assert!(Arc::ptr_eq(&none, &known));
+    }
+
+    #[test]
+    fn numbers_of_which_anything_is_here_are_told_also_where_only_a_note_is_left() {
+        let data = tempfile::tempdir().unwrap();
+        let folders = ["members", "shards", "none"].map(|name| data.path().join(name));
+        assert_eq!(shards_below(&folders).unwrap(), 0, "it is new");
+        std::fs::create_dir_all(folders[1].join("3")).unwrap();
+        std::fs::create_dir_all(folders[1].join("9.gone")).unwrap();
+        assert_eq!(shards_below(&folders).unwrap(), 4);
+        std::fs::create_dir_all(&folders[0]).unwrap();
+        Begun::new(&folders[0], ShardId(7), 40).note_out().unwrap();
+        assert_eq!(shards_below(&folders).unwrap(), 8);
     }
 
     #[test]

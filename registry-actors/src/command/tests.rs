@@ -6,7 +6,8 @@ use grus_protocol::message::TopicSettings;
 use super::*;
 
 fn samples() -> Vec<Command> {
-    [first_samples(), samples_of_replicas(), samples_of_changes(), samples_of_caps()].concat()
+    let later = vec![enrols_with_numbers()];
+    [first_samples(), samples_of_replicas(), samples_of_changes(), samples_of_caps(), later].concat()
 }
 
 fn first_samples() -> Vec<Command> {
@@ -34,6 +35,7 @@ fn first_samples() -> Vec<Command> {
             shards: vec![(ShardId(0), Durability::Persisted)],
             shards_wanted: 2,
             memberships: Vec::new(),
+            shards_below: 0,
         }),
         Command::MarkBroker(MarkBroker { broker: BrokerId(1), live: false }),
         Command::PlaceTopic(PlaceTopic {
@@ -123,6 +125,21 @@ fn member_enrols(wanted: Vec<BrokerId>, members_at: u64) -> Command {
             wanted,
             members_at,
         }],
+        shards_below: 0,
+    })
+}
+
+/// A broker that says which numbers it has heard of.
+fn enrols_with_numbers() -> Command {
+    Command::EnrolBroker(EnrolBroker {
+        broker: BrokerId(1),
+        disk: 77,
+        host: "mq".into(),
+        port: 6086,
+        shards: Vec::new(),
+        shards_wanted: 2,
+        memberships: Vec::new(),
+        shards_below: 12,
     })
 }
 
@@ -250,6 +267,8 @@ fn the_format_does_not_change() {
              \\xa9when_full\\x01",
             "\\x01\\x87\\xa4name\\xa1t\\xa2id\\x00\\xa6queues\\xc0\\xacretention_ms\\xc0\
              \\xafretention_bytes\\xc0\\xb2retention_messages\\x05\\xa9when_full\\x01",
+            "\\x01\\x87\\xa6broker\\x01\\xa4diskM\\xa4host\\xa2mq\\xa4port\\xcd\\x17\\xc6\
+             \\xa6shards\\x90\\xadshards_wanted\\x02\\xacshards_below\\x0c",
         ]
     );
 }

@@ -108,6 +108,7 @@ impl RemoteRegistry {
                 shard: *shard,
                 durability: *durability,
             };
+            let known = self.newest.borrow();
             let register = RegisterBroker {
                 broker: settings.broker.id,
                 disk: settings.disk,
@@ -116,8 +117,10 @@ impl RemoteRegistry {
                 port: settings.broker.port,
                 shards: settings.claims.shards.iter().map(claim).collect(),
                 shards_wanted: settings.claims.wanted,
-                memberships: memberships_of(&self.newest.borrow(), settings.broker.id),
+                memberships: memberships_of(&known, settings.broker.id),
+                shards_below: settings.shards_below.max(known.shards_below()),
             };
+            drop(known);
             connected.say(self.calls.register(now_ms), &register);
         }
     }

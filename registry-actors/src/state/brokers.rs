@@ -14,6 +14,10 @@ use crate::routing::{BrokerPlace, ShardPlace};
 /// The levels, in the order in which shards are given out: the first shard of a broker is
 /// `persisted`, as it gives producers their identities.
 const LEVELS: [Durability; 2] = [Durability::Persisted, Durability::Replicated];
+/// Numbers that brokers say they have heard of count as given up to this one, so that no broker can have none left:
+/// the number of a shard has 16 bits where it is part of a producer's identity.
+pub const SHARDS_BELOW_MAX: u32 = 1 << 15;
+const _: () = assert!(SHARDS_BELOW_MAX as usize + SHARDS_MAX <= 1 << 16);
 /// Most shards of one durability that a broker may want.
 pub const SHARDS_WANTED_MAX: u32 = 256;
 
@@ -62,7 +66,8 @@ impl State {
         }
         // What has grown since a copy of the registry was made is a group's.
         shards.retain(|shard, _| !enrol.memberships.iter().any(|claim| claim.shard == *shard));
-        let mut next = 0;
+        let shards_from = self.numbers_from(enrol.shards_below);
+        let mut next = shards_from;
         for _ in 0..enrol.shards_wanted {
             for durability in LEVELS {
                 let have = shards.values().filter(|place| place.durability == durability).count();
@@ -84,6 +89,10 @@ impl State {
         let all = shards.iter().map(|(shard, place)| (*shard, place.durability)).collect();
         let mut changed = self.take_memberships(broker, &enrol.memberships);
         changed.extend(self.take_shards(shards, place));
+        if self.shards_from != shards_from {
+            self.shards_from = shards_from;
+            changed.push(PartKey::Meta);
+        }
         Ok((Outcome::Enrolled(all), changed))
     }
 
@@ -107,7 +116,17 @@ impl State {
         });
         let is_known = |claim: &MembershipClaim| self.knows_members(claim);
         let has_claims = enrol.shards.iter().all(is_open) && enrol.memberships.iter().all(is_known);
-        (is_same && has_enough && has_claims).then_some(own)
+        let has_numbers = self.numbers_from(enrol.shards_below) == self.shards_from;
+        (is_same && has_enough && has_claims && has_numbers).then_some(own)
+    }
+
+    /// From where on new shards are numbered, where a broker has heard of numbers below that one. The same as
+    /// before where all of them are known.
+    fn numbers_from(&self, shards_below: u32) -> u32 {
+        let below = shards_below.min(SHARDS_BELOW_MAX);
+        let is_unknown = |number| !self.shards.contains_key(&ShardId(number));
+        let is_news = (self.shards_from..below).any(is_unknown);
+        if is_news { below } else { self.shards_from }
     }
 
     /// A broker is live, or is not.
@@ -200,4 +219,78 @@ fn is_grown(known: &ShardPlace, broker: BrokerId, durability: Durability) -> boo
 pub(super) fn taken(shard: ShardId, known: &ShardPlace) -> RegistryError {
     let ShardPlace { broker, durability, .. } = *known;
     RegistryError::ShardTaken { shard, broker, durability }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use grus_protocol::ids::{TimestampMs, TopicId};
+    use grus_protocol::message::TopicSettings;
+    use grus_protocol::names::TopicName;
+
+    use super::*;
+    use crate::command::{Command, CreateTopic, StoredSettings};
+    use crate::state::Answer;
+
+    fn apply(state: &mut State, command: Command) -> Answer {
+        state.apply(TimestampMs(1), command, &mut BTreeSet::new())
+    }
+
+    fn enrolment(broker: u64, shards: &[u32], shards_below: u32) -> EnrolBroker {
+        let persisted = |shard: &u32| (ShardId(*shard), Durability::Persisted);
+        EnrolBroker {
+            broker: BrokerId(broker),
+            disk: broker,
+            host: "h".into(),
+            port: 1,
+            shards: shards.iter().map(persisted).collect(),
+            shards_wanted: 1,
+            memberships: Vec::new(),
+            shards_below,
+        }
+    }
+
+    /// The numbers of the shards that the broker has then.
+    fn enrol(state: &mut State, enrol: EnrolBroker) -> Vec<u32> {
+        match apply(state, Command::EnrolBroker(enrol)).unwrap() {
+            Outcome::Enrolled(shards) => shards.into_iter().map(|(shard, _)| shard.0).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_registry_without_its_data_gives_no_number_that_a_broker_has_heard_of() {
+        let mut state = State::default();
+        // Of 0 to 6 it has nothing but notes, perhaps that they are others'.
+        let first = enrolment(1, &[3], 7);
+        assert_eq!(enrol(&mut state, first.clone()), [3, 7]);
+        assert_eq!(state.enrolled_as(&first).map(|own| own.len()), Some(2), "nothing is written");
+        assert_eq!(enrol(&mut state, enrolment(2, &[], 0)), [8, 9], "nor does another broker");
+        let (name, id) = (TopicName::try_from("t").unwrap(), TopicId(50));
+        let settings = TopicSettings { replicas: 2, ..TopicSettings::default() };
+        let create = CreateTopic { name, id, settings: StoredSettings::from(&settings) };
+        apply(&mut state, Command::CreateTopic(create)).unwrap();
+        let all: Vec<u32> = state.shards.keys().map(|shard| shard.0).collect();
+        assert_eq!(all, [3, 7, 8, 9, 10, 11], "nor do several");
+        let keys: Vec<_> = crate::part::keys(&state).collect();
+        let part = |key: &PartKey| (key.encode(), crate::part::value(&state, *key).unwrap());
+        let parts: Vec<_> = keys.iter().map(part).collect();
+        let parts = parts.iter().map(|(key, value)| (&key[..], &value[..]));
+        assert_eq!(crate::part::restore(parts).unwrap(), state, "it is kept");
+        // One that says more than can be leaves numbers for others.
+        let last = enrol(&mut state, enrolment(3, &[], u32::MAX));
+        assert_eq!(last, [SHARDS_BELOW_MAX, SHARDS_BELOW_MAX + 1]);
+    }
+
+    #[test]
+    fn numbers_that_are_known_write_nothing() {
+        let mut state = State::default();
+        assert_eq!(enrol(&mut state, enrolment(1, &[], 0)), [0, 1]);
+        let again = enrolment(1, &[0], 2);
+        assert_eq!(state.enrolled_as(&again).map(|own| own.len()), Some(2));
+        assert_eq!(enrol(&mut state, enrolment(2, &[], 2)), [2, 3]);
+        assert_eq!(state.shards_from, 0);
+        assert!(state.enrolled_as(&enrolment(1, &[0], 9)).is_none(), "it knows more");
+    }
 }

@@ -156,6 +156,7 @@ mod tests {
             shards: Vec::new(),
             shards_wanted: 2,
             memberships: Vec::new(),
+            shards_below: 0,
         }
     }
 

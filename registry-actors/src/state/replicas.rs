@@ -95,7 +95,7 @@ impl State {
         if self.shards.len() + without.len() > SHARDS_MAX {
             return Err(RegistryError::TooManyBrokers);
         }
-        let (mut next, mut made) = (0, Vec::new());
+        let (mut next, mut made) = (self.shards_from, Vec::new());
         for first in without {
             let members: Vec<_> =
                 (0..wanted).map(|step| ring[(first + step) % ring.len()]).collect();

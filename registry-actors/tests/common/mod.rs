@@ -90,6 +90,7 @@ impl<D: Disk> Bench<D> {
             shards,
             shards_wanted: 0,
             memberships: Vec::new(),
+            shards_below: 0,
             reply,
         });
         enrolled.await.expect("it is taken").table

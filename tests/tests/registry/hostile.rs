@@ -194,6 +194,7 @@ fn a_live_broker_is_nobody_elses_to_be() {
         shards: Vec::new(),
         shards_wanted: 1,
         memberships: Vec::new(),
+        shards_below: 0,
     };
     let mut thief = Peer::greeted(home.listen);
     let refused = thief.call(&claim(12_345)).expect_err("another disk");

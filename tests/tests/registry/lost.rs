@@ -74,3 +74,22 @@ fn an_embedded_registry_that_lost_its_folder_is_told_as_well() {
     let _again = home.start();
     assert_eq!(bodies(&[home.listen], "t", 100), all);
 }
+
+/// As of a broker whose shards have all grown, or have gone elsewhere, beside a registry that has lost its data.
+#[test]
+fn no_number_of_which_a_broker_has_a_note_is_given_anew() {
+    let home = RegistryHome::new();
+    let _registry = home.start();
+    let one = home.broker();
+    let notes = one.data.join("members");
+    fs::create_dir_all(&notes).expect("a folder");
+    fs::write(notes.join("0"), "40 out\n").expect("a note");
+    let broker = one.start();
+    let (status, body) = broker.get("/health");
+    assert_eq!(status, 200, "all that it was given is served: {body}");
+    let at = [home.listen];
+    grus_at(&at, &["topic", "create", "t", "--queues", "4", "--replicas", "1"], b"").ok();
+    let all = lines("line", 40);
+    grus_at(&at, &["produce", "t"], &input(&all)).ok();
+    assert_eq!(bodies(&at, "t", 40), all);
+}

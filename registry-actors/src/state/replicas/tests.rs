@@ -32,6 +32,7 @@ fn enrol(state: &mut State, broker: u64, memberships: Vec<MembershipClaim>) -> A
         shards: Vec::new(),
         shards_wanted: 1,
         memberships,
+        shards_below: 0,
     };
     apply(state, Command::EnrolBroker(enrol))
 }

@@ -143,6 +143,9 @@ wire_message! {
         pub shards_wanted: u32 = 0,
         /// The replicated shards that it is a member of, as it was told when they were made.
         pub memberships: Vec<ShardMembership> = Vec::new(),
+        /// All shards that it has ever heard of, as far as it knows, have lower numbers: a registry that has
+        /// lost its data gives none of these to another shard. 0: it does not say.
+        pub shards_below: u32 = 0,
     }
 }
 

@@ -76,7 +76,8 @@ fn registry_and_routes() {
     let mut expected = vec![Number(5), disk, Number(session), host, port];
     let membership = vec![Number(9), Number(1), members(), Number(group), wanted(), Number(300)];
     let membership = Array(membership);
-    expected.extend([Array(claims()[..1].to_vec()), Number(2), Array(vec![membership])]);
+    let claimed = Array(claims()[..1].to_vec());
+    expected.extend([claimed, Number(2), Array(vec![membership]), Number(12)]);
     assert_eq!(header("RegisterBroker.request"), expected);
     let mut expected = n(&[registry, 10_000, 1_000]);
     expected.push(Array(claims()));

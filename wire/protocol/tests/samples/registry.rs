@@ -47,6 +47,7 @@ pub(super) fn frames(out: &mut Vec<(String, Bytes)>) {
             wanted: vec![BrokerId(5), BrokerId(8)],
             members_at: 300,
         }],
+        shards_below: 12,
     };
     let registered = RegisterBrokerReply {
         registry: REGISTRY,
