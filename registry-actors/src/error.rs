@@ -66,10 +66,16 @@ pub enum RegistryError {
         durability: Durability,
     },
     /// Another data folder, or another process that is alive, has this broker's id.
-    #[error("broker id {broker} belongs to another data folder")]
+    #[error(
+        "broker id {broker} belongs to another data folder, whose disk.id is {disk}. If it is this folder, which \
+         has lost its file disk.id and nothing else, write {disk} into that file. To join as a new broker, \
+         start with an empty folder"
+    )]
     BrokerIdTaken {
         /// The broker.
         broker: BrokerId,
+        /// The number of the folder that has that id; it is in the routes.
+        disk: u64,
     },
     /// Another process of the same data folder is alive.
     #[error("another process serves broker {broker}: it was heard of just now")]

@@ -209,7 +209,7 @@ fn the_same_broker_id_from_another_folder_is_refused() {
     let Command::EnrolBroker(mut other) = enrol(1, &[], 1) else { unreachable!() };
     other.disk = 999;
     let answer = apply(&mut machine, &Command::EnrolBroker(other));
-    assert_eq!(answer, Err(RegistryError::BrokerIdTaken { broker: BrokerId(1) }));
+    assert_eq!(answer, Err(RegistryError::BrokerIdTaken { broker: BrokerId(1), disk: 101 }));
     assert_eq!(machine.state_digest(), before);
     // Shards are given out once: another broker gets others.
     let Ok(Outcome::Enrolled(second)) = apply(&mut machine, &enrol(2, &[], 1)) else { panic!() };

@@ -52,7 +52,7 @@ impl State {
         let broker = enrol.broker;
         let known = self.brokers.get(&broker).map_or(0, |known| known.disk);
         if known != 0 && known != enrol.disk {
-            return Err(RegistryError::BrokerIdTaken { broker });
+            return Err(RegistryError::BrokerIdTaken { broker, disk: known });
         }
         if enrol.shards_wanted > SHARDS_WANTED_MAX {
             let reason = format!("a broker has at most {SHARDS_WANTED_MAX} shards of a durability");

@@ -9,6 +9,7 @@ mod groups_http;
 mod grown;
 mod hostile;
 mod http;
+mod identity;
 mod local_cluster;
 mod lost;
 mod moved;

@@ -41,7 +41,7 @@ pub(super) fn await_shards(
 }
 
 /// The numbers of the shards of several brokers that a broker notes it has, and has not been let go of.
-fn noted(cluster: &Cluster, number: usize) -> BTreeSet<String> {
+pub(super) fn noted(cluster: &Cluster, number: usize) -> BTreeSet<String> {
     let folder = cluster.homes[number].data.join("members");
     let files = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
     let is_in = |file: &std::fs::DirEntry| {
@@ -52,7 +52,7 @@ fn noted(cluster: &Cluster, number: usize) -> BTreeSet<String> {
 }
 
 /// Has the members of the topic's shards changed, by a command.
-fn change(cluster: &Cluster, words: &str) {
+pub(super) fn change(cluster: &Cluster, words: &str) {
     let words: Vec<&str> = ["--json", "cluster"].into_iter().chain(words.split(' ')).collect();
     let told = grus_at(&cluster.at(), &words, b"").ok().json();
     assert_eq!(told[0]["changing"].as_array().map(Vec::len), Some(3), "{words:?}: {told:?}");
