@@ -195,6 +195,9 @@ pub struct PlaceDeadLetters {
     /// another shard than `home` where that has fewer members. 0: `home` is taken as it is.
     #[serde(default, skip_serializing_if = "is_unnamed")]
     pub home_replicas: u32,
+    /// Brokers that get no place in shards that are made for it, as the proposer takes them to be gone for good.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<BrokerId>,
 }
 
 /// Makes a topic.

@@ -336,8 +336,7 @@ impl<D: Disk> Receive<RegistryRequest> for Registry<D> {
                 self.alter(alter, Asker::Alter(reply), credit, room);
             }
             RegistryRequest::PlaceDeadLetters { name, id, home, shards, reply } => {
-                let place = command::PlaceDeadLetters { name, id, home, shards, home_replicas: 0 };
-                self.place(PlaceDead { place, reply, draws: 0 }, credit, room);
+                self.place(PlaceDead::of(name, id, home, shards, reply), credit, room);
             }
             RegistryRequest::DeleteTopic { name, id, reply } => {
                 let delete = Command::DeleteTopic(DeleteTopic { name, id });

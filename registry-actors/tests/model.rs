@@ -136,6 +136,7 @@ fn place(number: u8, id: u64, home: Option<u32>, shards: &[u32]) -> Command {
         home: home.map(ShardId),
         shards: shards.iter().copied().map(ShardId).collect(),
         home_replicas: 0,
+        left_out: Vec::new(),
     })
 }
 

@@ -6,7 +6,7 @@ use grus_protocol::message::TopicSettings;
 use super::*;
 
 fn samples() -> Vec<Command> {
-    let later = vec![enrols_with_numbers()];
+    let later = vec![enrols_with_numbers(), home_without_one()];
     [first_samples(), samples_of_replicas(), samples_of_changes(), samples_of_caps(), later].concat()
 }
 
@@ -60,6 +60,7 @@ fn first_samples() -> Vec<Command> {
             home: Some(ShardId(0)),
             shards: vec![ShardId(3)],
             home_replicas: 0,
+            left_out: Vec::new(),
         }),
         Command::PlaceDeadLetters(PlaceDeadLetters {
             name: TopicName::system("DLQ", "h").unwrap(),
@@ -67,6 +68,7 @@ fn first_samples() -> Vec<Command> {
             home: Some(ShardId(0)),
             shards: Vec::new(),
             home_replicas: 3,
+            left_out: Vec::new(),
         }),
     ]
 }
@@ -140,6 +142,18 @@ fn enrols_with_numbers() -> Command {
         shards_wanted: 2,
         memberships: Vec::new(),
         shards_below: 12,
+    })
+}
+
+/// A new group's home that is not to be on a broker that is gone.
+fn home_without_one() -> Command {
+    Command::PlaceDeadLetters(PlaceDeadLetters {
+        name: TopicName::system("DLQ", "h").unwrap(),
+        id: TopicId(8),
+        home: Some(ShardId(0)),
+        shards: Vec::new(),
+        home_replicas: 3,
+        left_out: vec![BrokerId(4)],
     })
 }
 
@@ -269,6 +283,8 @@ fn the_format_does_not_change() {
              \\xafretention_bytes\\xc0\\xb2retention_messages\\x05\\xa9when_full\\x01",
             "\\x01\\x87\\xa6broker\\x01\\xa4diskM\\xa4host\\xa2mq\\xa4port\\xcd\\x17\\xc6\
              \\xa6shards\\x90\\xadshards_wanted\\x02\\xacshards_below\\x0c",
+            "\\x01\\x86\\xa4name\\xa6%DLQ%h\\xa2id\\x08\\xa4home\\x00\\xa6shards\\x90\
+             \\xadhome_replicas\\x03\\xa8left_out\\x91\\x04",
         ]
     );
 }

@@ -46,6 +46,21 @@ pub(super) struct PlaceDead {
     pub(super) draws: u32,
 }
 
+impl PlaceDead {
+    /// One that was not asked yet where it is to be.
+    pub(super) fn of(
+        name: TopicName,
+        id: TopicId,
+        home: Option<ShardId>,
+        shards: Vec<ShardId>,
+        reply: Port<Result<TopicCreated, RegistryError>>,
+    ) -> Self {
+        let (home_replicas, left_out) = (0, Vec::new());
+        let place = command::PlaceDeadLetters { name, id, home, shards, home_replicas, left_out };
+        Self { place, reply, draws: 0 }
+    }
+}
+
 /// A command that waits for shards to be chosen.
 pub(super) enum Draft {
     Create(command::CreateTopic),
@@ -92,11 +107,12 @@ impl<D: Disk> Registry<D> {
         {
             return ask.reply.send(Ok(TopicCreated { topic, created: false }));
         }
-        if place.home.is_some() {
+        if let Some(home) = place.home {
             place.id = draw_topic_id();
             ask.draws += 1;
             let machine = self.core.machine.borrow();
-            place.home_replicas = machine.state().home_replicas(self.topic_replicas);
+            (place.home_replicas, place.left_out) =
+                machine.state().home_wish(home, self.topic_replicas);
         }
         let command = Command::PlaceDeadLetters(ask.place.clone());
         self.propose(&command, Asker::Place(ask), credit, room);

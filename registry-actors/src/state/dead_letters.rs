@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use grus_protocol::ids::{Durability, Offset, ShardId, TimestampMs, TopicId};
+use grus_protocol::ids::{BrokerId, Durability, Offset, ShardId, TimestampMs, TopicId};
 use grus_protocol::message::{ExpiredPolicy, TopicKind, TopicSettings, WhenFull};
 use grus_protocol::names::GroupName;
 
@@ -26,7 +26,7 @@ impl State {
         created: TimestampMs,
         place: PlaceDeadLetters,
     ) -> Applied {
-        let PlaceDeadLetters { name, id, home, shards, home_replicas } = place;
+        let PlaceDeadLetters { name, id, home, shards, home_replicas, left_out } = place;
         if GroupName::of_dead_letters(&name).is_none() {
             return Err(RegistryError::InvalidSettings { reason: format!("{name} is no group's") });
         }
@@ -62,7 +62,8 @@ impl State {
         }
         let mut changed = Vec::new();
         if let Some(home) = first
-            && let Some(better) = self.home_on_several(home, home_replicas, topic.id, &mut changed)
+            && let Some(better) =
+                self.home_on_several(home, home_replicas, topic.id, &left_out, &mut changed)
         {
             added.retain(|shard| ![home, better].contains(shard));
             added.insert(0, better);
@@ -95,6 +96,43 @@ impl State {
         on_shards.max(by_default.unwrap_or(0))
     }
 
+    /// On how many brokers a new group's home is to be, where its broker has named `home`, and which brokers get no
+    /// place on shards that are made for it: of as many as are wanted, or as can be had now, as what comes later
+    /// does not change it. Of two both would be needed: that is no better than one, unless no more are wanted.
+    pub(crate) fn home_wish(&self, home: ShardId, most: u32) -> (u32, Vec<BrokerId>) {
+        let wanted = self.home_replicas(most);
+        let has = self.shards.get(&home).map_or(0, ShardPlace::members_count);
+        if has >= wanted {
+            return (wanted, Vec::new());
+        }
+        let gone = self.gone_for_good();
+        let (live, known) = (self.live_brokers().count(), self.brokers.len() - gone.len());
+        let least = (has + 1).max(wanted.min(3));
+        for replicas in (least..=wanted.min(REPLICAS_MAX)).rev() {
+            let class = ShardClass { durability: Durability::Persisted, replicas };
+            if let Ok(chosen) = self.choose_shards(class, 1) {
+                let members = chosen.first().and_then(|shard| self.shards.get(shard));
+                if members.is_some_and(|place| place.members_count() > has) {
+                    return (replicas, Vec::new());
+                }
+            } else if known >= replicas as usize && live * 2 > replicas as usize {
+                return (replicas, gone);
+            }
+        }
+        (wanted, gone)
+    }
+
+    /// The brokers that are gone and have been replaced in all that they shared with others, or never had any of
+    /// it: where there are such shards they are not waited for.
+    fn gone_for_good(&self) -> Vec<BrokerId> {
+        let several = || self.shards.values().filter(|place| place.is_replicated());
+        if several().next().is_none() {
+            return Vec::new();
+        }
+        let gone = self.brokers.iter().filter(|(_, broker)| !broker.live).map(|(id, _)| *id);
+        gone.filter(|broker| !several().any(|place| place.is_on(*broker))).collect()
+    }
+
     /// A persisted shard of so many brokers for a new group whose home would have fewer, made if need be;
     /// none where the home is good, or where no other shard has more: the class of one is more than its
     /// members are where some were let go.
@@ -103,6 +141,7 @@ impl State {
         home: ShardId,
         replicas: u32,
         group: TopicId,
+        left_out: &[BrokerId],
         changed: &mut Vec<PartKey>,
     ) -> Option<ShardId> {
         let has = self.shards.get(&home).map_or(0, ShardPlace::members_count);
@@ -111,7 +150,7 @@ impl State {
         }
         let class = ShardClass { durability: Durability::Persisted, replicas };
         if self.choose_shards(class, 1).is_err() {
-            changed.extend(self.make_homes(class, group).unwrap_or_default());
+            changed.extend(self.make_homes(class, group, left_out).unwrap_or_default());
         }
         let better = self.choose_shards(class, 1).ok()?.first().copied()?;
         let members = self.shards.get(&better).map_or(0, ShardPlace::members_count);
@@ -154,9 +193,12 @@ fn settings() -> TopicSettings {
 
 #[cfg(test)]
 mod tests {
+    use grus_protocol::ids::QueueId;
     use grus_protocol::names::TopicName;
 
     use super::*;
+    use crate::command::{Command, CreateTopic, EnrolBroker, MarkBroker, StoredSettings};
+    use crate::state::Answer;
 
     #[test]
     fn groups_leave_room_for_topics() {
@@ -176,7 +218,8 @@ mod tests {
         }
         let name = GroupName::try_from("g").unwrap().dead_letters();
         let (id, home) = (TopicId(2), Some(ShardId(0)));
-        let place = PlaceDeadLetters { name, id, home, shards: Vec::new(), home_replicas: 3 };
+        let (shards, left_out, home_replicas) = (Vec::new(), Vec::new(), 3);
+        let place = PlaceDeadLetters { name, id, home, shards, home_replicas, left_out };
         let refused = state.place_dead_letters(TimestampMs(1), place.clone()).unwrap_err();
         assert!(
             matches!(refused, RegistryError::InvalidSettings { .. }),
@@ -185,5 +228,90 @@ mod tests {
         state.topics.insert(TopicName::try_from("one.more").unwrap(), topic);
         let refused = state.place_dead_letters(TimestampMs(1), place).unwrap_err();
         assert_eq!(refused, RegistryError::TooManyGroups);
+    }
+
+    fn apply(state: &mut State, command: Command) -> Answer {
+        state.apply(TimestampMs(1), command, &mut BTreeSet::new())
+    }
+
+    /// These brokers, each with a shard of each durability, and a topic of so many replicas.
+    fn registry(brokers: std::ops::RangeInclusive<u64>, replicas: u32) -> State {
+        let mut state = State::default();
+        for broker in brokers {
+            let enrol = EnrolBroker {
+                broker: BrokerId(broker),
+                disk: broker,
+                host: "h".into(),
+                port: 1,
+                shards: Vec::new(),
+                shards_wanted: 1,
+                memberships: Vec::new(),
+                shards_below: 0,
+            };
+            apply(&mut state, Command::EnrolBroker(enrol)).unwrap();
+        }
+        let durability = Durability::Replicated;
+        let settings = TopicSettings { replicas, durability, ..TopicSettings::default() };
+        let (name, id) = (TopicName::try_from("t").unwrap(), TopicId(50));
+        let create = CreateTopic { name, id, settings: StoredSettings::from(&settings) };
+        apply(&mut state, Command::CreateTopic(create)).unwrap();
+        state
+    }
+
+    fn leave(state: &mut State, brokers: &[u64]) {
+        for broker in brokers.iter().copied().map(BrokerId) {
+            let mark = MarkBroker { broker, live: false };
+            apply(state, Command::MarkBroker(mark)).unwrap();
+        }
+    }
+
+    /// A group is first joined, and its broker names its own shard; who keeps its members.
+    fn join(state: &mut State) -> Vec<u64> {
+        let (home_replicas, left_out) = state.home_wish(ShardId(0), 3);
+        let name = GroupName::try_from("g").unwrap().dead_letters();
+        let (id, home, shards) = (TopicId(60), Some(ShardId(0)), Vec::new());
+        let place = PlaceDeadLetters { name, id, home, shards, home_replicas, left_out };
+        let Ok(Outcome::Topic(topic)) = apply(state, Command::PlaceDeadLetters(place)) else {
+            panic!("it is placed");
+        };
+        let place = &state.shards[&topic.shard_of(QueueId(0)).unwrap()];
+        place.members.iter().map(|member| member.0).collect()
+    }
+
+    #[test]
+    fn a_home_has_fewer_members_where_as_many_as_are_wanted_cannot_be_had() {
+        let mut state = registry(1..=5, 5);
+        assert_eq!(state.home_wish(ShardId(0), 3), (5, Vec::new()));
+        leave(&mut state, &[4, 5]);
+        assert_eq!(state.home_wish(ShardId(0), 3), (5, Vec::new()), "they may come back");
+        leave(&mut state, &[3]);
+        assert_eq!(state.home_wish(ShardId(0), 3), (3, Vec::new()), "two of five elect nobody");
+        assert_eq!(join(&mut state), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_broker_that_has_been_replaced_has_no_place_in_a_new_home() {
+        let mut state = registry(1..=4, 3);
+        leave(&mut state, &[1]);
+        let several = |place: &&mut ShardPlace| place.is_replicated();
+        for place in state.shards.values_mut().filter(several) {
+            place.members = [2, 3, 4].map(BrokerId).to_vec(); // others have got what it had
+        }
+        leave(&mut state, &[4]);
+        assert_eq!(state.home_wish(ShardId(0), 3), (3, vec![BrokerId(1)]));
+        assert_eq!(join(&mut state), [2, 3, 4], "this one may come back");
+        // With one of three gone for good there are two: both would be needed, as one is now.
+        let mut state = registry(1..=3, 2);
+        leave(&mut state, &[1]);
+        let several = |place: &&mut ShardPlace| place.is_replicated();
+        for place in state.shards.values_mut().filter(several) {
+            place.members = [2, 3].map(BrokerId).to_vec();
+        }
+        assert_eq!(state.home_wish(ShardId(0), 3), (2, vec![BrokerId(1)]), "as the topic has");
+        for place in state.shards.values_mut().filter(several) {
+            place.wanted = [2, 3, 4].map(BrokerId).to_vec(); // one more is to come
+        }
+        assert_eq!(state.home_wish(ShardId(0), 3), (3, vec![BrokerId(1)]));
+        assert!(join(&mut state).is_empty(), "it stays where its broker says");
     }
 }

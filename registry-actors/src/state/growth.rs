@@ -184,6 +184,7 @@ mod tests {
             home: Some(ShardId(2)),
             shards: vec![ShardId(0)],
             home_replicas: 0,
+            left_out: Vec::new(),
         };
         apply(&mut state, Command::PlaceDeadLetters(place)).unwrap();
         for broker in [2, 3] {

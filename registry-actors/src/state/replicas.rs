@@ -30,7 +30,7 @@ impl State {
     }
 
     /// The brokers on which new replicas are placed.
-    fn live_brokers(&self) -> impl Iterator<Item = BrokerId> {
+    pub(super) fn live_brokers(&self) -> impl Iterator<Item = BrokerId> {
         self.brokers.iter().filter(|(_, broker)| broker.live).map(|(id, _)| *id)
     }
 
@@ -59,7 +59,7 @@ impl State {
 
     /// The same for the shards that groups are coordinated on. Where fewer brokers are live than members
     /// are wanted, others that are known have the rest of the places, as groups are for ever where they
-    /// are first placed, also those that are joined while a broker starts again.
+    /// are first placed, also those that are joined while a broker starts again; those that are left out do not.
     ///
     /// # Errors
     /// When those that are live would be no majority, or too many shards; nothing is changed then.
@@ -67,10 +67,12 @@ impl State {
         &mut self,
         class: ShardClass,
         topic: TopicId,
+        left_out: &[BrokerId],
     ) -> Result<Vec<PartKey>, RegistryError> {
         let mut ring: Vec<BrokerId> = self.live_brokers().collect();
         let (wanted, live) = (class.replicas as usize, ring.len());
         let gone = self.brokers.iter().filter(|(_, broker)| !broker.live).map(|(id, _)| *id);
+        let gone = gone.filter(|broker| !left_out.contains(broker));
         ring.extend(gone.take(wanted.saturating_sub(live)));
         if ring.len() < wanted || live * 2 <= wanted {
             return Err(RegistryError::TooFewBrokers { wanted: class.replicas, live });

@@ -403,7 +403,8 @@ fn a_topic_whose_shards_got_more_members_takes_more_queues_on_them() {
 fn join(state: &mut State, id: u64, home: u32, home_replicas: u32) -> ShardPlace {
     let (name, home) = (TopicName::system("DLQ", &format!("g{id}")).unwrap(), Some(ShardId(home)));
     let id = TopicId(id);
-    let place = PlaceDeadLetters { name, id, home, shards: Vec::new(), home_replicas };
+    let (shards, left_out) = (Vec::new(), Vec::new());
+    let place = PlaceDeadLetters { name, id, home, shards, home_replicas, left_out };
     apply(state, Command::PlaceDeadLetters(place)).unwrap();
     let shards = shards_of_topic(state, id.0);
     state.shards[shards.first().unwrap()].clone()
