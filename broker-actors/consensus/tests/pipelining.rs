@@ -72,6 +72,10 @@ fn a_member_short_of_room_takes_appends_in_order() {
             let slow = cluster.others(leader)[0];
             cluster.set_flush_us(slow, 60_000);
             scenarios::fill(&mut cluster, 6).await;
+            // One at a time would be in order whatever the member does.
+            let appends = cluster.net.appends(leader, slow);
+            assert!(appends.most > 1, "to member {slow}: {appends:?}");
+            assert_eq!(appends.conflicts, 0, "nothing was overtaken: {appends:?}");
             cluster.set_flush_us(slow, 3_000);
             scenarios::mend_and_read(&mut cluster).await;
             chaos::everyone_leads_and_reads(&mut cluster).await;
