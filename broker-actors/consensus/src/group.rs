@@ -39,7 +39,8 @@ use crate::shared::{ENTRY_OVERHEAD_BYTES, Shared, Types};
 use crate::status::{Leadership, Status, lease_left};
 use crate::transfer::Incoming;
 use crate::types::{NodeId, Outcome, RaftVote, log_id_parts};
-use crate::whole::Rest;
+use crate::whole::{Rest, damage_for};
+use crate::withheld::Withheld;
 
 pub(crate) type RaftOf<S, D, RT> = Raft<Types<S, RT>, Applier<S, D, RT>>;
 pub(crate) type InstantOf<RT> = <RT as AsyncRuntime>::Instant;
@@ -102,6 +103,8 @@ pub(crate) struct Inner<S: StateMachine, D: Disk, RT: AsyncRuntime> {
     pub(crate) handed_over: Cell<Option<HandedOver<InstantOf<RT>>>>,
     /// Who was asked to lead as the log here is damaged, and is not asked again for a while.
     pub(crate) rests: RefCell<BTreeMap<NodeId, Rest<InstantOf<RT>>>>,
+    /// Who gets nothing of the log here as it is damaged.
+    pub(crate) withheld: Rc<Withheld>,
     /// What was committed at two moments, see [`Group::need`].
     pub(crate) paces: Cell<[Pace<RT>; 2]>,
     /// Searches for a successor that are under way.
@@ -165,7 +168,8 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         shared.pump();
         let store = LogStore::new(Rc::clone(&shared));
         let applier = Applier::new(Rc::clone(&shared));
-        let links = Links::new(&shared.config, &peers);
+        let withheld = Rc::<Withheld>::default();
+        let links = Links::new(&shared.config, &peers, &withheld);
         let started = InstantOf::<RT>::now();
         let raft = match Raft::new(node, raft_config, links, store, applier).await {
             Ok(raft) => raft,
@@ -175,6 +179,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             }
         };
         shared.starting.set(false);
+        withheld.judge_by(damage_for::<S, D, RT>(&raft, &shared.log));
         let inner = Inner {
             shared,
             raft,
@@ -184,6 +189,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             stopped: Cell::new(false),
             handed_over: Cell::new(None),
             rests: RefCell::default(),
+            withheld,
             paces: Cell::new([None; 2]),
             handing_over: Cell::new(0),
             looked: Cell::new((started, 0)),

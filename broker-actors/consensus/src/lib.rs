@@ -43,6 +43,7 @@ mod window;
 mod wire;
 #[cfg(test)]
 mod wire_golden;
+mod withheld;
 
 pub use alone::others_have_come;
 pub use ballot::Standing;

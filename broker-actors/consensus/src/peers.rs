@@ -30,6 +30,7 @@ use crate::transfer::Chunks;
 use crate::types::{Committed, Member, NodeId, RaftVote, TypeConfig};
 use crate::window::Bounds;
 use crate::wire::{self, Reply, Request};
+use crate::withheld::Withheld;
 
 /// How often a chunk of a snapshot is tried again.
 const CHUNK_TRIES: u32 = 3;
@@ -126,14 +127,20 @@ pub(crate) struct Links {
     chunk_bytes: usize,
     append_limit: Duration,
     bounds: Bounds,
+    withheld: Rc<Withheld>,
 }
 
 impl Links {
-    pub(crate) fn new(config: &GroupConfig, peers: &Rc<dyn Peers>) -> Self {
+    pub(crate) fn new(
+        config: &GroupConfig,
+        peers: &Rc<dyn Peers>,
+        withheld: &Rc<Withheld>,
+    ) -> Self {
         let append_limit = config.election_timeout() / 2;
         Self {
             node: config.node,
             peers: Rc::clone(peers),
+            withheld: Rc::clone(withheld),
             chunk_bytes: config.snapshot_chunk_bytes,
             append_limit,
             bounds: Bounds {
@@ -153,7 +160,8 @@ impl<R: 'static, RT: AsyncRuntime> RaftNetworkFactory<Types<R, RT>> for Links {
         let address = member.addr.clone();
         let (peers, chunk_bytes) = (Rc::clone(&self.peers), self.chunk_bytes);
         let (append_limit, bounds) = (self.append_limit, self.bounds);
-        Link { node: self.node, peers, target, address, chunk_bytes, append_limit, bounds }
+        let (node, withheld) = (self.node, Rc::clone(&self.withheld));
+        Link { node, peers, target, address, chunk_bytes, append_limit, bounds, withheld }
     }
 }
 
@@ -168,6 +176,8 @@ pub(crate) struct Link {
     append_limit: Duration,
     /// What its appends keep to.
     pub(crate) bounds: Bounds,
+    /// Who gets nothing.
+    withheld: Rc<Withheld>,
 }
 
 impl Link {
@@ -239,8 +249,9 @@ fn read_answer<R: 'static, RT: AsyncRuntime>(
 impl Link {
     /// Member 1's way to member 2.
     pub(crate) fn to_one(peers: Rc<dyn Peers>, append_limit: Duration, bounds: Bounds) -> Self {
-        let address = "there".to_owned();
-        Self { node: 1, peers, target: 2, address, chunk_bytes: 1 << 20, append_limit, bounds }
+        let (address, withheld) = ("there".to_owned(), Rc::default());
+        let (node, target, chunk_bytes) = (1, 2, 1 << 20);
+        Self { node, peers, target, address, chunk_bytes, append_limit, bounds, withheld }
     }
 }
 
@@ -337,6 +348,10 @@ impl<R: 'static, RT: AsyncRuntime> RaftNetworkV2<Types<R, RT>> for Link {
         Requests:
             Stream<Item = AppendEntriesRequest<Types<R, RT>>> + OptionalSend + Unpin + 'static,
     {
+        if self.withheld.is_from(self.target) {
+            let withheld = unreachable("what it lacks is damaged here");
+            return Box::pin(std::future::ready(Err(withheld)));
+        }
         let answers: pipeline::Answers<'s, R, RT> = Box::pin(Pipeline::new(self, input, &option));
         Box::pin(std::future::ready(Ok(answers)))
     }

@@ -4,14 +4,16 @@
 //! replica again and again, and one that was given up the learner. Where the leader's log has such an
 //! entry, a voter whose log is whole takes over, and gives its own.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
-use grus_log::Disk;
+use grus_log::{Disk, Log};
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::async_runtime::{AsyncRuntime, Instant as _};
 
 use crate::change::Approach;
-use crate::group::{Group, InstantOf};
+use crate::group::{Group, InstantOf, RaftOf};
 use crate::machine::StateMachine;
 use crate::members::ChangeError;
 use crate::peers::{CallError, ask};
@@ -46,6 +48,26 @@ pub(crate) enum Wholeness {
     Damaged(String),
 }
 
+/// The last entry of a log that is damaged, or was given up and is still kept.
+fn damage_end<D: Disk>(log: &Log<D>) -> Option<u64> {
+    let purged = log.purged().map_or(0, |id| id.index);
+    let given_up = log.doubtful().map(|range| *range.end()).filter(|end| *end > purged);
+    log.damaged_end().max(given_up)
+}
+
+/// The last entry of this log that is damaged, for members that are learners.
+pub(crate) fn damage_for<S: StateMachine, D: Disk, RT: AsyncRuntime>(
+    raft: &RaftOf<S, D, RT>,
+    log: &Rc<RefCell<Log<D>>>,
+) -> impl Fn(NodeId) -> Option<u64> + use<S, D, RT> {
+    let (metrics, log) = (raft.metrics(), Rc::clone(log));
+    move |node| {
+        let members = metrics.borrow_watched().membership_config.clone();
+        let is_learner = members.membership().learner_ids().any(|learner| learner == node);
+        is_learner.then(|| damage_end(&log.borrow())).flatten()
+    }
+}
+
 impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
     pub(crate) fn wholeness(&self) -> Wholeness {
         let log = self.inner.shared.log.borrow();
@@ -76,20 +98,21 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
     }
 
     /// Whether one of these, of which all get the log, has not said that it has on disk all that is damaged here: it
-    /// would be read for it. How much a new leader has heard of them is nothing at first, so they are asked.
+    /// would be read for it. How much a new leader has heard of them is nothing at first, so they are asked; before
+    /// they have said so nothing is read for them.
     pub(crate) async fn would_read_damage(&self, learners: impl Iterator<Item = &NodeId>) -> bool {
-        let end = {
-            let log = self.inner.shared.log.borrow();
-            log.damaged_end().max(log.doubtful().map(|range| *range.end()))
-        };
+        let end = damage_end(&self.inner.shared.log.borrow());
+        let mut would = false;
         for node in learners {
             let reply = self.ask_member(*node, &Request::Standing).await;
-            let Ok(Reply::Standing { durable, .. }) = reply else { return true };
-            if durable < end {
-                return true;
-            }
+            let said = match reply {
+                Ok(Reply::Standing { durable, .. }) => durable,
+                _ => None,
+            };
+            self.inner.withheld.said(*node, said);
+            would |= said < end;
         }
-        false
+        would
     }
 
     async fn ask_member(&self, node: NodeId, request: &Request) -> Result<Reply, CallError> {

@@ -166,6 +166,68 @@ fn one_whose_log_is_damaged_leaves_it_also_when_it_comes_to_lead_with_a_learner(
     });
 }
 
+/// A member whose log is damaged comes to lead while a new one gets the log, and nobody who is there has a log that is
+/// whole: it reads nothing for the new one, and goes on leading, until one is there whose log is.
+async fn the_damaged_one_leads_with_a_learner_and_nobody_is_whole(seed: u64) {
+    let mut cluster = three(seed, Durability::Persisted, Sabotage::default()).await;
+    fill(&mut cluster, 5).await;
+    cluster.run(1_000).await;
+    let (damaged, whole) = (1 + seed % 3, 1 + (seed + 1) % 3);
+    let third = 6 - damaged - whole;
+    damage(&mut cluster, &[damaged, third]).await;
+    lead(&cluster, whole).await;
+    let mut driver = Driver::new(&[1, 2, 3, 4]);
+    driver.start_joiners(&mut cluster).await;
+    cluster.net.isolate(4, [1, 2, 3]); // it is to get the log, and has nothing of it as yet
+    let has_a_learner = |cluster: &Cluster| {
+        let members = cluster.group(damaged).members();
+        members.is_settled && members.learners.contains(&4)
+    };
+    let mut looks = 0;
+    while !has_a_learner(&cluster) {
+        looks += 1;
+        assert!(looks < LOOKS_MAX, "it becomes no learner: {}", cluster.brief());
+        driver.turn(&mut cluster).await;
+        wait(20).await;
+    }
+    lead(&cluster, damaged).await;
+    cluster.kill(whole).await;
+    cluster.net.heal();
+    let receipts = cluster.receipts.borrow().len();
+    for _ in 0..50 {
+        driver.turn(&mut cluster).await;
+        if let Some(leader) = cluster.leader() {
+            cluster.send(leader, 1);
+        }
+        wait(100).await;
+        for node in [damaged, third] {
+            let tail = cluster.trace.tail(60);
+            assert!(cluster.members[&node].is_alive(), "{node} has read what it cannot: {tail}");
+        }
+    }
+    assert!(cluster.receipts.borrow().len() > receipts, "it serves: {}", cluster.brief());
+    cluster.start_member(whole).await;
+    let mut looks = 0;
+    while !driver.turn(&mut cluster).await {
+        looks += 1;
+        let tail = cluster.trace.tail(60);
+        assert!(looks < LOOKS_MAX, "nobody takes it in: {}\n{tail}", cluster.brief());
+        wait(50).await;
+    }
+    all_agree(&cluster).await;
+    let new = cluster.members[&4].running.as_ref().unwrap();
+    assert_eq!(new.group.voters(), BTreeSet::from([1, 2, 3, 4]));
+    read_everything(4, new, &cluster.receipts.borrow()).unwrap();
+}
+
+#[test]
+fn one_whose_log_is_damaged_reads_nothing_for_a_learner_while_nobody_is_whole() {
+    let name = "one_whose_log_is_damaged_reads_nothing_for_a_learner_while_nobody_is_whole";
+    for_seeds(name, 3, |seed| {
+        simulate(seed, the_damaged_one_leads_with_a_learner_and_nobody_is_whole(seed));
+    });
+}
+
 /// The only one whose log is whole says that it could lead, and then nobody hears that it stands: the leader asks it
 /// again, but less and less often, as nothing is taken meanwhile; and it is asked when it is heard again.
 async fn the_whole_one_never_takes_over(seed: u64) {
