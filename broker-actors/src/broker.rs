@@ -64,8 +64,9 @@ pub use parts::ShardPlan;
 use replication::{Replicating, Workshop};
 use sockets::{Sockets, advertised};
 
-/// Stages of a stop; each gets its share of the time allowed.
-const STAGES: u32 = 5;
+/// Shares of the time of a stop that the stage has in which leadership is given away; each of the five others has
+/// one. So it may last for half of the whole: a successor that has just been started may lead in a second.
+const LEADERSHIP_SHARES: u32 = 5;
 /// Listings of connections that may be under way.
 const LISTINGS_MAX: u32 = 16;
 /// Longest wait for all topics to be open before the door opens anyway.
@@ -142,7 +143,7 @@ pub struct Broker {
 /// What is running, in the order in which it was started.
 struct Running {
     folder: DataFolder,
-    stage_limit: Duration,
+    stop_limit: Duration,
     places: Places,
     registry: Option<RegistryService<RealDisk>>,
     remote: Option<RemoteService>,
@@ -171,7 +172,7 @@ impl Broker {
         let cores = config.core_arbiters_resolved() as usize;
         let mut running = Running {
             folder,
-            stage_limit: config.shutdown_timeout / STAGES,
+            stop_limit: config.shutdown_timeout,
             places: Places::start(cores, &process),
             registry: None,
             remote: None,
@@ -393,9 +394,9 @@ impl Running {
     /// Stops whatever is running, the last first. The door closes and no more is read, then the
     /// shards answer all that is under way, then those answers leave with their connections.
     async fn stop(self) -> Vec<StageReport> {
-        let mut shutdown = Shutdown::new(self.stage_limit);
+        let mut shutdown = Shutdown::new(self.stop_limit);
         if let Some(replicating) = &self.replicating {
-            shutdown.stage("leadership");
+            shutdown.long_stage("leadership", LEADERSHIP_SHARES);
             let ask = replicating.replicas.inbox(1);
             shutdown.step("hand over what is led", move || async move {
                 let (port, done) = reply::port();
@@ -445,10 +446,12 @@ impl Running {
                 registry.stop().await;
             }
         });
+        shutdown.stage("threads");
+        let places = self.places;
+        shutdown.step("threads", move || async move {
+            places.stop_and_join().await; // names those that had panicked
+        });
         let reports = shutdown.run().await;
-        if tokio::time::timeout(self.stage_limit, self.places.stop_and_join()).await.is_err() {
-            tracing::warn!("not all threads ended in time");
-        }
         drop(self.folder); // the lock goes last
         reports
     }

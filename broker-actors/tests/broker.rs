@@ -25,7 +25,7 @@ use grus_protocol::{
     BatchBuilder, BatchLimits, ErrorCode, MessageId, NewRecord, RecordBatch, TopicName,
 };
 
-/// Longest that a stop may take here, a quarter of it for each stage: long for a machine that is busy with
+/// Longest that a stop may take here, a fifth of it or more for each stage: long for a machine that is busy with
 /// other tests, and shorter than a hold.
 const UNHURRIED: Duration = Duration::from_mins(2);
 /// How long a fetch is held that finds nothing, in milliseconds.

@@ -32,9 +32,6 @@ use crate::ports::{PortError, bind};
 use crate::service::{RegistryPlaces, RegistryService, RegistrySettings, RegistryStartError};
 use crate::session::Service;
 
-/// Stages of a stop; each gets its share of the time allowed.
-const STAGES: u32 = 3;
-
 /// Why a registry did not start. One line for the operator.
 #[derive(Debug, Error)]
 pub enum StartError {
@@ -54,7 +51,7 @@ pub struct RegistryProcess {
     address: SocketAddr,
     http: Option<HttpServer>,
     folder: LockedFolder,
-    stage_limit: Duration,
+    stop_limit: Duration,
     places: Places,
     service: RegistryService<RealDisk>,
     brokers: HostHandle<BrokerTable>,
@@ -108,9 +105,9 @@ impl RegistryProcess {
             limits: config.session_limits(),
         };
         let door = Door::start(core, socket, served, config.connections_max);
-        let stage_limit = config.shutdown_timeout / STAGES;
+        let stop_limit = config.shutdown_timeout;
         let mut started =
-            Self { address, http: None, folder, stage_limit, places, service, brokers, door };
+            Self { address, http: None, folder, stop_limit, places, service, brokers, door };
         if let Some(socket) = http_socket {
             match started.serve_http(socket, &config, shown, process) {
                 Ok(http) => started.http = Some(http),
@@ -167,21 +164,23 @@ impl RegistryProcess {
 
     /// Stops it in stages; says how each went.
     pub async fn stop(self) -> Vec<StageReport> {
-        if let Some(http) = self.http {
-            http.stop().await;
-        }
-        let mut shutdown = Shutdown::new(self.stage_limit);
+        let mut shutdown = Shutdown::new(self.stop_limit);
         shutdown.stage("door");
         shutdown.actor(&self.door);
+        if let Some(http) = self.http {
+            shutdown.step("http", move || http.stop());
+        }
         shutdown.stage("brokers");
         shutdown.actor(&self.brokers);
         shutdown.stage("registry");
         let service = self.service;
         shutdown.step("registry", move || async move { service.stop().await });
+        shutdown.stage("threads");
+        let places = self.places;
+        shutdown.step("threads", move || async move {
+            places.stop_and_join().await; // names those that had panicked
+        });
         let reports = shutdown.run().await;
-        if tokio::time::timeout(self.stage_limit, self.places.stop_and_join()).await.is_err() {
-            tracing::warn!("not all threads ended in time");
-        }
         drop(self.folder); // the lock goes last
         reports
     }

@@ -4,6 +4,7 @@
 //! * [`browser`] is a real browser that looks at a broker's page.
 //! * [`calm`] is a client that keeps to all rules, and whose round trips are timed.
 //! * [`cluster`] is a registry and three brokers, and one who sends while they die.
+//! * [`queue_senders`] send to each queue apart, on threads of their own, and time each send.
 //! * [`program`] runs `grus` with arguments and hands back what it printed.
 //! * [`history`] is what clients were told while things went wrong, and the judge of it; [`nemesis`] is what goes wrong.
 //! * [`network`] gives brokers networks of their own, [`small_disk`] disks that can be filled.
@@ -24,6 +25,7 @@ pub mod network;
 pub mod ports;
 pub mod process;
 pub mod program;
+pub mod queue_senders;
 pub mod random;
 pub mod registry;
 pub mod small_disk;

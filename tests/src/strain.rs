@@ -16,10 +16,17 @@ const STEP: Duration = Duration::from_millis(1);
 /// Clock ticks a second; 100 on every Linux that Rust runs on (`getconf CLK_TCK`).
 const TICKS_PER_SECOND: u64 = 100;
 
+/// What had been lost at a moment, by each of the two accounts.
+#[derive(Debug, Clone, Copy)]
+pub struct Mark {
+    pressure_us: u64,
+    late_us: u64,
+}
+
 /// A time that is watched from its making on.
 #[derive(Debug)]
 pub struct Strain {
-    before_us: u64,
+    begun: Mark,
     late_us: Arc<AtomicU64>,
     _over: Sender<()>,
 }
@@ -38,14 +45,26 @@ impl Strain {
                 watch = Watch::start();
             }
         });
-        Self { before_us: pressure_us(), late_us, _over: over }
+        let begun = Mark { pressure_us: pressure_us(), late_us: 0 };
+        Self { begun, late_us, _over: over }
     }
 
     /// For how long something was ready to run, or waited for the disk, and could not go on: by the
     /// system's account where it keeps one, and by how late a thread that only waits was woken.
     pub fn lost(&self) -> Duration {
-        let pressure_us = pressure_us().saturating_sub(self.before_us);
-        Duration::from_micros(pressure_us.max(self.late_us.load(Relaxed)))
+        self.lost_since(self.begun)
+    }
+
+    /// This moment, for [`lost_since`](Self::lost_since): of one watch many times can be judged.
+    pub fn mark(&self) -> Mark {
+        Mark { pressure_us: pressure_us(), late_us: self.late_us.load(Relaxed) }
+    }
+
+    /// The same as [`lost`](Self::lost), of the time since a moment.
+    pub fn lost_since(&self, mark: Mark) -> Duration {
+        let now = self.mark();
+        let pressure_us = now.pressure_us.saturating_sub(mark.pressure_us);
+        Duration::from_micros(pressure_us.max(now.late_us.saturating_sub(mark.late_us)))
     }
 }
 

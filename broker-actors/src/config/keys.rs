@@ -27,7 +27,8 @@ pub(super) static KEYS: &[Key<BrokerConfig>] = &[
         "Shards of each durability level; 0 = one for each core arbiter. Shards on disk are\nalways served, so a smaller number has no effect.",
         shards_per_durability),
     key!("broker.shutdown_timeout", duration(ms(100)..=minutes(60)),
-        "Longest time a stop may take before what is left is dropped.", shutdown_timeout),
+        "Longest time a stop may take before what is left is dropped. Half of it at most is for giving away\nwhat is led of shards of several brokers.",
+        shutdown_timeout),
 
     key!("listen.address", address, "Where clients connect; port 0 = any free one.", listen_address),
     key!("listen.advertised_address", address_or_none,

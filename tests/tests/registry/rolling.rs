@@ -1,41 +1,77 @@
-//! Each of three brokers is stopped and started again, one after the other, while somebody sends: no send
-//! fails, and none waits for an election, as whoever stops has handed over what it led before.
+//! Each of three brokers is stopped and started again, one after the other, while somebody sends to each queue: no
+//! send fails, and no queue stands still for long, as whoever stops has handed over what it led before.
 
 use std::time::Duration;
 
-use grus_tests::cluster::{Cluster, Sender, block_on, check, grus_at};
+use grus_client::ProducerConfig;
+use grus_tests::cluster::{Cluster, check, grus_at};
+use grus_tests::queue_senders::{QueueSenders, Wait};
 use grus_tests::strain::Strain;
 use grus_tests::watch::{PATIENCE, Watch};
+use rustix::process::Signal;
 use serde_json::Value;
 
-/// Longest that a send may wait on a machine that has time for it. There it waits 30 to 50 ms, which
-/// `cargo bench -p grus-tests --bench failover -- --only ends` measures; a busy one may need an election.
-const WAIT_MAX: Duration = Duration::from_secs(10);
+/// Longest that a send may wait, whichever queue it is for, on a machine that has time for it.
+const WAIT_MAX: Duration = Duration::from_secs(2);
+/// Between two sends to a queue: next to nothing of [`WAIT_MAX`], and a disk that rests most of the time.
+const REST: Duration = Duration::from_millis(20);
+
+/// Judges each send since the last time; how long the longest took.
+fn judge(when: &str, waits: &[Wait]) -> Wait {
+    for Wait { waited, lost } in waits {
+        assert!(*waited < WAIT_MAX + *lost, "{when} a send waited {waited:?}, {lost:?} of it lost");
+    }
+    *waits.iter().max_by_key(|wait| wait.waited).expect("some were sent")
+}
 
 #[test]
-fn a_rolling_restart_fails_no_send_and_stalls_none() {
+fn a_rolling_restart_fails_no_send_and_stalls_no_queue() {
     let mut cluster = Cluster::start();
     cluster.topic("t", 3, "persisted");
-    let sent = block_on(async {
-        let client = cluster.client().await;
-        let mut sender = Sender::new(&client, "t");
-        sender.go_on(100).await;
-        for number in 0..3 {
-            let strain = Strain::watch();
-            cluster.end(number);
-            let longest = sender.go_on(200).await;
-            let lost = strain.lost();
-            println!("broker {number} stopped: longest wait {longest:?}, of it lost {lost:?}");
-            assert!(longest < WAIT_MAX + lost, "a send waited {longest:?}, {lost:?} of it lost");
-            cluster.start_again(number);
-            sender.go_on(100).await;
-            cluster.await_all_led("t");
-        }
-        let sent = sender.end().await;
-        client.close().await;
-        sent
-    });
+    let mut config = ProducerConfig::new("t").expect("a name");
+    config.retries = 40; // what takes too long is to be told with its time, not as a failure
+    let mut senders = QueueSenders::start(&cluster.at(), &config, 3, REST);
+    judge("before", &senders.go_on(20));
+    for number in 0..3 {
+        let when = format!("while broker {number} was stopped");
+        cluster.end(number);
+        let stopped = judge(&when, &senders.go_on(20));
+        let when = format!("while broker {number} came back");
+        cluster.start_again(number);
+        cluster.await_all_led("t");
+        let back = judge(&when, &senders.go_on(20));
+        println!("broker {number}, longest wait: stopped {stopped:?}, back {back:?}");
+    }
+    let sent = senders.end();
     check(&cluster, "t", &sent);
+}
+
+/// Followers that stand still could answer at any moment, so whoever stops asks them for as long as they count as
+/// there. That is longer than each of its stages would have if all were as long.
+#[test]
+fn who_stops_has_half_of_its_time_to_find_successors() {
+    let mut cluster = Cluster::start();
+    cluster.topic("t", 1, "persisted");
+    let leader = cluster.leader("t");
+    let followers = [(leader + 1) % 3, (leader + 2) % 3];
+    let strain = Strain::watch();
+    for number in followers {
+        cluster.signal(number, Signal::STOP);
+    }
+    let mut broker = cluster.brokers[leader].take().expect("it runs");
+    broker.process.end(Signal::TERM);
+    let (lost, log) = (strain.lost(), broker.process.log());
+    let is_told = |line: &&str| line.contains("leadership") && line.contains("took_ms");
+    let told = log.lines().find(is_told).unwrap_or_else(|| panic!("no word of that stage: {log}"));
+    println!("{told}, {lost:?} lost");
+    // Of two seconds it needs one and a half at the most.
+    let is_busy = lost > Duration::from_millis(400);
+    assert!(!told.contains("overdue") || is_busy, "{told}, {lost:?} lost");
+    for number in followers {
+        cluster.signal(number, Signal::CONT);
+    }
+    cluster.start_again(leader);
+    cluster.await_all_led("t");
 }
 
 /// What a command about the cluster says, object by object; nothing while it fails.

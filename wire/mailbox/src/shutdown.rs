@@ -14,13 +14,18 @@ type StopFuture = Pin<Box<dyn Future<Output = ()>>>;
 type Stop = Box<dyn FnOnce() -> StopFuture>;
 
 /// The order in which a process stops. Built by the one who placed its actors; run once.
+///
+/// The stages share one time. Each gets its part of what is left when it begins, so that what one does not
+/// use is there for all that come after it, and none that hangs takes the time of those.
 pub struct Shutdown {
-    stage_limit: Duration,
+    whole: Duration,
     stages: Vec<Stage>,
 }
 
 struct Stage {
     name: &'static str,
+    /// Its part of the time, beside those of the stages after it.
+    shares: u32,
     members: Vec<(String, Stop)>,
 }
 
@@ -36,15 +41,20 @@ pub struct StageReport {
 }
 
 impl Shutdown {
-    /// A shutdown whose stages last at most `stage_limit` each.
+    /// A shutdown that lasts at most `whole`.
     #[must_use]
-    pub fn new(stage_limit: Duration) -> Self {
-        Self { stage_limit, stages: Vec::new() }
+    pub fn new(whole: Duration) -> Self {
+        Self { whole, stages: Vec::new() }
     }
 
-    /// Begins the next stage; what is added from here on stops together.
+    /// Begins the next stage; what is added from here on stops together. It has one share of the time.
     pub fn stage(&mut self, name: &'static str) -> &mut Self {
-        self.stages.push(Stage { name, members: Vec::new() });
+        self.long_stage(name, 1)
+    }
+
+    /// The same for one that may need longer than others: it has so many shares of the time, at least one.
+    pub fn long_stage(&mut self, name: &'static str, shares: u32) -> &mut Self {
+        self.stages.push(Stage { name, shares: shares.max(1), members: Vec::new() });
         self
     }
 
@@ -74,9 +84,14 @@ impl Shutdown {
 
     /// Runs the stages in their order. All of a stage are told at once, and waited for together.
     pub async fn run(self) -> Vec<StageReport> {
+        let over = Instant::now() + self.whole;
+        let mut shares: u32 = self.stages.iter().map(|stage| stage.shares).sum();
         let mut reports = Vec::new();
         for stage in self.stages {
-            let report = run_stage(stage, self.stage_limit).await;
+            let left = over.saturating_duration_since(Instant::now());
+            let limit = left * stage.shares / shares;
+            shares -= stage.shares;
+            let report = run_stage(stage, limit).await;
             if report.overdue.is_empty() {
                 tracing::info!(stage = report.name, took_ms = report.took_ms, "stopped");
             } else {

@@ -294,11 +294,35 @@ async fn a_stage_that_is_overdue_is_named_and_the_next_one_runs() {
     let stubborn = Host::spawn_local(&place, ActorSpec::new("Stubborn", "s"), || Stubborn);
     let diary = Diary::default();
     let last = link(&place, "last", None, &diary);
-    let mut shutdown = Shutdown::new(Duration::from_secs(2));
+    let mut shutdown = Shutdown::new(Duration::from_secs(4));
     shutdown.stage("first").actor(&stubborn).stage("second").actor(&last);
     let reports = shutdown.run().await;
     assert_eq!(reports[0].overdue, ["HostHandle(Stubborn/s)"]);
     assert!(reports[0].took_ms >= 2_000);
     assert!(reports[1].overdue.is_empty());
     assert_eq!(diary.events(), ["last stops"]);
+}
+
+/// Stages of these shares that stop at once, or never: how long each takes of 12 seconds, in seconds.
+async fn seconds_of(stages: &[(u32, bool)]) -> Vec<u64> {
+    let mut shutdown = Shutdown::new(Duration::from_secs(12));
+    for (shares, ends) in stages.iter().copied() {
+        shutdown.long_stage("stage", shares).step("step", move || async move {
+            if !ends {
+                std::future::pending::<()>().await;
+            }
+        });
+    }
+    let reports = shutdown.run().await;
+    reports.iter().map(|report| (report.took_ms + 500) / 1_000).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stage_has_its_share_of_what_is_left_and_all_of_them_keep_to_the_whole() {
+    assert_eq!(seconds_of(&[(1, false), (1, false), (1, false)]).await, [4, 4, 4]);
+    assert_eq!(seconds_of(&[(2, false), (1, false), (1, false)]).await, [6, 3, 3]);
+    assert_eq!(seconds_of(&[(2, true), (1, false), (1, false)]).await, [0, 6, 6], "goes on");
+    assert_eq!(seconds_of(&[(1, false), (1, true), (1, false)]).await, [4, 0, 8], "goes on");
+    assert_eq!(seconds_of(&[(0, false), (1, false)]).await, [6, 6], "never none");
+    assert_eq!(seconds_of(&[]).await, Vec::<u64>::new());
 }
