@@ -3,9 +3,12 @@
 //! is to be delivered later.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::time::Duration;
 
-use grus_client::{Client, Consumer, ConsumerConfig, Handed, Message, Outcome, ProducerConfig};
+use grus_client::{
+    Client, Consumer, ConsumerConfig, Handed, Message, Outcome, Producer, ProducerConfig,
+};
 use grus_tests::broker::Home;
 use grus_tests::cluster::{Cluster, block_on};
 use grus_tests::http;
@@ -22,6 +25,28 @@ const DELIVERIES_MAX: u32 = 6;
 
 async fn within<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, work).await.expect("it comes in time")
+}
+
+/// One who sends to the topic, for as long as an election may take on a busy machine.
+fn producer(client: &Client) -> Producer {
+    let mut config = ProducerConfig::new("t").expect("a name");
+    config.retries = 40;
+    client.producer(config).expect("a producer")
+}
+
+/// Sends these numbers, one after the other's receipt.
+async fn send(producer: &Producer, numbers: Range<u32>) {
+    for number in numbers {
+        within(producer.send(Message::new(number.to_string()))).await.expect("it is stored");
+    }
+}
+
+/// A member of the group that reads the topic, with options of its own.
+fn member(client: &Client, set: impl FnOnce(&mut ConsumerConfig)) -> Consumer {
+    let config = ConsumerConfig::new("g").expect("a name");
+    let mut config = config.subscribe("t", "*").expect("a topic");
+    set(&mut config);
+    client.consumer(config).expect("a consumer")
 }
 
 /// What became of the messages so far.
@@ -92,17 +117,12 @@ fn groups_retries_timers_and_dead_letters_outlive_their_leaders() {
     cluster.topic("t", 1, "persisted");
     block_on(async {
         let client = cluster.client_of_brokers().await;
-        let mut config = ProducerConfig::new("t").expect("a name");
-        config.retries = 40;
-        let producer = client.producer(config).expect("a producer");
-        for number in 0..LATER {
-            within(producer.send(Message::new(number.to_string()))).await.expect("it is stored");
-        }
-        let config = ConsumerConfig::new("g").expect("a name");
-        let mut config = config.subscribe("t", "*").expect("a topic");
-        config.options.ladder_ms = Some(vec![1]);
-        config.options.max_deliveries = Some(DELIVERIES_MAX);
-        let mut consumer = client.consumer(config).expect("a consumer");
+        let producer = producer(&client);
+        send(&producer, 0..LATER).await;
+        let mut consumer = member(&client, |config| {
+            config.options.ladder_ms = Some(vec![1]);
+            config.options.max_deliveries = Some(DELIVERIES_MAX);
+        });
         let mut story = Story::default();
         story.until_acked(&mut consumer, 10).await;
         story.later_sent_ms = wall_ms();
@@ -150,17 +170,8 @@ fn a_group_of_a_replicated_topic_outlives_its_coordinator() {
     cluster.topic("t", 2, "replicated");
     block_on(async {
         let client = cluster.client_of_brokers().await;
-        let mut config = ProducerConfig::new("t").expect("a name");
-        config.retries = 40;
-        let producer = client.producer(config).expect("a producer");
-        for number in 0..LATER {
-            within(producer.send(Message::new(number.to_string()))).await.expect("it is stored");
-        }
-        let member = || {
-            let config = ConsumerConfig::new("g").expect("a name");
-            let config = config.subscribe("t", "*").expect("a topic");
-            client.consumer(config).expect("a consumer")
-        };
+        let producer = producer(&client);
+        send(&producer, 0..LATER).await;
         let mut all = BTreeSet::new();
         let mut take = async |consumer: &mut Consumer, until: usize| {
             while all.len() < until {
@@ -171,21 +182,17 @@ fn a_group_of_a_replicated_topic_outlives_its_coordinator() {
                 }
             }
         };
-        let mut first = member();
+        let mut first = member(&client, |_| {});
         take(&mut first, LATER as usize).await;
         // It does not come back.
         let coordinator = coordinator(&cluster).expect("it is coordinated");
         cluster.kill(coordinator);
-        for number in LATER..2 * LATER {
-            within(producer.send(Message::new(number.to_string()))).await.expect("it is stored");
-        }
+        send(&producer, LATER..2 * LATER).await;
         take(&mut first, 2 * LATER as usize).await;
         first.stop().await;
         // Who comes now is let in by another coordinator.
-        for number in 2 * LATER..3 * LATER {
-            within(producer.send(Message::new(number.to_string()))).await.expect("it is stored");
-        }
-        let mut second = member();
+        send(&producer, 2 * LATER..3 * LATER).await;
+        let mut second = member(&client, |_| {});
         take(&mut second, 3 * LATER as usize).await;
         second.stop().await;
         client.close().await;
