@@ -1,4 +1,5 @@
-//! `GET /cluster/shards` and `POST /cluster/hand-over`: this broker's shards, and giving them away.
+//! `GET /cluster/shards`, `POST /cluster/hand-over` and `POST /cluster/replicas`: this broker's shards, giving them
+//! away, and their members.
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -136,6 +137,20 @@ pub struct ReplicasQuery {
     replicas: u32,
 }
 
+impl ReplicasQuery {
+    /// Whether it says what is to be done, and with which shards: what names neither would change nothing, and
+    /// say that this is done.
+    fn check(&self) -> Result<(), &'static str> {
+        if self.add.is_none() && self.remove.is_none() && self.replicas == 0 {
+            return Err("what is to be done: `add`, `remove` or `replicas` is needed");
+        }
+        if self.shard.is_none() && self.topic.is_none() && self.replicas == 0 {
+            return Err("of which shards: `shard` or `topic` is needed");
+        }
+        Ok(())
+    }
+}
+
 /// Which shards are to change.
 #[derive(Debug, Clone, Serialize)]
 struct Changing {
@@ -150,6 +165,9 @@ pub async fn replicas(
 ) -> HttpResponse {
     if let Err(why) = is_meant(&request) {
         return error(StatusCode::FORBIDDEN, why);
+    }
+    if let Err(why) = query.check() {
+        return error(StatusCode::BAD_REQUEST, why);
     }
     let ReplicasQuery { shard, topic, add, remove, replicas } = query.into_inner();
     let topic = match topic.as_deref().map(TopicName::try_from).transpose() {

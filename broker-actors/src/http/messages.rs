@@ -163,7 +163,9 @@ pub fn status_of(code: ErrorCode) -> StatusCode {
             StatusCode::NOT_FOUND
         }
         ErrorCode::GroupNotEmpty => StatusCode::CONFLICT,
-        ErrorCode::InvalidRequest | ErrorCode::InvalidName => StatusCode::BAD_REQUEST,
+        ErrorCode::InvalidRequest | ErrorCode::InvalidName | ErrorCode::InvalidSettings => {
+            StatusCode::BAD_REQUEST
+        }
         ErrorCode::OffsetOutOfRange => StatusCode::RANGE_NOT_SATISFIABLE,
         ErrorCode::UnsupportedFeature => StatusCode::NOT_IMPLEMENTED,
         code if code.is_retriable() => StatusCode::SERVICE_UNAVAILABLE,
