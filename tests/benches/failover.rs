@@ -5,14 +5,17 @@
 //!
 //! A registry and three brokers on this machine, one queue on all of them, one sender with the settings
 //! that a program has by default. `dies` is SIGKILL; `stands-still` is SIGSTOP, and SIGCONT after the
-//! receipt; `ends` is SIGTERM. Between two rounds the broker is brought back, and the sender sends
-//! [`CALM`] messages. Not a test: a busy machine changes its numbers.
+//! receipt; `ends` is SIGTERM: there a broker still answers for a while, so that messages are sent to the
+//! queue one behind the other's receipt, from before the signal until the registry knows another leader, and
+//! [`CALM`] more; told is how long the longest of these sends took. Between two rounds the broker is brought
+//! back, and the sender sends [`CALM`] messages. Not a test: a busy machine changes its numbers.
 
 use std::time::Duration;
 
 use grus_client::{Client, Message, Producer, ProducerConfig};
-use grus_tests::cluster::{Cluster, block_on};
-use grus_tests::watch::Watch;
+use grus_tests::cluster::{Cluster, await_leaders, block_on};
+use grus_tests::queue_senders::QueueSenders;
+use grus_tests::watch::{PATIENCE, Watch};
 use rustix::process::Signal;
 
 /// Messages between two rounds.
@@ -49,22 +52,29 @@ async fn calm(producer: &Producer) {
     }
 }
 
+fn config() -> ProducerConfig {
+    ProducerConfig::new("t").expect("a name")
+}
+
 /// One blow to the leader; how long the next message waited for its receipt.
 async fn round(cluster: &mut Cluster, producer: &Producer, kind: &str) -> Duration {
     let number = cluster.leader("t");
     let watch = Watch::start();
-    match kind {
-        "dies" => cluster.kill(number),
-        "stands-still" => cluster.signal(number, Signal::STOP),
-        _ => cluster.signal(number, Signal::TERM),
-    }
-    send(producer).await;
-    let waited = watch.elapsed();
-    match kind {
-        "dies" => {}
-        "stands-still" => cluster.signal(number, Signal::CONT),
-        _ => cluster.end(number),
-    }
+    let waited = match kind {
+        "dies" => {
+            cluster.kill(number);
+            send(producer).await;
+            watch.elapsed()
+        }
+        "stands-still" => {
+            cluster.signal(number, Signal::STOP);
+            send(producer).await;
+            let waited = watch.elapsed();
+            cluster.signal(number, Signal::CONT);
+            waited
+        }
+        _ => end(cluster, number),
+    };
     if kind != "stands-still" {
         cluster.start_again(number);
     }
@@ -73,8 +83,24 @@ async fn round(cluster: &mut Cluster, producer: &Producer, kind: &str) -> Durati
     waited
 }
 
+/// Has the leader end in order; how long the longest send took from then on until another one leads. It may
+/// answer for some time before it gives way, so that a single message would tell nothing.
+fn end(cluster: &mut Cluster, number: usize) -> Duration {
+    let mut senders = QueueSenders::start(&cluster.at(), &config(), 1, Duration::ZERO);
+    senders.go_on(CALM);
+    let ending = cluster.id_of(number);
+    cluster.signal(number, Signal::TERM);
+    let is_led_anew = |leaders: &[Option<u64>]| leaders[0].is_some_and(|leader| leader != ending);
+    await_leaders(cluster.registry.listen, "t", PATIENCE, is_led_anew);
+    let waits = senders.go_on(CALM);
+    senders.end();
+    let mut broker = cluster.brokers[number].take().expect("it was told to end");
+    broker.process.wait(PATIENCE);
+    waits.iter().map(|wait| wait.waited).max().expect("messages were sent")
+}
+
 async fn producer(client: &Client) -> Producer {
-    let producer = client.producer(ProducerConfig::new("t").expect("a name"));
+    let producer = client.producer(config());
     let producer = producer.expect("a producer");
     calm(&producer).await;
     producer
@@ -82,7 +108,8 @@ async fn producer(client: &Client) -> Producer {
 
 fn main() {
     let wanted = Wanted::read();
-    println!("milliseconds from the blow to the next receipt, {} rounds each", wanted.rounds);
+    println!("milliseconds from the blow to the next receipt, {} rounds each;", wanted.rounds);
+    println!("where the leader ends in order: of the longest send until another one leads");
     println!("| the leader | p50 | p90 | max |\n|---|---|---|---|");
     for kind in KINDS.iter().filter(|kind| wanted.only.as_deref().is_none_or(|only| only == **kind))
     {
