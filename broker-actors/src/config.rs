@@ -28,6 +28,8 @@ pub struct BrokerConfig {
     pub shards_per_durability: u32,
     /// Longest time a stop may take before what is left is dropped.
     pub shutdown_timeout: Duration,
+    /// Whether shards that are led here go back to the first of their brokers once that keeps up.
+    pub return_leadership: bool,
     /// `host:port` of the protocol; port 0 = any free one.
     pub listen_address: String,
     /// `host:port` told to clients; empty = the listening address.
@@ -136,6 +138,7 @@ impl Default for BrokerConfig {
             core_arbiters: 0,
             shards_per_durability: 0,
             shutdown_timeout: Duration::from_secs(4),
+            return_leadership: true,
             listen_address: "127.0.0.1:6086".into(),
             advertised_address: String::new(),
             connections_max: 10_000,

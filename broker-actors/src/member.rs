@@ -5,10 +5,11 @@
 //!           ^--------- reply port --------------'  '---Settled--> Replicas
 //! ```
 //!
-//! * Owns: who is to be a member; what consensus has not answered yet is a future of its room.
+//! * Owns: who is to be a member, and since when the one that is to lead has kept up; what consensus has not
+//!   answered yet is a future of its room.
 //! * Lives on: its shard's core arbiter.
 //! * Inbox: [`FromPeer`] in bytes, held until consensus has answered it, also when that took so long that
-//!   nobody waits any more; [`HandOver`]; [`Aim`]; [`Tick`].
+//!   nobody waits any more; [`HandOver`]; [`GiveBack`]; [`Aim`]; [`Tick`].
 //! * Talks to: consensus; Replicas, as long as the routes do not know who the members are, and where this member
 //!   is a copy of before others came.
 //! * Stops: with its shard; whoever still asks is told by a dropped port.
@@ -18,7 +19,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use grus_consensus::{Approach, ChangeError, Group, NodeId, is_install};
+use grus_consensus::{Approach, ChangeError, GivenBack, Group, NodeId, is_install};
 use grus_log::Disk;
 use grus_mailbox::{ActorSpec, Credit, Host, HostHandle, Inbox, Place, Port, Receive, Resident};
 use grus_mailbox::{Room, Tick, Weigh};
@@ -39,6 +40,9 @@ const INSTALL_MAX: Duration = Duration::from_mins(1);
 pub const AIMS_MAX: u32 = 2;
 /// How often a step is tried that could not be taken.
 const STEP_PERIOD: Duration = Duration::from_millis(500);
+/// How long the member that is to lead must have kept up without a break before it is given leadership back: one that
+/// was just started may be stopped again.
+pub const CALM_MS: u64 = 10_000;
 /// What the smallest message counts, in bytes: it bounds how many are under way.
 const MESSAGE_BYTES_MIN: u32 = 2_048;
 
@@ -62,13 +66,25 @@ impl Weigh for FromPeer {
 pub struct HandOver {
     /// To whom; none: to the one that has most of the log.
     pub to: Option<BrokerId>,
-    /// Whether this member is not to lead again before it is started anew.
+    /// Whether this member is not to lead again before it is started anew; else an operator moves the leader, and
+    /// whoever takes over gives nothing back by itself.
     pub for_good: bool,
     /// Gets whether another member leads, once that is known.
     pub reply: Port<bool>,
 }
 
 impl Weigh for HandOver {}
+
+/// Gives the shard back to the member that is to lead it, if this one leads it and all is well.
+#[derive(Debug)]
+pub struct GiveBack {
+    /// To whom.
+    pub to: BrokerId,
+    /// Gets what came of it.
+    pub reply: Port<GivenBack>,
+}
+
+impl Weigh for GiveBack {}
 
 /// Who is to be a member of the group; whoever leads it sees to that.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -79,6 +95,8 @@ pub struct Aim {
     pub members: BTreeSet<NodeId>,
     /// Index of that list of members: what is wanted of another list is not begun before that one is known.
     pub members_at: u64,
+    /// Who is to lead when all is well; none: nobody rather than another.
+    pub first: Option<NodeId>,
 }
 
 impl Weigh for Aim {}
@@ -144,6 +162,8 @@ pub struct Member<D: Disk> {
     is_stepping: bool,
     /// Why the last step was not taken.
     waits_for: Option<ChangeError>,
+    /// Who could be given leadership back, and since when, in milliseconds.
+    calm: Option<(NodeId, u64)>,
 }
 
 impl<D: Disk> Member<D> {
@@ -164,6 +184,7 @@ impl<D: Disk> Member<D> {
             is_outgrown: false,
             is_stepping: false,
             waits_for: None,
+            calm: None,
         })
     }
 
@@ -200,6 +221,22 @@ impl<D: Disk> Member<D> {
     }
 }
 
+impl<D: Disk> Member<D> {
+    /// Looks whether the one that is to lead keeps up.
+    fn look_at_first(&mut self, now_ms: u64) {
+        let first = self.aim.first.filter(|_| !self.is_outgrown);
+        let first = first.filter(|first| self.group.may_give_back(*first));
+        let begun = self.calm.filter(|(known, _)| Some(*known) == first);
+        self.calm = first.map(|first| begun.unwrap_or((first, now_ms)));
+    }
+
+    fn is_calm(&self, to: NodeId, now_ms: u64) -> bool {
+        self.calm.is_some_and(|(first, since_ms)| {
+            first == to && now_ms.saturating_sub(since_ms) >= CALM_MS
+        })
+    }
+}
+
 impl<D: Disk> Resident for Member<D> {
     fn started(&mut self, room: &mut Room<'_, Self>) {
         room.tick_every(STEP_PERIOD);
@@ -220,7 +257,8 @@ impl<D: Disk> Receive<Aim> for Member<D> {
 }
 
 impl<D: Disk> Receive<Tick> for Member<D> {
-    fn receive(&mut self, _: Tick, _: Credit, room: &mut Room<'_, Self>) {
+    fn receive(&mut self, tick: Tick, _: Credit, room: &mut Room<'_, Self>) {
+        self.look_at_first(tick.monotonic_ms);
         self.step(room);
     }
 }
@@ -278,8 +316,25 @@ impl<D: Disk> Receive<HandOver> for Member<D> {
         if for_good {
             group.retire();
         }
+        let to = to.map(|broker| broker.0);
         room.spawn(async move {
-            reply.send(group.hand_over(to.map(|broker| broker.0)).await);
+            let is_done =
+                if for_good { group.hand_over(to).await } else { group.move_leader(to).await };
+            reply.send(is_done);
+            drop(credit);
+        });
+    }
+}
+
+impl<D: Disk> Receive<GiveBack> for Member<D> {
+    fn receive(&mut self, msg: GiveBack, credit: Credit, room: &mut Room<'_, Self>) {
+        let GiveBack { to: BrokerId(to), reply } = msg;
+        if !self.is_calm(to, room.clock().monotonic_ms()) {
+            return reply.send(GivenBack::NotNow);
+        }
+        let group = self.group.clone();
+        room.spawn(async move {
+            reply.send(group.give_back(to).await);
             drop(credit);
         });
     }

@@ -5,15 +5,16 @@
 //! ```text
 //! registry --RoutingChanged--> [Replicas] --starts--> Shard, Member (each on its core arbiter)
 //!                                   |--Aim--> Member --Settled--> [Replicas] --LeadShards--> registry
+//!                                   |--GiveBack--> Member (see [`leads_back`])
 //!                                   |--Replicated (snapshot)--> RegistryLink, whoever lists shards
 //!                                   '--MemberDoors (snapshot)-> Connections of other brokers
 //! ```
 //!
 //! * Owns: those shards, running, and those that the broker has alone; which are being started, which could
-//!   not be, and which may have to go.
+//!   not be, which may have to go, and which are to be led by others.
 //! * Lives on: core arbiter 0.
-//! * Inbox: [`RoutingChanged`] of one, [`Retire`], [`Settled`], `Outgrown`, `Started`, `Turning`, `Judged` and `Noted` of
-//!   its own tasks, [`Tick`].
+//! * Inbox: [`RoutingChanged`] of one, [`Retire`], [`Settled`], `Outgrown`, `Started`, `Turning`, `Judged`, `Noted` and
+//!   `GaveBack` of its own tasks, [`Tick`].
 //! * Talks to: Member, to have it give its shard away or see to its members; the registry, to tell it what
 //!   these are; its shards live by themselves.
 //! * Stops: with the shards: stops them all and waits until they have.
@@ -37,6 +38,7 @@ use grus_registry::{
 use tokio::sync::watch;
 
 pub mod alone;
+mod leads_back;
 mod starting;
 mod strays;
 
@@ -55,6 +57,7 @@ use crate::refused_copy::{CopyAt, FolderIs, RefusedCopy};
 use crate::shard::{FailedShard, FailedShards, Replicated, Shard, ShardPlaces, ShardStartError};
 
 use alone::Alone;
+use leads_back::LeadsBack;
 use starting::{Begins, COPY_REST_MS, build, has_other_members, may_stand, others};
 use strays::Strays;
 
@@ -126,7 +129,8 @@ impl Running {
     fn aim_at(&self, place: &ShardPlace) {
         let numbers = |list: &[BrokerId]| list.iter().map(|broker| broker.0).collect();
         let (wanted, members) = (numbers(&place.wanted), numbers(&place.members));
-        let aim = Aim { wanted, members, members_at: place.members_at };
+        let first = place.members.first().map(|broker| broker.0);
+        let aim = Aim { wanted, members, members_at: place.members_at, first };
         let _ = self.ear.inbox(AIMS_MAX).try_put(aim); // full: the next one comes soon
     }
 
@@ -163,6 +167,8 @@ pub struct Replicas {
     copies: BTreeMap<ShardId, RefusedCopy>,
     /// Those of which a member may be here that the routes do not name.
     strays: Strays,
+    /// Those that are led here and are to be led by others.
+    leads_back: LeadsBack,
     is_stopping: bool,
 }
 
@@ -184,6 +190,7 @@ impl Replicas {
             resting: BTreeMap::new(),
             copies: BTreeMap::new(),
             strays: Strays::default(),
+            leads_back: LeadsBack::default(),
             is_stopping: false,
         })
     }
@@ -414,6 +421,7 @@ impl Receive<Settled> for Replicas {
 impl Receive<Tick> for Replicas {
     fn receive(&mut self, _: Tick, _: Credit, room: &mut Room<'_, Self>) {
         self.follow(room);
+        self.give_leads_back(room);
     }
 }
 

@@ -24,7 +24,6 @@ use crate::config::LEASE_DRIFT;
 use crate::group::{Group, InstantOf, ProposeError};
 use crate::machine::StateMachine;
 use crate::members::PROMOTE_LAG_ENTRIES_MAX;
-use crate::peers::ask;
 use crate::status::MemberLag;
 use crate::types::{LeaderId, NodeId, RaftVote, log_id_parts, to_log_id};
 use crate::wire::{Reply, Request};
@@ -115,12 +114,22 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
     /// that could soon. True if this member does not lead any more, at once where it did not; false when
     /// it still does, or nobody does as yet.
     pub async fn hand_over(&self, to: Option<NodeId>) -> bool {
-        self.inner.handing_over.set(self.inner.handing_over.get() + 1);
-        let _over = Over(&self.inner.handing_over);
-        self.search_and_hand_over(to).await
+        self.hand_over_to_stay(to, false).await
     }
 
-    async fn search_and_hand_over(&self, to: Option<NodeId>) -> bool {
+    /// The same by an operator's word: whoever takes over does not give leadership back by itself
+    /// ([`Group::give_back`]) as long as it leads without a break.
+    pub async fn move_leader(&self, to: Option<NodeId>) -> bool {
+        self.hand_over_to_stay(to, true).await
+    }
+
+    async fn hand_over_to_stay(&self, to: Option<NodeId>, stays: bool) -> bool {
+        self.inner.handing_over.set(self.inner.handing_over.get() + 1);
+        let _over = Over(&self.inner.handing_over);
+        self.search_and_hand_over(to, stays).await
+    }
+
+    async fn search_and_hand_over(&self, to: Option<NodeId>, stays: bool) -> bool {
         let node = self.inner.shared.config.node;
         let begun = InstantOf::<RT>::now();
         let mut failed = Vec::new();
@@ -143,6 +152,11 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
                 _ => return false,
             };
             let term = self.status().term;
+            if stays {
+                // It is elected in the next term. One that does not hear it, or is of a build that does not know it,
+                // takes over all the same.
+                let _ = self.ask_member(to, &Request::Stay { term: term + 1 }, ASK_LIMIT).await;
+            }
             if self.transfer_leader(to).await.is_err() {
                 return false;
             }
@@ -179,11 +193,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
                 soonest = Some(soonest.map_or(COPY_PAUSE, |before| COPY_PAUSE.min(before)));
                 continue;
             }
-            let members = self.inner.raft.metrics().borrow_watched().membership_config.clone();
-            let address = members.get_node(&member.node).map_or("", |at| at.addr.as_str());
-            let target = (member.node, address);
-            let reply = ask::<RT>(&self.inner.peers, target, &Request::MayLead, ASK_LIMIT).await;
-            match reply {
+            match self.ask_member(member.node, &Request::MayLead, ASK_LIMIT).await {
                 Ok(Reply::Done) if feeds_learners && !self.may_be_whole(member.node).await => {
                     damaged = damaged.or(Some(member.node));
                 }

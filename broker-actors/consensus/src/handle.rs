@@ -69,6 +69,10 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             }
             Request::MayLead => self.on_may_lead(),
             Request::IsWhole => self.on_is_whole(),
+            Request::Stay { term } => {
+                self.inner.stays_in.set(term);
+                Reply::Done
+            }
             Request::Rejoin { node } => self.on_rejoin(node).await,
             Request::ReadIndex => self.on_read_index().await,
             Request::Standing => Reply::Standing {

@@ -104,7 +104,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         let end = damage_end(&self.inner.shared.log.borrow());
         let mut would = false;
         for node in learners {
-            let reply = self.ask_member(*node, &Request::Standing).await;
+            let reply = self.ask_member(*node, &Request::Standing, ASK_LIMIT).await;
             let said = match reply {
                 Ok(Reply::Standing { durable, .. }) => durable,
                 _ => None,
@@ -115,10 +115,16 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         would
     }
 
-    async fn ask_member(&self, node: NodeId, request: &Request) -> Result<Reply, CallError> {
+    /// Asks another member, which may take so long.
+    pub(crate) async fn ask_member(
+        &self,
+        node: NodeId,
+        request: &Request,
+        limit: Duration,
+    ) -> Result<Reply, CallError> {
         let members = self.inner.raft.metrics().borrow_watched().membership_config.clone();
         let address = members.get_node(&node).map_or("", |at| at.addr.as_str());
-        ask::<RT>(&self.inner.peers, (node, address), request, ASK_LIMIT).await
+        ask::<RT>(&self.inner.peers, (node, address), request, limit).await
     }
 
     /// What a leader is answered whose own log is damaged.
@@ -145,7 +151,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
                 resting += 1;
                 continue; // it did not take over a while ago
             }
-            match self.ask_member(node, &Request::IsWhole).await {
+            match self.ask_member(node, &Request::IsWhole, ASK_LIMIT).await {
                 Ok(Reply::Done) => {
                     let is_done = self.hand_over(Some(node)).await;
                     self.begin_rest(node, is_done);
@@ -175,7 +181,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
     /// damage, and one that does not say may have some.
     pub(crate) async fn may_be_whole(&self, node: NodeId) -> bool {
         matches!(
-            self.ask_member(node, &Request::IsWhole).await,
+            self.ask_member(node, &Request::IsWhole, ASK_LIMIT).await,
             Ok(Reply::Done | Reply::Soon { .. })
         )
     }

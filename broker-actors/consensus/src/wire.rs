@@ -54,6 +54,10 @@ pub(crate) enum Request {
     MayLead,
     /// Whether every entry of its log can be read.
     IsWhole,
+    /// An operator has the member lead in this term: it does not give leadership back by itself.
+    Stay {
+        term: u64,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,6 +144,10 @@ impl Request {
             Request::Members => w.0.put_u8(9),
             Request::MayLead => w.0.put_u8(10),
             Request::IsWhole => w.0.put_u8(11),
+            Request::Stay { term } => {
+                w.0.put_u8(12);
+                w.0.put_u64_le(*term);
+            }
         }
         vec![w.finish()]
     }
@@ -171,6 +179,7 @@ impl Request {
             9 => Request::Members,
             10 => Request::MayLead,
             11 => Request::IsWhole,
+            12 => Request::Stay { term: r.u64()? },
             _ => return Err(r.invalid()),
         };
         r.end()?;

@@ -112,6 +112,10 @@ fn requests_have_these_bytes() {
     assert_eq!(gather(&Request::Members.encode())[..], [1, 9]);
     assert_eq!(gather(&Request::MayLead.encode())[..], [1, 10]);
     assert_eq!(gather(&Request::IsWhole.encode())[..], [1, 11]);
+    let stay = gather(&Request::Stay { term: 6 }.encode());
+    assert_eq!(stay, [&[1, 12][..], &le64(6)].concat());
+    let read = Request::decode(stay).unwrap();
+    assert!(matches!(read, Request::Stay { term: 6 }));
 }
 
 #[test]

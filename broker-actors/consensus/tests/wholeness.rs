@@ -18,7 +18,7 @@ use common::cluster::Cluster;
 use common::net::IS_WHOLE;
 use common::scenarios::{fill, three};
 use common::{for_seeds, simulate};
-use grus_consensus::{ChangeError, NodeId, Sabotage};
+use grus_consensus::{ChangeError, GivenBack, NodeId, Sabotage};
 use grus_log::Log;
 use grus_protocol::ids::Durability;
 
@@ -396,4 +396,31 @@ fn while_there_is_a_learner_a_whole_log_comes_first_among_successors_and_a_damag
             simulate(seed, a_planned_stop_with_a_learner(seed, true));
         },
     );
+}
+
+/// Whoever leads gives leadership back to one whose log is whole, and neither to one whose log is damaged nor while
+/// there is a learner.
+async fn a_damaged_one_is_to_lead(seed: u64) {
+    let (cluster, leader, damaged) = a_learner_has_nothing_yet(seed).await;
+    let other = (1..=3).find(|node| *node != leader && *node != damaged).unwrap();
+    let group = cluster.group(leader);
+    assert_eq!(group.give_back(other).await, GivenBack::NotNow, "there is a learner");
+    let removed = group.approach(&BTreeSet::from([1, 2, 3])).await;
+    assert!(removed.is_ok(), "{removed:?}");
+    wait(2_000).await;
+    let term = group.status().term;
+    assert!(group.may_give_back(damaged), "it keeps up: {}", cluster.brief());
+    assert_eq!(group.give_back(damaged).await, GivenBack::NotNow);
+    assert_eq!((cluster.leader(), group.status().term), (Some(leader), term));
+    assert_eq!(group.give_back(other).await, GivenBack::Done);
+    wait(1_000).await;
+    assert_eq!(cluster.leader(), Some(other), "{}", cluster.brief());
+}
+
+#[test]
+fn leadership_is_not_given_back_to_one_whose_log_is_damaged_nor_while_there_is_a_learner() {
+    let name = "leadership_is_not_given_back_to_one_whose_log_is_damaged_nor_while_there_is_a_learner";
+    for_seeds(name, 3, |seed| {
+        simulate(seed, a_damaged_one_is_to_lead(seed));
+    });
 }

@@ -29,6 +29,9 @@ pub(super) static KEYS: &[Key<BrokerConfig>] = &[
     key!("broker.shutdown_timeout", duration(ms(100)..=minutes(60)),
         "Longest time a stop may take before what is left is dropped. Half of it at most is for giving away\nwhat is led of shards of several brokers.",
         shutdown_timeout),
+    key!("broker.return_leadership", flag,
+        "Whether this broker gives shards of several brokers that it leads back to the first of their\nbrokers, once that has kept up for ten seconds; false = they stay until their leader stops.",
+        return_leadership),
 
     key!("listen.address", address, "Where clients connect; port 0 = any free one.", listen_address),
     key!("listen.advertised_address", address_or_none,

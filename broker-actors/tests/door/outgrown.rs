@@ -48,6 +48,7 @@ async fn a_member_that_is_told_of_others_by_a_later_list_than_its_own_says_that_
         wanted: wanted.iter().copied().collect(),
         members: members.iter().copied().collect::<BTreeSet<u64>>(),
         members_at,
+        first: None,
     };
     // What it is told by right while it is to grow: it tells who its members are, or goes on.
     for legal in [aim(&[1], &[], own + 5), aim(&[1, 2, 3], &[1], own), aim(&[1], &[1], own)] {

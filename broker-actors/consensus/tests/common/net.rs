@@ -60,6 +60,8 @@ const CONFLICT: u8 = 3;
 const VOTE: u8 = 2;
 /// The kind of a message that asks whether a log is whole.
 pub const IS_WHOLE: u8 = 11;
+/// The kind of a message that says that an operator has a member lead.
+pub const STAY: u8 = 12;
 /// The answer that refuses.
 const REFUSED: [u8; 2] = [1, 10];
 
