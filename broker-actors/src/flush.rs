@@ -13,10 +13,13 @@
 //! * If it panics: the process ends. A failed fsync ends it too, by way of the log's verdict on the
 //!   job that comes back: what the page cache holds can no longer be trusted.
 
+use std::time::Duration;
+
 use grus_consensus::{JobPort, Reading};
 use grus_log::{Disk, Job};
 use grus_mailbox::{Credit, Inbox, PutError, Receive, Resident, Room, Weigh};
 
+use crate::disk_pace::DiskPace;
 use crate::disk_turns::DiskTurns;
 use crate::metrics::shards::ShardMetrics;
 use crate::reader::ReadForConsensus;
@@ -33,17 +36,30 @@ pub(crate) struct RunJob<D: Disk> {
 
 impl<D: Disk> Weigh for RunJob<D> {}
 
+/// The disk of a simulation has come to a job.
+struct ItsTurn<D: Disk> {
+    job: RunJob<D>,
+    credit: Credit,
+}
+
+impl<D: Disk> Weigh for ItsTurn<D> {}
+
 /// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct Flush {
-    pub(crate) metrics: ShardMetrics,
-    pub(crate) disk: DiskTurns,
+    metrics: ShardMetrics,
+    disk: DiskTurns,
+    pace: DiskPace,
+    /// When the disk of a simulation has done what it was given, on the monotonic clock.
+    free_from_ns: u64,
 }
 
-impl Resident for Flush {}
+impl Flush {
+    pub(crate) const fn new(metrics: ShardMetrics, disk: DiskTurns, pace: DiskPace) -> Self {
+        Self { metrics, disk, pace, free_from_ns: 0 }
+    }
 
-impl<D: Disk> Receive<RunJob<D>> for Flush {
-    fn receive(&mut self, msg: RunJob<D>, credit: Credit, room: &mut Room<'_, Self>) {
+    fn run<D: Disk>(&self, msg: RunJob<D>, credit: Credit, room: &Room<'_, Self>) {
         let clock = room.clock();
         let since_ns = msg.job.is_sync().then(|| clock.monotonic_ns());
         let syncing = since_ns.map(|_| self.disk.begin_sync());
@@ -56,6 +72,29 @@ impl<D: Disk> Receive<RunJob<D>> for Flush {
         if let Err(PutError::Full(_)) = msg.storage.try_put(JobFinished { done, credit }) {
             unreachable!("Storage has room for every job that is on its way");
         }
+    }
+}
+
+impl Resident for Flush {}
+
+impl<D: Disk> Receive<RunJob<D>> for Flush {
+    fn receive(&mut self, job: RunJob<D>, credit: Credit, room: &mut Room<'_, Self>) {
+        let Some(takes) = self.pace.next() else { return self.run(job, credit, room) };
+        let now_ns = room.clock().monotonic_ns();
+        // Timers tell milliseconds apart: jobs that end in the same one would change places.
+        let takes_ns = u64::try_from(takes.max(Duration::from_millis(1)).as_nanos());
+        self.free_from_ns = self.free_from_ns.max(now_ns) + takes_ns.expect("a while");
+        let wait = Duration::from_nanos(self.free_from_ns - now_ns);
+        room.spawn_into(async move {
+            tokio::time::sleep(wait).await;
+            ItsTurn { job, credit }
+        });
+    }
+}
+
+impl<D: Disk> Receive<ItsTurn<D>> for Flush {
+    fn receive(&mut self, msg: ItsTurn<D>, _credit: Credit, room: &mut Room<'_, Self>) {
+        self.run(msg.job, msg.credit, room);
     }
 }
 

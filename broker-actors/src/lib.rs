@@ -26,6 +26,7 @@ pub mod consumer_group;
 pub mod data_folder;
 pub mod dead_letters;
 pub mod delay_wheel;
+pub mod disk_pace;
 pub mod disk_turns;
 pub mod dispatch;
 pub mod error;

@@ -19,13 +19,13 @@ use grus_log::Disk;
 use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::async_runtime::{AsyncRuntime, Instant as _};
-use openraft_rt_tokio::TokioRuntime;
 
 use crate::config::LEASE_DRIFT;
 use crate::group::{Group, InstantOf, ProposeError};
 use crate::machine::StateMachine;
 use crate::members::{ChangeError, PROMOTE_LAG_ENTRIES_MAX};
 use crate::peers::{PeerError, Peers, ask};
+use crate::runtime::GroupRuntime;
 use crate::types::{Member, NodeId, StoredMembership, log_id_parts};
 use crate::whole::Wholeness;
 use crate::wire::{Reply, Request};
@@ -219,7 +219,7 @@ pub async fn ask_members(
     to: NodeId,
     limit: Duration,
 ) -> Result<Option<Members>, PeerError> {
-    match ask::<TokioRuntime>(peers, (to, ""), &Request::Members, limit).await {
+    match ask::<GroupRuntime>(peers, (to, ""), &Request::Members, limit).await {
         Ok(Reply::Members { membership }) => Ok(Some(Members::of(&membership, true))),
         Ok(_) => Ok(None),
         Err(error) => Err(PeerError { node: to, reason: error.to_string() }),

@@ -16,7 +16,6 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::async_runtime::{AsyncRuntime, Instant as _, Oneshot};
 use openraft::errors::ClientWriteError;
 use openraft::impls::OneshotResponder;
-use openraft_rt_tokio::TokioRuntime;
 use thiserror::Error;
 use tokio::sync::watch;
 
@@ -35,6 +34,7 @@ use crate::own::{self, SealPoint};
 use crate::payload::{self, Command, Reserved};
 use crate::peers::{Links, Peers};
 use crate::replica::state_of;
+use crate::runtime::GroupRuntime;
 use crate::shared::{ENTRY_OVERHEAD_BYTES, Shared, Types};
 use crate::status::{Leadership, Status, lease_left};
 use crate::transfer::Incoming;
@@ -82,7 +82,7 @@ pub enum ProposeError {
 }
 
 /// A replicated group. Cheap to clone; lives on the arbiter it was started on.
-pub struct Group<S: StateMachine, D: Disk, RT: AsyncRuntime = TokioRuntime> {
+pub struct Group<S: StateMachine, D: Disk, RT: AsyncRuntime = GroupRuntime> {
     pub(crate) inner: Rc<Inner<S, D, RT>>,
 }
 

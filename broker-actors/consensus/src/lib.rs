@@ -32,6 +32,7 @@ pub mod payload;
 mod peers;
 mod pipeline;
 mod replica;
+mod runtime;
 mod shared;
 mod snapshot;
 mod status;
@@ -65,6 +66,9 @@ pub use machine::{
 pub use members::{ChangeError, PROMOTE_LAG_ENTRIES_MAX};
 pub use own::SealPoint;
 pub use peers::{NoPeers, PeerError, Peers, is_install};
+pub use runtime::GroupRuntime;
+#[doc(hidden)]
+pub use runtime::seed_chances;
 pub use status::{Leadership, MemberLag, Status};
 pub use transfer::SNAPSHOT_CHUNK_BYTES;
 pub use types::{Member, NodeId, TypeConfig};

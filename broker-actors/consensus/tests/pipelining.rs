@@ -8,7 +8,7 @@ mod common;
 use std::time::Duration;
 
 use common::cluster::Cluster;
-use common::{chaos, for_seeds, scenarios, simulate};
+use common::{for_seeds, scenarios, simulate};
 use grus_consensus::{NodeId, Sabotage};
 use grus_protocol::ids::Durability;
 
@@ -65,54 +65,13 @@ fn a_late_answer_lengthens_no_lease() {
 #[test]
 fn a_member_short_of_room_takes_appends_in_order() {
     for_seeds("a_member_short_of_room_takes_appends_in_order", 2, |seed| {
-        simulate(seed, async move {
-            let mut cluster =
-                scenarios::three(seed, Durability::Persisted, Sabotage::default()).await;
-            let leader = cluster.leader().unwrap();
-            let slow = cluster.others(leader)[0];
-            cluster.set_flush_us(slow, 60_000);
-            scenarios::fill(&mut cluster, 6).await;
-            // One at a time would be in order whatever the member does.
-            let appends = cluster.net.appends(leader, slow);
-            assert!(appends.most > 1, "to member {slow}: {appends:?}");
-            assert_eq!(appends.conflicts, 0, "nothing was overtaken: {appends:?}");
-            cluster.set_flush_us(slow, 3_000);
-            scenarios::mend_and_read(&mut cluster).await;
-            chaos::everyone_leads_and_reads(&mut cluster).await;
-        });
+        simulate(seed, scenarios::a_member_is_short_of_room(seed, Sabotage::default()));
     });
 }
 
-/// Its log must not wait for room in the middle of what comes: it could vote for nobody meanwhile.
 #[test]
 fn a_member_whose_disk_is_full_votes() {
     for_seeds("a_member_whose_disk_is_full_votes", 6, |seed| {
-        simulate(seed, async move {
-            let mut cluster =
-                scenarios::three(seed, Durability::Persisted, Sabotage::default()).await;
-            scenarios::fill(&mut cluster, 2).await;
-            let leader = cluster.leader().unwrap();
-            let full = cluster.others(leader)[0];
-            let disk = cluster.members[&full].disk.clone();
-            disk.set_capacity_bytes(disk.used_bytes());
-            cluster.net.slow((5, 8));
-            for _ in 0..150 {
-                cluster.send(leader, 4);
-                cluster.run(20).await;
-            }
-            let is_full =
-                cluster.members[&full].running.as_ref().unwrap().log.borrow().is_disk_full();
-            assert!(is_full, "{}", cluster.brief());
-            cluster.kill(leader).await;
-            // It is elected, and ready once the other one can store that.
-            let other = cluster.others(leader).into_iter().find(|node| *node != full).unwrap();
-            let until = cluster.trace.now_ms() + 20_000;
-            while cluster.group(full).status().leader != Some(other) {
-                assert!(cluster.trace.now_ms() < until, "{}", cluster.brief());
-                cluster.run(20).await;
-            }
-            disk.set_capacity_bytes(u64::MAX);
-            scenarios::mend_and_read(&mut cluster).await;
-        });
+        simulate(seed, scenarios::a_member_whose_disk_is_full(seed, Sabotage::default()));
     });
 }

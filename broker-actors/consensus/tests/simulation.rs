@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use common::chaos::{self, Mishaps};
 use common::cluster::Cluster;
-use common::{for_seeds, scenarios, simulate};
+use common::{for_seeds, replayed, scenarios, seeds, simulate};
 use grus_consensus::{Fault, Sabotage};
 use grus_protocol::ids::Durability;
 
@@ -76,43 +76,47 @@ fn the_tail_of_a_leader_that_was_cut_off_is_truncated() {
 
 #[test]
 fn a_member_whose_state_differs_stops_at_the_next_seal_and_says_where() {
-    simulate(5, async {
-        let mut cluster = three(5, Durability::Persisted).await;
-        let leader = cluster.leader().unwrap();
-        let wrong = cluster.others(leader)[0];
-        cluster.members[&wrong].running.as_ref().unwrap().machine.borrow_mut().wrong = true;
-        let fault = Rc::clone(&cluster.members[&wrong].fault);
-        for _ in 0..200 {
-            cluster.send(leader, 8);
-            tokio::time::sleep(Duration::from_millis(40)).await;
-            if fault.borrow().is_some() {
-                break;
+    replayed("a_member_whose_state_differs_stops_at_the_next_seal_and_says_where", "", || {
+        simulate(5, async {
+            let mut cluster = three(5, Durability::Persisted).await;
+            let leader = cluster.leader().unwrap();
+            let wrong = cluster.others(leader)[0];
+            cluster.members[&wrong].running.as_ref().unwrap().machine.borrow_mut().wrong = true;
+            let fault = Rc::clone(&cluster.members[&wrong].fault);
+            for _ in 0..200 {
+                cluster.send(leader, 8);
+                tokio::time::sleep(Duration::from_millis(40)).await;
+                if fault.borrow().is_some() {
+                    break;
+                }
             }
-        }
-        let log = Rc::clone(&cluster.members[&leader].running.as_ref().unwrap().log);
-        let first_seal = log.borrow().checkpoints().map(|id| id.index).next().unwrap();
-        let fault = fault.borrow().clone();
-        let Some(Fault::Diverged { index, ours, theirs }) = fault else { panic!("{fault:?}") };
-        assert_eq!(index, first_seal);
-        assert_ne!(ours, theirs);
-        assert!(cluster.members[&leader].is_alive(), "the others serve on");
+            let log = Rc::clone(&cluster.members[&leader].running.as_ref().unwrap().log);
+            let first_seal = log.borrow().checkpoints().map(|id| id.index).next().unwrap();
+            let fault = fault.borrow().clone();
+            let Some(Fault::Diverged { index, ours, theirs }) = fault else { panic!("{fault:?}") };
+            assert_eq!(index, first_seal);
+            assert_ne!(ours, theirs);
+            assert!(cluster.members[&leader].is_alive(), "the others serve on");
+        });
     });
 }
 
 #[test]
 fn a_leader_that_asks_for_a_successor_has_no_lease_any_more() {
-    simulate(6, async {
-        let mut cluster = three(6, Durability::Persisted).await;
-        cluster.run(1_500).await;
-        let leader = cluster.leader().unwrap();
-        let group = cluster.group(leader);
-        assert!(!group.status().lease_left.is_zero());
-        let next = cluster.others(leader)[0];
-        group.transfer_leader(next).await.unwrap();
-        assert!(group.status().lease_left.is_zero(), "the successor may be elected already");
-        cluster.run(1_000).await;
-        assert_eq!(cluster.leader(), Some(next));
-        assert!(!cluster.group(next).status().lease_left.is_zero());
+    replayed("a_leader_that_asks_for_a_successor_has_no_lease_any_more", "", || {
+        simulate(6, async {
+            let mut cluster = three(6, Durability::Persisted).await;
+            cluster.run(1_500).await;
+            let leader = cluster.leader().unwrap();
+            let group = cluster.group(leader);
+            assert!(!group.status().lease_left.is_zero());
+            let next = cluster.others(leader)[0];
+            group.transfer_leader(next).await.unwrap();
+            assert!(group.status().lease_left.is_zero(), "the successor may be elected already");
+            cluster.run(1_000).await;
+            assert_eq!(cluster.leader(), Some(next));
+            assert!(!cluster.group(next).status().lease_left.is_zero());
+        });
     });
 }
 
@@ -170,16 +174,27 @@ fn the_same_seed_gives_the_same_run() {
         });
         run.join().unwrap()
     };
-    let twice = std::env::var("GRUS_SIM_TWICE").ok().and_then(|text| text.parse().ok());
-    for seed in 77..77 + twice.unwrap_or(1) {
-        let (first, second) = (trace(seed), trace(seed));
-        assert!(first.len() > 40, "nothing happened");
-        for (nth, (one, two)) in first.iter().zip(&second).enumerate() {
-            assert_eq!(one, two, "the runs of {seed} part at line {nth}");
-        }
-        assert_eq!(first.len(), second.len());
-        if seed == 77 {
-            assert_ne!(first, trace(78), "the seed decides nothing");
-        }
+    let twice = seeds::number("GRUS_SIM_TWICE").unwrap_or(1);
+    for seed in 77..77 + twice {
+        let settings = format!("GRUS_SIM_TWICE={}", seed - 76);
+        replayed("the_same_seed_gives_the_same_run", &settings, || {
+            let (first, second) = (trace(seed), trace(seed));
+            assert!(first.len() > 40, "nothing happened");
+            for (nth, (one, two)) in first.iter().zip(&second).enumerate() {
+                assert_eq!(one, two, "the runs of {seed} part at line {nth}");
+            }
+            assert_eq!(first.len(), second.len());
+            if seed == 77 {
+                assert_ne!(first, trace(78), "the seed decides nothing");
+            }
+        });
     }
+}
+
+#[test]
+fn the_command_of_a_failure_says_all_that_decides_what_is_run() {
+    let again = seeds::command("some::test", "GRUS_SIM_SEED=7 GRUS_SIM_SEEDS=1");
+    let wanted = "GRUS_SIM_SEED=7 GRUS_SIM_SEEDS=1 cargo test -p grus-consensus some::test -- --exact --nocapture";
+    assert_eq!(again, wanted);
+    assert!(seeds::command("some::test", "").starts_with("cargo test"));
 }

@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
-use grus_consensus::APPEND_BYTES_MAX;
+use grus_consensus::{APPEND_BYTES_MAX, Sabotage};
 use grus_log::LogConfig;
 use grus_mailbox::Place;
 use grus_protocol::ids::{BrokerId, Durability, ShardId};
 use grus_protocol::limits::BATCH_BYTES_MAX;
 
 use super::gather::GatherLimits;
+use crate::disk_pace::DiskPace;
 use crate::disk_turns::DiskTurns;
 use crate::group_ties::GroupTies;
 use crate::metrics::shards::ShardMetrics;
@@ -50,8 +51,13 @@ pub struct ShardSettings {
     pub metrics: ShardMetrics,
     /// Who has the disk: one for all shards whose folders lie on the same.
     pub disk_turns: DiskTurns,
+    /// How long its disk takes for a job, in simulations.
+    pub disk_pace: DiskPace,
     /// What its groups need; none: they are told no routes, so that no queue is divided.
     pub groups: Option<GroupTies>,
+    /// Rules of consensus removed for a test.
+    #[doc(hidden)]
+    pub sabotage: Sabotage,
 }
 
 impl ShardSettings {
@@ -76,7 +82,9 @@ impl ShardSettings {
             retention_check_ms,
             metrics,
             disk_turns,
+            disk_pace: DiskPace::default(),
             groups: None,
+            sabotage: Sabotage::default(),
         }
     }
 }

@@ -256,9 +256,9 @@ fn start_workers<D: Disk>(
         Storage::new(Rc::clone(&ground), links.clone())
     });
     let (metrics, disk) = (settings.metrics.clone(), settings.disk_turns.clone());
-    let flush = Host::spawn(&places.flush, spec("Flush").never_restarts(), move || Flush {
-        metrics: metrics.clone(),
-        disk: disk.clone(),
+    let pace = settings.disk_pace.clone();
+    let flush = Host::spawn(&places.flush, spec("Flush").never_restarts(), move || {
+        Flush::new(metrics.clone(), disk.clone(), pace.clone())
     });
     let disk = settings.disk_turns.clone();
     let reader = Host::spawn(&places.reader, spec("Reader"), move || Reader { disk: disk.clone() });
@@ -302,9 +302,16 @@ async fn start_group<D: Disk, P: Peers>(
         }),
     );
     let Membership { founders, has_others, has_begun, others, peers, timings } = membership;
-    let (members, append_bytes_max) = (founders, settings.append_bytes_max);
-    let config =
-        GroupConfig { members, has_others, has_begun, others, timings, append_bytes_max, ..alone };
+    let config = GroupConfig {
+        members: founders,
+        has_others,
+        has_begun,
+        others,
+        timings,
+        append_bytes_max: settings.append_bytes_max,
+        sabotage: settings.sabotage,
+        ..alone
+    };
     let jobs = FlushPort {
         flush: workers.flush.inbox(JOBS_MAX),
         storage: workers.storage.inbox(JOBS_MAX),

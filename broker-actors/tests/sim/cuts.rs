@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use grus_mailbox::Answer;
 
+use crate::seeds::{number, replayed};
 use crate::world::{World, power_off, simulate};
 
 /// What happens on one member until it rests, and what must be so whatever happened.
@@ -17,6 +18,8 @@ pub(crate) trait Story: Default {
     const REST: Self::Doing;
     /// Of the world's dice.
     const SEED: u64;
+    /// The test that tells it.
+    const TEST: &'static str;
 
     /// What is under way, once it was begun.
     fn doing(&self) -> Option<Self::Doing>;
@@ -48,15 +51,21 @@ pub(crate) async fn start(world: &mut World) {
     }
 }
 
-/// Tells the story with a cut at so many of its steps, or at all of them with `GRUS_EVERY_STEP=1`.
-/// `wanted` must have been under way at one of them each.
+/// Tells the story with a cut at so many of its steps, or at all of them with `GRUS_EVERY_STEP=1`; at one
+/// alone with `GRUS_CUT`. `wanted` must have been under way at one of them each.
 pub(crate) fn cut_at_every_step<S: Story>(cuts: u64, wanted: &[S::Doing]) {
-    let steps = steps_of::<S>();
+    if let Some(cut) = number("GRUS_CUT") {
+        println!("cut {cut} while doing {:?}", told_with_cuts::<S>(cut));
+        return;
+    }
+    let steps = replayed(S::TEST, "", steps_of::<S>);
     let stride = if std::env::var_os("GRUS_EVERY_STEP").is_some() { 1 } else { steps / cuts };
     let mut done: BTreeMap<S::Doing, u64> = BTreeMap::new();
     let mut cut = 1;
     while cut <= steps {
-        *done.entry(told_with_cuts::<S>(cut)).or_default() += 1;
+        let settings = format!("GRUS_CUT={cut}");
+        let doing = replayed(S::TEST, &settings, || told_with_cuts::<S>(cut));
+        *done.entry(doing).or_default() += 1;
         cut += stride.max(1);
     }
     println!("{steps} steps; cuts by what was under way: {done:?}");

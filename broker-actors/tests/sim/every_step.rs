@@ -67,6 +67,8 @@ impl Story for Told {
     type Doing = Doing;
     const REST: Doing = Doing::Rest;
     const SEED: u64 = 11;
+    const TEST: &'static str =
+        "every_step::the_power_goes_at_any_step_twice_in_a_row_and_nothing_is_lost_early_or_twice";
 
     fn doing(&self) -> Option<Doing> {
         self.doing

@@ -18,7 +18,7 @@ use grus_protocol::message::{GroupOptions, GroupSubscription, MessageFilter};
 use grus_protocol::names::GroupName;
 
 use crate::later::{body_of, key, send};
-use crate::world::{World, simulate, topic};
+use crate::world::{World, simulate_test, topic};
 
 const QUEUE: u64 = 1;
 const GROUP: GroupId = GroupId(900);
@@ -124,7 +124,7 @@ async fn compare(world: &World) -> u64 {
 
 #[test]
 fn replicas_have_the_same_groups_whoever_led_and_the_newest_claim_holds() {
-    simulate(async {
+    simulate_test(async {
         let mut world = World::of(&[1, 2, 3], 29);
         for node in 1..=3 {
             world.start(node).await.unwrap();

@@ -2,10 +2,10 @@
 //! on simulated disks and paused time, and members that join, stall, die and return, with networks that
 //! are cut and brokers that end by kill or power cut. What the leaders do is judged message by message.
 
-mod facts;
+pub(crate) mod facts;
 mod judge;
-mod member;
-mod town;
+pub(crate) mod member;
+pub(crate) mod town;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};

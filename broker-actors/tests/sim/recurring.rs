@@ -14,7 +14,7 @@ use grus_protocol::ids::TimestampMs;
 use grus_protocol::names::ScheduleName;
 
 use crate::later::{batch, body_of, key, number_of, records};
-use crate::world::{World, power_off, simulate, topic};
+use crate::world::{World, power_off, simulate_test, topic};
 
 const TOPIC: u64 = 1;
 /// Cuts of the power.
@@ -69,7 +69,7 @@ fn check(known: &Known<'_>, runs: &[u64], now: u64) {
 
 #[test]
 fn the_power_goes_at_one_step_after_the_other_and_each_run_is_there_once() {
-    simulate(async {
+    simulate_test(async {
         let mut world = World::of(&[1], 5);
         world.start(1).await.unwrap();
         assert!(world.open_topics(1, &[topic(TOPIC, 0)]).await);
@@ -112,7 +112,7 @@ fn the_power_goes_at_one_step_after_the_other_and_each_run_is_there_once() {
 #[test]
 fn thousands_of_schedules_of_one_moment_are_all_in_time() {
     const SCHEDULES: u64 = 4_000;
-    simulate(async {
+    simulate_test(async {
         let mut world = World::of(&[1], 5);
         world.start(1).await.unwrap();
         assert!(world.open_topics(1, &[topic(TOPIC, 0)]).await);

@@ -9,7 +9,7 @@ use grus_broker::shard::TopicConfig;
 use grus_consensus::NodeId;
 
 use crate::later::{body_of, key, send, visible, waiting};
-use crate::world::{SEGMENT_BYTES, World, simulate, topic};
+use crate::world::{SEGMENT_BYTES, World, simulate_test, topic};
 
 /// Traffic that fills about a segment a second: a tenth of one each tenth of a second.
 const NOISE_BYTES: usize = SEGMENT_BYTES as usize / 10 - 1_500;
@@ -139,7 +139,7 @@ async fn happen(world: &mut World, tenth: u64) {
 
 #[test]
 fn each_replica_has_the_right_body_however_long_it_waits_also_one_that_joins_midway() {
-    simulate(async {
+    simulate_test(async {
         let mut world = World::of(&[1, 2, 3], 7);
         for node in 1..=3 {
             world.start(node).await.unwrap();

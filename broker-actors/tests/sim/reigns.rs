@@ -14,7 +14,7 @@ use grus_protocol::ids::{Offset, Term};
 use grus_protocol::message::TopicKind;
 
 use crate::later::{key, send};
-use crate::world::{World, simulate, topic};
+use crate::world::{World, simulate_test, topic};
 
 const QUEUE: u64 = 1;
 /// A topic that lies in memory alone.
@@ -57,7 +57,7 @@ async fn end_of(queue: &QueueHandle) -> Result<ListedOffset, QueueError> {
 /// As after a SIGSTOP: what is asked comes before the shard has looked at the time.
 #[test]
 fn without_its_lease_a_leader_does_not_say_where_a_queue_ends() {
-    simulate(async {
+    simulate_test(async {
         let (world, leader) = three().await;
         let running = world.running(leader);
         let queue = running.handle.queue(key(QUEUE)).expect("it was opened");
@@ -85,7 +85,7 @@ fn without_its_lease_a_leader_does_not_say_where_a_queue_ends() {
 
 #[test]
 fn a_leader_that_stops_answers_what_its_queues_have_taken() {
-    simulate(async {
+    simulate_test(async {
         let (mut world, leader) = three().await;
         let queue = world.running(leader).handle.queue(key(QUEUE)).expect("it was opened");
         let mut stopping = Box::pin(world.stop(leader));
@@ -106,7 +106,7 @@ fn a_leader_that_stops_answers_what_its_queues_have_taken() {
 /// What was in memory went with its leader, and no offset of it comes back.
 #[test]
 fn a_temporary_queue_goes_on_empty_elsewhere_and_takes_nothing_without_a_lease() {
-    simulate(async {
+    simulate_test(async {
         let (mut world, leader) = three().await;
         let kind = TopicKind::Temporary.number();
         let in_memory = TopicConfig { kind, ..topic(IN_MEMORY, 0) };

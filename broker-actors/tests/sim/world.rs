@@ -1,40 +1,63 @@
 //! Members: their disks, which outlive them, and their processes, which may end at any moment.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
+use grus_broker::disk_pace::DiskPace;
 use grus_broker::group_ties::GroupTies;
 use grus_broker::shard::{
     Ground, Membership, Shard, ShardHandle, ShardMachine, ShardMember, ShardPlaces, ShardRequest,
     ShardSettings, TopicConfig, start_member,
 };
-use grus_consensus::{Group, NodeId, Timings};
-use grus_log::SimDisk;
+use grus_consensus::{Group, NodeId, Sabotage, Timings, seed_chances};
+use grus_log::{Log, Seeded, SimDisk};
 use grus_mailbox::reply::port;
 use grus_mailbox::{Clock, FatalPort, Place, Process};
 use grus_protocol::ids::{BrokerId, Durability, QueueId, ShardId, TimestampMs, TopicId};
 use grus_protocol::names::TopicName;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, RngSeed};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinHandle, LocalSet};
 
 use crate::net::Net;
+use crate::seeds::replayed;
 
 /// Bytes of a segment.
 pub(crate) const SEGMENT_BYTES: u32 = 128 * 1024;
+/// How long a disk takes for a job that is well, in microseconds.
+pub(crate) const DISK_US_MAX: u64 = 3_000;
 /// When the world begins.
 const BEGIN: TimestampMs = TimestampMs(1_800_000_000_000);
 
 /// Runs a simulation on paused time.
 pub(crate) fn simulate<T>(simulation: impl Future<Output = T>) -> T {
-    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    simulate_by(0, simulation)
+}
+
+/// The same, with the chances of the runtime and of elections by a seed.
+pub(crate) fn simulate_by<T>(seed: u64, simulation: impl Future<Output = T>) -> T {
+    seed_chances(seed);
+    let mut builder = Builder::new_current_thread();
+    builder.enable_time().start_paused(true).rng_seed(RngSeed::from_bytes(&seed.to_le_bytes()));
+    let runtime = builder.build().unwrap();
     LocalSet::new().block_on(&runtime, simulation)
+}
+
+/// The same as the whole of a test; a failure prints the command that runs it again.
+pub(crate) fn simulate_test<T>(simulation: impl Future<Output = T>) -> T {
+    let thread = thread::current();
+    // Each test has a thread that is called after it, unless there is one for all.
+    let test = thread.name().filter(|name| *name != "main").unwrap_or_default();
+    replayed(test, "", || simulate(simulation))
 }
 
 /// A process that runs.
@@ -42,41 +65,121 @@ pub(crate) struct Running {
     pub(crate) handle: ShardHandle,
     pub(crate) group: Group<ShardMachine, SimDisk>,
     pub(crate) ground: Rc<Ground<SimDisk>>,
+    pub(crate) log: Rc<RefCell<Log<SimDisk>>>,
+    pub(crate) machine: Rc<RefCell<ShardMachine>>,
     shard: Shard<SimDisk>,
 }
 
 /// A member.
 pub(crate) struct Member {
+    pub(crate) node: NodeId,
     pub(crate) disk: SimDisk,
     pub(crate) running: Option<Running>,
+    /// Its clock, whose wall time can be set wrong.
+    pub(crate) clock: Clock,
+    /// How long its disk takes for a job at most, in microseconds, in a [`World::harsh`] world.
+    pub(crate) disk_us_max: Arc<AtomicU64>,
+    /// Why its process cannot go on.
+    pub(crate) fault: Arc<OnceLock<String>>,
+    /// How often it was started.
+    starts: u64,
     /// All that the process does; it may be starting still.
     task: Option<JoinHandle<()>>,
+}
+
+impl Member {
+    fn new(node: NodeId, disk: SimDisk, clock: Clock) -> Self {
+        Self {
+            node,
+            disk,
+            running: None,
+            clock: clock.with_hand(),
+            disk_us_max: Arc::new(AtomicU64::new(DISK_US_MAX)),
+            fault: Arc::default(),
+            starts: 0,
+            task: None,
+        }
+    }
+
+    pub(crate) fn group(&self) -> Option<&Group<ShardMachine, SimDisk>> {
+        self.running.as_ref().map(|running| &running.group)
+    }
+
+    /// Whether it runs, its power is on, and nothing has stopped it.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.running.is_some() && !self.disk.is_off() && self.fault.get().is_none()
+    }
+
+    /// What a disk takes for its jobs, by a seed.
+    fn pace(&self, seed: u64) -> DiskPace {
+        let us_max = Arc::clone(&self.disk_us_max);
+        let seed = (seed ^ (self.node << 40)).wrapping_add(self.starts);
+        let rng = Mutex::new(Seeded::new(seed));
+        DiskPace::of(move || {
+            let most = us_max.load(Relaxed).max(2);
+            let chance = rng.lock().unwrap().below(most / 2);
+            Duration::from_micros(50 + most / 2 + chance)
+        })
+    }
 }
 
 /// All members, and the time they share.
 pub(crate) struct World {
     pub(crate) clock: Clock,
     pub(crate) members: BTreeMap<NodeId, Member>,
+    pub(crate) net: Net,
     founders: Vec<NodeId>,
-    net: Net,
     /// What consumer groups need of the rest of a broker.
     pub(crate) groups: Option<GroupTies>,
+    /// Rules that its members do without.
+    pub(crate) sabotage: Sabotage,
+    /// Disks take their time, and a process ends with its power, or when it cannot go on; by this seed.
+    harsh: Option<u64>,
 }
 
 impl World {
     /// A world of these founders, none of which runs.
     pub(crate) fn of(founders: &[NodeId], seed: u64) -> Self {
+        let clock = Clock::simulated(BEGIN);
         let member = |node: &NodeId| {
             let disk = SimDisk::new(seed.wrapping_mul(1_000_003) ^ *node);
-            (*node, Member { disk, running: None, task: None })
+            (*node, Member::new(*node, disk, clock))
         };
         let members = founders.iter().map(member).collect();
-        let (clock, founders) = (Clock::simulated(BEGIN), founders.to_vec());
-        Self { clock, members, founders, net: Net::default(), groups: None }
+        Self {
+            clock,
+            members,
+            net: Net::new(seed),
+            founders: founders.to_vec(),
+            groups: None,
+            sabotage: Sabotage::default(),
+            harsh: None,
+        }
+    }
+
+    /// The same, where disks take their time, and a process ends by itself when its power goes or when it
+    /// cannot go on.
+    pub(crate) fn harsh(founders: &[NodeId], seed: u64) -> Self {
+        Self { harsh: Some(seed), ..Self::of(founders, seed) }
     }
 
     pub(crate) fn now(&self) -> u64 {
         self.clock.now().0
+    }
+
+    fn settings(&self, node: NodeId) -> ShardSettings {
+        let folder = PathBuf::from("/data/0");
+        let mut settings =
+            ShardSettings::new(ShardId(0), BrokerId(node), folder, Durability::Persisted);
+        settings.log.first_segment_bytes = SEGMENT_BYTES;
+        settings.log.segment_bytes = SEGMENT_BYTES;
+        settings.retention_check_ms = 50;
+        settings.groups = self.groups.clone();
+        settings.sabotage = self.sabotage;
+        if let Some(seed) = self.harsh {
+            settings.disk_pace = self.members[&node].pace(seed);
+        }
+        settings
     }
 
     /// Starts a member on what its disk holds. One alone is ready then. Dropped, it goes on starting until
@@ -85,7 +188,15 @@ impl World {
     /// # Errors
     /// Why it does not start.
     pub(crate) async fn start(&mut self, node: NodeId) -> Result<(), String> {
-        let process = Process::new(self.clock, FatalPort::new(|_| {})); // its power may be off
+        let member = self.members.get_mut(&node).unwrap();
+        member.starts += 1;
+        member.fault = Arc::default();
+        let (disk, fault) = (member.disk.clone(), Arc::clone(&member.fault));
+        let told = Arc::clone(&fault);
+        let fatal = FatalPort::new(move |fatal| {
+            let _ = told.set(fatal.to_string()); // the first one is the cause
+        });
+        let process = Process::new(member.clock, fatal);
         let place = Place::here("here", &process);
         let places = ShardPlaces {
             core: place.clone(),
@@ -93,29 +204,24 @@ impl World {
             reader: place.clone(),
             finder: place,
         };
-        let folder = PathBuf::from("/data/0");
-        let mut settings =
-            ShardSettings::new(ShardId(0), BrokerId(node), folder, Durability::Persisted);
-        settings.log.first_segment_bytes = SEGMENT_BYTES;
-        settings.log.segment_bytes = SEGMENT_BYTES;
-        settings.retention_check_ms = 50;
-        settings.groups = self.groups.clone();
+        let settings = self.settings(node);
         let is_founder = self.founders.contains(&node);
         let founders = self.founders.iter().map(|id| (*id, format!("m{id}")));
+        let silent = disk.clone();
         let membership = Membership {
             founders: founders.filter(|_| is_founder).collect(),
             has_others: false,
             has_begun: false,
             others: Vec::new(),
-            peers: self.net.clone(),
+            peers: self.net.peers(node, move || silent.is_off()),
             timings: if self.founders == [node] { Timings::ALONE } else { Timings::default() },
         };
-        let (net, disk) = (self.net.clone(), self.members[&node].disk.clone());
+        let (net, itself) = (self.net.clone(), disk.clone());
         let (started, outcome) = oneshot::channel();
         let process = LocalSet::new();
         process.spawn_local(async move {
             let mut calls = net.open(node);
-            let member = start_member(disk, &places, settings, membership).await;
+            let member = start_member(itself, &places, settings, membership).await;
             let group = member.as_ref().ok().map(|member| member.group.clone());
             let _ = started.send(member.map_err(|error| error.to_string()));
             let Some(group) = group else { return };
@@ -127,12 +233,22 @@ impl World {
                 });
             }
         });
-        let task = tokio::task::spawn_local(process);
+        let ends_itself = self.harsh.is_some();
+        let is_over = move || ends_itself && (disk.is_off() || fault.get().is_some());
+        let task = tokio::task::spawn_local(async move {
+            let mut process = pin!(process);
+            let life = poll_fn(|context| match process.as_mut().poll(context) {
+                _ if is_over() => Poll::Ready(()),
+                polled => polled,
+            });
+            life.await;
+        });
         self.members.get_mut(&node).unwrap().task = Some(task);
         let outcome = outcome.await;
         let ShardMember { shard, group, ground } = outcome.map_err(|_| "it panicked")??;
         let handle = shard.handle().clone();
-        let running = Running { handle, group, ground, shard };
+        let (log, machine) = (Rc::clone(&ground.log), Rc::clone(&ground.machine));
+        let running = Running { handle, group, ground, log, machine, shard };
         self.members.get_mut(&node).unwrap().running = Some(running);
         Ok(())
     }
@@ -211,7 +327,7 @@ impl World {
 
     /// Adds a member that waits to be taken in.
     pub(crate) fn add(&mut self, node: NodeId) {
-        let member = Member { disk: SimDisk::new(node), running: None, task: None };
+        let member = Member::new(node, SimDisk::new(node), self.clock);
         assert!(self.members.insert(node, member).is_none());
     }
 

@@ -307,3 +307,48 @@ pub async fn a_late_answer_behind_a_lost_append(seed: u64, sabotage: Sabotage) {
     }
     mend_and_read(&mut cluster).await;
 }
+
+/// A member whose disk is slow has no room for what comes, again and again: none of it is taken before what was
+/// sent ahead of it.
+pub async fn a_member_is_short_of_room(seed: u64, sabotage: Sabotage) {
+    let mut cluster = three(seed, Durability::Persisted, sabotage).await;
+    let leader = cluster.leader().unwrap();
+    let slow = cluster.others(leader)[0];
+    cluster.set_flush_us(slow, 60_000);
+    fill(&mut cluster, 6).await;
+    if cluster.leader() == Some(leader) {
+        let appends = cluster.net.appends(leader, slow);
+        assert!(appends.most > 1, "one at a time: {appends:?}");
+        assert_eq!(appends.conflicts, 0, "taken before what was sent ahead: {appends:?}");
+    }
+    cluster.set_flush_us(slow, 3_000);
+    mend_and_read(&mut cluster).await;
+}
+
+/// The log of a member whose disk is full must not wait for room in the middle of what comes: it could vote for
+/// nobody meanwhile.
+pub async fn a_member_whose_disk_is_full(seed: u64, sabotage: Sabotage) {
+    let mut cluster = three(seed, Durability::Persisted, sabotage).await;
+    fill(&mut cluster, 2).await;
+    let leader = cluster.leader().unwrap();
+    let full = cluster.others(leader)[0];
+    let disk = cluster.members[&full].disk.clone();
+    disk.set_capacity_bytes(disk.used_bytes());
+    cluster.net.slow((5, 8));
+    for _ in 0..150 {
+        cluster.send(leader, 4);
+        cluster.run(20).await;
+    }
+    let is_full = cluster.members[&full].running.as_ref().unwrap().log.borrow().is_disk_full();
+    assert!(is_full, "{}", cluster.brief());
+    cluster.kill(leader).await;
+    // It is elected, and ready once the other one can store that.
+    let other = cluster.others(leader).into_iter().find(|node| *node != full).unwrap();
+    let until = cluster.trace.now_ms() + 20_000;
+    while cluster.group(full).status().leader != Some(other) {
+        assert!(cluster.trace.now_ms() < until, "{}", cluster.brief());
+        cluster.run(20).await;
+    }
+    disk.set_capacity_bytes(u64::MAX);
+    mend_and_read(&mut cluster).await;
+}

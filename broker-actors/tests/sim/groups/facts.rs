@@ -15,10 +15,11 @@ pub(crate) enum Fact {
     Did(&'static str, u64),
     /// A message is stored: its sender was told so.
     Sent(QueueKey, u64),
-    /// A claim is applied.
+    /// A claim is applied, that was asked for at that time.
     Claimed {
         by: Holder,
         floor: u64,
+        asked_ns: u64,
     },
     /// Messages leave for a member: offset and deliveries before.
     Delivered {
@@ -31,12 +32,14 @@ pub(crate) enum Fact {
         failed: Vec<u64>,
         back: Option<Back>,
     },
-    /// A member was told that its answers are in the log. `over`: acknowledged or given up.
+    /// A member was told that its answers, which came at that time, are in the log. `over`: acknowledged or
+    /// given up.
     Settled {
         by: Holder,
         over: Vec<u64>,
         failed: Vec<u64>,
         back: Option<Back>,
+        asked_ns: u64,
     },
     /// The leader refused a member: another one has the queue, or it was reset.
     Refused {
@@ -146,6 +149,10 @@ impl Scribe {
 
     pub(crate) fn now_ms(&self) -> u64 {
         self.clock.monotonic_ms()
+    }
+
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.clock.monotonic_ns()
     }
 }
 

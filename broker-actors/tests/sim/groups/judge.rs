@@ -104,7 +104,7 @@ impl Judge {
             Fact::Answering { by, failed, back } => {
                 self.counts.answering(by, failed, back.as_ref());
             }
-            Fact::Settled { by, over, failed, back } => {
+            Fact::Settled { by, over, failed, back, .. } => {
                 self.settled(at_ns, by, over);
                 self.counts.settled(at_ns, by, failed, back.as_ref());
             }

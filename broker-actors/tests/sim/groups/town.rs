@@ -34,15 +34,50 @@ const NODE: u64 = 1;
 pub(crate) struct Town {
     pub(crate) scribe: Scribe,
     handles: RefCell<BTreeMap<u32, ShardHandle>>,
+    /// All brokers are members of one shard: a queue is where it is served.
+    is_one_shard: bool,
 }
 
 impl Town {
+    /// Brokers that each have some of the queues.
+    fn divided(scribe: Scribe) -> Self {
+        Self { scribe, handles: RefCell::default(), is_one_shard: false }
+    }
+
+    /// Brokers that are members of one shard.
+    pub(crate) fn one_shard(scribe: Scribe) -> Self {
+        Self { is_one_shard: true, ..Self::divided(scribe) }
+    }
+
+    /// A broker is there.
+    pub(crate) fn enter(&self, broker: u32, handle: ShardHandle) {
+        self.handles.borrow_mut().insert(broker, handle);
+    }
+
+    /// A broker is gone.
+    pub(crate) fn leave(&self, broker: u32) {
+        self.handles.borrow_mut().remove(&broker);
+    }
+
+    /// The way to a broker, if it is there.
+    pub(crate) fn broker(&self, broker: u32) -> Option<ShardHandle> {
+        self.handles.borrow().get(&broker).cloned()
+    }
+
     pub(crate) fn queue(&self, key: QueueKey) -> Option<Arc<QueueHandle>> {
-        self.handles.borrow().get(&broker_of(key))?.queue(key)
+        let handles = self.handles.borrow();
+        if self.is_one_shard {
+            return handles.values().find_map(|handle| handle.queue(key));
+        }
+        handles.get(&broker_of(key))?.queue(key)
     }
 
     pub(crate) fn coordinator(&self) -> Option<Arc<GroupHandle>> {
-        self.handles.borrow().get(&0)?.group(GROUP)
+        let handles = self.handles.borrow();
+        if self.is_one_shard {
+            return handles.values().find_map(|handle| handle.group(GROUP));
+        }
+        handles.get(&0)?.group(GROUP)
     }
 }
 
@@ -76,7 +111,7 @@ impl Brokers {
             (0..BROKERS).map(|broker| World::of(&[NODE], seed ^ u64::from(broker) << 32)).collect();
         worlds[0].groups = Some(ties);
         let scribe = scribe(&worlds[0]);
-        let town = Rc::new(Town { scribe, handles: RefCell::default() });
+        let town = Rc::new(Town::divided(scribe));
         let letters = GroupName::try_from("g").unwrap().dead_letters();
         let users = topics
             .iter()
@@ -97,7 +132,7 @@ impl Brokers {
     async fn start_one(&mut self, broker: u32) {
         self.world(broker).start(NODE).await.expect("a broker starts on what its disk holds");
         let running = self.worlds[broker as usize].running(NODE);
-        self.town.handles.borrow_mut().insert(broker, running.handle.clone());
+        self.town.enter(broker, running.handle.clone());
         let machine = running.ground.machine.borrow();
         let (mut floors, mut retries) = (0, 0);
         for (_, held) in machine.state.progress_in(GROUP, None) {
@@ -156,7 +191,7 @@ impl Brokers {
     /// A broker ends from one moment to the next, by a kill or without power, and comes back after a
     /// while.
     pub(crate) async fn restart(&mut self, broker: u32, is_power: bool, down: std::time::Duration) {
-        self.town.handles.borrow_mut().remove(&broker);
+        self.town.leave(broker);
         self.town.scribe.note(Fact::Ended { broker: broker.into() });
         if is_power {
             self.world(broker).cut_power(NODE).await;
@@ -209,7 +244,7 @@ impl Brokers {
     /// Ends all of it.
     pub(crate) async fn end(mut self) {
         for broker in 0..BROKERS {
-            self.town.handles.borrow_mut().remove(&broker);
+            self.town.leave(broker);
             self.world(broker).kill(NODE).await;
         }
     }

@@ -150,10 +150,11 @@ impl Program {
         let (town, scribe) = (Rc::clone(&self.life.town), self.life.town.scribe.clone());
         self.call(
             move |reply| {
+                let asked_ns = scribe.now_ns();
                 let seen = seen(reply, move |taken: &Result<ClaimTaken, QueueError>| match taken {
                     Ok(taken) => {
                         let by = Holder { round: taken.claimed.round, ..by };
-                        scribe.note(Fact::Claimed { by, floor: taken.claimed.floor.0 });
+                        scribe.note(Fact::Claimed { by, floor: taken.claimed.floor.0, asked_ns });
                     }
                     Err(error) => refused(&scribe, by, error),
                 });
@@ -329,10 +330,11 @@ impl Program {
                     let (failed, back) = (failed.clone(), back.clone());
                     scribe.note(Fact::Answering { by, failed, back });
                 }
+                let asked_ns = scribe.now_ns();
                 let seen =
                     seen(reply, move |settled: &Result<AnswersTaken, QueueError>| match settled {
                         Ok(_) => {
-                            scribe.note(Fact::Settled { by, over, failed, back });
+                            scribe.note(Fact::Settled { by, over, failed, back, asked_ns });
                             if has_unseen {
                                 scribe.handed_back_unseen();
                             }

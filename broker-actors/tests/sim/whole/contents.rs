@@ -1,0 +1,48 @@
+//! What replicas have in their queues: each is read by itself, from its own log.
+
+use std::collections::BTreeMap;
+
+use grus_consensus::NodeId;
+use grus_protocol::ids::QueueKey;
+
+use super::checks::Message;
+use crate::later::visible;
+use crate::world::Running;
+
+/// What any replica has shown so far.
+#[derive(Default)]
+pub(crate) struct Contents {
+    /// The number of each message by its place.
+    pub(crate) at: BTreeMap<(QueueKey, u64), u64>,
+    /// How far each member's queues were read.
+    read_to: BTreeMap<(NodeId, QueueKey), u64>,
+}
+
+impl Contents {
+    /// What a member has in a queue that it had not when it was looked at last.
+    pub(crate) fn news(
+        &mut self,
+        node: NodeId,
+        running: &Running,
+        queue: QueueKey,
+    ) -> Vec<Message> {
+        let read_to = self.read_to.entry((node, queue)).or_default();
+        let mut news = Vec::new();
+        for (offset, number, stored) in visible(running, queue, *read_to) {
+            news.push(Message { queue, offset, number, stored });
+            self.at.entry((queue, offset)).or_insert(number);
+            *read_to = offset + 1;
+        }
+        news
+    }
+
+    /// Reads all of a member's queues anew, in the next look.
+    pub(crate) fn forget_reads_of(&mut self, node: NodeId) {
+        self.read_to.retain(|(member, _), _| *member != node);
+    }
+
+    /// How many messages a queue has.
+    pub(crate) fn count(&self, queue: QueueKey) -> usize {
+        self.at.range((queue, 0)..=(queue, u64::MAX)).count()
+    }
+}
