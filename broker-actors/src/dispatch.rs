@@ -31,7 +31,7 @@ use grus_protocol::ids::{QueueId, SubscriptionId, TopicId};
 use grus_protocol::limits::BatchLimits;
 use grus_protocol::message::{
     CloseProducerReply, Fetch, Hello, HelloReply, InitProducer, ListAt, ListOffsets,
-    ListOffsetsReply, PingReply, Produce, Subscribe,
+    ListOffsetsReply, NameScope, PingReply, Produce, Subscribe,
 };
 use grus_protocol::names::TopicName;
 use tokio::sync::watch;
@@ -412,16 +412,17 @@ impl Dispatcher {
         let _ = handle.ask.try_put(QueueAsk::ListOffset { at, reply: port }); // as for a fetch
     }
 
-    /// Asks for an identity, and notes whose it is.
+    /// Asks for an identity, and notes whose it is: a life that is given here is noted where it is
+    /// announced, as that is where it sends.
     fn init_producer(&self, ask: InitProducer, reply: ReplyTo) {
         let (port, answer) = reply::port();
-        let name = ask.name.clone();
+        let (name, sends_here) = (ask.name.clone(), ask.scope != NameScope::Life);
         let _ = self.service.link.try_put(LinkRequest::InitProducer { ask, reply: port }); // refused: dropped
         let (gate, clock) = (Rc::clone(&self.gate), self.service.clock);
         // Ends with its answer, which comes or is dropped; counted in the budget until then.
         tokio::task::spawn_local(async move {
             let Ok(given) = answer.await else { return }; // the way back is dropped, which answers
-            if let Ok(given) = &given {
+            if let (Ok(given), true) = (&given, sends_here) {
                 let identity = (given.producer_id, given.producer_epoch);
                 gate.facts().borrow_mut().identified(identity, name, clock.now());
             }

@@ -60,6 +60,7 @@ impl Groups {
         group: &GroupName,
         id: GroupId,
     ) -> Result<Arc<GroupHandle>, ErrorReply> {
+        check_name(group)?;
         let topic = self.dead_letters(group).ok_or_else(|| unknown_group(group))?;
         if id != GroupId::UNKNOWN && id != GroupId::of(topic.id) {
             let text = format!("group {group} was deleted and made again");
@@ -83,6 +84,7 @@ impl Groups {
     /// # Errors
     /// What to answer.
     pub async fn opened(&self, group: &GroupName) -> Result<Arc<GroupHandle>, ErrorReply> {
+        check_name(group)?;
         if let Some(topic) = self.dead_letters(group) {
             return self.handle_of(&topic);
         }
@@ -231,6 +233,14 @@ async fn asked<T: Send + 'static>(
         Ok(answer) => answer.map_err(|error| error.to_reply()),
         Err(_dropped) => Err(unavailable()),
     }
+}
+
+fn check_name(group: &GroupName) -> Result<(), ErrorReply> {
+    if !group.is_reserved() {
+        return Ok(());
+    }
+    let text = format!("{group} is no group: the names of producers are kept there");
+    Err(ErrorReply::new(ErrorCode::InvalidName, text))
 }
 
 fn unknown_group(group: &GroupName) -> ErrorReply {

@@ -39,12 +39,10 @@ use grus_protocol::error::ErrorReply;
 use grus_protocol::ids::{BrokerId, ShardId};
 use grus_protocol::message::{
     AlterTopic, AlterTopicReply, CreateTopic, CreateTopicReply, DeleteTopic, DeleteTopicReply,
-    InitProducer, InitProducerReply, TopicSettings,
+    TopicSettings,
 };
 use grus_protocol::names::{GroupName, TopicName};
-use grus_registry::{
-    RegistryError, RegistryHandle, RegistryRequest, RoutingChanged, Watch, draw_number,
-};
+use grus_registry::{RegistryError, RegistryHandle, RegistryRequest, RoutingChanged, Watch};
 use tokio::sync::watch;
 
 use crate::delay_wheel::clock_watch::{ClockWatch, Jump};
@@ -256,20 +254,6 @@ impl RegistryLink {
         let _ = self.parts.registry.ask.try_put(request); // as above
     }
 
-    /// Identities are given by the broker's first persisted shard.
-    fn init_producer(&self, ask: InitProducer, reply: Answer<InitProducerReply>, credit: Credit) {
-        // Those of several members that are led here hold what the producer sends to them.
-        let led = self.parts.shards.led();
-        let all = led.iter().map(|shard| (shard.shard, shard.durability));
-        let source = producers::source(all, self.parts.broker, self.ledger.table());
-        let Some(first) = led.iter().find(|shard| Some(shard.shard) == source) else {
-            return reply.send(producers::without_a_shard(&ask, draw_number()));
-        };
-        let others = led.iter().filter(|shard| shard.shard != first.shard);
-        let others = others.map(|shard| shard.inbox.clone()).collect();
-        producers::give(ask, &first.inbox, others, reply, credit);
-    }
-
     /// Does what the ledger says.
     fn carry_out(&mut self, actions: Vec<Action<Waiter>>, room: &mut Room<'_, Self>) {
         for action in actions {
@@ -374,7 +358,9 @@ impl Receive<LinkRequest> for RegistryLink {
                 let (name, topic_id) = (group.dead_letters(), id.dead_letters());
                 self.delete_in_registry(DeleteTopic { name, topic_id }, reply, credit, room);
             }
-            LinkRequest::InitProducer { ask, reply } => self.init_producer(ask, reply, credit),
+            LinkRequest::InitProducer { ask, reply } => {
+                self.init_producer(ask, reply, credit, room);
+            }
         }
     }
 }

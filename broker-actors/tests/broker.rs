@@ -316,13 +316,13 @@ async fn producers_get_identities_of_their_own() {
     let folder = tempfile::tempdir().unwrap();
     let broker = start(folder.path()).await;
     let mut client = client(&broker).await;
-    let one: InitProducerReply = client.call(&InitProducer { name: None }).await.unwrap();
-    let two: InitProducerReply = client.call(&InitProducer { name: None }).await.unwrap();
+    let one: InitProducerReply = client.call(&InitProducer::of_the_broker(None)).await.unwrap();
+    let two: InitProducerReply = client.call(&InitProducer::of_the_broker(None)).await.unwrap();
     assert_ne!(one.producer_id, two.producer_id);
     broker.stop().await;
     let broker = start(folder.path()).await;
     let mut client = self::client(&broker).await;
-    let three: InitProducerReply = client.call(&InitProducer { name: None }).await.unwrap();
+    let three: InitProducerReply = client.call(&InitProducer::of_the_broker(None)).await.unwrap();
     assert!(three.producer_id != one.producer_id && three.producer_id != two.producer_id);
     broker.stop().await;
 }

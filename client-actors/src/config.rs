@@ -155,7 +155,8 @@ pub struct ProducerConfig {
     /// The producer's name, if it has one: after a restart of the program, the producer of the
     /// same name shuts out its earlier life, which gets
     /// [`SendError::Fenced`](crate::SendError::Fenced) for whatever it sends from then on. So of
-    /// all producers of a name (and topic) the newest is the only one that stores. Default: none.
+    /// all producers of a name (and topic) the newest is the only one that stores, whichever brokers
+    /// come to lead the topic's queues. Default: none.
     pub name: Option<ProducerName>,
     /// Whether a topic that does not exist is made, if the broker's policy allows it. Default:
     /// yes.

@@ -23,9 +23,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use grus_mailbox::{Credit, Drained, Dropped, Inbox, Port, Receive, Resident, Room, Tick, Weigh};
-use grus_protocol::message::{
-    CloseProducer, InitProducer, InitProducerReply, Produce, ProduceReply, Timer,
-};
+use grus_protocol::message::{CloseProducer, InitProducerReply, Produce, ProduceReply, Timer};
 use grus_protocol::{BatchLimits, Frame, QueueId, TopicId, TopicName};
 
 use crate::config::{ProducerConfig, millis};
@@ -45,6 +43,9 @@ pub(crate) mod lane;
 mod lane_cases;
 #[cfg(test)]
 mod lane_model;
+mod naming;
+#[cfg(test)]
+mod naming_cases;
 pub(crate) mod outcome;
 #[cfg(test)]
 pub(crate) mod panic_cases;
@@ -282,11 +283,12 @@ impl ProducerActor {
                 let answer = Port::call(move |answer| {
                     let _ = to.try_put(IdentityAnswered { source, number, answer });
                 });
-                let frame = encode(&InitProducer { name: self.config.name.clone() }, 0);
+                let (question, whom, wait_ms) = self.state.question(source);
+                let frame = encode(&question, 0);
                 // A port that is dropped answers, too.
                 match over.map(|link| self.links.get(&link)) {
                     None => {
-                        let ask = Ask { to: None, frame, deadline_ms, answer };
+                        let ask = Ask { to: whom, frame, deadline_ms: now_ms + wait_ms, answer };
                         drop(self.router.ask.try_put(ask));
                     }
                     Some(Some(OpenLink { calls, session: Some(session) })) => {
@@ -433,8 +435,10 @@ impl Receive<IdentityAnswered> for ProducerActor {
             Ok(frame) => reply_of(&frame),
             Err(Dropped) => Err(unavailable("connection lost")),
         };
-        let identity = reply
-            .map(|reply| Identity { producer: reply.producer_id, epoch: reply.producer_epoch });
+        let identity = reply.map(|reply| {
+            let (producer, epoch) = (reply.producer_id, reply.producer_epoch);
+            (Identity { producer, epoch }, reply.epochs)
+        });
         self.state.identity(answered.source, identity, room.clock().monotonic_ms());
         room.notify_drained();
     }

@@ -80,7 +80,8 @@ impl<D: Disk> Groups<D> {
             let machine = self.maker.ground.machine.borrow();
             let config = machine.state.topic(topic);
             let own = config.filter(|config| config.queues.contains(&QueueId(0)));
-            own.and_then(|config| GroupName::of_dead_letters(&config.name))
+            let named = own.and_then(|config| GroupName::of_dead_letters(&config.name));
+            named.filter(|name| !name.is_reserved())
         };
         match name {
             Some(name) if !self.living.contains_key(&group) => self.start(name, group),

@@ -56,12 +56,15 @@ impl<P, F> ProducerState<P, F> {
                 link: None,
                 identity_number: 0,
                 identity_of: None,
+                is_announced: false,
+                announced_to: None,
                 is_listed: false,
             });
         }
         for (queue, link) in (0..).zip(route.links.iter().copied()) {
             if is_another_topic {
                 self.lanes[queue as usize].lane.start_over();
+                self.lanes[queue as usize].is_announced = false; // it is in another shard, maybe
             }
             if self.lanes[queue as usize].link != link {
                 self.lanes[queue as usize].link = link;

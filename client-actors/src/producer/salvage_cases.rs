@@ -58,7 +58,7 @@ fn answer_needs(state: &mut State, route: &Route, number: u64) {
         match state.poll_need(0) {
             Some(Need::Route) => state.route(Ok(route.clone()), 0),
             Some(Need::Identity { source, .. }) => {
-                return state.identity(source, Ok(identity(number, 0)), 0);
+                return state.identity(source, Ok((identity(number, 0), 0)), 0);
             }
             None => panic!("it asks for an identity"),
         }
@@ -107,7 +107,7 @@ fn the_rest(state: &mut State) -> Vec<Vec<u128>> {
         }
         match state.poll_need(0) {
             Some(Need::Identity { source, .. }) => {
-                state.identity(source, Ok(identity(number, 0)), 0);
+                state.identity(source, Ok((identity(number, 0), 0)), 0);
             }
             Some(Need::Route) => {}
             None => break,
@@ -147,7 +147,7 @@ fn when_nobody_says_which_one_is_refused_it_is_found_by_halves() {
             }
         }
         if let Some(Need::Identity { source, .. }) = state.poll_need(0) {
-            state.identity(source, Ok(identity(number, 0)), 0);
+            state.identity(source, Ok((identity(number, 0), 0)), 0);
         }
     }
     assert_eq!(order, [2, 3, 4, 5, 6, 8, 9]);
@@ -190,10 +190,18 @@ fn what_was_for_a_queue_that_is_gone_goes_to_another_unless_it_was_given_one() {
     assert_eq!(all, [1, 3, 4, 5].map(|number| (number, true)));
 }
 
-#[test]
-fn a_named_producer_asks_before_it_has_anything_to_send() {
+/// A named producer to which a broker has answered that knows names by itself alone.
+fn named_by_broker() -> State {
     let mut state = state(&ProducerConfig::named("t", "billing").unwrap());
     assert_eq!(state.poll_need(0), Some(Need::Route));
+    assert_eq!(state.poll_need(0), Some(Need::Identity { source: None, over: None }));
+    state.identity(None, Ok((identity(3, 0), 0)), 0);
+    state
+}
+
+#[test]
+fn a_named_producer_asks_before_it_has_anything_to_send() {
+    let mut state = named_by_broker();
     state.route(Ok(route(1, 1)), 0);
     assert_eq!(state.poll_need(0), None, "not before it is connected");
     state.leads_to(LINK, BROKER);
@@ -203,8 +211,8 @@ fn a_named_producer_asks_before_it_has_anything_to_send() {
 }
 
 #[test]
-fn a_named_producer_takes_another_epoch_only_when_nothing_of_it_is_under_way() {
-    let mut state = state(&ProducerConfig::named("t", "billing").unwrap());
+fn one_that_each_broker_names_takes_another_epoch_only_when_nothing_of_it_is_under_way() {
+    let mut state = named_by_broker();
     state.leads_to(LINK, BROKER);
     state.link_up(LINK);
     state.route(Ok(route(1, 2)), 0);
@@ -214,7 +222,7 @@ fn a_named_producer_takes_another_epoch_only_when_nothing_of_it_is_under_way() {
     let need = Need::Identity { source, over: Some(LINK) };
     while state.poll_send(0).is_some() {}
     assert_eq!(state.poll_need(0), Some(need));
-    state.identity(source, Ok(identity(7, 1)), 0);
+    state.identity(source, Ok((identity(7, 1), 0)), 0);
     let (one, two) = (state.poll_send(0).unwrap(), state.poll_send(0).unwrap());
     take(&mut state, Pick::Given(QueueId(0)), [3]);
     refuse(&mut state, &one, ErrorCode::RecordNotAllowed, None);
@@ -227,7 +235,7 @@ fn a_named_producer_takes_another_epoch_only_when_nothing_of_it_is_under_way() {
     assert!(state.poll_send(0).is_none());
     assert_eq!(state.poll_need(0), Some(need));
     assert!(state.poll_send(0).is_none());
-    state.identity(source, Ok(identity(7, 2)), 0);
+    state.identity(source, Ok((identity(7, 2), 0)), 0);
     let epochs: Vec<_> = std::iter::from_fn(|| state.poll_send(0))
         .map(|sending| {
             let batch = RecordBatch::from_log(sending.bytes.clone()).unwrap();
@@ -238,14 +246,14 @@ fn a_named_producer_takes_another_epoch_only_when_nothing_of_it_is_under_way() {
 }
 
 #[test]
-fn a_named_producer_is_the_same_to_a_broker_over_whichever_connection() {
-    let mut state = state(&ProducerConfig::named("t", "billing").unwrap());
+fn one_that_each_broker_names_is_the_same_to_it_over_whichever_connection() {
+    let mut state = named_by_broker();
     state.leads_to(LINK, BROKER);
     state.link_up(LINK);
     state.route(Ok(route(1, 1)), 0);
     let source = Some(BROKER);
     assert_eq!(state.poll_need(0), Some(Need::Identity { source, over: Some(LINK) }));
-    state.identity(source, Ok(identity(7, 1)), 0);
+    state.identity(source, Ok((identity(7, 1), 0)), 0);
     take(&mut state, Pick::Any, [1]);
     let first = state.poll_send(0).unwrap();
 
@@ -273,7 +281,7 @@ fn a_named_producer_is_the_same_to_a_broker_over_whichever_connection() {
     state.route(Ok(both), 0);
     let need = Need::Identity { source: Some(another), over: Some(LINK) };
     assert_eq!(state.poll_need(0), Some(need));
-    state.identity(Some(another), Ok(identity(9, 1)), 0);
+    state.identity(Some(another), Ok((identity(9, 1), 0)), 0);
     take(&mut state, Pick::Given(QueueId(1)), [3]);
     let there = state.poll_send(0).unwrap();
     let batch = RecordBatch::from_log(there.bytes.clone()).unwrap();

@@ -2,7 +2,7 @@
 //! [lane](super::lane) of its queue. No clock, no I/O: it is told what happens, and polled for
 //! what to do.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use grus_protocol::batch::Compression;
 use grus_protocol::{BatchBuilder, BatchLimits, BrokerId, ErrorCode, QueueId};
@@ -10,7 +10,7 @@ use grus_protocol::{BatchBuilder, BatchLimits, BrokerId, ErrorCode, QueueId};
 use super::choice::{Chooser, Queues};
 use super::flushes::{Flushed, Flushes};
 use super::identities::{Identities, Source};
-use super::lane::{Identity, Lane, LaneSettings};
+use super::lane::{Lane, LaneSettings};
 use super::outcome::{Outcome, Stored, Verdict};
 use super::parts::{BatchKind, Ended, Load, Member, Members, Need, Sending};
 use super::payload::Payload;
@@ -49,6 +49,9 @@ pub(super) struct QueueLane<P> {
     /// Which of the producer's identities it had last, counted from 1, and whom that is from.
     pub(super) identity_number: u64,
     pub(super) identity_of: Source,
+    /// Its broker refuses earlier lives of the producer's name, or is just being told to.
+    pub(super) is_announced: bool,
+    pub(super) announced_to: Source,
     pub(super) is_listed: bool,
 }
 
@@ -83,7 +86,7 @@ pub(crate) struct ProducerState<P, F> {
     pub(super) listed: VecDeque<u32>,
     pub(super) up: Vec<LinkId>,
     /// Where each connection leads, or led when it was last open.
-    brokers: HashMap<LinkId, BrokerId>,
+    pub(super) brokers: HashMap<LinkId, BrokerId>,
     /// What each connection's broker reads: bit n for compression n.
     agreed: HashMap<LinkId, u32>,
     pub(super) unrouted: VecDeque<Unrouted<P>>,
@@ -127,7 +130,7 @@ impl<P, F> ProducerState<P, F> {
             ask_route: if is_named { Ask::NotBefore(0) } else { Ask::Rest },
             ask_backoff,
             ask_refusal: None,
-            identities: Identities::new(is_named, identity_backoff),
+            identities: Identities::new(config.name.clone(), identity_backoff),
             jitter,
             lanes: Vec::new(),
             serials: u64::from(lives).wrapping_mul(SETS_EACH_LIFE * SERIALS_EACH),
@@ -161,8 +164,12 @@ impl<P, F> ProducerState<P, F> {
         while let Some(&queue) = self.listed.front() {
             self.close_if_due(queue, now_ms);
             self.care_for_identity(queue);
+            let may_send = self.is_announced(queue);
             let entry = &mut self.lanes[queue as usize];
-            if let (Some(link), Some(order)) = (entry.link, entry.lane.poll_send(now_ms)) {
+            let link = entry.link.filter(|_| may_send);
+            if let Some(link) = link
+                && let Some(order) = entry.lane.poll_send(now_ms)
+            {
                 let (serial, attempt) = (order.serial, order.attempt);
                 let (identity, first) = (order.identity, order.first_sequence);
                 let agreed = self.agreed.get(&link).copied().unwrap_or(self.limits.compressions);
@@ -173,56 +180,6 @@ impl<P, F> ProducerState<P, F> {
             self.listed.pop_front();
         }
         None
-    }
-
-    /// Gives a lane the identity it needs, or has one asked for.
-    fn care_for_identity(&mut self, queue: u32) {
-        let entry = &mut self.lanes[queue as usize];
-        let broker = entry.link.and_then(|link| self.brokers.get(&link));
-        let Some(source) = (match broker {
-            Some(broker) => Some(self.identities.source(*broker)),
-            None => (!self.identities.is_named()).then_some(None), // anybody's will do
-        }) else {
-            return; // not connected to it yet
-        };
-        if entry.identity_of != source {
-            entry.lane.renew(); // another broker does not know it by that one
-        }
-        if !entry.lane.wants_identity() {
-            return;
-        }
-        // One that it had before would begin again at a sequence that is taken.
-        let newest = self.identities.newest(source);
-        if let Some((number, identity)) =
-            newest.filter(|(number, _)| *number > entry.identity_number)
-        {
-            (entry.identity_number, entry.identity_of) = (number, source);
-            return entry.lane.give_identity(identity);
-        }
-        if !self.identities.is_named() {
-            return self.identities.want(source);
-        }
-        // Another one shuts this one out, for all queues of the broker: not while it is at work.
-        let brokers = &self.brokers;
-        let of = |entry: &QueueLane<P>| entry.link.and_then(|link| brokers.get(&link)).copied();
-        let same = self.lanes.iter_mut().filter(|entry| of(entry) == source);
-        same.for_each(|entry| entry.lane.renew());
-        let mut others = self.lanes.iter().filter(|entry| of(entry) == source);
-        if others.all(|entry| entry.lane.is_drained()) {
-            self.identities.want(source);
-        }
-    }
-
-    /// A named producer needs its name at every broker it is connected to.
-    pub(super) fn want_names(&mut self) {
-        if !self.identities.is_named() {
-            return;
-        }
-        let links = self.lanes.iter().filter_map(|entry| entry.link);
-        let brokers: BTreeSet<_> = links.filter_map(|link| self.brokers.get(&link)).collect();
-        for broker in brokers {
-            self.identities.want_first(Some(*broker));
-        }
     }
 
     /// An open batch leaves when nothing of its queue is under way, or when its time has come.
@@ -267,10 +224,15 @@ impl<P, F> ProducerState<P, F> {
         let verdict =
             self.with_lane(queue, |lane, out| lane.refused(token, refusal, now_ms, divide, out));
         if verdict.flatten() == Some(Verdict::Fenced) {
-            let fenced = SendError::Fenced(cause.clone());
-            self.fail_all(|sent| told(sent, &cause, &fenced));
-            self.fenced = Some(fenced);
+            self.is_shut_out(&cause);
         }
+    }
+
+    /// A later life of its name is at work.
+    pub(super) fn is_shut_out(&mut self, cause: &Refusal) {
+        let fenced = SendError::Fenced(cause.clone());
+        self.fail_all(|sent| told(sent, cause, &fenced));
+        self.fenced = Some(fenced);
     }
 
     /// A broker does not take what it agreed to: it is sent again, and all that follows, without
@@ -340,32 +302,8 @@ impl<P, F> ProducerState<P, F> {
         let leads = |link: &&LinkId, broker| brokers.get(*link) == Some(&broker);
         let way = |broker| up.iter().find(|link| leads(link, broker)).copied();
         let (source, over) = self.identities.poll(now_ms, way)?;
+        self.announce(source, false);
         Some(Need::Identity { source, over })
-    }
-
-    /// The answer to [`Need::Identity`].
-    pub(crate) fn identity(
-        &mut self,
-        source: Source,
-        answer: Result<Identity, Refusal>,
-        now_ms: u64,
-    ) {
-        if let Err(refusal) = self.identities.answered(source, answer, now_ms) {
-            self.fail_all(|_| SendError::Refused(refusal.clone()));
-        }
-        (0..self.queues()).for_each(|queue| self.list(queue));
-    }
-
-    /// By which identities the broker of a connection knows this producer.
-    pub(crate) fn identities_at(&self, link: LinkId) -> Vec<Identity> {
-        let of = self.brokers.get(&link).map(|broker| self.identities.source(*broker));
-        let newest = of.and_then(|source| self.identities.newest(source));
-        let lanes = self.lanes.iter().filter(|entry| entry.link == Some(link));
-        let mut all: Vec<_> = lanes.filter_map(|entry| entry.lane.identity()).collect();
-        all.extend(newest.map(|(_, identity)| identity));
-        all.sort_unstable_by_key(|identity| (identity.producer, identity.epoch));
-        all.dedup();
-        all
     }
 
     /// The incarnation of the topic, as far as is known.

@@ -44,7 +44,7 @@ fn answer_needs(state: &mut State, route: &Route, number: u64) {
             Some(Need::Route) => state.route(Ok(route.clone()), 0),
             Some(Need::Identity { source, .. }) => {
                 let (producer, epoch) = (ProducerId(number), ProducerEpoch(0));
-                state.identity(source, Ok(Identity { producer, epoch }), 0);
+                state.identity(source, Ok((Identity { producer, epoch }, 0)), 0);
             }
             None => {}
         }

@@ -4,8 +4,9 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use grus_protocol::{
-    BatchBuilder, BatchLimits, Durability, ErrorCode, ErrorDetail, ErrorReply, MessageId,
-    NewRecord, Offset, ProducerEpoch, ProducerId, QueueId, RecordBatch, TimestampMs, TopicId,
+    BatchBuilder, BatchLimits, BrokerId, Durability, ErrorCode, ErrorDetail, ErrorReply, MessageId,
+    NewRecord, Offset, ProducerEpoch, ProducerId, QueueId, RecordBatch, TimestampMs,
+    TopicId,
 };
 use proptest::prelude::*;
 
@@ -35,18 +36,41 @@ enum Step {
     Down(usize),
     Wait { ms: u64 },
     Flush,
+    /// Each queue is led by the other broker.
+    FailOver,
 }
+
+/// Epochs that a life of a name has: few, so that all of them are used up.
+const EPOCHS: u32 = 4;
 
 #[derive(Debug, Default)]
 struct Queue {
     stored: Vec<MessageId>,
-    known: HashMap<ProducerId, (u64, VecDeque<(u64, u64)>)>,
+    known: HashMap<ProducerId, Window>,
+}
+
+/// The newest epoch, the sequence that comes next, and the last five batches.
+#[derive(Debug, Default)]
+struct Window {
+    epoch: ProducerEpoch,
+    expected: u64,
+    last_five: VecDeque<(u64, u64)>,
 }
 
 impl Queue {
     fn take(&mut self, batch: &RecordBatch) -> Result<u64, ErrorCode> {
-        let (expected, last_five) = self.known.entry(batch.producer_id()).or_default();
+        let window = self.known.entry(batch.producer_id()).or_default();
+        if batch.producer_epoch() < window.epoch {
+            return Err(ErrorCode::ProducerFenced);
+        }
         let first = batch.first_sequence().0;
+        if batch.producer_epoch() > window.epoch {
+            if first > 0 {
+                return Err(ErrorCode::OutOfSequence);
+            }
+            *window = Window { epoch: batch.producer_epoch(), ..Window::default() };
+        }
+        let Window { expected, last_five, .. } = window;
         if first == *expected {
             last_five.push_back((first, self.stored.len() as u64));
             last_five.drain(..last_five.len().saturating_sub(5));
@@ -74,13 +98,18 @@ struct World {
     flushed: Vec<(u32, u64)>,
     messages: u128,
     identities: u64,
+    /// Whether its name is known to all brokers, which it tells of its life.
+    is_named: bool,
+    /// Which of both brokers leads the first queue.
+    first_leader: usize,
     has_route: bool,
     now_ms: u64,
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, is_named: bool) -> Self {
         let mut config = ProducerConfig::new("t").unwrap();
+        config.name = is_named.then(|| "billing".try_into().unwrap());
         config.send_timeout = std::time::Duration::from_millis(300);
         config.batch_bytes_max = 1024;
         Self {
@@ -95,6 +124,8 @@ impl World {
             flushed: Vec::new(),
             messages: 0,
             identities: 0,
+            is_named,
+            first_leader: 0,
             has_route: false,
             now_ms: 0,
         }
@@ -164,14 +195,21 @@ impl World {
             match need {
                 Need::Route if route => {
                     self.has_route = true;
-                    let links = (0..QUEUES).map(|queue| Some(LINKS[queue as usize % 2])).collect();
-                    self.state.route(Ok(Route { topic_id: TopicId(1), links }), self.now_ms);
+                    self.tell_route();
+                }
+                Need::Identity { source, .. } if identity == Some(true) && self.is_named => {
+                    let life = u32::try_from(self.identities).unwrap() * EPOCHS;
+                    if source.is_none() {
+                        self.identities += 1;
+                    }
+                    let identity = Identity { producer: ProducerId(1), epoch: ProducerEpoch(life) };
+                    self.state.identity(source, Ok((identity, EPOCHS)), self.now_ms);
                 }
                 Need::Identity { source, .. } if identity == Some(true) => {
                     self.identities += 1;
                     let producer = ProducerId(self.identities);
                     let identity = Identity { producer, epoch: ProducerEpoch(0) };
-                    self.state.identity(source, Ok(identity), self.now_ms);
+                    self.state.identity(source, Ok((identity, 0)), self.now_ms);
                 }
                 need => {
                     let refusal = Refusal::from(ErrorReply::new(ErrorCode::Unavailable, ""));
@@ -186,8 +224,22 @@ impl World {
         }
     }
 
+    fn tell_route(&mut self) {
+        let led_by = |queue: u32| Some(LINKS[(queue as usize + self.first_leader) % 2]);
+        let links = (0..QUEUES).map(led_by).collect();
+        self.state.route(Ok(Route { topic_id: TopicId(1), links }), self.now_ms);
+    }
+
     fn step(&mut self, step: Step) {
         match step {
+            Step::FailOver => {
+                self.step(Step::Down(0));
+                self.step(Step::Down(1));
+                self.first_leader = 1 - self.first_leader;
+                if self.has_route {
+                    self.tell_route();
+                }
+            }
             Step::Message { pick } => {
                 let record = self.record();
                 self.sent.push(Ids::One(record.id));
@@ -215,6 +267,7 @@ impl World {
             Step::Identity { works } => self.answer_needs(true, Some(works)),
             Step::Up(link) if !self.is_up[link] => {
                 self.is_up[link] = true;
+                self.state.leads_to(LINKS[link], BrokerId(link as u64));
                 self.state.link_up(LINKS[link]);
             }
             Step::Down(link) if self.is_up[link] => {
@@ -341,6 +394,22 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+fn run(steps: Vec<Step>, seed: u64, is_named: bool) -> World {
+    let mut world = World::new(seed, is_named);
+    for one in steps {
+        world.step(one);
+    }
+    world.calm();
+    let last = world.sent.len();
+    world.step(Step::Message { pick: Pick::Any });
+    world.calm();
+    assert!(world.heard[&last].is_ok(), "{:?}", world.heard[&last]);
+    world.check();
+    let counted: u64 = world.flushed.iter().map(|(_, messages)| messages).sum();
+    assert!(u128::from(counted) <= world.messages);
+    world
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -349,17 +418,17 @@ proptest! {
         steps in prop::collection::vec(step(), 1..150),
         seed: u64,
     ) {
-        let mut world = World::new(seed);
-        for one in steps {
-            world.step(one);
-        }
-        world.calm();
-        let last = world.sent.len();
-        world.step(Step::Message { pick: Pick::Any });
-        world.calm();
-        prop_assert!(world.heard[&last].is_ok(), "{:?}", world.heard[&last]);
-        world.check();
-        let counted: u64 = world.flushed.iter().map(|(_, messages)| messages).sum();
-        prop_assert!(u128::from(counted) <= world.messages);
+        run(steps, seed, false);
+    }
+
+    /// Also when other brokers come to lead its queues; and it never shuts itself out.
+    #[test]
+    fn a_named_producer_tells_every_caller_the_truth_once(
+        steps in prop::collection::vec(prop_oneof![20 => step(), 1 => Just(Step::FailOver)], 1..150),
+        seed: u64,
+    ) {
+        let world = run(steps, seed, true);
+        let is_fenced = |heard: &Result<_, _>| matches!(heard, Err(SendError::Fenced(_)));
+        prop_assert!(!world.heard.values().any(is_fenced), "by itself");
     }
 }

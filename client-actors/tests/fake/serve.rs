@@ -43,7 +43,8 @@ pub fn answer(request: &Frame, shared: &Arc<Shared>, replies: &Replies) -> bool 
         Opcode::InitProducer => {
             state.next_producer += 1;
             let producer_id = ProducerId(state.next_producer);
-            let reply = InitProducerReply { producer_id, producer_epoch: ProducerEpoch(0) };
+            let producer_epoch = ProducerEpoch(0);
+            let reply = InitProducerReply { producer_id, producer_epoch, epochs: 0 };
             send(replies, request, Ok(reply));
         }
         Opcode::Produce => produce(state, request, replies),

@@ -15,6 +15,7 @@ mod local_cluster;
 mod lost;
 mod members;
 mod moved;
+mod named;
 mod outlived;
 mod partition;
 mod readers;

@@ -50,7 +50,7 @@ pub use group::{
 pub use hello::{HELLO_TEXT_BYTES_MAX, Hello, HelloReply, Ping, PingReply, features};
 pub use metadata::{Metadata, MetadataReply, QueueRoute, TopicMetadata};
 pub use peer::{OpenPeer, OpenPeerReply, ShardMessage, ShardMessageReply};
-pub use produce::{InitProducer, InitProducerReply, Produce, ProduceReply};
+pub use produce::{InitProducer, InitProducerReply, NameScope, Produce, ProduceReply};
 pub use registry::{
     BrokerHeartbeat, BrokerHeartbeatReply, BrokerState, HOST_BYTES_MAX, LeadShards,
     LeadShardsReply, LedShard, OfferTopics, OfferTopicsReply, OfferedQueue, OfferedTopic,

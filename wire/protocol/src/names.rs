@@ -16,6 +16,9 @@ pub const NAME_BYTES_MAX: usize = 200;
 pub const SYSTEM_WORD_BYTES_MAX: usize = 20;
 /// The word of the system names of dead-letter topics.
 pub const DEAD_LETTER_WORD: &str = "DLQ";
+/// Stands for no group that can be joined: where its first dead-letter queue is, the names of producers
+/// are kept. So they have a home as groups have theirs, by which every registry knows its way already.
+const PRODUCER_NAMES: &str = "grus.producer-names";
 /// Starts the text of every [`NameError`], so that it is known again behind serde.
 pub(crate) const NAME_ERROR_MARK: &str = "invalid name: ";
 
@@ -188,6 +191,16 @@ impl GroupName {
         let (word, name) = topic.as_str().strip_prefix('%')?.split_once('%')?;
         (word == DEAD_LETTER_WORD).then(|| Self(name.into()))
     }
+
+    /// The name that stands for the names of producers.
+    pub fn of_producer_names() -> Self {
+        Self(PRODUCER_NAMES.into())
+    }
+
+    /// Whether it stands for something else than a group: nobody joins it.
+    pub fn is_reserved(&self) -> bool {
+        self.as_str() == PRODUCER_NAMES
+    }
 }
 
 fn check_any_topic_name(name: &str) -> Result<(), NameError> {
@@ -276,6 +289,9 @@ mod tests {
         let topic = group.dead_letters();
         assert_eq!(topic, TopicName::parse_any("%DLQ%billing.eu").unwrap());
         assert_eq!(GroupName::of_dead_letters(&topic), Some(group));
+        assert!(!GroupName::of_dead_letters(&topic).unwrap().is_reserved());
+        let reserved = GroupName::try_from(GroupName::of_producer_names().as_str()).unwrap();
+        assert!(reserved.is_reserved());
         for other in ["billing.eu", "%RETRY%billing.eu"] {
             let other = TopicName::parse_any(other).unwrap();
             assert_eq!(GroupName::of_dead_letters(&other), None);

@@ -177,8 +177,10 @@ fn messages_are_looked_for_in_four_ways() {
 fn the_rest() {
     assert_eq!(frame("Ping.request").header, []);
     assert_eq!(frame("Ping.reply").header, n(&[BORN]));
-    assert_eq!(frame("InitProducer.request").header, [t("billing")]);
-    assert_eq!(frame("InitProducer.reply").header, n(&[0x1122_3344_5566_7788, 2]));
+    let announced = frame("InitProducer.request").header;
+    assert_eq!(announced[0], t("billing"));
+    assert_eq!(announced[1..], n(&[2, 0x1122_3344_5566_7788, 2]));
+    assert_eq!(frame("InitProducer.reply").header, n(&[0x1122_3344_5566_7788, 2, 256]));
 }
 
 #[test]

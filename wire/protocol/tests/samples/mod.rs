@@ -11,9 +11,9 @@ use grus_protocol::message::{
     AlterTopic, AlterTopicReply, CreateTopic, CreateTopicReply, Credit, CreditReply, DeleteTopic,
     DeleteTopicReply, Deliver, DescribeTopic, DescribeTopicReply, ExpiredPolicy, Fetch, FetchReply,
     FetchedBatch, Hello, HelloReply, InitProducer, InitProducerReply, ListAt, ListOffsets,
-    ListOffsetsReply, ListTopics, ListTopicsReply, Metadata, MetadataReply, Ping, PingReply,
-    Produce, ProduceReply, QueueDescription, QueueRoute, Request, Seek, SeekReply, Subscribe,
-    SubscribeAt, SubscribeReply, TopicKind, TopicMetadata, TopicSettings, TopicSummary,
+    ListOffsetsReply, ListTopics, ListTopicsReply, Metadata, MetadataReply, NameScope, Ping,
+    PingReply, Produce, ProduceReply, QueueDescription, QueueRoute, Request, Seek, SeekReply,
+    Subscribe, SubscribeAt, SubscribeReply, TopicKind, TopicMetadata, TopicSettings, TopicSummary,
     Unsubscribe, UnsubscribeReply, WhenFull,
 };
 use grus_protocol::{
@@ -259,8 +259,12 @@ fn messages(out: &mut Vec<(String, Bytes)>) {
     let identity = InitProducerReply {
         producer_id: ProducerId(0x1122_3344_5566_7788),
         producer_epoch: ProducerEpoch(2),
+        epochs: 256,
     };
-    pair(out, &InitProducer { name: Some(name) }, &identity, [b"", b""]);
+    let InitProducerReply { producer_id, producer_epoch, .. } = identity;
+    let scope = NameScope::Announce;
+    let announced = InitProducer { name: Some(name), scope, producer_id, producer_epoch };
+    pair(out, &announced, &identity, [b"", b""]);
     let (topic_id, queue) = (TopicId(0x0123_4567_89ab_cdef), QueueId(1));
     let produce = Produce { topic: topic(), topic_id, queue, timeout_ms: 3000 };
     let receipt = ProduceReply {
