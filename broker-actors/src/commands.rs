@@ -9,7 +9,7 @@
 //! | 64 | Append | version u8, 3 reserved bytes (0), queue u32, topic u64, then the batch as it came |
 //! | 65 | TopicConfig | version u8 (4; 3 where nothing else than the oldest going is said of caps, and no cap by messages; 2 where besides it is not known when it was altered), kind u8, durability u8, 1 reserved byte, topic u64, retention ms u64, retention bytes u64, name (u16 length, bytes), count u32, queues u32 each, dedup window ms u64 (not in version 1: the default), altered ms u64 (from version 3 on), retention messages u64, when full u8 (from version 4 on) |
 //! | 66 | TopicDrop | version u8, 7 reserved bytes, topic u64 |
-//! | 67 | InitProducer | version u8, named u8, name (u16 length, bytes) |
+//! | 67 | InitProducer | version u8 (2; 1 without a salt), named u8, salt u16 (from version 2 on), name (u16 length, bytes) |
 //! | 68 | Retain | version u8, 3 reserved bytes, count u32, then per queue: topic u64, queue u32, first offset kept u64, bytes given up u64 |
 //! | 69 | AppendOnce | version u8, 3 reserved bytes (0), queue u32, topic u64, dedup key 16 bytes, then the batch as it came |
 //! | 70 | Fence | version u8, 3 reserved bytes (0), epoch u32, producer u64 |
@@ -73,6 +73,8 @@ pub const APPEND_ONCE_HEADER_BYTES: u32 = 32;
 pub const ITEM_QUEUES_MAX: u32 = 100_000;
 
 pub(crate) const VERSION: u8 = 1;
+/// Of an [`Command::InitProducer`] with a salt.
+const VERSION_SALTED: u8 = 2;
 
 /// A dedup key as the log has it: the XXH3-128 hash of what the producer gave, so that long keys
 /// cost no more than short ones.
@@ -119,6 +121,8 @@ pub enum Command {
     InitProducer {
         /// A named producer keeps its id and raises its epoch, which fences the older one.
         name: Option<ProducerName>,
+        /// Drawn for the ids that the shard gives, if this is the first; 0: nothing was drawn.
+        salt: u16,
     },
     /// Move the start of queues.
     Retain(Vec<RetainQueue>),
@@ -196,6 +200,10 @@ impl Command {
             encode_topic_config(config, &mut out);
             return vec![out.freeze()];
         }
+        if let Self::InitProducer { name, salt } = self {
+            encode_init_producer(name.as_ref(), *salt, &mut out);
+            return vec![out.freeze()];
+        }
         out.put_u8(VERSION);
         match self {
             Self::Append { queue, batch } => {
@@ -220,14 +228,10 @@ impl Command {
             }
             Self::Recurring(item) => return item.encode(),
             Self::Group(item) => return item.encode(),
-            Self::TopicConfig(_) => {}
+            Self::TopicConfig(_) | Self::InitProducer { .. } => {}
             Self::TopicDrop { topic } => {
                 out.put_bytes(0, 7);
                 out.put_u64_le(topic.0);
-            }
-            Self::InitProducer { name } => {
-                out.put_u8(u8::from(name.is_some()));
-                put_text(&mut out, name.as_ref().map_or("", ProducerName::as_str));
             }
             Self::Retain(queues) => encode_retain(queues, &mut out),
         }
@@ -246,6 +250,9 @@ impl Command {
         if kind == KIND_TOPIC_CONFIG {
             return decode_topic_config(decoder).map(Self::TopicConfig);
         }
+        if kind == KIND_INIT_PRODUCER {
+            return decode_init_producer(decoder);
+        }
         decoder.version(VERSION)?;
         match kind {
             KIND_APPEND => decode_append(decoder),
@@ -263,7 +270,6 @@ impl Command {
                 decoder.finish()?;
                 Ok(Self::TopicDrop { topic })
             }
-            KIND_INIT_PRODUCER => decode_init_producer(decoder),
             KIND_SCHEDULE => Scheduling::decode(decoder).map(Self::Schedule),
             KIND_RELEASE => delay::decode_release(decoder),
             KIND_RECALL => delay::decode_recall(decoder),
@@ -300,14 +306,32 @@ fn decode_append_once(mut decoder: Decoder) -> Result<Command, CodecError> {
     Ok(Command::AppendOnce { queue, key: DedupKey(key), batch: decoder.rest() })
 }
 
+/// Without a salt as it was before there were any: it is written as it was read.
+fn encode_init_producer(name: Option<&ProducerName>, salt: u16, out: &mut BytesMut) {
+    out.put_u8(if salt == 0 { VERSION } else { VERSION_SALTED });
+    out.put_u8(u8::from(name.is_some()));
+    if salt != 0 {
+        out.put_u16_le(salt);
+    }
+    put_text(out, name.map_or("", ProducerName::as_str));
+}
+
 fn decode_init_producer(mut decoder: Decoder) -> Result<Command, CodecError> {
+    let version = decoder.u8()?;
+    if version != VERSION && version != VERSION_SALTED {
+        return Err(CodecError::Version(version));
+    }
     let named = decoder.u8()?;
+    let salt = if version == VERSION_SALTED { decoder.u16()? } else { 0 };
+    if version == VERSION_SALTED && salt == 0 {
+        return Err(CodecError::Value("salt"));
+    }
     let name = decoder.text("producer name")?;
     decoder.finish()?;
     match named {
-        0 if name.is_empty() => Ok(Command::InitProducer { name: None }),
+        0 if name.is_empty() => Ok(Command::InitProducer { name: None, salt }),
         1 => match ProducerName::try_from(name.as_str()) {
-            Ok(name) => Ok(Command::InitProducer { name: Some(name) }),
+            Ok(name) => Ok(Command::InitProducer { name: Some(name), salt }),
             Err(_) => Err(CodecError::Value("producer name")),
         },
         _ => Err(CodecError::Value("producer name")),

@@ -176,8 +176,7 @@ pub struct Machine {
 impl Machine {
     /// The state of a shard whose log is empty.
     pub fn new(shard: ShardId) -> Self {
-        let first_producer = (u64::from(shard.0) << 48) + 1;
-        let numbers = ShardNumbers { next_producer: first_producer };
+        let numbers = ShardNumbers { next_producer: produce::first_producer(shard, 0) };
         Self {
             shard,
             numbers: Tracked::unsaved(numbers),
@@ -287,8 +286,8 @@ impl Machine {
                 Outcome::TopicConfig(self.apply_topic_config(config)).into()
             }
             Command::TopicDrop { topic } => self.apply_topic_drop(topic),
-            Command::InitProducer { name } => {
-                Outcome::InitProducer(self.apply_init_producer(moment.time, name)).into()
+            Command::InitProducer { name, salt } => {
+                Outcome::InitProducer(self.apply_init_producer(moment.time, name, salt)).into()
             }
             Command::Retain(queues) => Outcome::Retain(self.apply_retain(&queues)).into(),
         }

@@ -41,8 +41,8 @@ pub(crate) fn examples() -> Vec<Command> {
         Command::Append { queue, batch: Bytes::from_static(b"the batch") },
         Command::TopicConfig(config()),
         Command::TopicDrop { topic: TopicId(u64::MAX) },
-        Command::InitProducer { name: None },
-        Command::InitProducer { name: Some(ProducerName::try_from("billing").unwrap()) },
+        Command::InitProducer { name: None, salt: 0 },
+        Command::InitProducer { name: Some(ProducerName::try_from("billing").unwrap()), salt: 0 },
         Command::Retain(vec![RetainQueue { queue, start: Offset(9), bytes_given_up: 4096 }]),
         Command::AppendOnce {
             queue,
@@ -202,6 +202,22 @@ fn golden_bytes_of_the_items() {
         "01000000030000000700000000000000ea4f66cec037adf7dfe70b7d92549a55746865206261746368"
     );
     assert_eq!(hex(&all[7]), "01000000030000000500000000000100");
+}
+
+#[test]
+fn the_first_identity_of_a_shard_has_its_salt_behind_the_flag() {
+    let name = Some(ProducerName::try_from("billing").unwrap());
+    let salted = Command::InitProducer { name, salt: 0x1234 };
+    let bytes = joined(&salted);
+    assert_eq!(&bytes[..], b"\x02\x01\x34\x12\x07\x00billing");
+    assert_eq!(Command::decode(KIND_INIT_PRODUCER, bytes.clone()), Ok(salted));
+    for length in 0..bytes.len() {
+        assert!(Command::decode(KIND_INIT_PRODUCER, bytes.slice(..length)).is_err());
+    }
+    // There is one way to write each, or digests over what is written would not be the same.
+    let unsalted = Bytes::from_static(b"\x02\x00\x00\x00\x00\x00");
+    let refused = Command::decode(KIND_INIT_PRODUCER, unsalted);
+    assert_eq!(refused, Err(CodecError::Value("salt")));
 }
 
 #[test]

@@ -19,6 +19,8 @@ use crate::commands::{Command, DedupKey, RetainQueue, TopicConfig};
 use grus_log::Part;
 
 pub(super) const SHARD: ShardId = ShardId(3);
+/// Drawn for the identities of the shard.
+const SALT: u16 = 0x1234;
 pub(super) const DEDUP_WINDOW_MS: u64 = HOUR_MS / 2;
 
 pub(crate) fn batch(producer: u64, epoch: u32, first: u64, count: u32) -> Bytes {
@@ -332,7 +334,7 @@ impl Pair {
 
     fn init(&mut self, name: Option<&'static str>) {
         let named = name.map(|name| ProducerName::try_from(name).unwrap());
-        let (outcome, _) = self.apply(Command::InitProducer { name: named });
+        let (outcome, _) = self.apply(Command::InitProducer { name: named, salt: SALT });
         let Outcome::InitProducer(Ok(given)) = outcome else { panic!("{outcome:?}") };
         if let Some((producer, epoch)) = name.and_then(|name| self.model.names.get_mut(name)) {
             *epoch += 1;
@@ -340,7 +342,8 @@ impl Pair {
             return;
         }
         self.model.producers += 1;
-        assert_eq!(given.producer.0, (3 << 48) + self.model.producers, "never given twice");
+        let first = 3 << 48 | u64::from(SALT) << 32;
+        assert_eq!(given.producer.0, first + self.model.producers, "never given twice");
         assert_eq!(given.epoch.0, 0);
         if let Some(name) = name {
             self.model.names.insert(name.into(), (given.producer.0, 0));

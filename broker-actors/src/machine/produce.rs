@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use grus_protocol::batch::RecordBatch;
-use grus_protocol::ids::{ProducerEpoch, ProducerId, QueueKey, TimestampMs};
+use grus_protocol::ids::{ProducerEpoch, ProducerId, QueueKey, ShardId, TimestampMs};
 use grus_protocol::message::WhenFull;
 use grus_protocol::names::ProducerName;
 
@@ -24,6 +24,13 @@ use crate::timers::run::{NewBatch, RunForm};
 const EXPIRED_PER_ENTRY_MAX: usize = 256;
 
 const VERSION: u8 = 1;
+
+/// The first identity of a shard whose log begins. What is drawn for it tells its identities from those
+/// of a log that the shard has lost: queues elsewhere may remember these, and what is sent under one that
+/// is given again would count as sent before.
+pub(super) fn first_producer(shard: ShardId, salt: u16) -> u64 {
+    (u64::from(shard.0) << 48 | u64::from(salt) << 32) + 1
+}
 
 /// A producer that has a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -320,9 +327,10 @@ impl Machine {
         &mut self,
         time: TimestampMs,
         name: Option<ProducerName>,
+        salt: u16,
     ) -> Result<InitializedProducer, Refusal> {
         let Some(name) = name else {
-            return Ok(self.new_producer());
+            return Ok(self.new_producer(salt));
         };
         self.touch(&PartKey::NamedProducer(name.clone()));
         if let Some(known) = self.named_producers.get_mut(&name) {
@@ -342,7 +350,7 @@ impl Machine {
         if self.named_producers.len() >= NAMED_PRODUCERS_MAX {
             return Err(Refusal::Limit { what: "named producers", limit: NAMED_PRODUCERS_MAX });
         }
-        let given = self.new_producer();
+        let given = self.new_producer(salt);
         let named = NamedProducer { producer: given.producer, epoch: given.epoch, asked: time };
         self.dirty.insert(PartKey::NamedProducer(name.clone()));
         self.named_producers.insert(name, Tracked::unsaved(named));
@@ -350,8 +358,17 @@ impl Machine {
         Ok(given)
     }
 
-    fn new_producer(&mut self) -> InitializedProducer {
+    /// Whether the shard has given an identity since its log began.
+    pub fn has_given_identities(&self) -> bool {
+        self.numbers.get().next_producer != first_producer(self.shard, 0)
+    }
+
+    fn new_producer(&mut self, salt: u16) -> InitializedProducer {
+        let (shard, is_first) = (self.shard, !self.has_given_identities());
         let numbers = self.change_numbers();
+        if is_first {
+            numbers.next_producer = first_producer(shard, salt);
+        }
         let producer = ProducerId(numbers.next_producer);
         numbers.next_producer += 1;
         InitializedProducer { producer, epoch: ProducerEpoch(0) }

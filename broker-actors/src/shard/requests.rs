@@ -4,6 +4,7 @@ use grus_consensus::Standing;
 use grus_log::Disk;
 use grus_mailbox::{Credit, Room};
 use grus_protocol::ids::{Durability, Term};
+use grus_registry::draw_number;
 
 use super::waiter::Rest;
 use super::{
@@ -11,6 +12,11 @@ use super::{
 };
 use crate::commands::Command;
 use crate::error::QueueError;
+
+/// What tells the identities of a shard whose log begins from those of a log that it has lost.
+fn draw_salt() -> u16 {
+    u16::try_from(draw_number() & u64::from(u16::MAX)).unwrap_or(0).max(1)
+}
 
 impl<D: Disk> ShardActor<D> {
     pub(super) fn request(
@@ -54,7 +60,9 @@ impl<D: Disk> ShardActor<D> {
                 return reply.send(Err(QueueError::WrongShard));
             }
             ShardRequest::InitProducer { name, reply } => {
-                (Command::InitProducer { name }, Waiter::InitProducer { reply })
+                let is_first = !self.ground.machine.borrow().state.has_given_identities();
+                let salt = if is_first { draw_salt() } else { 0 };
+                (Command::InitProducer { name, salt }, Waiter::InitProducer { reply })
             }
             ShardRequest::Fence { producer: InitializedProducer { producer, epoch }, reply } => {
                 (Command::Fence { producer, epoch }, Waiter::Fence { reply })

@@ -143,6 +143,22 @@ async fn an_idempotent_producer_gets_its_first_receipt_again_across_a_restart() 
     bench.stop().await;
 }
 
+/// A queue elsewhere may remember what the one of before had sent under the same number.
+#[actix::test]
+async fn a_shard_that_has_lost_its_log_gives_other_identities_than_before() {
+    let (one, other) = (sim_bench().await, sim_bench().await);
+    let given = one.init_producer(None).await.producer;
+    let again = other.init_producer(None).await.producer;
+    assert_eq!(given.0 >> 48, again.0 >> 48, "both are of the same shard");
+    assert_ne!(given, again, "but for one time in 65,535");
+    let next = one.init_producer(None).await.producer;
+    let one = one.restart().await;
+    let after = one.init_producer(None).await.producer;
+    assert_eq!((next.0, after.0), (given.0 + 1, given.0 + 2), "it counts on");
+    one.stop().await;
+    other.stop().await;
+}
+
 #[actix::test]
 async fn places_in_a_queue_are_found_by_first_last_and_time() {
     let bench = sim_bench().await;
