@@ -159,7 +159,8 @@ impl BrokerTable {
         let known = self.registry.routing().brokers.get(&broker).map_or(0, |known| known.disk);
         if known != 0 && known != disk {
             // Told at once, whether or not the other one is alive.
-            return reply.send(Err(RegistryError::BrokerIdTaken { broker, disk: known }.to_reply()));
+            return reply
+                .send(Err(RegistryError::BrokerIdTaken { broker, disk: known }.to_reply()));
         }
         if self.leases.check(broker, session, now_ms).is_err() {
             let alive = RegistryError::BrokerAlive { broker }.to_reply();

@@ -101,7 +101,8 @@ impl Routes {
         let system = self.topics.iter().take_while(|topic| topic.name.is_system());
         let behind =
             system.filter(move |topic| after.as_ref().is_none_or(|after| topic.name > *after));
-        let all = behind.filter_map(|topic| Some((GroupName::of_dead_letters(&topic.name)?, topic)));
+        let all =
+            behind.filter_map(|topic| Some((GroupName::of_dead_letters(&topic.name)?, topic)));
         all.filter(|(group, _)| !group.is_reserved())
     }
 

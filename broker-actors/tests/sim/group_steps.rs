@@ -165,8 +165,7 @@ impl Story for Told {
     type Doing = Doing;
     const REST: Doing = Doing::Rest;
     const SEED: u64 = 17;
-    const TEST: &'static str =
-        "group_steps::the_power_goes_at_any_step_of_a_group_and_nothing_answered_is_forgotten_or_done_twice";
+    const TEST: &'static str = "group_steps::the_power_goes_at_any_step_of_a_group_and_nothing_answered_is_forgotten_or_done_twice";
 
     fn doing(&self) -> Option<Doing> {
         self.doing

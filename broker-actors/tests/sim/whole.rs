@@ -102,8 +102,7 @@ fn a_receipt_that_does_not_wait_for_the_disk_is_missed() {
     };
     replayed("whole::a_receipt_that_does_not_wait_for_the_disk_is_missed", "", || {
         story(1, false);
-        let misses =
-            |seed: &u64| catch_unwind(AssertUnwindSafe(|| story(*seed, true))).is_err();
+        let misses = |seed: &u64| catch_unwind(AssertUnwindSafe(|| story(*seed, true))).is_err();
         let first = (1..=RULE_SEEDS_MAX).find(misses).expect("nobody misses the rule");
         println!("complete_early: seed {first}");
     });

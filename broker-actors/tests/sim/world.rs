@@ -174,7 +174,7 @@ impl World {
         settings.log.first_segment_bytes = SEGMENT_BYTES;
         settings.log.segment_bytes = SEGMENT_BYTES;
         settings.retention_check_ms = 50;
-        settings.groups = self.groups.clone();
+        settings.groups.clone_from(&self.groups);
         settings.sabotage = self.sabotage;
         if let Some(seed) = self.harsh {
             settings.disk_pace = self.members[&node].pace(seed);

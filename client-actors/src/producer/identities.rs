@@ -287,6 +287,7 @@ mod tests {
         Identity { producer: ProducerId(7), epoch: ProducerEpoch(epoch) }
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "it stands for a look that may find none")]
     fn all(broker: BrokerId) -> Option<LinkId> {
         Some(LinkId(u32::try_from(broker.0).unwrap()))
     }

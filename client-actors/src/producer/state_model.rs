@@ -5,8 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use grus_protocol::{
     BatchBuilder, BatchLimits, BrokerId, Durability, ErrorCode, ErrorDetail, ErrorReply, MessageId,
-    NewRecord, Offset, ProducerEpoch, ProducerId, QueueId, RecordBatch, TimestampMs,
-    TopicId,
+    NewRecord, Offset, ProducerEpoch, ProducerId, QueueId, RecordBatch, TimestampMs, TopicId,
 };
 use proptest::prelude::*;
 
@@ -25,16 +24,29 @@ const LINKS: [LinkId; 2] = [LinkId(0), LinkId(1)];
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    Message { pick: Pick },
-    Batch { pick: Pick, messages: u32 },
-    Send { has_room: bool },
-    Process { code: Option<ErrorCode> },
+    Message {
+        pick: Pick,
+    },
+    Batch {
+        pick: Pick,
+        messages: u32,
+    },
+    Send {
+        has_room: bool,
+    },
+    Process {
+        code: Option<ErrorCode>,
+    },
     Deliver,
     Route,
-    Identity { works: bool },
+    Identity {
+        works: bool,
+    },
     Up(usize),
     Down(usize),
-    Wait { ms: u64 },
+    Wait {
+        ms: u64,
+    },
     Flush,
     /// Each queue is led by the other broker.
     FailOver,

@@ -7,7 +7,8 @@ use super::*;
 
 fn samples() -> Vec<Command> {
     let later = vec![enrols_with_numbers(), home_without_one()];
-    [first_samples(), samples_of_replicas(), samples_of_changes(), samples_of_caps(), later].concat()
+    [first_samples(), samples_of_replicas(), samples_of_changes(), samples_of_caps(), later]
+        .concat()
 }
 
 fn first_samples() -> Vec<Command> {

@@ -1,7 +1,7 @@
 //! Handing out jobs and taking their results.
 
-use super::checkpoints::{PublishDone, Publishing};
 use super::Log;
+use super::checkpoints::{PublishDone, Publishing};
 use crate::control::Mark;
 use crate::disk::{Disk, is_full};
 use crate::entry::{EntryId, stride_of};

@@ -254,9 +254,8 @@ mod tests {
         let (mut steps, mut slices) = (0, 0);
         while let Some(job) = log.next_job() {
             if let Work::Remove { paths, tails, rename, .. } = &job.work {
-                let is_segment = |path: &&PathBuf| {
-                    path.to_str().is_some_and(|path| path.contains("segment-"))
-                };
+                let is_segment =
+                    |path: &&PathBuf| path.to_str().is_some_and(|path| path.contains("segment-"));
                 let bytes: u32 = tails.iter().map(|tail| tail.length).sum();
                 let whole = paths.iter().filter(is_segment).count();
                 assert!(bytes <= 64 * 1024 / SLICES && whole <= 1, "{paths:?} {tails:?}");

@@ -37,7 +37,7 @@ impl Story {
     }
 
     fn wishes(&mut self) {
-        for _ in 0..1 + self.rng.below(6) {
+        for _ in 0..=self.rng.below(6) {
             let is_later = self.rng.below(3) == 0;
             let at = usize::try_from(self.rng.below(CONSUMED.len() as u64)).unwrap();
             let wish = Wish {

@@ -165,11 +165,7 @@ impl Program {
     }
 
     /// What it got, if it got it; else it turns to whom it is told to, or to the next one, after a while.
-    async fn judge<T>(
-        &mut self,
-        answer: Option<Result<T, QueueError>>,
-        what: &str,
-    ) -> Option<T> {
+    async fn judge<T>(&mut self, answer: Option<Result<T, QueueError>>, what: &str) -> Option<T> {
         let error = match answer {
             Some(Ok(got)) => return Some(got),
             Some(Err(error)) => Some(error),

@@ -15,9 +15,8 @@ impl Order {
     pub(crate) fn check(&mut self, message: Message) -> Found {
         let sender = message.number / NUMBERS_EACH;
         let before = self.0.insert((message.queue, sender), message);
-        let is_behind = |before: Message| {
-            before.number < message.number && before.offset < message.offset
-        };
+        let is_behind =
+            |before: Message| before.number < message.number && before.offset < message.offset;
         ensure(before.is_none_or(is_behind), || format!("{message:?} comes behind {before:?}"))
     }
 }
