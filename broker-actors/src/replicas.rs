@@ -5,7 +5,7 @@
 //! ```text
 //! registry --RoutingChanged--> [Replicas] --starts--> Shard, Member (each on its core arbiter)
 //!                                   |--Aim--> Member --Settled--> [Replicas] --LeadShards--> registry
-//!                                   |--GiveBack--> Member (see [`leads_back`])
+//!                                   |--GiveBack--> Member (leads_back.rs)
 //!                                   |--Replicated (snapshot)--> RegistryLink, whoever lists shards
 //!                                   '--MemberDoors (snapshot)-> Connections of other brokers
 //! ```

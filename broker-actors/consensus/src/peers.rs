@@ -36,6 +36,8 @@ use crate::withheld::Withheld;
 const CHUNK_TRIES: u32 = 3;
 /// Before it is.
 const CHUNK_PAUSE: Duration = Duration::from_millis(50);
+/// How long a member from which the log is withheld waits until it is looked at again.
+const WITHHELD_REST: Duration = Duration::from_millis(200);
 
 pub(crate) type Types<R, RT> = TypeConfig<R, RT>;
 /// What came of an append.
@@ -349,8 +351,11 @@ impl<R: 'static, RT: AsyncRuntime> RaftNetworkV2<Types<R, RT>> for Link {
             Stream<Item = AppendEntriesRequest<Types<R, RT>>> + OptionalSend + Unpin + 'static,
     {
         if self.withheld.is_from(self.target) {
-            let withheld = unreachable("what it lacks is damaged here");
-            return Box::pin(std::future::ready(Err(withheld)));
+            // Who is told so at once asks again at once.
+            return Box::pin(async {
+                RT::sleep(WITHHELD_REST).await;
+                Err(unreachable("what it lacks is damaged here"))
+            });
         }
         let answers: pipeline::Answers<'s, R, RT> = Box::pin(Pipeline::new(self, input, &option));
         Box::pin(std::future::ready(Ok(answers)))

@@ -418,9 +418,8 @@ async fn a_damaged_one_is_to_lead(seed: u64) {
 }
 
 #[test]
-fn leadership_is_not_given_back_to_one_whose_log_is_damaged_nor_while_there_is_a_learner() {
-    let name =
-        "leadership_is_not_given_back_to_one_whose_log_is_damaged_nor_while_there_is_a_learner";
+fn leadership_goes_not_back_to_one_whose_log_is_damaged_nor_while_there_is_a_learner() {
+    let name = "leadership_goes_not_back_to_one_whose_log_is_damaged_nor_while_there_is_a_learner";
     for_seeds(name, 3, |seed| {
         simulate(seed, a_damaged_one_is_to_lead(seed));
     });
