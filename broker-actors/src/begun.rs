@@ -143,6 +143,20 @@ impl Begun {
         write_durably(&self.path, format!("{}{OUT}\n", self.group).as_bytes()).map_err(failed)
     }
 
+    /// Notes durably that a group which had let go of the member is to have it again, if that is so: from here
+    /// on its log is claimed again where a registry has lost its data. Blocks.
+    ///
+    /// # Errors
+    /// [`BegunError`].
+    pub fn note_again(&self) -> Result<(), BegunError> {
+        let source = match std::fs::read_to_string(&self.path) {
+            Ok(text) if text.trim().ends_with(OUT) => return self.note(),
+            Ok(_) => return Ok(()),
+            Err(source) => source,
+        };
+        Err(BegunError::Io { path: self.path.clone(), source })
+    }
+
     /// Does something with it on a thread that may block; none where that panicked.
     pub(crate) async fn aside<T: Send + 'static>(
         self,
@@ -214,6 +228,10 @@ mod tests {
         assert_eq!(noted(7), Noted::Out);
         assert!(begun(40).is_noted().unwrap(), "it is never new to its group again");
         assert!(!begun(41).is_noted().unwrap(), "the number may be another group's");
+        begun(40).note_again().unwrap();
+        assert_eq!(noted(7), Noted::In(40), "it is a member again");
+        begun(40).note_again().unwrap();
+        assert_eq!(noted(7), Noted::In(40));
         assert!(Begun::all(&folder.path().join("none")).unwrap().is_empty());
         begun(40).note().unwrap();
         let refused = begun(41).is_noted().unwrap_err();

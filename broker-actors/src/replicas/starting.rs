@@ -104,6 +104,7 @@ pub(super) async fn build(
         timings: Timings::default(),
     };
     if is_noted {
+        aside(begun.clone(), Begun::note_again).await?;
         network.open(); // the others may be asked before it elects itself
     }
     settings.log.was_written = has_been_there(&place, own, is_noted);
