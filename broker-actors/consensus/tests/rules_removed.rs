@@ -120,12 +120,6 @@ fn appends_must_be_taken_in_order() {
 }
 
 #[test]
-fn room_must_be_judged_with_what_is_on_its_way() {
-    let sabotage = Sabotage { counts_no_given: true, ..Sabotage::default() };
-    needs_its_rule("counts_no_given", sabotage, scenarios::a_member_whose_disk_is_full);
-}
-
-#[test]
 fn members_that_all_lost_their_folders_begin_anew() {
     for later_ms in [0, 13, 37, 50, 71, 93] {
         simulate(7, scenarios::all_lose_their_folders(7, later_ms));
