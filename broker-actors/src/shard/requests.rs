@@ -61,7 +61,10 @@ impl<D: Disk> ShardActor<D> {
             }
             ShardRequest::InitProducer { name, reply } => {
                 let is_first = !self.ground.machine.borrow().state.has_given_identities();
-                let salt = if is_first { draw_salt() } else { 0 };
+                // One of several members gets its log back from the others, and these may be of a build that
+                // does not know the entry with a salt.
+                let is_alone = self.ground.lease.get().is_none();
+                let salt = if is_first && is_alone { draw_salt() } else { 0 };
                 (Command::InitProducer { name, salt }, Waiter::InitProducer { reply })
             }
             ShardRequest::Fence { producer: InitializedProducer { producer, epoch }, reply } => {

@@ -15,9 +15,10 @@ use crate::routing::{BrokerPlace, ShardPlace};
 /// `persisted`, as it gives producers their identities.
 const LEVELS: [Durability; 2] = [Durability::Persisted, Durability::Replicated];
 /// Numbers that brokers say they have heard of count as given up to this one, so that no broker can have none left:
-/// the number of a shard has 16 bits where it is part of a producer's identity.
-pub const SHARDS_BELOW_MAX: u32 = 1 << 15;
-const _: () = assert!(SHARDS_BELOW_MAX as usize + SHARDS_MAX <= 1 << 16);
+/// the number of a shard has 16 bits where it is part of a producer's identity, and the two highest of these say
+/// something else there.
+pub const SHARDS_BELOW_MAX: u32 = 6_384;
+const _: () = assert!(SHARDS_BELOW_MAX as usize + SHARDS_MAX <= 1 << 14);
 /// Most shards of one durability that a broker may want.
 pub const SHARDS_WANTED_MAX: u32 = 256;
 
