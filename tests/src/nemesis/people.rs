@@ -82,13 +82,17 @@ pub async fn live(field: Field, blows: Vec<Blow>, seed: u64, scribe: Scribe) -> 
     let reader = reader(&clients[0], ReadMode::Poll);
     last.spawn(read(reader, "last".to_owned(), Act::Scan, scribe, goal));
     await_all(last, "everything can be read", &mut troubles).await;
+    let mut closing = JoinSet::new();
     for client in clients {
-        client.close().await;
+        closing.spawn(client.close());
     }
+    await_all(closing, "the clients close", &mut troubles).await;
     troubles
 }
 
+/// Waits for all of them, and says what for: a run that is stopped from outside shows then what it stood at.
 async fn await_all(mut tasks: JoinSet<()>, what: &str, troubles: &mut Vec<String>) {
+    println!("until {what}, at most {PATIENCE:?}");
     let all = async {
         while let Some(done) = tasks.join_next().await {
             done.expect("it does not panic");
