@@ -50,6 +50,14 @@ struct QueueLabels {
     queue: u32,
 }
 
+/// A shard's labels, and one of its members.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MemberLabels {
+    shard: u32,
+    durability: String,
+    member: u64,
+}
+
 /// How far ahead messages are due, by bucket of `DUE_BUCKETS_MS` and beyond.
 const WITHIN: [&str; DUE_BUCKETS_MS.len() + 1] =
     ["overdue", "1s", "10s", "1min", "1h", "1d", "30d", "later"];
@@ -69,6 +77,7 @@ impl Moment {
             self.register_queues(registry);
         }
         self.register_shards(registry);
+        self.register_members(registry);
         self.register_delays(registry);
         self.groups.register(registry);
     }
@@ -195,6 +204,23 @@ impl Moment {
             shard.synced_index.unwrap_or(0)
         });
     }
+
+    /// One series for each other member of a shard that is led here: however many queues there are, they
+    /// are on these shards.
+    fn register_members(&self, registry: &mut Registry) {
+        let family = Family::<MemberLabels, Whole>::default();
+        for shard in &self.shards {
+            let ShardLabels { shard: number, durability } =
+                ShardLabels::of(shard.shard, shard.durability);
+            for (member, lacks) in shard.lag_of_each() {
+                let durability = durability.clone();
+                let labels = MemberLabels { shard: number, durability, member: member.0 };
+                family.get_or_create(&labels).set(lacks);
+            }
+        }
+        let help = "Where this broker leads: entries that the member is not known to have";
+        registry.register("grus_shard_member_lag_entries", help, family);
+    }
 }
 
 /// The queues of a topic together.
@@ -219,8 +245,9 @@ impl TopicSums {
 
 #[cfg(test)]
 mod tests {
+    use grus_consensus::MemberLag;
     use grus_protocol::TopicName;
-    use grus_protocol::ids::{Offset, QueueId, QueueKey, TimestampMs};
+    use grus_protocol::ids::{Durability, Offset, QueueId, QueueKey, Term, TimestampMs};
     use prometheus_client::encoding::text::encode;
 
     use super::*;
@@ -262,6 +289,48 @@ mod tests {
         assert!(!summed.contains("grus_queue_"), "{summed}");
         let each = text(&Moment { queues_wanted: true, ..moment });
         assert!(each.contains("grus_queue_write_pointer{topic=\"a\",queue=\"1\"} 5"), "{each}");
+    }
+
+    fn shard(number: u32, lags: Vec<MemberLag>) -> ShardStatus {
+        ShardStatus {
+            shard: ShardId(number),
+            durability: Durability::Persisted,
+            is_ready: true,
+            is_replicated: true,
+            leader: Some(1),
+            term: Term(3),
+            leads: !lags.is_empty(),
+            is_amnesiac: false,
+            lags,
+            last_index: Some(99),
+            applied_index: Some(99),
+            synced_index: Some(99),
+            purged_index: None,
+            disk_full: false,
+            queues: 10_000,
+            waiting_bytes: 0,
+            temporary_bytes: 0,
+            segments: 1,
+            log_bytes: 1,
+            damaged_entries: 0,
+            unchecked_segments: 0,
+        }
+    }
+
+    #[test]
+    fn each_member_of_a_shard_that_is_led_here_has_its_lag_and_one_series() {
+        let lag = |node, matched| MemberLag { node, matched, heard: None, votes: true };
+        let led = shard(4, vec![lag(2, Some(99)), lag(3, Some(59)), lag(5, None)]);
+        let text = text(&Moment { shards: vec![led, shard(5, Vec::new())], ..Moment::default() });
+        let name = "grus_shard_member_lag_entries{";
+        for (member, lacks) in [(2, 0), (3, 40), (5, 100)] {
+            let labels = format!("shard=\"4\",durability=\"persisted\",member=\"{member}\"");
+            let line = format!("{name}{labels}}} {lacks}");
+            assert!(text.lines().any(|is| is == line), "{line} in {text}");
+        }
+        assert_eq!(text.matches(name).count(), 3, "a follower tells of nobody: {text}");
+        let worst = "grus_shard_lag_entries{shard=\"4\",durability=\"persisted\"} 100";
+        assert!(text.contains(worst), "{text}");
     }
 
     #[test]

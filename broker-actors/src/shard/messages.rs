@@ -7,7 +7,9 @@ use std::time::Duration;
 use grus_consensus::MemberLag;
 use grus_log::{FindBy, FindOutcome};
 use grus_mailbox::{Inbox, Port, Weigh};
-use grus_protocol::ids::{Durability, GroupId, QueueKey, ShardId, Term, TimestampMs, TopicId};
+use grus_protocol::ids::{
+    BrokerId, Durability, GroupId, QueueKey, ShardId, Term, TimestampMs, TopicId,
+};
 use grus_protocol::message::GroupSummary;
 use grus_protocol::names::{ProducerName, TopicName};
 
@@ -289,12 +291,17 @@ const LAG_ENTRIES_MAX: u64 = 1_000;
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 
 impl ShardStatus {
+    /// How many entries each of the other members lacks, of those there are; nothing where this broker does
+    /// not lead.
+    pub fn lag_of_each(&self) -> impl Iterator<Item = (BrokerId, u64)> + '_ {
+        self.lags.iter().map(|lag| (BrokerId(lag.node), behind(self.last_index, lag.matched)))
+    }
+
     /// How many entries the member lacks that is farthest behind, of those there are; 0 where this broker
     /// does not lead.
     #[must_use]
     pub fn lag_entries(&self) -> u64 {
-        let lacks = |lag: &MemberLag| behind(self.last_index, lag.matched);
-        self.lags.iter().map(lacks).max().unwrap_or(0)
+        self.lag_of_each().map(|(_, lacks)| lacks).max().unwrap_or(0)
     }
 
     /// Members that have not answered for 3 s, lack more than 1,000 entries, or do not count yet, where this

@@ -10,6 +10,7 @@ mod grown;
 mod hostile;
 mod http;
 mod identity;
+mod lag;
 mod leads_back;
 mod local_cluster;
 mod lost;
