@@ -72,11 +72,13 @@ pub async fn live(field: Field, blows: Vec<Blow>, seed: u64, scribe: Scribe) -> 
     let ends = ends(&field.cluster, TOPIC);
     let _ = at_end.send(Some(ends.clone()));
     await_all(reading, "the readers come to the end", &mut troubles).await;
+    println!("until the group comes to the end, at most {PATIENCE:?}");
     if timeout(PATIENCE, settled(&clients[0])).await.is_err() {
         troubles.push(format!("the group does not come to the end ({ends:?})"));
     }
     let _ = home.send(true);
     await_all(working, "the members stop", &mut troubles).await;
+    println!("until the brokers agree"); // it has a bound of its own, and panics behind it
     field.cluster.await_agreement(); // nobody sends or answers any more
     let mut last = JoinSet::new();
     let reader = reader(&clients[0], ReadMode::Poll);
