@@ -1,6 +1,7 @@
 //! A registry and its brokers as real processes.
 
 mod alone;
+mod altered;
 mod away;
 mod described;
 mod find;
