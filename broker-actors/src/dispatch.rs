@@ -40,7 +40,7 @@ use crate::connection::replies::{Outgoing, ReplyTo};
 use crate::connection::requests::Request;
 use crate::connection::timeouts::Timed;
 use crate::registry_link::LinkRequest;
-use crate::registry_link::routes::{Routes, TopicRoute, unknown_topic};
+use crate::registry_link::routes::{Routes, TopicRoute};
 use crate::route_feed::RouteFeed;
 use crate::socket::Gate;
 use crate::socket::alarm::Alarm;
@@ -239,7 +239,7 @@ impl Dispatcher {
         id: TopicId,
         queue: QueueId,
     ) -> Result<Arc<QueueHandle>, ErrorReply> {
-        let found = self.known(topic).ok_or_else(|| unknown_topic(topic));
+        let found = self.known(topic).ok_or_else(|| self.routes.no_topic(topic));
         found.map_err(|error| self.not_served(error, id))?.queue(id, queue).cloned()
     }
 
@@ -253,7 +253,7 @@ impl Dispatcher {
             return Ok(topic);
         }
         if !may_create {
-            return Err(unknown_topic(name));
+            return Err(self.routes.no_topic(name));
         }
         Box::pin(self.resolve(name)).await
     }

@@ -19,7 +19,7 @@ use grus_protocol::names::TopicName;
 use tokio::sync::watch;
 
 use crate::error::QueueError;
-use crate::registry_link::routes::{Leader, QueuePlace, Routes, TopicRoute, unknown_topic};
+use crate::registry_link::routes::{Leader, QueuePlace, Routes, TopicRoute};
 use crate::shard::{ShardHandle, ShardRequest, ShardSet};
 use crate::topic_queue::{At, Fetch, FetchedBatch, ListedOffset, QueueAsk, QueueHandle};
 
@@ -80,7 +80,7 @@ impl Find {
     }
 
     fn topic(&self, name: &TopicName, id: TopicId) -> Result<Arc<TopicRoute>, ErrorReply> {
-        let topic = self.routes.borrow().get(name).cloned().ok_or_else(|| unknown_topic(name))?;
+        let topic = self.routes.borrow().found(name)?;
         topic.check_incarnation(id)?;
         Ok(topic)
     }

@@ -159,6 +159,9 @@ impl RegistryLink {
         room: &mut Room<'_, Self>,
     ) {
         let known = self.ledger.in_table(&name).cloned();
+        if let Some(awaited) = self.ledger.awaited(&name) {
+            return reply.send(Err(awaited));
+        }
         if known.is_none() && (!self.parts.policy.auto_create || name.is_system()) {
             return reply.send(Err(unknown_topic(&name)));
         }
@@ -184,6 +187,9 @@ impl RegistryLink {
     ) {
         if let Err(error) = self.parts.policy.check(&ask) {
             return reply.send(Err(error));
+        }
+        if let Some(awaited) = self.ledger.awaited(&ask.name) {
+            return reply.send(Err(awaited));
         }
         let waiter = Waiter::Create(reply, true, credit);
         self.create_in_registry(ask.name, ask.settings, ask.if_not_exists, waiter, room);
@@ -217,6 +223,9 @@ impl RegistryLink {
         if GroupName::of_dead_letters(&ask.name).is_some() {
             return reply.send(Err(groups::of_a_group(&ask.name)));
         }
+        if let Some(awaited) = self.ledger.awaited(&ask.name) {
+            return reply.send(Err(awaited));
+        }
         let waiter = Waiter::Alter(reply, credit);
         let port = self.port(room, move |answer: Result<_, Dropped>| {
             Heard::Altered(waiter, answer.unwrap_or(Err(RegistryError::Busy)))
@@ -234,6 +243,9 @@ impl RegistryLink {
     ) {
         if GroupName::of_dead_letters(&ask.name).is_some() {
             return reply.send(Err(groups::of_a_group(&ask.name)));
+        }
+        if let Some(awaited) = self.ledger.awaited(&ask.name) {
+            return reply.send(Err(awaited));
         }
         self.delete_in_registry(ask, reply, credit, room);
     }

@@ -26,7 +26,7 @@ use crate::delay_wheel::messages::{
     DelayAsk, DelayFilter, DelayStatus, Recalled, Scheduled as Waiting, ScheduledPage,
 };
 use crate::error::QueueError;
-use crate::registry_link::routes::{Routes, TopicRoute, unknown_topic};
+use crate::registry_link::routes::{Routes, TopicRoute};
 use crate::shard::{ShardHandle, ShardSet};
 use crate::timers::TimerId;
 
@@ -58,7 +58,7 @@ type Names = HashMap<TopicId, TopicName>;
 
 impl Schedules {
     fn topic(&self, name: &TopicName, id: TopicId) -> Result<Arc<TopicRoute>, ErrorReply> {
-        let topic = self.routes.borrow().get(name).cloned().ok_or_else(|| unknown_topic(name))?;
+        let topic = self.routes.borrow().found(name)?;
         topic.check_incarnation(id)?;
         Ok(topic)
     }

@@ -17,7 +17,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{Dispatcher, PANIC_TOPIC, unavailable, whole_ms};
 use crate::clients::{count_of, on_the_wire};
 use crate::connection::replies::ReplyTo;
-use crate::registry_link::routes::unknown_topic;
 use crate::route_feed::RouteFeed;
 use crate::statuses::describe;
 
@@ -93,8 +92,11 @@ impl Dispatcher {
     pub(super) async fn describe_topic(&mut self, ask: DescribeTopic, reply: ReplyTo) {
         let asks_panic = ask.name.as_str() == PANIC_TOPIC;
         assert!(!(asks_panic && self.service.fault_switches), "a test asked for this panic");
-        let topic = self.service.routes.borrow().get(&ask.name).cloned();
-        let Some(topic) = topic else { return reply.error(unknown_topic(&ask.name)) };
+        let topic = self.service.routes.borrow().found(&ask.name);
+        let topic = match topic {
+            Ok(topic) => topic,
+            Err(error) => return reply.error(error),
+        };
         let broker = self.service.address.id;
         let under_way = self.asides.begin().await;
         // Ends with its answers, which come or are dropped; counted in the budget until then.

@@ -17,7 +17,7 @@ use super::{Groups, unavailable, unknown_group};
 use crate::dead_letters::{DeadLetters, LettersPage};
 use crate::error::QueueError;
 use crate::machine::groups::Moved;
-use crate::registry_link::routes::{Leader, TopicRoute, unknown_topic};
+use crate::registry_link::routes::{Leader, TopicRoute};
 use crate::shard::{GroupQueuesPage, ShardRequest};
 use crate::topic_queue::{GroupAsk, ProgressStatus, ResetTo};
 
@@ -62,8 +62,7 @@ impl Groups {
         (topic, queue): (&TopicName, QueueId),
         to: ResetTo,
     ) -> Result<Moved, ErrorReply> {
-        let route = self.routes.borrow().get(topic).cloned();
-        let route = route.ok_or_else(|| unknown_topic(topic))?;
+        let route = self.routes.borrow().found(topic)?;
         let handle = route.queue(TopicId::UNKNOWN, queue)?;
         let (port, answer) = reply::port();
         let _ = handle.group.try_put(GroupAsk::Reset { group, to, reply: port }); // as above
@@ -75,8 +74,7 @@ impl Groups {
     /// # Errors
     /// `UnknownTopic`.
     pub fn led_here(&self, topic: &TopicName) -> Result<(Vec<QueueId>, usize), ErrorReply> {
-        let route = self.routes.borrow().get(topic).cloned();
-        let route = route.ok_or_else(|| unknown_topic(topic))?;
+        let route = self.routes.borrow().found(topic)?;
         let here = (0..).map(QueueId).zip(&route.queues);
         let here = here.filter(|(_, place)| place.leader == Leader::Here).map(|(queue, _)| queue);
         let here: Vec<_> = here.collect();

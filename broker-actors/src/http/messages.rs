@@ -15,7 +15,6 @@ use super::browse::{Browsed, Wanted};
 use super::shapes::MessagePage;
 use super::{HttpParts, refused};
 use crate::error::QueueError;
-use crate::registry_link::routes::unknown_topic;
 use crate::topic_queue::{At, Fetch, Fetched, QueueAsk, QueueHandle};
 
 /// Most messages of one answer, and how many it has when nothing was said.
@@ -83,8 +82,7 @@ async fn browse(parts: &HttpParts, query: &MessagesQuery) -> Result<MessagePage,
         return Err(invalid(format!("max is a number from 1 to {MESSAGES_MAX}")));
     }
     let name = TopicName::parse_any(&query.topic).map_err(|wrong| invalid(wrong.to_string()))?;
-    let topic = parts.routes.borrow().get(&name).cloned();
-    let topic = topic.ok_or_else(|| unknown_topic(&name))?;
+    let topic = parts.routes.borrow().found(&name)?;
     let queue = Arc::clone(topic.queue(TopicId::UNKNOWN, QueueId(query.queue))?);
 
     let (at, back) = match from {

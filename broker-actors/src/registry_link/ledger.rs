@@ -8,6 +8,7 @@
 //! that lost its data, or another one, is offered what the shards hold instead.
 
 mod leaders;
+mod offered;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -81,6 +82,8 @@ pub struct Ledger<W> {
     fresh: BTreeSet<TopicId>,
     /// Those of them that a registry took, and how many ticks its routes may be behind.
     taken: BTreeMap<TopicId, u32>,
+    /// What is offered to a registry that may not know it, until it is open or refused.
+    offered: BTreeMap<TopicId, TopicName>,
     waiting: Vec<(W, Arc<TopicRoutes>)>,
 }
 
@@ -95,7 +98,8 @@ struct Opening {
 impl<W> Ledger<W> {
     /// Of that broker. Begins with what is published; all of it is opened again, which changes nothing.
     #[must_use]
-    pub fn new(broker: BrokerId, routes: Routes, own: BTreeSet<ShardId>, home: Home) -> Self {
+    pub fn new(broker: BrokerId, mut routes: Routes, own: BTreeSet<ShardId>, home: Home) -> Self {
+        routes.awaited = Arc::default();
         Self {
             broker,
             own,
@@ -111,6 +115,7 @@ impl<W> Ledger<W> {
             deleted: BTreeSet::new(),
             fresh: BTreeSet::new(),
             taken: BTreeMap::new(),
+            offered: BTreeMap::new(),
             waiting: Vec::new(),
         }
     }
@@ -139,28 +144,17 @@ impl<W> Ledger<W> {
         self.table.registry != 0 && self.table.registry == self.home.registry
     }
 
-    /// The shards' data belongs to the registry that speaks now: it was offered `offered`, and has not
-    /// taken `refused`. A table that lacks what it has taken is older than its answer.
-    pub fn settle(&mut self, offered: Vec<TopicId>, refused: Vec<TopicId>) {
-        self.home.registry = self.table.registry;
-        self.home.version = self.table.version;
-        self.home.refused.extend(refused);
-        let (table, refused) = (&self.table, &self.home.refused);
-        let is_taken = |id: &TopicId| table.by_id(*id).is_none() && !refused.contains(id);
-        self.taken.extend(offered.into_iter().filter(is_taken).map(|id| (id, TAKEN_TICKS)));
-        self.fresh.extend(self.taken.keys());
-    }
-
     /// What the registry says of a topic.
     #[must_use]
     pub fn in_table(&self, name: &TopicName) -> Option<&Arc<TopicRoutes>> {
         self.table.topics.get(name).filter(|topic| !self.deleted.contains(&topic.id))
     }
 
-    /// Whether nothing is left to open that has not failed.
+    /// Whether nothing is left to open that has not failed, and nothing that was offered.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.wanted.is_empty() && self.opening.is_empty()
+        let is_over = |id: &TopicId| self.opened.contains_key(id) || self.failed.contains(id);
+        self.wanted.is_empty() && self.opening.is_empty() && self.offered.keys().all(is_over)
     }
 
     /// The registry's table is `table` now.
@@ -286,28 +280,6 @@ impl<W> Ledger<W> {
         }
     }
 
-    /// Some time has passed: what failed is asked again.
-    pub fn tick(&mut self) -> Vec<Action<W>> {
-        let fresh = &mut self.fresh;
-        self.taken.retain(|id, left| {
-            *left -= 1;
-            let is_over = *left == 0 && fresh.remove(id); // deleted before its routes came
-            !is_over && fresh.contains(id)
-        });
-        // A member that follows says whether the one that leads has done it.
-        let has_leader = |shard| matches!(self.followed.get(shard), Some(Some(_)));
-        let asked =
-            self.home.drops.iter().filter(|(at, _)| self.own.contains(at) || has_leader(at));
-        let mut actions: Vec<_> = asked.map(|(shard, id)| Action::Drop(*shard, *id)).collect();
-        let failed = std::mem::take(&mut self.failed);
-        let again: Vec<_> = failed.iter().filter_map(|id| self.table.by_id(*id).cloned()).collect();
-        for topic in again {
-            self.want(&topic);
-        }
-        self.go_on(&mut actions);
-        actions
-    }
-
     fn open_route(&self, topic: &Arc<TopicRoutes>) -> Option<Arc<TopicRoute>> {
         let opened = self.opened.get(&topic.id)?;
         let covers = opened.queues.len() >= topic.queues.len() && **opened == **topic;
@@ -383,6 +355,7 @@ impl<W> Ledger<W> {
         });
         self.routes.version += 1;
         self.opened.insert(topic.id, Arc::clone(&topic));
+        self.await_no_more(|id| *id == topic.id);
         actions.push(Action::Publish);
         if let Some(route) = self.routes.get(&topic.name).cloned() {
             self.answer_waiting(&topic, &Ok(route), actions);
@@ -417,9 +390,13 @@ impl<W> Ledger<W> {
         actions: &mut Vec<Action<W>>,
     ) {
         self.failed.remove(&id);
-        if self.routes.get(name).is_some_and(|route| route.id == id) {
+        let was_awaited = self.await_no_more(|awaited| *awaited == id);
+        let is_published = self.routes.get(name).is_some_and(|route| route.id == id);
+        if is_published {
             self.routes.remove(name);
             self.routes.version += 1;
+        }
+        if is_published || was_awaited {
             actions.push(Action::Publish);
         }
         let wanted = self.wanted.get(&id).cloned();

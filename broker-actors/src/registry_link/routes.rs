@@ -2,6 +2,7 @@
 
 mod shelves;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use grus_protocol::error::{ErrorCode, ErrorDetail, ErrorReply};
@@ -26,6 +27,9 @@ pub struct Routes {
     pub version: u64,
     /// All brokers that are there.
     pub brokers: Vec<BrokerAddress>,
+    /// Names of topics that the shards hold and that are offered to a registry that may not know them. Until it
+    /// has told of them, nobody can say that there is none of the name.
+    pub awaited: Arc<BTreeSet<TopicName>>,
     topics: Shelves,
 }
 
@@ -84,6 +88,25 @@ impl Routes {
     #[must_use]
     pub fn get(&self, name: &TopicName) -> Option<&Arc<TopicRoute>> {
         self.topics.get(name)
+    }
+
+    /// The topic of that name.
+    ///
+    /// # Errors
+    /// What to answer where there is none.
+    pub fn found(&self, name: &TopicName) -> Result<Arc<TopicRoute>, ErrorReply> {
+        self.get(name).cloned().ok_or_else(|| self.no_topic(name))
+    }
+
+    /// What to answer where there is no topic of that name here. One that is awaited comes, or is refused:
+    /// whoever asks is to ask again, and not to give up what waits for it.
+    #[must_use]
+    pub fn no_topic(&self, name: &TopicName) -> ErrorReply {
+        if !self.awaited.contains(name) {
+            return unknown_topic(name);
+        }
+        let text = format!("topic {name} is offered to the registry, which has not told of it yet");
+        ErrorReply::new(ErrorCode::Unavailable, text).with_retry_after_ms(ABSENT_RETRY_AFTER_MS)
     }
 
     /// All topics, in order of their names.

@@ -61,6 +61,8 @@ impl RegistryLink {
              another one; they are offered to it, and no message is thrown away"
         );
         let Some(round) = self.survey.offering(&offers) else { return };
+        let actions = self.ledger.offering(&offers);
+        self.carry_out(actions, room);
         for topics in offers {
             let port = self.port(room, move |answer: Result<_, Dropped>| {
                 Heard::Offered(round, answer.unwrap_or(Err(RegistryError::Busy)))
@@ -98,7 +100,8 @@ impl RegistryLink {
 
     /// The data belongs to the registry that speaks now.
     fn settle(&mut self, offered: Vec<TopicId>, refused: Vec<TopicId>, room: &mut Room<'_, Self>) {
-        self.ledger.settle(offered, refused);
+        let actions = self.ledger.settle(offered, refused);
+        self.carry_out(actions, room);
         self.saving.is_wanted = true;
         self.survey_is_done(room);
     }

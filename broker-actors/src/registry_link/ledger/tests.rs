@@ -3,6 +3,7 @@
 use grus_mailbox::outlet;
 use grus_protocol::ids::{BrokerAddress, BrokerId, Durability, Offset, QueueKey, TimestampMs};
 use grus_protocol::message::TopicSettings;
+use grus_registry::command::{AdoptTopic, StoredSettings};
 use grus_registry::{BrokerPlace, RouteSpan, ShardPlace};
 
 use super::*;
@@ -304,4 +305,62 @@ fn many_topics_are_opened_a_few_at_a_time() {
     obey(&mut ledger, actions);
     assert_eq!(ledger.routes().len(), 100);
     assert!(ledger.is_settled());
+}
+
+fn offer(topic: &TopicRoutes) -> AdoptTopic {
+    AdoptTopic {
+        name: topic.name.clone(),
+        id: topic.id,
+        settings: StoredSettings::from(&topic.settings),
+        queues: Vec::new(),
+        altered: topic.altered,
+        created: topic.created,
+    }
+}
+
+#[test]
+fn nobody_is_told_that_there_is_no_topic_that_is_offered_until_the_registry_has_told_of_it() {
+    let mut ledger = ledger();
+    let (t, u, v) = (topic("t", 7, &[0]), topic("u", 8, &[0]), topic("v", 9, &[1]));
+    let of_another = |version, topics: &[Arc<TopicRoutes>]| {
+        Arc::new(RoutingTable { registry: 2, ..(*table(version, topics)).clone() })
+    };
+    let actions = ledger.table_changed(of_another(1, &[]));
+    obey(&mut ledger, actions);
+    let told = |ledger: &Ledger<Waiter>, text: &str| {
+        let error = ledger.routes().no_topic(&name(text));
+        assert_eq!(ledger.awaited(&name(text)).is_some(), error.retriable, "nor is it made anew");
+        error.code
+    };
+    let actions = ledger.offering(&[vec![offer(&t), offer(&u)], vec![offer(&v)]]);
+    assert_eq!(obey(&mut ledger, actions), ["publish"]);
+    for text in ["t", "u", "v"] {
+        assert_eq!(told(&ledger, text), ErrorCode::Unavailable);
+    }
+    assert_eq!(told(&ledger, "x"), ErrorCode::UnknownTopic, "nobody has it");
+    let actions = ledger.settle([7, 8, 9].map(TopicId).to_vec(), vec![TopicId(8)]);
+    assert_eq!(obey(&mut ledger, actions), ["publish"]);
+    assert_eq!(told(&ledger, "u"), ErrorCode::UnknownTopic, "it is not taken");
+    // Its answer overtakes its routes: the door stays closed until they are there.
+    assert_eq!(told(&ledger, "t"), ErrorCode::Unavailable);
+    assert!(!ledger.is_settled());
+    let actions = ledger.table_changed(of_another(2, &[Arc::clone(&t)]));
+    assert!(!ledger.is_settled() && told_by(&ledger, "t").is_none(), "it is being opened");
+    assert_eq!(obey(&mut ledger, actions), ["open t on 0", "publish"]);
+    assert!(ledger.routes().found(&name("t")).is_ok() && !ledger.is_settled());
+    // What is deleted before the routes ever name it is not waited for without end.
+    for _ in 0..TAKEN_TICKS {
+        assert_eq!(told(&ledger, "v"), ErrorCode::Unavailable);
+        ledger.tick();
+    }
+    assert_eq!(told(&ledger, "v"), ErrorCode::UnknownTopic);
+    assert!(ledger.is_settled());
+    let actions = ledger.topic_deleted(&name("t"), TopicId(7));
+    obey(&mut ledger, actions);
+    assert_eq!(told(&ledger, "t"), ErrorCode::UnknownTopic);
+}
+
+/// What is said to one who would make a topic.
+fn told_by(ledger: &Ledger<Waiter>, text: &str) -> Option<ErrorCode> {
+    ledger.awaited(&name(text)).map(|error| error.code)
 }
