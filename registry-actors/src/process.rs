@@ -85,6 +85,7 @@ impl RegistryProcess {
         let settings = RegistrySettings {
             accept_loss: config.accept_loss,
             topic_replicas: config.topic_replicas,
+            rebuild_after: config.rebuild_after,
             ..RegistrySettings::new(folder.path())
         };
         let service = match RegistryService::start(registry_places, settings, RealDisk).await {

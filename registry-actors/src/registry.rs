@@ -17,6 +17,7 @@
 //! * Stops: when the requests under way are answered and the group has stopped.
 //! * If it panics: the process ends; recovery is a restart.
 
+mod absences;
 mod answers;
 mod drafts;
 
@@ -43,8 +44,10 @@ use crate::materialiser::{Reconcile, WholeWanted, Write};
 use crate::rebalance::Plan;
 use crate::request::{Enrolled, REQUESTS_MAX, RefusedTopics, RegistryRequest, TopicCreated};
 use crate::routing::{RoutingTable, TopicRoutes};
+use crate::service::RegistrySettings;
 use crate::state::{Answer, Outcome, TOPIC_QUEUES_MAX, check_settings};
 use crate::watch::Published;
+use absences::Absences;
 use answers::{answer_of, draw_topic_id, refuse, unexpected};
 use drafts::{Asker, Create, Draft, PlaceDead, Planned};
 
@@ -136,6 +139,7 @@ pub(crate) struct Registry<D: Disk> {
     care_period: Duration,
     /// Most replicas of a topic for which nobody named a number.
     topic_replicas: u32,
+    absences: Absences,
     published: Option<u64>,
     planned: Option<Inbox<Planned>>,
     /// Drafts and proposals.
@@ -146,11 +150,12 @@ pub(crate) struct Registry<D: Disk> {
 }
 
 impl<D: Disk> Registry<D> {
-    pub(crate) fn new(core: Rc<Core<D>>, care_period: Duration, topic_replicas: u32) -> Self {
+    pub(crate) fn new(core: Rc<Core<D>>, settings: &RegistrySettings) -> Self {
         Self {
             core,
-            care_period,
-            topic_replicas,
+            care_period: settings.care_period,
+            topic_replicas: settings.topic_replicas,
+            absences: Absences::new(settings.rebuild_after),
             published: None,
             planned: None,
             under_way: 0,
@@ -447,8 +452,9 @@ impl<D: Disk> Receive<JobRan<D>> for Registry<D> {
 }
 
 impl<D: Disk> Receive<StateChanged> for Registry<D> {
-    fn receive(&mut self, _: StateChanged, credit: Credit, _: &mut Room<'_, Self>) {
+    fn receive(&mut self, _: StateChanged, credit: Credit, room: &mut Room<'_, Self>) {
         drop(credit); // a change after this one is told anew
+        self.long_gone(room.clock().monotonic_ms());
         if self.core.group.get().is_some() {
             self.publish();
         }

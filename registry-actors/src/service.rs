@@ -63,6 +63,9 @@ pub struct RegistrySettings {
     pub care_period: Duration,
     /// Most replicas of a topic for which nobody named a number.
     pub topic_replicas: u32,
+    /// A broker that is gone for so long, and is in no shard of several, gets no place in a new group's home: it
+    /// is not just being started again. 0: half an hour.
+    pub rebuild_after: Duration,
 }
 
 impl RegistrySettings {
@@ -76,6 +79,7 @@ impl RegistrySettings {
             accept_loss: false,
             care_period: Duration::from_secs(5),
             topic_replicas: TOPIC_REPLICAS_DEFAULT,
+            rebuild_after: Duration::ZERO,
         }
     }
 }
@@ -239,10 +243,10 @@ fn wire<D: Disk>(
     let slot: Rc<OnceCell<Rc<Core<D>>>> = Rc::default();
     let core_of = Rc::clone(&slot);
     let spec = ActorSpec::new("Registry", "registry").never_restarts();
-    let (care_period, topic_replicas) = (settings.care_period, settings.topic_replicas);
+    let of_registry = settings.clone();
     let registry = Host::spawn_local(&places.core, spec, move || {
         let core = Rc::clone(core_of.get().expect("set before it starts"));
-        Registry::new(core, care_period, topic_replicas)
+        Registry::new(core, &of_registry)
     });
     let copy = Arc::new(CopyStats::default());
     let (watch, routes) = WatchActor::start(&places.core);

@@ -1,10 +1,11 @@
 //! Commands on their way to the log: whom they are answered to, and where their new queues go.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use grus_log::Disk;
 use grus_mailbox::{Credit, Dropped, Port, Room, Weigh};
-use grus_protocol::ids::{Durability, ShardId, TopicId};
+use grus_protocol::ids::{BrokerId, Durability, ShardId, TopicId};
 use grus_protocol::message::{self, REPLICAS_UNNAMED, TopicSettings};
 use grus_protocol::names::TopicName;
 
@@ -110,12 +111,20 @@ impl<D: Disk> Registry<D> {
         if let Some(home) = place.home {
             place.id = draw_topic_id();
             ask.draws += 1;
+            let long_gone = self.long_gone(room.clock().monotonic_ms());
             let machine = self.core.machine.borrow();
             (place.home_replicas, place.left_out) =
-                machine.state().home_wish(home, self.topic_replicas);
+                machine.state().home_wish(home, self.topic_replicas, &long_gone);
         }
         let command = Command::PlaceDeadLetters(ask.place.clone());
         self.propose(&command, Asker::Place(ask), credit, room);
+    }
+
+    /// The brokers that are gone for so long that they are not just being started again.
+    pub(super) fn long_gone(&mut self, now_ms: u64) -> BTreeSet<BrokerId> {
+        let machine = self.core.machine.borrow();
+        self.absences.look(machine.state().gone_brokers(), now_ms);
+        self.absences.long(now_ms)
     }
 
     /// Enrols a broker. What is known already writes nothing, so that a broker starts on a full disk

@@ -98,14 +98,20 @@ impl State {
 
     /// On how many brokers a new group's home is to be, where its broker has named `home`, and which brokers get no
     /// place on shards that are made for it: of as many as are wanted, or as can be had now, as what comes later
-    /// does not change it. Of two both would be needed: that is no better than one, unless no more are wanted.
-    pub(crate) fn home_wish(&self, home: ShardId, most: u32) -> (u32, Vec<BrokerId>) {
+    /// does not change it. Of two both would be needed: that is no better than one, unless no more are wanted. Asked
+    /// before a command is written, by a process that knows which brokers are gone for long.
+    pub(crate) fn home_wish(
+        &self,
+        home: ShardId,
+        most: u32,
+        long_gone: &BTreeSet<BrokerId>,
+    ) -> (u32, Vec<BrokerId>) {
         let wanted = self.home_replicas(most);
         let has = self.shards.get(&home).map_or(0, ShardPlace::members_count);
         if has >= wanted {
             return (wanted, Vec::new());
         }
-        let gone = self.gone_for_good();
+        let gone = self.gone_for_good(long_gone);
         let (live, known) = (self.live_brokers().count(), self.brokers.len() - gone.len());
         let least = (has + 1).max(wanted.min(3));
         for replicas in (least..=wanted.min(REPLICAS_MAX)).rev() {
@@ -122,14 +128,15 @@ impl State {
         (wanted, gone)
     }
 
-    /// The brokers that are gone and have been replaced in all that they shared with others, or never had any of
-    /// it: where there are such shards they are not waited for.
-    fn gone_for_good(&self) -> Vec<BrokerId> {
+    /// The brokers that are gone for long and have been replaced in all that they shared with others, or never had
+    /// any of it: where there are such shards they are not waited for. One that is just being started again may
+    /// have none of them as well, and a group's home is for ever.
+    fn gone_for_good(&self, long_gone: &BTreeSet<BrokerId>) -> Vec<BrokerId> {
         let several = || self.shards.values().filter(|place| place.is_replicated());
         if several().next().is_none() {
             return Vec::new();
         }
-        let gone = self.brokers.iter().filter(|(_, broker)| !broker.live).map(|(id, _)| *id);
+        let gone = self.gone_brokers().filter(|broker| long_gone.contains(broker));
         gone.filter(|broker| !several().any(|place| place.is_on(*broker))).collect()
     }
 
@@ -265,9 +272,18 @@ mod tests {
         }
     }
 
+    /// What is wanted for a new group's home where all that are gone are gone for long.
+    fn wish(state: &State) -> (u32, Vec<BrokerId>) {
+        state.home_wish(ShardId(0), 3, &state.gone_brokers().collect())
+    }
+
     /// A group is first joined, and its broker names its own shard; who keeps its members.
     fn join(state: &mut State) -> Vec<u64> {
-        let (home_replicas, left_out) = state.home_wish(ShardId(0), 3);
+        let wish = wish(state);
+        join_as(state, wish)
+    }
+
+    fn join_as(state: &mut State, (home_replicas, left_out): (u32, Vec<BrokerId>)) -> Vec<u64> {
         let name = GroupName::try_from("g").unwrap().dead_letters();
         let (id, home, shards) = (TopicId(60), Some(ShardId(0)), Vec::new());
         let place = PlaceDeadLetters { name, id, home, shards, home_replicas, left_out };
@@ -281,11 +297,11 @@ mod tests {
     #[test]
     fn a_home_has_fewer_members_where_as_many_as_are_wanted_cannot_be_had() {
         let mut state = registry(1..=5, 5);
-        assert_eq!(state.home_wish(ShardId(0), 3), (5, Vec::new()));
+        assert_eq!(wish(&state), (5, Vec::new()));
         leave(&mut state, &[4, 5]);
-        assert_eq!(state.home_wish(ShardId(0), 3), (5, Vec::new()), "they may come back");
+        assert_eq!(wish(&state), (5, Vec::new()), "they may come back");
         leave(&mut state, &[3]);
-        assert_eq!(state.home_wish(ShardId(0), 3), (3, Vec::new()), "two of five elect nobody");
+        assert_eq!(wish(&state), (3, Vec::new()), "two of five elect nobody");
         assert_eq!(join(&mut state), [1, 2, 3]);
     }
 
@@ -298,7 +314,7 @@ mod tests {
             place.members = [2, 3, 4].map(BrokerId).to_vec(); // others have got what it had
         }
         leave(&mut state, &[4]);
-        assert_eq!(state.home_wish(ShardId(0), 3), (3, vec![BrokerId(1)]));
+        assert_eq!(wish(&state), (3, vec![BrokerId(1)]));
         assert_eq!(join(&mut state), [2, 3, 4], "this one may come back");
         // With one of three gone for good there are two: both would be needed, as one is now.
         let mut state = registry(1..=3, 2);
@@ -307,11 +323,28 @@ mod tests {
         for place in state.shards.values_mut().filter(several) {
             place.members = [2, 3].map(BrokerId).to_vec();
         }
-        assert_eq!(state.home_wish(ShardId(0), 3), (2, vec![BrokerId(1)]), "as the topic has");
+        assert_eq!(wish(&state), (2, vec![BrokerId(1)]), "as the topic has");
         for place in state.shards.values_mut().filter(several) {
             place.wanted = [2, 3, 4].map(BrokerId).to_vec(); // one more is to come
         }
-        assert_eq!(state.home_wish(ShardId(0), 3), (3, vec![BrokerId(1)]));
+        assert_eq!(wish(&state), (3, vec![BrokerId(1)]));
         assert!(join(&mut state).is_empty(), "it stays where its broker says");
+    }
+
+    #[test]
+    fn a_broker_that_is_just_being_started_again_has_its_place_in_a_new_home() {
+        let mut state = registry(1..=3, 2);
+        leave(&mut state, &[1]);
+        let several = |place: &&mut ShardPlace| place.is_replicated();
+        for place in state.shards.values_mut().filter(several) {
+            place.members = [2, 3].map(BrokerId).to_vec(); // it is in none of them
+            place.wanted = [2, 3, 4].map(BrokerId).to_vec();
+        }
+        assert_eq!(wish(&state), (3, vec![BrokerId(1)]), "where it is gone for long");
+        let soon_back = state.home_wish(ShardId(0), 3, &BTreeSet::new());
+        assert_eq!(soon_back, (3, Vec::new()));
+        let mut members = join_as(&mut state, soon_back);
+        members.sort_unstable();
+        assert_eq!(members, [1, 2, 3]);
     }
 }

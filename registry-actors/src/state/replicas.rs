@@ -34,6 +34,11 @@ impl State {
         self.brokers.iter().filter(|(_, broker)| broker.live).map(|(id, _)| *id)
     }
 
+    /// Those that are known and not there.
+    pub(crate) fn gone_brokers(&self) -> impl Iterator<Item = BrokerId> {
+        self.brokers.iter().filter(|(_, broker)| !broker.live).map(|(id, _)| *id)
+    }
+
     /// Makes the shards of a class that are missing: for each live broker one in whose list of
     /// members it stands first, the brokers behind it in the ring of ids after it. `topic` is the one
     /// for which they are made: its id, which was drawn, tells their groups from any others.
@@ -71,8 +76,7 @@ impl State {
     ) -> Result<Vec<PartKey>, RegistryError> {
         let mut ring: Vec<BrokerId> = self.live_brokers().collect();
         let (wanted, live) = (class.replicas as usize, ring.len());
-        let gone = self.brokers.iter().filter(|(_, broker)| !broker.live).map(|(id, _)| *id);
-        let gone = gone.filter(|broker| !left_out.contains(broker));
+        let gone = self.gone_brokers().filter(|broker| !left_out.contains(broker));
         ring.extend(gone.take(wanted.saturating_sub(live)));
         if ring.len() < wanted || live * 2 <= wanted {
             return Err(RegistryError::TooFewBrokers { wanted: class.replicas, live });
