@@ -18,6 +18,7 @@ mod adopt;
 mod brokers;
 mod dead_letters;
 mod growth;
+mod limits;
 mod replicas;
 
 /// Most topics.
@@ -132,10 +133,10 @@ impl State {
         if id == TopicId::UNKNOWN || self.names.contains_key(&id) {
             return Err(RegistryError::IdInUse { id });
         }
-        if self.topics.len() >= TOPICS_MAX {
+        if self.topics_counted() >= TOPICS_MAX {
             return Err(RegistryError::TooManyTopics);
         }
-        if self.queues + u64::from(settings.queues) > QUEUES_MAX {
+        if self.queues_counted() + u64::from(settings.queues) > QUEUES_MAX {
             return Err(RegistryError::TooManyQueues);
         }
         let mut changed = self.make_replicas(ShardClass::of(&settings), id)?;
@@ -234,7 +235,7 @@ impl State {
         count: u32,
         chosen: &[ShardId],
     ) -> Result<Vec<Vec<RouteSpan>>, RegistryError> {
-        if self.queues + u64::from(count) > QUEUES_MAX {
+        if self.queues_counted() + u64::from(count) > QUEUES_MAX {
             return Err(RegistryError::TooManyQueues);
         }
         let fits = chosen.len() == count as usize

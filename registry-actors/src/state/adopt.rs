@@ -7,6 +7,7 @@ use grus_protocol::ids::{BrokerId, Durability, Offset, QueueId, ShardId, Timesta
 use grus_protocol::message::{TopicKind, TopicSettings};
 
 use super::brokers::taken;
+use super::limits::is_of_names;
 use super::{Outcome, QUEUES_MAX, State, TOPIC_QUEUES_MAX, TOPICS_MAX, check_settings};
 use crate::command::{AdoptTopic, AdoptTopics};
 use crate::error::RegistryError;
@@ -50,6 +51,7 @@ impl State {
             let reason = format!("it is {time}, they cannot be of {altered}");
             return Err(RegistryError::InvalidSettings { reason });
         }
+        let is_of_names = is_of_names(&name);
         let mut settings = TopicSettings::from(&settings);
         let mut is_newer = false;
         let mut topic = match self.topics.get(&name) {
@@ -71,7 +73,9 @@ impl State {
             None if id == TopicId::UNKNOWN || self.names.contains_key(&id) => {
                 return Err(RegistryError::IdInUse { id });
             }
-            None if self.topics.len() >= TOPICS_MAX => return Err(RegistryError::TooManyTopics),
+            None if self.topics_counted() >= TOPICS_MAX && !is_of_names => {
+                return Err(RegistryError::TooManyTopics);
+            }
             None => {
                 settings.queues = 1; // counted below
                 check_settings(&settings)?;
@@ -89,7 +93,7 @@ impl State {
                 added.push(shard);
             }
         }
-        if self.queues + added.len() as u64 > QUEUES_MAX {
+        if self.queues_counted() + added.len() as u64 > QUEUES_MAX && !is_of_names {
             return Err(RegistryError::TooManyQueues);
         }
         if added.is_empty() && !is_newer {

@@ -9,6 +9,7 @@ use grus_protocol::ids::{BrokerId, Durability, Offset, ShardId, TimestampMs, Top
 use grus_protocol::message::{ExpiredPolicy, TopicKind, TopicSettings, WhenFull};
 use grus_protocol::names::GroupName;
 
+use super::limits::is_of_names;
 use super::{Applied, GROUPED_MAX, Outcome, QUEUES_MAX, REPLICAS_MAX, State, TOPIC_QUEUES_MAX};
 use crate::command::PlaceDeadLetters;
 use crate::error::RegistryError;
@@ -40,7 +41,9 @@ impl State {
             None if id == TopicId::UNKNOWN || self.names.contains_key(&id) => {
                 return Err(RegistryError::IdInUse { id });
             }
-            None if self.topics.len() >= GROUPED_MAX => return Err(RegistryError::TooManyGroups),
+            None if self.topics_counted() >= GROUPED_MAX && !is_of_names(&name) => {
+                return Err(RegistryError::TooManyGroups);
+            }
             None => {
                 let (name, queues) = (name.clone(), Vec::new());
                 let (settings, altered) = (settings(), created);
@@ -174,7 +177,8 @@ impl State {
             let reason = format!("a topic has 1 to {TOPIC_QUEUES_MAX} queues");
             return Err(RegistryError::InvalidSettings { reason });
         }
-        if self.queues + added.len() as u64 > QUEUES_MAX {
+        let queues = self.queues_counted() + added.len() as u64;
+        if queues > QUEUES_MAX && !is_of_names(&topic.name) {
             return Err(RegistryError::TooManyQueues);
         }
         Ok(())
