@@ -235,7 +235,8 @@ async fn asked<T: Send + 'static>(
     }
 }
 
-fn check_name(group: &GroupName) -> Result<(), ErrorReply> {
+/// Whether a group may be named so, by whoever asks from outside.
+pub(crate) fn check_name(group: &GroupName) -> Result<(), ErrorReply> {
     if !group.is_reserved() {
         return Ok(());
     }

@@ -17,6 +17,7 @@ use crate::commands::groups::{HandBack, Holding, ProgressKey, RetryTerms, Span};
 use crate::connection::replies::ReplyTo;
 use crate::connection::requests::GroupQueueRequest;
 use crate::error::QueueError;
+use crate::groups::check_name;
 use crate::machine::groups::Moved;
 use crate::topic_queue::{
     Answered, AnswersTaken, At, ClaimTaken, Failed, GivenUp, GroupAsk, ResetTo,
@@ -53,6 +54,7 @@ impl Dispatcher {
         name: &GroupName,
         id: GroupId,
     ) -> Result<GroupId, ErrorReply> {
+        check_name(name)?;
         let topic = self.known(&name.dead_letters());
         let there = topic.map(|topic| GroupId::of(topic.id));
         let meant = there.filter(|there| id == GroupId::UNKNOWN || id == *there);
@@ -86,7 +88,7 @@ impl Dispatcher {
         if let Err(text) = ask.settings.check() {
             return reply.error(ErrorReply::new(ErrorCode::InvalidSettings, text));
         }
-        if let Err(error) = users_topic(&ask.topic) {
+        if let Err(error) = check_name(&ask.group).and_then(|()| users_topic(&ask.topic)) {
             return reply.error(error);
         }
         let handle = match self.queue(&ask.topic, ask.topic_id, ask.queue) {

@@ -13,7 +13,7 @@ use grus_protocol::message::{
 };
 use grus_protocol::names::{GroupName, TopicName};
 
-use super::{Groups, unavailable, unknown_group};
+use super::{Groups, check_name, unavailable, unknown_group};
 use crate::dead_letters::{DeadLetters, LettersPage};
 use crate::error::QueueError;
 use crate::machine::groups::Moved;
@@ -25,8 +25,9 @@ impl Groups {
     /// A group's topic of dead letters; the group's id is that one's.
     ///
     /// # Errors
-    /// `UnknownGroup`.
+    /// `UnknownGroup`; `InvalidName` for what is no group's.
     pub fn letters_topic(&self, group: &GroupName) -> Result<Arc<TopicRoute>, ErrorReply> {
+        check_name(group)?;
         self.dead_letters(group).ok_or_else(|| unknown_group(group))
     }
 
