@@ -80,6 +80,9 @@ pub(super) struct Identities {
     life: Option<Identity>,
     /// Who gives lives, as far as was told.
     home: Option<BrokerAddress>,
+    /// Who gives lives was asked without a rest: two brokers, of which each says that the other one does, are
+    /// not asked in turn so.
+    has_hurried: bool,
     backoff: Backoff,
     last_refusal: Option<Refusal>,
 }
@@ -101,6 +104,7 @@ impl Identities {
             used: 0,
             life: None,
             home: None,
+            has_hurried: false,
             backoff,
             last_refusal: None,
         }
@@ -232,7 +236,11 @@ impl Identities {
             Err(refusal) if refusal.retriable || refusal.code == ErrorCode::OutcomeUnknown => {
                 let wait_ms = self.backoff.failed();
                 let has_other_home = source.is_none() && self.is_told_home(&refusal);
-                let wait_ms = if has_other_home { 0 } else { wait_ms };
+                let hurries = has_other_home && !self.has_hurried;
+                if source.is_none() {
+                    self.has_hurried = hurries;
+                }
+                let wait_ms = if hurries { 0 } else { wait_ms };
                 self.at(source).ask = Ask::NotBefore(now_ms + wait_ms);
                 self.last_refusal = Some(refusal);
                 Ok(())
@@ -355,6 +363,26 @@ mod tests {
         assert_eq!(told_of(&named), first, "more would shut out what is under way");
         named.forget();
         assert_eq!(named.above(HOME, 0).unwrap().1, identity(1_025), "but none again");
+    }
+
+    #[test]
+    fn two_that_each_say_the_other_one_gives_lives_are_not_asked_in_turn_without_a_rest() {
+        let mut named = identities(Some("billing"));
+        let told = |id| {
+            let at = BrokerAddress { id: BrokerId(id), host: "h".into(), port: 1 };
+            ErrorReply::new(ErrorCode::NotLeader, "").with_detail(ErrorDetail::Leader(at))
+        };
+        assert_eq!(named.poll(0, all), Some((HOME, None)));
+        let (mut now_ms, mut asked) = (0, 0);
+        while now_ms < 10_000 {
+            named.answered(HOME, Err(told(1 + asked % 2).into()), now_ms).unwrap();
+            asked += 1;
+            while named.poll(now_ms, all).is_none() {
+                now_ms += 1;
+            }
+        }
+        assert!((10..60).contains(&asked), "{asked} times in ten seconds");
+        assert_eq!(named.question(HOME).1.unwrap().id, BrokerId(1 + (asked - 1) % 2));
     }
 
     #[test]
