@@ -3,6 +3,8 @@
 use std::io::Write as _;
 use std::time::Duration;
 
+use grus_client::{Client, ClientConfig, ErrorCode, Message, ProducerConfig, SendError};
+use grus_tests::cluster::block_on;
 use grus_tests::registry::RegistryHome;
 use grus_tests::strain::Strain;
 use grus_tests::watch::{PATIENCE, Watch};
@@ -111,4 +113,37 @@ fn a_broker_that_starts_while_the_registry_is_down_serves_what_it_owns() {
     grus_at(&[home.listen], &["topic", "create", "v", "--queues", "2", "--replicas", "1"], b"")
         .ok();
     assert!(leaders(home.listen, "v").iter().all(Option::is_some), "both are there");
+}
+
+#[test]
+fn the_first_producer_with_a_name_is_told_that_the_registry_is_away_and_begins_once_it_is_back() {
+    let home = RegistryHome::new();
+    let registry = home.start();
+    let one = home.broker();
+    let _broker = one.start();
+    grus_at(&[home.listen], &["topic", "create", "t", "--replicas", "1"], b"").ok();
+    registry.kill();
+    block_on(async {
+        let config = ClientConfig::new([one.listen.to_string()]);
+        let client = Client::connect(config).await.expect("the broker");
+        let nameless = client.producer(ProducerConfig::new("t").expect("a name"));
+        nameless.expect("a producer").send(Message::new("a")).await.expect("it has no name");
+        let mut named = ProducerConfig::named("t", "billing").expect("names");
+        named.send_timeout = Duration::from_secs(2);
+        named.retries = 1;
+        let producer = client.producer(named).expect("a producer");
+        let refused = producer.send(Message::new("b")).await.expect_err("nobody keeps its name");
+        let SendError::Timeout { maybe_stored: false, cause: Some(cause) } = &refused else {
+            panic!("{refused:?}")
+        };
+        assert_eq!((cause.code, cause.retriable), (ErrorCode::RegistryUnavailable, true));
+        let mut named = ProducerConfig::named("t", "billing").expect("names");
+        named.retries = 40;
+        let producer = client.producer(named).expect("a producer");
+        let pending = producer.enqueue(Message::new("c")).await.expect("room");
+        let _registry = home.start();
+        pending.await.expect("it waits for the registry");
+        client.close().await;
+    });
+    assert_eq!(bodies(&[one.listen], "t", 2), ["a", "c"]);
 }
