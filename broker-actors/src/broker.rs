@@ -46,6 +46,7 @@ use crate::config::{BROKER_SCHEMA, BrokerConfig};
 use crate::data_folder::{DataFolder, FolderError};
 use crate::dispatch::peers::PeerGate;
 use crate::dispatch::{Service, fault_switches};
+use crate::drained::Drained;
 use crate::find::Find;
 use crate::group_ties::GroupTies;
 use crate::groups::Groups;
@@ -143,6 +144,7 @@ pub struct Broker {
 /// What is running, in the order in which it was started.
 struct Running {
     folder: DataFolder,
+    drained: Drained,
     stop_limit: Duration,
     places: Places,
     registry: Option<RegistryService<RealDisk>>,
@@ -167,11 +169,16 @@ impl Broker {
         let settings = Arc::new(BROKER_SCHEMA.settings(&loaded));
         let config = loaded.config;
         let folder = DataFolder::open(&config.data)?;
+        let drained = Drained::open(folder.path())?;
+        if drained.is_set() {
+            tracing::warn!("this broker is drained: it leads nothing that another one can");
+        }
         let sockets = Sockets::bind(&config)?;
         let addresses = sockets.addresses.clone();
         let cores = config.core_arbiters_resolved() as usize;
         let mut running = Running {
             folder,
+            drained,
             stop_limit: config.shutdown_timeout,
             places: Places::start(cores, &process),
             registry: None,

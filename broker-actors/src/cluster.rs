@@ -17,7 +17,8 @@ use grus_registry::{RegistryError, RegistryRequest, RoutingTable};
 use tokio::sync::watch;
 
 use crate::dispatch::peers::MemberDoors;
-use crate::member::HandOver;
+use crate::drained::Drained;
+use crate::member::{HandOver, Reason};
 use crate::shard::{FailedShard, FailedShards, ShardSet, ShardStatus};
 use crate::statuses::shard_statuses;
 
@@ -37,6 +38,8 @@ pub struct Cluster {
     pub failed: watch::Receiver<FailedShards>,
     /// Who says which members a shard is to have.
     pub registry: Inbox<RegistryRequest>,
+    /// Whether it is drained.
+    pub drained: Drained,
 }
 
 impl Cluster {
@@ -47,17 +50,56 @@ impl Cluster {
         let failed = self.failed.borrow().clone();
         shards.extend(failed.iter().map(|(shard, why)| of_failed(*shard, why)));
         shards.sort_by_key(|shard| shard.shard);
-        DescribeShardsReply { broker: self.broker, shards }
+        let drained = Some(self.drained.is_set());
+        DescribeShardsReply { broker: self.broker, shards, drained }
     }
 
-    /// Gives shards to other members.
+    /// Gives shards to other members, drains the broker, or undoes that.
     ///
     /// # Errors
     /// [`ErrorCode::InvalidRequest`] for a shard that this broker is no member of, or whose member the one
-    /// that is to lead is not, as far as the routes say.
+    /// that is to lead is not, as far as the routes say, or where a drain is undone beside something else;
+    /// [`ErrorCode::Unavailable`] where it cannot be noted that the broker is drained, or is not.
     pub async fn hand_over(
         &self,
         ask: HandOverShards,
+        table: &RoutingTable,
+    ) -> Result<HandOverShardsReply, ErrorReply> {
+        let Some(why) = reason(&ask)? else {
+            return self.undo_drain().await;
+        };
+        // Noted first: whoever is told that the broker is drained finds it so, whatever happens next.
+        let noted = if why == Reason::Drained { self.drain().await } else { Ok(()) };
+        let reply = self.give_away(ask, why, table).await?;
+        noted.map(|()| reply)
+    }
+
+    /// Drains the broker.
+    async fn drain(&self) -> Result<(), ErrorReply> {
+        tracing::info!("this broker is drained: it leads nothing that another one can");
+        self.drained.set(true).await.map_err(|error| {
+            let broker = self.broker;
+            let text =
+                format!("broker {broker} is drained only until it is started again: {error}");
+            ErrorReply::new(ErrorCode::Unavailable, text)
+        })
+    }
+
+    /// Has the broker lead again.
+    async fn undo_drain(&self) -> Result<HandOverShardsReply, ErrorReply> {
+        self.drained.set(false).await.map_err(|error| {
+            let text = format!("broker {} stays drained: {error}", self.broker);
+            ErrorReply::new(ErrorCode::Unavailable, text)
+        })?;
+        tracing::info!("this broker is drained no more");
+        Ok(HandOverShardsReply { handed_over: Vec::new(), kept: Vec::new() })
+    }
+
+    /// Gives shards to other members.
+    async fn give_away(
+        &self,
+        ask: HandOverShards,
+        why: Reason,
         table: &RoutingTable,
     ) -> Result<HandOverShardsReply, ErrorReply> {
         let doors = self.members.borrow().clone();
@@ -65,7 +107,7 @@ impl Cluster {
         let asked = shards.into_iter().filter_map(|shard| Some((shard, doors.get(&shard)?)));
         let asked = asked.map(|(shard, door)| async move {
             let (port, answer) = reply::port();
-            let hand_over = HandOver { to: ask.to, for_good: ask.retire, reply: port };
+            let hand_over = HandOver { to: ask.to, why, reply: port };
             if door.hand_over.try_put(hand_over).is_err() {
                 return (shard, false);
             }
@@ -96,6 +138,22 @@ impl Cluster {
         let answer = answer.await.map_err(|_| busy())?;
         let shards = answer.map_err(|error| error.to_reply())?;
         Ok(ChangeReplicasReply { shards })
+    }
+}
+
+/// Why shards are to be handed over; none: nothing is, as a drain is to be undone. All that a broker leads, whoever
+/// takes it, is a drain; some shards alone, or those that one broker can take, are given up until the next start.
+fn reason(ask: &HandOverShards) -> Result<Option<Reason>, ErrorReply> {
+    let is_all = ask.shards.is_empty() && ask.to.is_none();
+    match (ask.undo, ask.retire) {
+        (true, false) if is_all => Ok(None),
+        (true, _) => {
+            let text = "a drain is undone for the whole broker: nothing else is named beside it";
+            Err(ErrorReply::new(ErrorCode::InvalidRequest, text))
+        }
+        (false, true) if is_all => Ok(Some(Reason::Drained)),
+        (false, true) => Ok(Some(Reason::Retired)),
+        (false, false) => Ok(Some(Reason::Moved)),
     }
 }
 
@@ -190,10 +248,29 @@ mod tests {
             table.shards.insert(ShardId(shard), ShardPlace { members, ..alone });
         }
         let shards = shards.iter().copied().map(ShardId).collect();
-        let ask = HandOverShards { shards, to: to.map(BrokerId), retire: false };
+        let ask = HandOverShards { shards, to: to.map(BrokerId), retire: false, undo: false };
         let here = BTreeSet::from([ShardId(4), ShardId(5)]);
         let wanted = wanted(&ask, OWN, &here, &table).map_err(|error| error.message)?;
         Ok(wanted.iter().map(|shard| shard.0).collect())
+    }
+
+    #[test]
+    fn all_that_a_broker_leads_is_a_drain_and_that_is_undone_by_itself() {
+        let reason = |shards: &[u32], to: Option<u64>, retire, undo| {
+            let shards = shards.iter().copied().map(ShardId).collect();
+            let ask = HandOverShards { shards, to: to.map(BrokerId), retire, undo };
+            reason(&ask).map_err(|error| error.code)
+        };
+        assert_eq!(reason(&[], None, true, false), Ok(Some(Reason::Drained)));
+        assert_eq!(reason(&[4], None, true, false), Ok(Some(Reason::Retired)));
+        assert_eq!(reason(&[], Some(2), true, false), Ok(Some(Reason::Retired)));
+        assert_eq!(reason(&[], None, false, false), Ok(Some(Reason::Moved)));
+        assert_eq!(reason(&[], None, false, true), Ok(None));
+        for (shards, to, retire) in
+            [(&[4][..], None, false), (&[], Some(2), false), (&[], None, true)]
+        {
+            assert_eq!(reason(shards, to, retire, true), Err(ErrorCode::InvalidRequest));
+        }
     }
 
     #[test]

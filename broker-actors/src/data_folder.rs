@@ -9,6 +9,7 @@
 //! <data>/registry   the embedded registry
 //! <data>/shards/N   one shard each
 //! <data>/members/N  which group shard N is of, for those that several brokers have
+//! <data>/drained    there while the broker is drained
 //! ```
 
 use std::fs;

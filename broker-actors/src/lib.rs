@@ -29,6 +29,7 @@ pub mod delay_wheel;
 pub mod disk_pace;
 pub mod disk_turns;
 pub mod dispatch;
+pub mod drained;
 pub mod error;
 pub mod find;
 pub mod finder;

@@ -5,8 +5,8 @@
 //!           ^--------- reply port --------------'  '---Settled--> Replicas
 //! ```
 //!
-//! * Owns: who is to be a member, and since when the one that is to lead has kept up; what consensus has not
-//!   answered yet is a future of its room.
+//! * Owns: who is to be a member, since when the one that is to lead has kept up, and whether this one may lead
+//!   (not while its broker is drained, or about to stop); what consensus has not answered yet is a future of its room.
 //! * Lives on: its shard's core arbiter.
 //! * Inbox: [`FromPeer`] in bytes, held until consensus has answered it, also when that took so long that
 //!   nobody waits any more; [`HandOver`]; [`GiveBack`]; [`Aim`]; [`Tick`].
@@ -24,6 +24,7 @@ use grus_log::Disk;
 use grus_mailbox::{ActorSpec, Credit, Host, HostHandle, Inbox, Place, Port, Receive, Resident};
 use grus_mailbox::{Room, Tick, Weigh};
 use grus_protocol::ids::{BrokerId, ShardId, Term};
+use tokio::sync::watch;
 
 use crate::shard::ShardMachine;
 
@@ -61,14 +62,24 @@ impl Weigh for FromPeer {
     }
 }
 
+/// Why a shard is given away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// An operator moves the leader: whoever takes over gives nothing back by itself.
+    Moved,
+    /// This member is not to lead again before it is started anew.
+    Retired,
+    /// Its broker is drained: this member is not to lead before that is undone.
+    Drained,
+}
+
 /// Gives the shard to another member, if this one leads it.
 #[derive(Debug)]
 pub struct HandOver {
     /// To whom; none: to the one that has most of the log.
     pub to: Option<BrokerId>,
-    /// Whether this member is not to lead again before it is started anew; else an operator moves the leader, and
-    /// whoever takes over gives nothing back by itself.
-    pub for_good: bool,
+    /// Why.
+    pub why: Reason,
     /// Gets whether another member leads, once that is known.
     pub reply: Port<bool>,
 }
@@ -151,6 +162,15 @@ pub struct MemberDoor {
     pub hand_over: Inbox<HandOver>,
 }
 
+/// Whether a member may lead where another one could, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum MayLead {
+    Yes,
+    NotWhileDrained,
+    /// Before it is started anew.
+    NoMore,
+}
+
 /// See the module documentation.
 pub struct Member<D: Disk> {
     shard: ShardId,
@@ -164,16 +184,22 @@ pub struct Member<D: Disk> {
     waits_for: Option<ChangeError>,
     /// Who could be given leadership back, and since when, in milliseconds.
     calm: Option<(NodeId, u64)>,
+    /// Whether the broker is drained.
+    drained: watch::Receiver<bool>,
+    /// What consensus was told.
+    may_lead: MayLead,
 }
 
 impl<D: Disk> Member<D> {
-    /// Starts it on the current thread, which must be `place`, that of the group.
+    /// Starts it on the current thread, which must be `place`, that of the group. While `drained` says that the
+    /// broker is, it does not lead where another one can.
     #[must_use]
     pub fn start(
         place: &Place,
         shard: ShardId,
         group: Group<ShardMachine, D>,
         tells: Tells,
+        drained: watch::Receiver<bool>,
     ) -> HostHandle<Self> {
         let spec = ActorSpec::new("Member", format!("shard-{shard}"));
         Host::spawn_local(place, spec, move || Self {
@@ -185,6 +211,8 @@ impl<D: Disk> Member<D> {
             is_stepping: false,
             waits_for: None,
             calm: None,
+            drained: drained.clone(),
+            may_lead: MayLead::Yes,
         })
     }
 
@@ -222,6 +250,22 @@ impl<D: Disk> Member<D> {
 }
 
 impl<D: Disk> Member<D> {
+    /// Has consensus lead again, or no more, where the broker was drained since, or that was undone.
+    fn follow_drained(&mut self) {
+        let is_drained = *self.drained.borrow();
+        match self.may_lead {
+            MayLead::Yes if is_drained => {
+                self.may_lead = MayLead::NotWhileDrained;
+                self.group.retire();
+            }
+            MayLead::NotWhileDrained if !is_drained => {
+                self.may_lead = MayLead::Yes;
+                self.group.unretire();
+            }
+            MayLead::Yes | MayLead::NotWhileDrained | MayLead::NoMore => {}
+        }
+    }
+
     /// Looks whether the one that is to lead keeps up.
     fn look_at_first(&mut self, now_ms: u64) {
         let first = self.aim.first.filter(|_| !self.is_outgrown);
@@ -239,6 +283,7 @@ impl<D: Disk> Member<D> {
 
 impl<D: Disk> Resident for Member<D> {
     fn started(&mut self, room: &mut Room<'_, Self>) {
+        self.follow_drained();
         room.tick_every(STEP_PERIOD);
     }
 }
@@ -258,6 +303,7 @@ impl<D: Disk> Receive<Aim> for Member<D> {
 
 impl<D: Disk> Receive<Tick> for Member<D> {
     fn receive(&mut self, tick: Tick, _: Credit, room: &mut Room<'_, Self>) {
+        self.follow_drained();
         self.look_at_first(tick.monotonic_ms);
         self.step(room);
     }
@@ -311,15 +357,22 @@ impl<D: Disk> Receive<FromPeer> for Member<D> {
 
 impl<D: Disk> Receive<HandOver> for Member<D> {
     fn receive(&mut self, msg: HandOver, credit: Credit, room: &mut Room<'_, Self>) {
-        let HandOver { to, for_good, reply } = msg;
+        let HandOver { to, why, reply } = msg;
         let group = self.group.clone();
-        if for_good {
-            group.retire();
+        match why {
+            Reason::Moved => {}
+            Reason::Retired => {
+                self.may_lead = MayLead::NoMore;
+                group.retire();
+            }
+            Reason::Drained => self.follow_drained(),
         }
         let to = to.map(|broker| broker.0);
         room.spawn(async move {
-            let is_done =
-                if for_good { group.hand_over(to).await } else { group.move_leader(to).await };
+            let is_done = match why {
+                Reason::Moved => group.move_leader(to).await,
+                Reason::Retired | Reason::Drained => group.hand_over(to).await,
+            };
             reply.send(is_done);
             drop(credit);
         });

@@ -48,8 +48,8 @@ use crate::disk_turns::DiskTurns;
 use crate::dispatch::peers::MemberDoors;
 use crate::group_ties::GroupTies;
 use crate::member::{
-    AIMS_MAX, Aim, FROM_PEER_BYTES_MAX, HAND_OVERS_MAX, HandOver, Member, MemberDoor, Settled,
-    Tells,
+    AIMS_MAX, Aim, FROM_PEER_BYTES_MAX, HAND_OVERS_MAX, HandOver, Member, MemberDoor, Reason,
+    Settled, Tells,
 };
 use crate::metrics::shards::LogMetrics;
 use crate::network::{Network, PeerDoors};
@@ -96,6 +96,8 @@ pub struct ReplicaParts {
     pub ties: GroupTies,
     /// The ways to other brokers.
     pub doors: watch::Receiver<PeerDoors>,
+    /// Whether the broker is drained: then none of its members leads where another one can.
+    pub drained: watch::Receiver<bool>,
     /// Where the shards are published.
     pub replicated: Arc<watch::Sender<Replicated>>,
     /// Where their members are published.
@@ -266,6 +268,7 @@ impl Replicas {
             own: self.parts.broker,
             place: place.clone(),
             others,
+            drained: self.parts.drained.clone(),
         };
         let core = places.core.clone();
         async move { core.run(move || build(places, settings, begins, tells)).await? }
@@ -352,7 +355,7 @@ impl Receive<Retire> for Replicas {
         let mut answers = Vec::new();
         for running in self.running.values() {
             let (port, answer) = reply::port();
-            let hand_over = HandOver { to: None, for_good: true, reply: port };
+            let hand_over = HandOver { to: None, why: Reason::Retired, reply: port };
             if running.ear.inbox(1).try_put(hand_over).is_ok() {
                 answers.push(answer);
             }

@@ -21,6 +21,8 @@ pub struct BrokerShards {
     pub broker: BrokerAddress,
     /// Its shards; else why it did not say.
     pub shards: Result<Vec<ShardDescription>, String>,
+    /// Whether it is drained; none: it did not say, as one of an older build, whose drain ends when it is started again.
+    pub drained: Option<bool>,
 }
 
 /// Queues that are asked for at once: the names and routes of so many fit any answer.
@@ -54,8 +56,9 @@ impl Client {
         let asked = brokers.iter().map(|broker| self.ask_broker(broker, &DescribeShards {}, limit));
         let answers = join_all(asked).await;
         let told = brokers.into_iter().zip(answers).map(|(broker, answer)| {
+            let drained = answer.as_ref().ok().and_then(|reply| reply.drained);
             let shards = answer.map(|reply| reply.shards).map_err(|error| error.to_string());
-            BrokerShards { broker, shards }
+            BrokerShards { broker, shards, drained }
         });
         Ok(told.collect())
     }
@@ -102,7 +105,8 @@ impl Client {
         Err(last.unwrap_or(ClientError::Closed))
     }
 
-    /// Has a broker give shards that it leads to other members.
+    /// Has a broker give shards that it leads to other members, drains it, or undoes that. A broker of an older build,
+    /// which does not say whether it is drained ([`BrokerShards::drained`]), knows no `undo`: it moves its leaders.
     ///
     /// # Errors
     /// [`ClientError::Refused`]: `UnknownBroker` when it is not there, `InvalidRequest` when it has no

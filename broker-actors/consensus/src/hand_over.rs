@@ -93,9 +93,16 @@ enum Successor {
 
 impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
     /// From here on this member takes over from nobody, and stands for election only when no other one
-    /// has led for long: it is about to be stopped. It goes on voting and following.
+    /// has led for long: it is about to be stopped, or its broker is drained. It goes on voting and following.
     pub fn retire(&self) {
         self.inner.retiring.set(true);
+        self.inner.shared.keeper.notify_one();
+    }
+
+    /// Takes that back: this member may lead again like any other. It asks nobody for leadership by itself: whoever
+    /// leads gives it back where this one is the first, or the next election decides.
+    pub fn unretire(&self) {
+        self.inner.retiring.set(false);
         self.inner.shared.keeper.notify_one();
     }
 

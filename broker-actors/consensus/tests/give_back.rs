@@ -96,6 +96,22 @@ fn nothing_is_begun_towards_one_that_could_not_lead_or_by_one_that_is_to_stop() 
 }
 
 #[test]
+fn who_is_drained_no_more_gets_it_back_and_keeps_it() {
+    simulate(45, async {
+        let mut cluster = three(45).await;
+        cluster.group(FIRST).retire();
+        is_refused(&mut cluster, LEADER, "it is drained").await;
+        cluster.group(FIRST).unretire();
+        assert!(cluster.group(LEADER).may_give_back(FIRST));
+        assert_eq!(give_back(&mut cluster, LEADER).await, GivenBack::Done);
+        assert_eq!(cluster.wait_leader(1_000).await, FIRST);
+        cluster.run(5_000).await;
+        assert_eq!(cluster.leader(), Some(FIRST), "it looks for nobody any more");
+        cluster.settle(60_000).await;
+    });
+}
+
+#[test]
 fn who_was_named_by_an_operator_leads_on_until_leadership_changes() {
     simulate(43, async {
         let mut cluster = three(43).await;

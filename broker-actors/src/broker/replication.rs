@@ -102,6 +102,7 @@ impl Running {
             members: replication.members.subscribe(),
             failed: replication.failed.subscribe(),
             registry: registry.ask.clone(),
+            drained: self.drained.clone(),
         }
     }
 
@@ -140,6 +141,7 @@ impl Running {
             metrics: metrics.clone(),
             ties: ties.clone(),
             doors: ways,
+            drained: self.drained.subscribe(),
             replicated: Arc::clone(&replication.told),
             members: Arc::clone(&replication.members),
             failed: Arc::clone(&replication.failed),

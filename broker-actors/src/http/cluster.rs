@@ -84,9 +84,12 @@ pub struct HandOverQuery {
     shard: Option<u32>,
     /// To whom.
     to: Option<u64>,
-    /// Whether this broker is to lead none of them again before it is started anew.
+    /// Whether this broker is to lead none of them again before it is started anew; all of them: before that is undone.
     #[serde(default)]
     retire: bool,
+    /// Whether that is to be undone.
+    #[serde(default)]
+    undo: bool,
 }
 
 /// What was handed over.
@@ -95,6 +98,8 @@ pub struct HandOverQuery {
 struct HandedOver {
     handed_over: Vec<u32>,
     kept: Vec<u32>,
+    /// Whether the broker is drained now.
+    drained: bool,
 }
 
 /// Serves `POST /cluster/hand-over`.
@@ -106,16 +111,17 @@ pub async fn hand_over(
     if let Err(why) = is_meant(&request) {
         return error(StatusCode::FORBIDDEN, why);
     }
-    let HandOverQuery { shard, to, retire } = query.into_inner();
+    let HandOverQuery { shard, to, retire, undo } = query.into_inner();
     let shards = shard.map(ShardId).into_iter().collect();
-    let ask = HandOverShards { shards, to: to.map(BrokerId), retire };
+    let ask = HandOverShards { shards, to: to.map(BrokerId), retire, undo };
     let table = parts.table.borrow().clone();
     match parts.cluster.hand_over(ask, &table).await {
         Err(error) => refused(&error),
         Ok(done) => {
             let numbers = |shards: &[ShardId]| shards.iter().map(|shard| shard.0).collect();
             let (handed_over, kept) = (numbers(&done.handed_over), numbers(&done.kept));
-            HttpResponse::Ok().json(HandedOver { handed_over, kept })
+            let drained = parts.cluster.drained.is_set();
+            HttpResponse::Ok().json(HandedOver { handed_over, kept, drained })
         }
     }
 }

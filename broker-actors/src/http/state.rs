@@ -184,6 +184,7 @@ pub async fn metrics(parts: web::Data<HttpParts>, query: web::Query<MetricsQuery
         shards: shard_statuses(&parts.shards.all()).await,
         delays: schedules.statuses().await,
         groups: parts.groups.moments(parts.process.clock.now()).await,
+        is_drained: parts.cluster.drained.is_set(),
     };
     let mut asked = Registry::default();
     moment.register(&mut asked);

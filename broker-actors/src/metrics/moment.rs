@@ -5,7 +5,7 @@
 //! one, and queues are shown only to who asks for them.
 
 use grus_protocol::ids::ShardId;
-use grus_registry::http::metrics::{ProcessMoment, Whole};
+use grus_registry::http::metrics::{ProcessMoment, Whole, gauge};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -37,6 +37,8 @@ pub struct Moment {
     pub delays: Vec<(ShardId, DelayStatus)>,
     /// The groups.
     pub groups: GroupMoments,
+    /// Whether the broker is drained.
+    pub is_drained: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -72,6 +74,8 @@ impl Moment {
     /// Registers all of it.
     pub fn register(&self, registry: &mut Registry) {
         self.process.register(registry);
+        let help = "1 while the broker is drained: it leads nothing that another one can";
+        registry.register("grus_broker_drained", help, gauge(u64::from(self.is_drained)));
         self.register_topics(registry);
         if self.queues_wanted {
             self.register_queues(registry);

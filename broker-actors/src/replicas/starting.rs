@@ -7,6 +7,7 @@ use grus_log::RealDisk;
 use grus_mailbox::{Credit, Receive, Room};
 use grus_protocol::ids::{BrokerId, ShardId, Term};
 use grus_registry::{RoutingTable, ShardPlace};
+use tokio::sync::watch;
 
 use super::{Replicas, Running, SETTLED_MAX, Started};
 use crate::begun::{Begun, BegunError};
@@ -27,6 +28,8 @@ pub(super) struct Begins {
     pub(super) place: ShardPlace,
     /// Who may have come to its group unheard of.
     pub(super) others: Vec<NodeId>,
+    /// Whether the broker is drained.
+    pub(super) drained: watch::Receiver<bool>,
 }
 
 /// How long a copy of before others came is not looked into again, in milliseconds, unless somebody changes its
@@ -90,7 +93,7 @@ pub(super) async fn build(
     begins: Begins,
     tells: Tells,
 ) -> Result<Running, ShardStartError> {
-    let Begins { begun, network, own, place, others } = begins;
+    let Begins { begun, network, own, place, others, drained } = begins;
     let (shard, group) = (settings.shard, place.group);
     let is_noted = aside(begun.clone(), Begun::is_noted).await?;
     // Who joins a group that is there founds nothing.
@@ -122,7 +125,7 @@ pub(super) async fn build(
         }
     }
     network.open();
-    let ear = Member::start(&places.core, shard, member.group, tells);
+    let ear = Member::start(&places.core, shard, member.group, tells, drained);
     Ok(Running { shard: member.shard, ear, group })
 }
 

@@ -9,6 +9,7 @@ use grus_consensus::{NoPeers, Timings};
 use grus_log::SimDisk;
 use grus_mailbox::{Place, outlet};
 use grus_protocol::{BrokerId, Durability, ShardId};
+use tokio::sync::watch;
 
 use crate::support::{Door, DoorConfig};
 
@@ -42,7 +43,9 @@ async fn a_member_that_is_told_of_others_by_a_later_list_than_its_own_says_that_
     member.group.ready().await.unwrap();
     let own = member.group.members().index.unwrap();
     let ((settled, mut is_settled), (outgrown, mut is_outgrown)) = (outlet(4), outlet(4));
-    let ear = Member::start(&place, SHARD, member.group.clone(), Tells { settled, outgrown });
+    let tells = Tells { settled, outgrown };
+    let never = watch::channel(false).1;
+    let ear = Member::start(&place, SHARD, member.group.clone(), tells, never);
     let aims = ear.inbox(4);
     let aim = |members: &[u64], wanted: &[u64], members_at| Aim {
         wanted: wanted.iter().copied().collect(),

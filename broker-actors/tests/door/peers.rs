@@ -124,7 +124,8 @@ async fn three() -> BTreeMap<u64, Broker> {
         let member = join(broker, &place, network).await;
         let tells =
             Tells { settled: grus_mailbox::outlet(1).0, outgrown: grus_mailbox::outlet(1).0 };
-        let ear = Member::start(&place, SHARD, member.group.clone(), tells);
+        let ear =
+            Member::start(&place, SHARD, member.group.clone(), tells, watch::channel(false).1);
         let (inbox, hand_over) = (ear.inbox(1 << 20), ear.inbox(1));
         let door_of = MemberDoor { group: GROUP, inbox, hand_over };
         let doors = BTreeMap::from([(SHARD, door_of)]);

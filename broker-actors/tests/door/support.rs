@@ -13,6 +13,7 @@ use grus_broker::config::ConnectionConfig;
 use grus_broker::connection::{Describe, Description};
 use grus_broker::dispatch::Service;
 use grus_broker::dispatch::peers::{MemberDoors, PeerGate};
+use grus_broker::drained::Drained;
 use grus_broker::find::Find;
 use grus_broker::groups::Groups;
 use grus_broker::listener::{ListConnections, Listener, ListenerParts};
@@ -140,6 +141,7 @@ impl Door {
                 members: members_seen.clone(),
                 failed: watch::channel(Arc::default()).1,
                 registry: outlet(1_000).0,
+                drained: Drained::open("no such folder".as_ref()).unwrap(),
             },
             schedules: Schedules { routes: routes.subscribe(), shards: ShardSet::alone([]) },
             peers: PeerGate { disk: config.broker * 10, members: members_seen },

@@ -40,11 +40,18 @@ pub enum ClusterCommand {
     Grow(GrowArgs),
     /// Have a broker lose a shard, or all shards of a topic
     RemoveReplica(RemoveArgs),
-    /// Have a broker give away all that it leads, and lead nothing before it is started again
-    Drain {
-        /// The broker's id
-        broker: u64,
-    },
+    /// Have a broker give away all that it leads, and lead and get nothing new before that is undone
+    Drain(DrainArgs),
+}
+
+/// `grus cluster drain`
+#[derive(Debug, Args)]
+pub struct DrainArgs {
+    /// The broker's id
+    pub broker: u64,
+    /// Have it lead again
+    #[arg(long)]
+    pub undo: bool,
 }
 
 /// `grus cluster move-leader`
@@ -117,6 +124,7 @@ pub async fn run(common: &Common, command: &ClusterCommand) -> Result<(), Failur
                 shards: vec![ShardId(args.shard)],
                 to: args.to.map(BrokerId),
                 retire: false,
+                undo: false,
             };
             hand_over(&client, leader_of(&told, ShardId(args.shard))?, &ask).await?
         }
@@ -130,10 +138,7 @@ pub async fn run(common: &Common, command: &ClusterCommand) -> Result<(), Failur
         ClusterCommand::RemoveReplica(args) => {
             change(&client, Some(&args.what), (None, Some(args.broker), 0)).await?
         }
-        ClusterCommand::Drain { broker } => {
-            let ask = HandOverShards { shards: Vec::new(), to: None, retire: true };
-            hand_over(&client, BrokerId(*broker), &ask).await?
-        }
+        ClusterCommand::Drain(args) => drain(&client, &told, args).await?,
     };
     if common.json {
         values.iter().try_for_each(|value| output.add(|out| push_json(value, out)))?;
@@ -212,6 +217,8 @@ fn status(told: &[BrokerShards], away: &[(TopicName, QueueId)]) -> Said {
         && under_replicated == 0
         && amnesiacs == 0
         && failed == 0;
+    let is_drained = |broker: &&BrokerShards| broker.drained == Some(true);
+    let drained: Vec<u64> = told.iter().filter(is_drained).map(|it| it.broker.id.0).collect();
     let lines = vec![
         format!("state             {}", if is_well { "ok" } else { "degraded" }),
         format!("brokers           {}, of which {answering} answer", told.len()),
@@ -221,6 +228,7 @@ fn status(told: &[BrokerShards], away: &[(TopicName, QueueId)]) -> Said {
         format!("under-replicated  {under_replicated}"),
         format!("catching up       {amnesiacs}"),
         format!("cannot start      {failed}"),
+        format!("drained           {}{}", drained.len(), listed(&drained)),
     ];
     let value = json!({
         "state": if is_well { "ok" } else { "degraded" },
@@ -233,8 +241,18 @@ fn status(told: &[BrokerShards], away: &[(TopicName, QueueId)]) -> Said {
         "under_replicated": under_replicated,
         "catching_up": amnesiacs,
         "cannot_start": failed,
+        "drained": drained,
     });
     (lines, vec![value])
+}
+
+/// Numbers, for people.
+fn listed(numbers: &[u64]) -> String {
+    if numbers.is_empty() {
+        return String::new();
+    }
+    let all: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+    format!(" ({})", all.join(", "))
 }
 
 /// The first of them by name, for people.
@@ -248,7 +266,7 @@ fn named(queues: &[(TopicName, QueueId)]) -> String {
 }
 
 fn broker(broker: &BrokerShards) -> (String, Value) {
-    let BrokerShards { broker: at, shards, .. } = broker;
+    let BrokerShards { broker: at, shards, drained, .. } = broker;
     let place = format!("{}:{}", at.host, at.port);
     let mut line = format!("{} at {place}", at.id);
     let shards = match shards {
@@ -265,6 +283,9 @@ fn broker(broker: &BrokerShards) -> (String, Value) {
     let followed = shards.len() - led - failed;
     let queues_text = units::grouped(queues);
     let _ = write!(line, ": leads {led} shards with {queues_text} queues, follows {followed}");
+    if *drained == Some(true) {
+        line.push_str(", drained");
+    }
     if full {
         line.push_str(", disk full");
     }
@@ -279,6 +300,7 @@ fn broker(broker: &BrokerShards) -> (String, Value) {
         "queues": queues,
         "disk_full": full,
         "cannot_start": failed,
+        "drained": drained,
     });
     (line, value)
 }
@@ -357,12 +379,63 @@ async fn hand_over(
     let done = done.map_err(|error| Failure::because(format!("broker {broker}"), error))?;
     if !done.kept.is_empty() {
         let kept: Vec<String> = done.kept.iter().map(ToString::to_string).collect();
-        let text = format!("no other member took shard {} in time", kept.join(", "));
+        let kept = kept.join(", ");
+        let text = if ask.retire {
+            format!("it is drained, and leads shard {kept} until another member can take it")
+        } else {
+            format!("no other member took shard {kept} in time")
+        };
         return Err(Failure::because(format!("broker {broker}"), text));
     }
     let numbers: Vec<u32> = done.handed_over.iter().map(|shard| shard.0).collect();
     let line = format!("broker {broker} leads none of {} shards", numbers.len());
     Ok((vec![line], vec![json!({ "broker": broker.0, "handed_over": numbers })]))
+}
+
+/// Drains a broker, or undoes that. What no other broker has stays with it, and is named.
+async fn drain(client: &Client, told: &[BrokerShards], args: &DrainArgs) -> Result<Said, Failure> {
+    let broker = BrokerId(args.broker);
+    let known = told.iter().find(|known| known.broker.id == broker);
+    let is_older = known.is_some_and(|known| known.shards.is_ok() && known.drained.is_none());
+    if args.undo {
+        if let Some(Err(why)) = known.map(|known| &known.shards) {
+            return Err(Failure::because(format!("broker {broker}"), why));
+        }
+        if is_older {
+            // It would take that for a word to move all that it leads.
+            let text = "it is of an older build: it leads again when it is started again";
+            return Err(Failure::because(format!("broker {broker}"), text));
+        }
+        let ask = HandOverShards { shards: Vec::new(), to: None, retire: false, undo: true };
+        let done = client.hand_over_shards(broker, &ask).await;
+        done.map_err(|error| Failure::because(format!("broker {broker}"), error))?;
+        let line =
+            format!("broker {broker} is drained no more: it leads again what it is the first of");
+        return Ok((vec![line], vec![json!({ "broker": broker.0, "drained": false })]));
+    }
+    let ask = HandOverShards { shards: Vec::new(), to: None, retire: true, undo: false };
+    let (mut lines, mut values) = hand_over(client, broker, &ask).await?;
+    let stays = stays(known);
+    if is_older {
+        lines.push("it is of an older build: that lasts until it is started again".to_owned());
+    }
+    if !stays.is_empty() {
+        let (count, all) = (stays.len(), listed(&stays));
+        lines
+            .push(format!("no other broker has {count} of its shards with queues: they stay{all}"));
+    }
+    for value in &mut values {
+        value["drained"] = json!(true);
+        value["stays"] = json!(stays);
+    }
+    Ok((lines, values))
+}
+
+/// The shards with queues that a broker has alone.
+fn stays(broker: Option<&BrokerShards>) -> Vec<u64> {
+    let shards = broker.iter().filter_map(|broker| broker.shards.as_ref().ok()).flatten();
+    let alone = shards.filter(|shard| !shard.is_replicated && shard.queues > 0);
+    alone.map(|shard| u64::from(shard.shard.0)).collect()
 }
 
 async fn change(

@@ -4,6 +4,7 @@ mod alone;
 mod altered;
 mod away;
 mod described;
+mod drained;
 mod find;
 mod groups;
 mod groups_http;

@@ -16,6 +16,8 @@ wire_message! {
         pub broker: BrokerId,
         /// Its shards, those that it has alone and those that it is a member of.
         pub shards: Vec<ShardDescription>,
+        /// Whether the broker is drained; nil: it is of a build that is drained until it is started again.
+        pub drained: Option<bool> = None,
     }
 }
 
@@ -69,14 +71,18 @@ wire_message! {
 }
 
 wire_message! {
-    /// Has a broker give shards that it leads to other members.
+    /// Has a broker give shards that it leads to other members, drains it, or undoes that.
     pub struct HandOverShards {
         /// The shards; none: all that it leads.
         pub shards: Vec<ShardId>,
         /// To whom; nil: to the member that has most of the log of those that were heard of lately.
         pub to: Option<BrokerId> = None,
-        /// Whether the broker is not to lead any of them again before it is started anew.
+        /// Whether the broker is not to lead any of them again before it is started anew. With neither shards nor
+        /// `to` it is drained: it leads nothing that another one can, whatever it is a member of by then, until
+        /// that is undone.
         pub retire: bool = false,
+        /// Whether it is drained no more. Nothing else is said then, and nothing is handed over.
+        pub undo: bool = false,
     }
 }
 

@@ -24,7 +24,7 @@ fn shards_are_described_and_handed_over() {
     let ask = frame("DescribeShards.request");
     assert_eq!((ask.kind, ask.opcode, ask.header), (1, 51, vec![]));
     let reply = frame("DescribeShards.reply").header;
-    let [Number(5), Array(shards)] = &reply[..] else { panic!("{reply:?}") };
+    let [Number(5), Array(shards), Bool(true)] = &reply[..] else { panic!("{reply:?}") };
     let shard = |number, level, flags: [bool; 2], leader, term, rest| {
         let flags = flags.map(Bool).to_vec();
         Array([n(&[number, level]), flags, vec![leader, Number(term), Number(3)], rest].concat())
@@ -42,7 +42,7 @@ fn shards_are_described_and_handed_over() {
     assert_eq!(shards[2], shard(11, 1, [true, false], Nil, 7, told));
     let hand_over = frame("HandOverShards.request");
     assert_eq!((hand_over.kind, hand_over.opcode), (1, 52));
-    assert_eq!(hand_over.header, [Array(n(&[9, 11])), Number(6), Bool(true)]);
+    assert_eq!(hand_over.header, [Array(n(&[9, 11])), Number(6), Bool(true), Bool(true)]);
     let done = frame("HandOverShards.reply").header;
     assert_eq!(done, [Array(n(&[9])), Array(n(&[11]))]);
     let change = frame("ChangeReplicas.request");

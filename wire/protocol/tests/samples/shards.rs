@@ -54,10 +54,10 @@ pub(super) fn frames(out: &mut Vec<(String, Bytes)>) {
         ..led.clone()
     };
     let shards = vec![alone, led, followed];
-    let described = DescribeShardsReply { broker: BrokerId(5), shards };
+    let described = DescribeShardsReply { broker: BrokerId(5), shards, drained: Some(true) };
     pair(out, &DescribeShards {}, &described, [b"", b""]);
     let shards = vec![ShardId(9), ShardId(11)];
-    let hand_over = HandOverShards { shards, to: Some(BrokerId(6)), retire: true };
+    let hand_over = HandOverShards { shards, to: Some(BrokerId(6)), retire: true, undo: true };
     let done = HandOverShardsReply { handed_over: vec![ShardId(9)], kept: vec![ShardId(11)] };
     pair(out, &hand_over, &done, [b"", b""]);
     let change = ChangeReplicas {
