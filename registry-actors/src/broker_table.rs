@@ -1,7 +1,7 @@
 //! BrokerTable: who is there. Takes what brokers say to a registry that is a process of its own.
 //!
 //! ```text
-//! Session --BrokerAsk--> [BrokerTable] --EnrolBroker, MarkBroker, AdoptTopics, ...--> Registry
+//! Session --BrokerAsk--> [BrokerTable] --EnrolBroker, MarkBroker, DrainBroker, ...--> Registry
 //!                              '--Loads--> Rebalance
 //! ```
 //!
@@ -193,7 +193,8 @@ impl BrokerTable {
         reply: Answer<BrokerHeartbeatReply>,
         room: &mut Room<'_, Self>,
     ) {
-        let BrokerHeartbeat { broker, session, produced_bytes_per_second, leaving } = *beat;
+        let BrokerHeartbeat { broker, session, produced_bytes_per_second, .. } = *beat;
+        let BrokerHeartbeat { leaving, drained, .. } = *beat;
         let known = if leaving {
             self.leases.leaves(broker, session)
         } else {
@@ -205,6 +206,8 @@ impl BrokerTable {
         if leaving {
             tracing::info!(%broker, "broker leaves");
             self.give_up(room, now_ms);
+        } else {
+            self.follow_drained(broker, drained);
         }
         let lease_ms = u32::try_from(self.leases.lease_ms()).unwrap_or(u32::MAX);
         reply.send(Ok(BrokerHeartbeatReply { lease_ms }));
@@ -238,6 +241,19 @@ impl BrokerTable {
                 _credit: credit,
             }),
         };
+        let _ = self.registry.ask.try_put(request); // as above
+    }
+
+    /// Has it written that a broker is drained, or is not, where the routes say otherwise. Whether that is refused or
+    /// not: until they say so each heartbeat tells it again.
+    fn follow_drained(&self, broker: BrokerId, drained: bool) {
+        let table = self.registry.routing();
+        if !table.brokers.contains_key(&broker) || table.drained.contains(&broker) == drained {
+            return;
+        }
+        tracing::info!(%broker, drained, "broker is drained, or is not any more");
+        let (reply, _) = reply::port();
+        let request = RegistryRequest::DrainBroker { broker, drained, reply };
         let _ = self.registry.ask.try_put(request); // as above
     }
 

@@ -50,6 +50,8 @@ pub const KIND_LEAD_SHARDS: u16 = 75;
 pub const KIND_CHANGE_REPLICAS: u16 = 76;
 /// Kind of a [`GrowReplicas`].
 pub const KIND_GROW_REPLICAS: u16 = 77;
+/// Kind of a [`DrainBroker`].
+pub const KIND_DRAIN_BROKER: u16 = 78;
 
 /// A change of the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +85,8 @@ pub enum Command {
     ChangeReplicas(ChangeReplicas),
     /// Shards are to have more members.
     GrowReplicas(GrowReplicas),
+    /// A broker is drained, or is not any more.
+    DrainBroker(DrainBroker),
 }
 
 /// Gives the registry its number, once.
@@ -125,6 +129,16 @@ pub struct MarkBroker {
     pub broker: BrokerId,
     /// Whether its lease holds.
     pub live: bool,
+}
+
+/// A broker is drained, or is not any more: it gets nothing new meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainBroker {
+    /// The broker.
+    pub broker: BrokerId,
+    /// Whether it is.
+    pub drained: bool,
 }
 
 /// Makes a topic on chosen shards.
@@ -305,7 +319,7 @@ pub enum FormatError {
 impl Command {
     /// Whether this build knows items of `kind`.
     pub fn knows(kind: u16) -> bool {
-        (KIND_CREATE_TOPIC..=KIND_GROW_REPLICAS).contains(&kind)
+        (KIND_CREATE_TOPIC..=KIND_DRAIN_BROKER).contains(&kind)
     }
 
     /// The command as an item of an entry: its kind and its bytes.
@@ -325,6 +339,7 @@ impl Command {
             Self::LeadShards(command) => (KIND_LEAD_SHARDS, encode(command)),
             Self::ChangeReplicas(command) => (KIND_CHANGE_REPLICAS, encode(command)),
             Self::GrowReplicas(command) => (KIND_GROW_REPLICAS, encode(command)),
+            Self::DrainBroker(command) => (KIND_DRAIN_BROKER, encode(command)),
         }
     }
 
@@ -348,6 +363,7 @@ impl Command {
             KIND_LEAD_SHARDS => decode(bytes).map(Self::LeadShards),
             KIND_CHANGE_REPLICAS => decode(bytes).map(Self::ChangeReplicas),
             KIND_GROW_REPLICAS => decode(bytes).map(Self::GrowReplicas),
+            KIND_DRAIN_BROKER => decode(bytes).map(Self::DrainBroker),
             other => Err(FormatError::Kind(other)),
         }
     }

@@ -49,8 +49,11 @@ pub enum RegistryError {
     /// There is no room for so many queues.
     #[error("too many queues: at most {QUEUES_MAX} in all topics together")]
     TooManyQueues,
-    /// No broker has registered a shard of that durability.
-    #[error("no shard is {durability}: none is registered")]
+    /// No broker has a shard of that durability that takes queues.
+    #[error(
+        "no shard is {durability} and takes queues: none is registered, or its brokers are gone or \
+         drained"
+    )]
     NoShard {
         /// The durability asked for.
         durability: Durability,

@@ -79,6 +79,14 @@ struct StoredBroker {
     live: bool,
     #[serde(default)]
     disk: u64,
+    /// Left out where it is not, so that an older build reads what knows of none that is.
+    #[serde(default, skip_serializing_if = "is_no")]
+    drained: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_no(flag: &bool) -> bool {
+    !*flag
 }
 
 /// What a broker was before its lease was stored.
@@ -161,7 +169,8 @@ pub(crate) fn value(state: &State, key: PartKey) -> Option<Bytes> {
         }
         PartKey::Broker(id) => state.brokers.get(&id).map(|broker| {
             let BrokerAddress { host, port, .. } = broker.address.clone();
-            encode(&StoredBroker { host, port, live: broker.live, disk: broker.disk })
+            let drained = state.drained.contains(&id);
+            encode(&StoredBroker { host, port, live: broker.live, disk: broker.disk, drained })
         }),
         PartKey::Shard(id) => {
             state.shards.get(&id).map(|shard| encode(&StoredShard::from(shard.clone())))
@@ -237,7 +246,10 @@ fn restore_part(
             (state.version, state.registry, state.shards_from) = (version, registry, shards_from);
         }
         PartKey::Broker(id) => {
-            let StoredBroker { host, port, live, disk } = decode(value)?;
+            let StoredBroker { host, port, live, disk, drained } = decode(value)?;
+            if drained {
+                state.drained.insert(id);
+            }
             let address = BrokerAddress { id, host, port };
             state.brokers.insert(id, BrokerPlace { address, live, disk });
         }

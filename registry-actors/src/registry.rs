@@ -33,8 +33,8 @@ use grus_protocol::ids::BrokerAddress;
 use grus_protocol::names::TopicName;
 
 use crate::command::{
-    self, AdoptTopics, AlterTopic, Command, DeleteTopic, EnrolBroker, GrowTopic, LeadShards,
-    MarkBroker, PlaceTopic,
+    self, AdoptTopics, AlterTopic, Command, DeleteTopic, DrainBroker, EnrolBroker, GrowTopic,
+    LeadShards, MarkBroker, PlaceTopic,
 };
 use crate::disk_store::{AppliedAt, Parts};
 use crate::error::RegistryError;
@@ -331,6 +331,7 @@ impl<D: Disk> Receive<RegistryRequest> for Registry<D> {
             RegistryRequest::DeleteTopic { reply, .. } if stopping => refuse(reply),
             RegistryRequest::EnrolBroker { reply, .. } if stopping => refuse(reply),
             RegistryRequest::MarkBroker { reply, .. } if stopping => refuse(reply),
+            RegistryRequest::DrainBroker { reply, .. } if stopping => refuse(reply),
             RegistryRequest::LeadShards { reply, .. } if stopping => refuse(reply),
             RegistryRequest::ChangeReplicas { reply, .. } if stopping => refuse(reply),
             RegistryRequest::AdoptTopics { reply, .. } if stopping => refuse(reply),
@@ -371,6 +372,10 @@ impl<D: Disk> Receive<RegistryRequest> for Registry<D> {
             RegistryRequest::MarkBroker { broker, live, reply } => {
                 let mark = Command::MarkBroker(MarkBroker { broker, live });
                 self.propose(&mark, Asker::Mark(reply), credit, room);
+            }
+            RegistryRequest::DrainBroker { broker, drained, reply } => {
+                let drain = Command::DrainBroker(DrainBroker { broker, drained });
+                self.propose(&drain, Asker::Mark(reply), credit, room);
             }
             RegistryRequest::LeadShards { broker, shards, members, reply } => {
                 self.lead(LeadShards { broker, shards, members }, reply, credit, room);

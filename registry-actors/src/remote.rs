@@ -79,6 +79,8 @@ pub struct RemoteSettings {
     pub known: Arc<RoutingTable>,
     /// All bytes of batches taken so far.
     pub produced_bytes: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// Whether the broker is drained.
+    pub drained: watch::Receiver<bool>,
 }
 
 /// The shards a broker has, and how many of each durability it wants.

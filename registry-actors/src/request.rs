@@ -87,6 +87,15 @@ pub enum RegistryRequest {
         /// Told once it is written.
         reply: Port<Result<(), RegistryError>>,
     },
+    /// A broker is drained, or is not any more.
+    DrainBroker {
+        /// The broker.
+        broker: BrokerId,
+        /// Whether it is.
+        drained: bool,
+        /// Told once it is written.
+        reply: Port<Result<(), RegistryError>>,
+    },
     /// A broker leads shards of several members, each in that term.
     LeadShards {
         /// The broker.

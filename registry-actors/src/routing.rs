@@ -3,7 +3,7 @@
 
 pub mod change;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use grus_protocol::error::{ErrorCode, ErrorReply};
@@ -37,6 +37,9 @@ pub struct RoutingTable {
     pub topics: BTreeMap<TopicName, Arc<TopicRoutes>>,
     /// Every broker that ever registered.
     pub brokers: BTreeMap<BrokerId, BrokerPlace>,
+    /// Those of them that are drained. Known to the registry alone, which places nothing new there; brokers and
+    /// clients are not told.
+    pub drained: BTreeSet<BrokerId>,
     /// Every shard.
     pub shards: BTreeMap<ShardId, ShardPlace>,
 }

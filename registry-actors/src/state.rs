@@ -17,6 +17,7 @@ pub use replicas::{REPLICAS_MAX, TOPIC_REPLICAS_DEFAULT};
 mod adopt;
 mod brokers;
 mod dead_letters;
+mod drained;
 mod growth;
 mod limits;
 mod replicas;
@@ -69,6 +70,8 @@ pub struct State {
     pub(crate) topics: BTreeMap<TopicName, Arc<TopicRoutes>>,
     pub(crate) names: BTreeMap<TopicId, TopicName>,
     pub(crate) brokers: BTreeMap<BrokerId, BrokerPlace>,
+    /// Those of them that are drained: they get nothing new where others can have it.
+    pub(crate) drained: BTreeSet<BrokerId>,
     pub(crate) shards: BTreeMap<ShardId, ShardPlace>,
     /// New shards get numbers from here on: of lower ones some broker has heard, perhaps from a registry
     /// before this one.
@@ -106,6 +109,7 @@ impl State {
             Command::LeadShards(lead) => self.lead_shards(&lead),
             Command::ChangeReplicas(change) => self.change_replicas(&change)?,
             Command::GrowReplicas(grow) => self.grow_replicas(time, &grow)?,
+            Command::DrainBroker(drain) => self.drain_broker(&drain),
         };
         if !changed.is_empty() {
             self.version += 1;
@@ -215,10 +219,14 @@ impl State {
     fn takes_queues(&self, shard: ShardId, class: ShardClass) -> bool {
         self.shards.get(&shard).is_some_and(|place| {
             let is_live = |broker: &BrokerId| self.brokers.get(broker).is_some_and(|it| it.live);
-            // Of several members, a majority serves it.
+            // Of several members, a majority serves it, those that are drained among them; another one leads it.
+            let leads = |broker: &BrokerId| is_live(broker) && !self.drained.contains(broker);
             let live = match place.members.len() {
-                0 => is_live(&place.broker),
-                all => place.members.iter().filter(|member| is_live(member)).count() > all / 2,
+                0 => leads(&place.broker),
+                all => {
+                    let live = place.members.iter().filter(|member| is_live(member)).count();
+                    live > all / 2 && place.members.iter().any(leads)
+                }
             };
             // What grows promises less than it is to, until a leader says that its members are there.
             let is_whole = place.wanted.is_empty() || place.members_count() >= class.replicas;
@@ -298,6 +306,7 @@ impl State {
             version: self.version,
             topics: self.topics.clone(),
             brokers: self.brokers.clone(),
+            drained: self.drained.clone(),
             shards: self.shards.clone(),
         }
     }

@@ -9,7 +9,7 @@ use grus_protocol::ids::{BrokerId, Durability, QueueId, ShardId, TimestampMs, To
 use grus_protocol::message::{TEMPORARY_BYTES_DEFAULT, TopicKind, TopicSettings};
 use grus_protocol::names::TopicName;
 use grus_registry::command::{
-    AlterTopic, Command, CreateTopic, DeleteTopic, EnrolBroker, GrowTopic, MarkBroker,
+    AlterTopic, Command, CreateTopic, DeleteTopic, DrainBroker, EnrolBroker, GrowTopic, MarkBroker,
     PlaceDeadLetters, PlaceTopic, RegisterBroker, StoredSettings,
 };
 use grus_registry::machine::{Applied, Change, RegistryMachine};
@@ -174,6 +174,9 @@ fn command() -> impl Strategy<Value = Command> {
         2 => (1..4_u64, any::<bool>()).prop_map(|(broker, live)| {
             Command::MarkBroker(MarkBroker { broker: BrokerId(broker), live })
         }),
+        1 => (1..4_u64, any::<bool>()).prop_map(|(broker, drained)| {
+            Command::DrainBroker(DrainBroker { broker: BrokerId(broker), drained })
+        }),
     ]
 }
 
@@ -183,10 +186,15 @@ fn placed_command() -> impl Strategy<Value = Command> {
     )
 }
 
+/// Whether the broker of a shard is there, and is not drained.
+fn takes_queues(routing: &RoutingTable, shard: ShardId) -> bool {
+    routing.leader_of(shard).is_some_and(|broker| !routing.drained.contains(&broker.id))
+}
+
 /// Whether there is somewhere to put a queue of that durability.
 fn has_room(routing: &RoutingTable, class: Durability) -> bool {
     routing.shards.iter().any(|(shard, place)| {
-        place.open && place.durability == class && routing.leader_of(*shard).is_some()
+        place.open && place.durability == class && takes_queues(routing, *shard)
     })
 }
 
@@ -236,6 +244,7 @@ fn expected(before: &RoutingTable, command: &Command) -> Option<&'static str> {
         Command::GrowTopic(grown) => expected(before, &Command::AlterTopic(grown.alter.clone())),
         Command::PlaceDeadLetters(place) => expected_place(before, place),
         Command::MarkBroker(_)
+        | Command::DrainBroker(_)
         | Command::FoundRegistry(_)
         | Command::AdoptTopics(_)
         | Command::LeadShards(_)
@@ -282,13 +291,13 @@ fn check_placed(before: &RoutingTable, class: Durability, meant: &[ShardId], new
         && meant.iter().all(|shard| {
             let place = before.shards.get(shard);
             place.is_some_and(|place| place.open && place.durability == class)
-                && before.leader_of(*shard).is_some()
+                && takes_queues(before, *shard)
         });
     if fits {
         assert_eq!(meant, new);
     }
     for shard in new {
-        assert!(before.leader_of(*shard).is_some(), "never on a broker that is not there");
+        assert!(takes_queues(before, *shard), "never on a broker that is not there, or drained");
     }
 }
 
@@ -351,6 +360,10 @@ fn check_effect(before: &RoutingTable, after: &RoutingTable, command: &Command, 
             let live =
                 after.brokers.get(&mark.broker).is_none_or(|broker| broker.live == mark.live);
             assert!(live);
+        }
+        (Command::DrainBroker(drain), Outcome::Done) => {
+            let is_known = before.brokers.contains_key(&drain.broker);
+            assert_eq!(after.drained.contains(&drain.broker), is_known && drain.drained);
         }
         (Command::PlaceTopic(placed), Outcome::Topic(topic)) => {
             check_effect(before, after, &Command::CreateTopic(placed.create.clone()), outcome);

@@ -159,6 +159,7 @@ impl Running {
             // Number 0: hearsay, by which nothing is thrown away.
             known: Arc::new(RoutingTable { registry: 0, ..RoutingTable::clone(&kept.table) }),
             produced_bytes: Arc::new(move || metrics.produced_bytes()),
+            drained: self.drained.subscribe(),
         };
         Ok(RemoteService::start(self.places.core(0), settings))
     }

@@ -184,9 +184,10 @@ fn change(shard: ShardId, add: BrokerId, remove: BrokerId) -> ChangeReplicas {
     ChangeReplicas { shards: vec![shard], topic: None, add, remove, replicas: 0 }
 }
 
-/// How many replicas each live broker has, or is to have.
+/// How many replicas each live broker that is not drained has, or is to have.
 fn burden(table: &RoutingTable) -> BTreeMap<BrokerId, usize> {
     let live = table.brokers.iter().filter(|(_, broker)| broker.live);
+    let live = live.filter(|(id, _)| !table.drained.contains(*id));
     let is_on =
         |broker: BrokerId| move |place: &&ShardPlace| place.is_replicated() && place.is_on(broker);
     live.map(|(id, _)| (*id, table.shards.values().filter(is_on(*id)).count())).collect()
@@ -266,6 +267,19 @@ mod tests {
         let mut rebuild = Rebuild::new(1);
         rebuild.look(&few, 0);
         assert_eq!(said(&rebuild.look(&few, 9)), []);
+    }
+
+    #[test]
+    fn one_that_is_drained_gets_nothing_and_keeps_what_it_has() {
+        let mut all = table(&[&[1, 2, 3][..], &[3, 4, 5]], &[3]);
+        all.drained.insert(BrokerId(4));
+        let mut rebuild = Rebuild::new(1);
+        rebuild.look(&all, 0);
+        assert_eq!(said(&rebuild.look(&all, 9)), [(0, 5, 3), (1, 1, 3)]);
+        all.drained = [1, 2, 4, 5].map(BrokerId).into();
+        let mut rebuild = Rebuild::new(1);
+        rebuild.look(&all, 0);
+        assert_eq!(said(&rebuild.look(&all, 9)), [], "nobody is left who is not");
     }
 
     #[test]

@@ -6,7 +6,8 @@ use grus_protocol::message::TopicSettings;
 use super::*;
 
 fn samples() -> Vec<Command> {
-    let later = vec![enrols_with_numbers(), home_without_one()];
+    let drains = Command::DrainBroker(DrainBroker { broker: BrokerId(1), drained: true });
+    let later = vec![enrols_with_numbers(), home_without_one(), drains];
     [first_samples(), samples_of_replicas(), samples_of_changes(), samples_of_caps(), later]
         .concat()
 }
@@ -226,7 +227,7 @@ fn commands_read_back_and_every_cut_is_refused() {
         assert!(matches!(Command::decode(kind, &newer), Err(FormatError::Version(2))));
     }
     assert!(matches!(Command::decode(63, &[1]), Err(FormatError::Kind(63))));
-    assert!(!Command::knows(63) && !Command::knows(78));
+    assert!(!Command::knows(63) && !Command::knows(79));
 }
 
 #[test]
@@ -286,6 +287,7 @@ fn the_format_does_not_change() {
              \\xa6shards\\x90\\xadshards_wanted\\x02\\xacshards_below\\x0c",
             "\\x01\\x86\\xa4name\\xa6%DLQ%h\\xa2id\\x08\\xa4home\\x00\\xa6shards\\x90\
              \\xadhome_replicas\\x03\\xa8left_out\\x91\\x04",
+            "\\x01\\x82\\xa6broker\\x01\\xa7drained\\xc3",
         ]
     );
 }

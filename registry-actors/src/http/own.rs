@@ -67,6 +67,7 @@ struct BrokerItem {
     broker_id: u64,
     address: String,
     live: bool,
+    drained: bool,
     shards: usize,
 }
 
@@ -81,6 +82,7 @@ async fn health(parts: web::Data<HttpParts>) -> HttpResponse {
         broker_id: id.0,
         address: format!("{}:{}", place.address.host, place.address.port),
         live: place.live,
+        drained: table.drained.contains(id),
         shards: table.shards_of(*id).len(),
     });
     HttpResponse::Ok().json(Health {

@@ -1,6 +1,6 @@
 //! Which shards new queues go to. Pure.
 //!
-//! Each queue goes to the live broker with the fewest queues; among equal ones to the one that took
+//! Each queue goes to the live broker with the fewest queues that is not drained; among equal ones to the one that took
 //! the fewest bytes of late, then to the one with the lowest number. Within the broker it goes to the
 //! shard with the fewest queues, the lowest number first.
 
@@ -67,7 +67,9 @@ impl Placement {
                 + planned.filter(|planned| *planned == shard).count() as u64;
             // A broker carries the queues of all its shards, whatever they promise.
             *totals.entry(place.broker).or_insert(0) += count;
-            if place.open && place.durability == durability && !place.is_replicated() {
+            let is_drained = self.table.drained.contains(&place.broker);
+            let takes = place.open && place.durability == durability && !is_drained;
+            if takes && !place.is_replicated() {
                 brokers.entry(place.broker).or_default().insert(*shard, count);
             }
         }
@@ -175,6 +177,15 @@ mod tests {
         placement.table_is(Arc::new(routes));
         assert!(placement.planned.is_empty());
         assert_eq!(placement.plan(TopicId(3), Persisted, 2).len(), 2);
+    }
+
+    #[test]
+    fn a_broker_that_is_drained_gets_none() {
+        let mut table = table(&[(1, Persisted, true), (2, Persisted, true)], &[]);
+        table.drained.insert(BrokerId(1));
+        let mut placement = Placement::default();
+        placement.table_is(Arc::new(table));
+        assert_eq!(placement.plan(TopicId(9), Persisted, 3), [ShardId(1); 3]);
     }
 
     proptest! {

@@ -100,7 +100,8 @@ impl Wanted {
                 reply.send(Err(RegistryError::NotLeader));
                 Self { ask: Ask::Nothing, waiter: Waiter::Nobody }
             }
-            RegistryRequest::MarkBroker { reply, .. } => {
+            RegistryRequest::MarkBroker { reply, .. }
+            | RegistryRequest::DrainBroker { reply, .. } => {
                 reply.send(Err(RegistryError::NotLeader));
                 Self { ask: Ask::Nothing, waiter: Waiter::Nobody }
             }

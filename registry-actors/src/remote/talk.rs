@@ -101,6 +101,7 @@ impl RemoteRegistry {
                 session: settings.session,
                 produced_bytes_per_second: rate,
                 leaving: false,
+                drained: *settings.drained.borrow(),
             };
             connected.say(self.calls.beat(now_ms), &beat);
         } else {
@@ -136,6 +137,7 @@ impl RemoteRegistry {
             session: self.settings.session,
             produced_bytes_per_second: 0,
             leaving: true,
+            drained: *self.settings.drained.borrow(),
         };
         connected.say(self.calls.beat(now_ms), &leaving);
         true

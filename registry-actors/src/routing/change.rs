@@ -222,6 +222,7 @@ mod tests {
         ) -> RoutingTable {
             let address = |id| BrokerAddress { id: BrokerId(id), host: "h".into(), port: 1 };
             RoutingTable {
+                drained: BTreeSet::new(), // it is not told
                 registry,
                 version,
                 topics: topics.iter().map(|(at, (id, queues))| (name(*at), topic(*at, *id, *queues)))

@@ -13,8 +13,8 @@ use crate::part::PartKey;
 use crate::routing::{ShardPlace, TopicRoutes};
 
 impl State {
-    /// Shards are to have at least so many members: the live brokers that have the fewest replicas get
-    /// them. A shard that one broker has alone becomes the group of which that one is the only member
+    /// Shards are to have at least so many members: the live brokers that have the fewest replicas, and are not
+    /// drained, get them. A shard that one broker has alone becomes the group of which that one is the only member
     /// yet; topics all of whose shards are so are of as many replicas from here on.
     ///
     /// # Errors
@@ -46,8 +46,9 @@ impl State {
                 let others = burden.iter_mut().filter(|(broker, _)| !list.contains(*broker));
                 let Some((broker, count)) = others.min_by_key(|(id, count)| (**count, **id)) else {
                     let live = burden.len();
+                    let rest = if self.drained.is_empty() { "" } else { " that are not drained" };
                     return refused(format!(
-                        "shard {shard} of {replicas} members, and {live} brokers are there"
+                        "shard {shard} of {replicas} members, and {live} brokers are there{rest}"
                     ));
                 };
                 *count += 1;
@@ -105,9 +106,10 @@ impl State {
         keys
     }
 
-    /// How many replicas each live broker has, or is to have.
+    /// How many replicas each live broker that is not drained has, or is to have.
     fn burden(&self) -> BTreeMap<BrokerId, usize> {
         let live = self.brokers.iter().filter(|(_, broker)| broker.live);
+        let live = live.filter(|(id, _)| !self.drained.contains(*id));
         let count = |broker: BrokerId| {
             let is_on = |place: &&ShardPlace| place.is_replicated() && place.is_on(broker);
             self.shards.values().filter(is_on).count()

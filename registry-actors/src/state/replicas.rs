@@ -29,7 +29,7 @@ impl State {
         u32::try_from(self.live_brokers().count()).unwrap_or(most).min(most).max(1)
     }
 
-    /// The brokers on which new replicas are placed.
+    /// The brokers on which new replicas are placed, those that are drained among them.
     pub(super) fn live_brokers(&self) -> impl Iterator<Item = BrokerId> {
         self.brokers.iter().filter(|(_, broker)| broker.live).map(|(id, _)| *id)
     }
@@ -39,7 +39,7 @@ impl State {
         self.brokers.iter().filter(|(_, broker)| !broker.live).map(|(id, _)| *id)
     }
 
-    /// Makes the shards of a class that are missing: for each live broker one in whose list of
+    /// Makes the shards of a class that are missing: for each live broker that is not drained one in whose list of
     /// members it stands first, the brokers behind it in the ring of ids after it. `topic` is the one
     /// for which they are made: its id, which was drawn, tells their groups from any others.
     ///
@@ -53,13 +53,12 @@ impl State {
         if class.replicas == 1 {
             return Ok(Vec::new());
         }
-        let live: Vec<BrokerId> = self.live_brokers().collect();
-        let wanted = class.replicas as usize;
-        if live.len() < wanted {
-            let (wanted, live) = (class.replicas, live.len());
+        let (ring, firsts) = self.ring(class.replicas as usize);
+        if ring.len() < class.replicas as usize {
+            let (wanted, live) = (class.replicas, ring.len());
             return Err(RegistryError::TooFewBrokers { wanted, live });
         }
-        self.make_in_ring(class, topic, &live, live.len())
+        self.make_in_ring(class, topic, &ring, firsts)
     }
 
     /// The same for the shards that groups are coordinated on. Where fewer brokers are live than members
@@ -74,14 +73,15 @@ impl State {
         topic: TopicId,
         left_out: &[BrokerId],
     ) -> Result<Vec<PartKey>, RegistryError> {
-        let mut ring: Vec<BrokerId> = self.live_brokers().collect();
-        let (wanted, live) = (class.replicas as usize, ring.len());
+        let wanted = class.replicas as usize;
+        let (mut ring, firsts) = self.ring(wanted);
+        let live = self.live_brokers().count();
         let gone = self.gone_brokers().filter(|broker| !left_out.contains(broker));
-        ring.extend(gone.take(wanted.saturating_sub(live)));
+        ring.extend(gone.take(wanted.saturating_sub(ring.len())));
         if ring.len() < wanted || live * 2 <= wanted {
             return Err(RegistryError::TooFewBrokers { wanted: class.replicas, live });
         }
-        self.make_in_ring(class, topic, &ring, live)
+        self.make_in_ring(class, topic, &ring, firsts)
     }
 
     /// Makes those of which one of the first `firsts` of a ring of brokers is the first member.
@@ -232,6 +232,9 @@ impl State {
             && !self.brokers.get(&add).is_some_and(|broker| broker.live)
         {
             return refused(format!("broker {add} is not there"));
+        }
+        if let Some(add) = change.add.filter(|add| self.drained.contains(add)) {
+            return refused(format!("broker {add} is drained: undo that first"));
         }
         let mut changed = BTreeMap::new();
         for shard in shards {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use grus_tests::cluster::{Cluster, grus_at};
+use grus_tests::cluster::{Cluster, grus_at, leaders};
 use grus_tests::watch::{PATIENCE, Watch};
 use serde_json::Value;
 
@@ -45,15 +45,31 @@ fn await_that_it_leads(cluster: &Cluster, broker: u64, any: bool) {
     }
 }
 
+/// Makes a topic of queues that one broker has each; whether that broker has any.
+fn has_queues_of(cluster: &Cluster, topic: &str, broker: u64) -> bool {
+    let make = ["topic", "create", topic, "--queues", "6", "--replicas", "1"];
+    grus_at(&cluster.at(), &make, b"").ok();
+    cluster.await_all_led(topic);
+    leaders(cluster.registry.listen, topic).contains(&Some(broker))
+}
+
+/// Makes topics until the registry has heard whether it places queues there: by a heartbeat of the broker.
+fn until_placed(cluster: &Cluster, name: &str, broker: u64, any: bool) {
+    let watch = Watch::start();
+    let mut number = 0;
+    while has_queues_of(cluster, &format!("{name}-{number}"), broker) != any {
+        number += 1;
+        assert!(watch.elapsed() < PATIENCE, "it gets queues, or none: {any}");
+    }
+}
+
 #[test]
 fn a_drain_holds_for_what_comes_later_and_after_a_restart_until_it_is_undone() {
     let mut cluster = Cluster::start();
     cluster.topic("t", 3, "persisted");
-    let alone = ["topic", "create", "alone", "--queues", "6", "--replicas", "1"];
-    grus_at(&cluster.at(), &alone, b"").ok();
-    cluster.await_all_led("alone");
     let number = cluster.leader("t");
     let broker = cluster.id_of(number);
+    assert!(has_queues_of(&cluster, "alone", broker), "queues are spread over all brokers");
     let id = broker.to_string();
     let is_it = |value: &Value| value["broker"] == broker;
     // It fails while another one cannot take over yet.
@@ -69,12 +85,14 @@ fn a_drain_holds_for_what_comes_later_and_after_a_restart_until_it_is_undone() {
         metrics.lines().find(|line| line.starts_with("grus_broker_drained ")).map(str::to_owned)
     };
     assert_eq!(metric(&cluster).as_deref(), Some("grus_broker_drained 1"));
+    until_placed(&cluster, "drained", broker, false);
     // Shards that it comes to have now: of three brokers it is a member of each.
     cluster.topic("later", 3, "replicated");
     await_that_it_leads(&cluster, broker, false);
     cluster.kill(number);
     cluster.start_again(number);
     until(&cluster, &["brokers"], |value| is_it(value) && value["drained"] == true);
+    assert!(!has_queues_of(&cluster, "restarted", broker), "the registry knows it as before");
     // Whoever leads would give back by now what it is the first of; given back, it would stay.
     let watch = Watch::start();
     while watch.elapsed() < CALM {
@@ -90,6 +108,7 @@ fn a_drain_holds_for_what_comes_later_and_after_a_restart_until_it_is_undone() {
     assert!(undone.iter().any(|value| is_it(value) && value["drained"] == false), "{undone:?}");
     until(&cluster, &["status"], |said| said["drained"] == serde_json::json!([]));
     assert_eq!(metric(&cluster).as_deref(), Some("grus_broker_drained 0"));
+    until_placed(&cluster, "undone", broker, true);
     await_that_it_leads(&cluster, broker, true);
     // By HTTP alike, and twice.
     let (status, said) = ask(&cluster, "retire=true");

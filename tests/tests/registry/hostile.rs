@@ -99,6 +99,7 @@ fn noise_giant_lengths_and_what_is_not_for_a_registry_are_refused_and_it_serves_
         session: 1,
         produced_bytes_per_second: 0,
         leaving: true,
+        drained: false,
     };
     let refused = peer.call(&stranger).expect_err("nobody registered as that");
     assert_eq!(refused.code, ErrorCode::UnknownBroker);
@@ -212,6 +213,7 @@ fn a_live_broker_is_nobody_elses_to_be() {
         session: 77,
         produced_bytes_per_second: 0,
         leaving: true,
+        drained: false,
     };
     let refused = thief.call(&leave).expect_err("not its session");
     assert_eq!(refused.code, ErrorCode::UnknownBroker);

@@ -202,6 +202,8 @@ wire_message! {
         pub produced_bytes_per_second: u64 = 0,
         /// Whether it stops: it leaves the routes at once.
         pub leaving: bool = false,
+        /// Whether it is drained: it gets nothing new where others can have it.
+        pub drained: bool = false,
     }
 }
 

@@ -83,7 +83,7 @@ fn registry_and_routes() {
     expected.push(Array(claims()));
     assert_eq!(header("RegisterBroker.reply"), expected);
     let mut expected = n(&[5, session, 1 << 20]);
-    expected.push(Bool(true));
+    expected.extend([Bool(true), Bool(true)]);
     assert_eq!(header("BrokerHeartbeat.request"), expected);
     assert_eq!(header("BrokerHeartbeat.reply"), n(&[10_000]));
     let offered = vec![t("orders"), Number(77), settings(), spans(&[[2, 3]]), Number(BORN)];

@@ -56,8 +56,13 @@ pub(super) fn frames(out: &mut Vec<(String, Bytes)>) {
         shards: claims,
     };
     pair(out, &register, &registered, [b"", b""]);
-    let beat =
-        BrokerHeartbeat { broker, session, produced_bytes_per_second: 1 << 20, leaving: true };
+    let beat = BrokerHeartbeat {
+        broker,
+        session,
+        produced_bytes_per_second: 1 << 20,
+        leaving: true,
+        drained: true,
+    };
     pair(out, &beat, &BrokerHeartbeatReply { lease_ms: 10_000 }, [b"", b""]);
     let offered = OfferedTopic {
         name: topic(),
