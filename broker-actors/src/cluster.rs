@@ -70,7 +70,7 @@ impl Cluster {
         };
         // Noted first: whoever is told that the broker is drained finds it so, whatever happens next.
         let noted = if why == Reason::Drained { self.drain().await } else { Ok(()) };
-        let reply = self.give_away(ask, why, table).await?;
+        let reply = self.give_away(&ask, why, table).await?;
         noted.map(|()| reply)
     }
 
@@ -98,12 +98,12 @@ impl Cluster {
     /// Gives shards to other members.
     async fn give_away(
         &self,
-        ask: HandOverShards,
+        ask: &HandOverShards,
         why: Reason,
         table: &RoutingTable,
     ) -> Result<HandOverShardsReply, ErrorReply> {
         let doors = self.members.borrow().clone();
-        let shards = wanted(&ask, self.broker, &doors.keys().copied().collect(), table)?;
+        let shards = wanted(ask, self.broker, &doors.keys().copied().collect(), table)?;
         let asked = shards.into_iter().filter_map(|shard| Some((shard, doors.get(&shard)?)));
         let asked = asked.map(|(shard, door)| async move {
             let (port, answer) = reply::port();

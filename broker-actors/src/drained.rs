@@ -84,7 +84,7 @@ impl Drained {
 mod tests {
     use super::*;
 
-    #[tokio::test]
+    #[actix::test]
     async fn a_drain_lasts_until_it_is_undone_and_both_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         let open = || Drained::open(folder.path()).unwrap();
@@ -99,7 +99,7 @@ mod tests {
         assert!(!drained.is_set() && !*seen.borrow() && !open().is_set());
     }
 
-    #[tokio::test]
+    #[actix::test]
     async fn one_that_cannot_be_noted_is_drained_all_the_same_and_says_so() {
         let folder = tempfile::tempdir().unwrap();
         let drained = Drained::open(&folder.path().join("gone")).unwrap();
