@@ -14,6 +14,9 @@ use tokio::sync::watch;
 
 use crate::begun::sync_folder_of;
 
+/// Whether the broker is drained, for whoever has to follow that.
+pub type DrainedNow = watch::Receiver<bool>;
+
 /// For who looks into the folder.
 const NOTE: &[u8] =
     b"drained: this broker leads nothing until `grus cluster drain BROKER --undo`\n";
@@ -47,7 +50,7 @@ impl Drained {
 
     /// Where that can be read, and what comes of it.
     #[must_use]
-    pub fn subscribe(&self) -> watch::Receiver<bool> {
+    pub fn subscribe(&self) -> DrainedNow {
         self.flag.subscribe()
     }
 

@@ -24,8 +24,8 @@ use grus_log::Disk;
 use grus_mailbox::{ActorSpec, Credit, Host, HostHandle, Inbox, Place, Port, Receive, Resident};
 use grus_mailbox::{Room, Tick, Weigh};
 use grus_protocol::ids::{BrokerId, ShardId, Term};
-use tokio::sync::watch;
 
+use crate::drained::DrainedNow;
 use crate::shard::ShardMachine;
 
 /// Bytes of messages that may wait for an answer.
@@ -185,7 +185,7 @@ pub struct Member<D: Disk> {
     /// Who could be given leadership back, and since when, in milliseconds.
     calm: Option<(NodeId, u64)>,
     /// Whether the broker is drained.
-    drained: watch::Receiver<bool>,
+    drained: DrainedNow,
     /// What consensus was told.
     may_lead: MayLead,
 }
@@ -199,7 +199,7 @@ impl<D: Disk> Member<D> {
         shard: ShardId,
         group: Group<ShardMachine, D>,
         tells: Tells,
-        drained: watch::Receiver<bool>,
+        drained: DrainedNow,
     ) -> HostHandle<Self> {
         let spec = ActorSpec::new("Member", format!("shard-{shard}"));
         Host::spawn_local(place, spec, move || Self {

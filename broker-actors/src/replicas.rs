@@ -46,6 +46,7 @@ use crate::begun::Begun;
 use crate::config::BrokerConfig;
 use crate::disk_turns::DiskTurns;
 use crate::dispatch::peers::MemberDoors;
+use crate::drained::DrainedNow;
 use crate::group_ties::GroupTies;
 use crate::member::{
     AIMS_MAX, Aim, FROM_PEER_BYTES_MAX, HAND_OVERS_MAX, HandOver, Member, MemberDoor, Reason,
@@ -97,7 +98,7 @@ pub struct ReplicaParts {
     /// The ways to other brokers.
     pub doors: watch::Receiver<PeerDoors>,
     /// Whether the broker is drained: then none of its members leads where another one can.
-    pub drained: watch::Receiver<bool>,
+    pub drained: DrainedNow,
     /// Where the shards are published.
     pub replicated: Arc<watch::Sender<Replicated>>,
     /// Where their members are published.

@@ -7,10 +7,10 @@ use grus_log::RealDisk;
 use grus_mailbox::{Credit, Receive, Room};
 use grus_protocol::ids::{BrokerId, ShardId, Term};
 use grus_registry::{RoutingTable, ShardPlace};
-use tokio::sync::watch;
 
 use super::{Replicas, Running, SETTLED_MAX, Started};
 use crate::begun::{Begun, BegunError};
+use crate::drained::DrainedNow;
 use crate::member::{Member, Outgrown, Tells};
 use crate::network::Network;
 use crate::refused_copy::CopyAt;
@@ -29,7 +29,7 @@ pub(super) struct Begins {
     /// Who may have come to its group unheard of.
     pub(super) others: Vec<NodeId>,
     /// Whether the broker is drained.
-    pub(super) drained: watch::Receiver<bool>,
+    pub(super) drained: DrainedNow,
 }
 
 /// How long a copy of before others came is not looked into again, in milliseconds, unless somebody changes its
