@@ -66,6 +66,8 @@ struct Broker {
     /// By the broker they lead to.
     peers: Vec<(u64, HostHandle<Peer>)>,
     _ear: HostHandle<Member<SimDisk>>,
+    /// Whether it is drained.
+    drained: watch::Sender<bool>,
 }
 
 impl Broker {
@@ -124,13 +126,13 @@ async fn three() -> BTreeMap<u64, Broker> {
         let member = join(broker, &place, network).await;
         let tells =
             Tells { settled: grus_mailbox::outlet(1).0, outgrown: grus_mailbox::outlet(1).0 };
-        let ear =
-            Member::start(&place, SHARD, member.group.clone(), tells, watch::channel(false).1);
+        let (drained, now) = watch::channel(false);
+        let ear = Member::start(&place, SHARD, member.group.clone(), tells, now);
         let (inbox, hand_over) = (ear.inbox(1 << 20), ear.inbox(1));
         let door_of = MemberDoor { group: GROUP, inbox, hand_over };
         let doors = BTreeMap::from([(SHARD, door_of)]);
         door.members.send_replace(Arc::new(doors));
-        brokers.insert(broker, Broker { door, member, peers, _ear: ear });
+        brokers.insert(broker, Broker { door, member, peers, _ear: ear, drained });
     }
     brokers
 }
@@ -237,6 +239,23 @@ async fn three_members_agree_over_real_sockets_and_go_on_when_connections_are_cu
         })
         .collect();
     assert!(ends[0] >= Some(next) && ends.iter().all(|end| *end == ends[0]), "{next} {ends:?}");
+}
+
+#[actix::test]
+async fn a_member_gives_way_while_its_broker_is_drained_and_leads_again_once_that_is_undone() {
+    let brokers = three().await;
+    let drained = leader(&brokers).await;
+    let drain = |broker: &Broker, is_drained| {
+        broker.drained.send_replace(is_drained);
+    };
+    drain(&brokers[&drained], true);
+    let others = || brokers.iter().filter(|(id, _)| **id != drained).map(|(_, broker)| broker);
+    until("another one leads", || others().any(Broker::leads)).await;
+    // Whoever leads while all are drained looks for somebody who is not.
+    others().for_each(|broker| drain(broker, true));
+    drain(&brokers[&drained], false);
+    until("it leads, as nobody else may", || brokers[&drained].leads()).await;
+    send(&brokers, b"as before").await;
 }
 
 fn alone() -> (Process, Place) {
