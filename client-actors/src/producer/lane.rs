@@ -280,9 +280,15 @@ impl<B, M> Lane<B, M> {
         }
     }
 
-    /// The batch is stored. True for an answer to any attempt, also to one given up.
-    pub(crate) fn stored(&mut self, serial: u64, stored: Stored, out: &mut Vec<Outcome<M>>) {
-        let Some(index) = self.index(serial) else { return };
+    /// The batch is stored, which holds for an answer to any attempt, also to one given up. False if it
+    /// is none that is under way here.
+    pub(crate) fn stored(
+        &mut self,
+        serial: u64,
+        stored: Stored,
+        out: &mut Vec<Outcome<M>>,
+    ) -> bool {
+        let Some(index) = self.index(serial) else { return false };
         let slot = &mut self.window[index];
         slot.state = SlotState::Settled;
         if let Some(members) = slot.members.take() {
@@ -293,6 +299,7 @@ impl<B, M> Lane<B, M> {
         self.last_refusal = None;
         self.pop_settled();
         self.tidy();
+        true
     }
 
     /// An attempt was refused. Returns what that was taken for, unless it is of no account.

@@ -25,6 +25,7 @@ const LIFE: u32 = 3 * 256;
 /// How it asks for a life, and how it tells a broker of it.
 const A_LIFE: Need = Need::Identity { source: None, over: None };
 const TELL: Need = Need::Identity { source: Some(BROKER), over: Some(LINK) };
+const TELL_OTHER: Need = Need::Identity { source: Some(OTHER), over: Some(OTHER_LINK) };
 
 type State = ProducerState<u128, ()>;
 
@@ -118,23 +119,58 @@ fn when_another_broker_leads_its_queue_it_goes_on_as_it_is_and_asks_for_nothing(
     let mut state = announced(1);
     take(&mut state, 0, 1);
     let first = state.poll_send(0).unwrap();
+    stored(&mut state, &first);
+    take(&mut state, 0, 2);
+    let second = state.poll_send(0).unwrap();
     state.link_down(LINK);
     state.route(Ok(route(&[Some(OTHER_LINK)])), 0);
     assert_eq!(state.poll_need(0), None);
     let again = state.poll_send(0).unwrap();
-    assert_eq!((again.link, &again.bytes), (OTHER_LINK, &first.bytes), "known as the same");
+    assert_eq!((again.link, &again.bytes), (OTHER_LINK, &second.bytes), "known as the same");
     stored(&mut state, &again);
     assert_eq!(failed(&mut state), []);
 
     // A later life is at work there.
-    take(&mut state, 0, 2);
+    take(&mut state, 0, 3);
     let ghost = state.poll_send(0).unwrap();
     refuse(&mut state, &ghost, ErrorCode::ProducerFenced);
-    take(&mut state, 0, 3);
+    take(&mut state, 0, 4);
     let failed = failed(&mut state);
     let is_fenced = |one: &(u128, SendError)| matches!(one.1, SendError::Fenced(_));
     assert!(failed.len() == 2 && failed.iter().all(is_fenced), "{failed:?}");
     assert_eq!(state.poll_need(1_000_000), None);
+}
+
+/// Whoever was told may have led the queue no more by then, and has told it to other shards alone.
+#[test]
+fn a_queue_that_stored_nothing_of_its_life_yet_has_whoever_leads_it_next_told() {
+    let mut state = announced(2);
+    take(&mut state, 0, 1);
+    take(&mut state, 1, 2);
+    let (one, two) = (state.poll_send(0).unwrap(), state.poll_send(0).unwrap());
+    stored(&mut state, &two);
+    refuse(&mut state, &one, ErrorCode::NotLeader);
+    assert!(state.poll_send(1_000).is_none(), "its shard may not have heard of this life");
+    assert_eq!(state.poll_need(1_000), Some(Need::Route));
+    assert_eq!(state.poll_need(1_000), Some(TELL));
+    state.identity(Some(BROKER), Ok((life(), 256)), 1_000);
+    let moved = [Some(OTHER_LINK), Some(OTHER_LINK)];
+    state.route(Ok(route(&moved)), 1_000);
+    take(&mut state, 1, 3);
+    let next = state.poll_send(1_000).unwrap();
+    assert_eq!((next.queue, stamp(&next)), (QueueId(1), (LIFE, 1)), "it knows this life");
+    assert!(state.poll_send(1_000).is_none(), "what the other one did is of no account here");
+    assert_eq!(state.poll_need(1_000), Some(TELL_OTHER));
+    take(&mut state, 0, 4);
+    // The answer of the one that led it is late, and changes nothing.
+    state.identity(Some(BROKER), Ok((life(), 256)), 1_000);
+    assert!(state.poll_send(1_000).is_none());
+    state.identity(Some(OTHER), Ok((life(), 256)), 1_000);
+    let again = state.poll_send(1_000).unwrap();
+    assert_eq!((again.link, &again.bytes), (OTHER_LINK, &one.bytes));
+    stored(&mut state, &again);
+    let behind = state.poll_send(1_000).unwrap();
+    assert_eq!((behind.queue, stamp(&behind)), (QueueId(0), (LIFE, 1)), "in order");
 }
 
 #[test]

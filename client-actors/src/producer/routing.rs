@@ -58,16 +58,19 @@ impl<P, F> ProducerState<P, F> {
                 identity_of: None,
                 is_announced: false,
                 announced_to: None,
+                is_known: false,
                 is_listed: false,
             });
         }
         for (queue, link) in (0..).zip(route.links.iter().copied()) {
             if is_another_topic {
                 self.lanes[queue as usize].lane.start_over();
-                self.lanes[queue as usize].is_announced = false; // it is in another shard, maybe
+                self.lanes[queue as usize].is_known = false; // it is in another shard, maybe
+                self.lanes[queue as usize].doubt_announcement();
             }
             if self.lanes[queue as usize].link != link {
                 self.lanes[queue as usize].link = link;
+                self.lanes[queue as usize].doubt_announcement();
                 self.with_lane(QueueId(queue), |lane, _| lane.link_down());
                 if link.is_some_and(|link| self.up.contains(&link)) {
                     self.lanes[queue as usize].lane.link_up();

@@ -52,7 +52,20 @@ pub(super) struct QueueLane<P> {
     /// Its broker refuses earlier lives of the producer's name, or is just being told to.
     pub(super) is_announced: bool,
     pub(super) announced_to: Source,
+    /// Its shard has stored something of this life, and refuses earlier ones for that, whoever leads it.
+    pub(super) is_known: bool,
     pub(super) is_listed: bool,
+}
+
+impl<P> QueueLane<P> {
+    /// Whoever was told of the producer's life may have led the queue no more by then: its shard has not
+    /// heard of it, and must, unless it knows the life by what it has stored.
+    pub(super) fn doubt_announcement(&mut self) {
+        if !self.is_known {
+            self.is_announced = false;
+            self.announced_to = None; // an answer that is still to come says nothing either
+        }
+    }
 }
 
 /// Taken before the queues were known.
@@ -203,7 +216,10 @@ impl<P, F> ProducerState<P, F> {
 
     /// A batch is stored.
     pub(crate) fn stored(&mut self, queue: QueueId, serial: u64, stored: Stored) {
-        self.with_lane(queue, |lane, out| lane.stored(serial, stored, out));
+        let is_its = self.with_lane(queue, |lane, out| lane.stored(serial, stored, out));
+        if is_its == Some(true) {
+            self.lanes[queue.0 as usize].is_known = true;
+        }
     }
 
     /// An attempt was refused.
@@ -216,6 +232,9 @@ impl<P, F> ProducerState<P, F> {
     ) {
         if refusal.code.wants_metadata() {
             self.ask_route.want();
+            if let Some(entry) = self.lanes.get_mut(queue.0 as usize) {
+                entry.doubt_announcement();
+            }
         }
         if refusal.code == ErrorCode::UnsupportedCompression {
             self.goes_plain(queue, &mut refusal);
