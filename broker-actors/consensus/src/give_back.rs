@@ -3,8 +3,8 @@
 //!
 //! It is a hand-over that nobody waits for, so nothing is risked for it: it is begun only while nothing else
 //! is under way in the group, towards a member that keeps up and does not know its log to be damaged. An
-//! operator's word counts for more: whoever was named by [`Group::move_leader`] gives nothing back as long as
-//! it leads in that term.
+//! operator's word counts for more: whoever was named by [`Group::move_leader`] gives nothing back until another
+//! member has led. An election may take more than one term, so it counts from the term that was asked for on.
 
 use grus_log::Disk;
 use openraft::async_runtime::AsyncRuntime;
@@ -31,8 +31,9 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         let (inner, status) = (&self.inner, self.status());
         let is_own = to == inner.shared.config.node;
         let is_handing_over = inner.handing_over.get() > 0 || inner.handed_over.get().is_some();
-        let stays = inner.stays_in.get() == status.term || self.is_retiring();
-        if is_own || !status.ready || is_handing_over || stays {
+        let asked_from = inner.stays_from.get();
+        let stays = asked_from > 0 && status.term >= asked_from;
+        if is_own || !status.ready || is_handing_over || stays || self.is_retiring() {
             return false;
         }
         let members = self.members();

@@ -115,8 +115,8 @@ pub(crate) struct Inner<S: StateMachine, D: Disk, RT: AsyncRuntime> {
     pub(crate) heard: Cell<InstantOf<RT>>,
     /// It does not stand for election any more.
     pub(crate) retiring: Cell<bool>,
-    /// The term in which it leads by an operator's word; 0: none.
-    pub(crate) stays_in: Cell<u64>,
+    /// It leads by an operator's word from this term on, until another member has led; 0: it does not.
+    pub(crate) stays_from: Cell<u64>,
     /// A Seal entry is under way.
     pub(crate) sealing: Cell<bool>,
     /// A snapshot promotion is under way.
@@ -197,7 +197,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             looked: Cell::new((started, 0)),
             heard: Cell::new(started),
             retiring: Cell::new(false),
-            stays_in: Cell::new(0),
+            stays_from: Cell::new(0),
             sealing: Cell::new(false),
             promoting: Cell::new(false),
             rejoining: RefCell::new(None),

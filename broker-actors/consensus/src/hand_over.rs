@@ -125,7 +125,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
     }
 
     /// The same by an operator's word: whoever takes over does not give leadership back by itself
-    /// ([`Group::give_back`]) as long as it leads without a break.
+    /// ([`Group::give_back`]) until another member has led.
     pub async fn move_leader(&self, to: Option<NodeId>) -> bool {
         self.hand_over_to_stay(to, true).await
     }
@@ -160,8 +160,8 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             };
             let term = self.status().term;
             if stays {
-                // It is elected in the next term. One that does not hear it, or is of a build that does not know it,
-                // takes over all the same.
+                // It is elected in the next term, or a later one. One that does not hear it, or is of a build that
+                // does not know it, takes over all the same.
                 let _ = self.ask_member(to, &Request::Stay { term: term + 1 }, ASK_LIMIT).await;
             }
             if self.transfer_leader(to).await.is_err() {

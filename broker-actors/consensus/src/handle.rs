@@ -70,7 +70,7 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             Request::MayLead => self.on_may_lead(),
             Request::IsWhole => self.on_is_whole(),
             Request::Stay { term } => {
-                self.inner.stays_in.set(term);
+                self.inner.stays_from.set(term);
                 Reply::Done
             }
             Request::Rejoin { node } => self.on_rejoin(node).await,
@@ -181,6 +181,9 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
         }
         if !matches!(taken, Ok(AppendEntriesResponse::HigherVote(_)) | Err(_)) {
             self.inner.heard.set(InstantOf::<RT>::now());
+            if term >= self.inner.stays_from.get() {
+                self.inner.stays_from.set(0); // another one has come to lead since the operator's word
+            }
         }
         match taken {
             Ok(AppendEntriesResponse::Success) if fit < sent => Reply::PartlyAppended(last),

@@ -135,6 +135,48 @@ fn who_was_named_by_an_operator_leads_on_until_leadership_changes() {
     });
 }
 
+/// What the one that is to take over asks for at first is lost, and who asked it to is gone: an election later it
+/// is the leader that the operator wanted all the same.
+#[test]
+fn who_was_named_by_an_operator_leads_on_where_it_is_elected_in_a_later_term_than_was_asked() {
+    simulate(45, async {
+        let mut cluster = three(45).await;
+        let group = cluster.group(LEADER);
+        let asked_from = group.status().term + 1;
+        cluster.group(FIRST).retire(); // it stands late
+        cluster.net.lose_candidacies(THIRD);
+        let moving = tokio::task::spawn_local(async move { group.move_leader(Some(THIRD)).await });
+        while cluster.net.lost_candidacies(THIRD) == 0 {
+            assert!(!moving.is_finished(), "nobody was asked: {}", cluster.brief());
+            cluster.run(5).await;
+        }
+        moving.abort();
+        assert!(moving.await.unwrap_err().is_cancelled());
+        cluster.kill(LEADER).await;
+        // Whoever stands stands in a later term, behind a pre-vote.
+        cluster.run(5).await;
+        cluster.net.heal();
+        assert_eq!(cluster.wait_leader(10_000).await, THIRD);
+        let term = cluster.group(THIRD).status().term;
+        assert!(term > asked_from, "it came at once, in term {term}");
+        cluster.start_member(LEADER).await;
+        cluster.run(2_000).await;
+        cluster.kill(FIRST).await;
+        cluster.start_member(FIRST).await;
+        cluster.run(2_000).await;
+        assert_eq!(cluster.group(THIRD).status().term, term, "{}", cluster.brief());
+        assert!(!cluster.group(THIRD).may_give_back(FIRST), "an operator has moved it");
+        is_refused(&mut cluster, THIRD, "an operator has moved it").await;
+        // Another one has led: the word is spent.
+        cluster.group(THIRD).hand_over(Some(LEADER)).await;
+        cluster.run(1_000).await;
+        cluster.group(LEADER).hand_over(Some(THIRD)).await;
+        cluster.run(1_000).await;
+        assert!(cluster.group(THIRD).may_give_back(FIRST), "{}", cluster.brief());
+        cluster.settle(60_000).await;
+    });
+}
+
 #[test]
 fn a_first_that_does_not_take_over_is_told_apart_from_one_that_was_not_asked() {
     simulate(44, async {
