@@ -162,12 +162,9 @@ fn coordinator(cluster: &Cluster) -> Option<usize> {
     (0..cluster.homes.len()).find(|number| says_so(&cluster.homes[*number]).is_some())
 }
 
-/// A topic whose messages are kept in memory has groups all the same, whose members are kept on disk: on
-/// as many brokers, or a group would be gone with one of them.
-#[test]
-fn a_group_of_a_replicated_topic_outlives_its_coordinator() {
+fn a_group_outlives_its_coordinator(durability: &str) {
     let mut cluster = Cluster::start();
-    cluster.topic("t", 2, "replicated");
+    cluster.topic("t", 2, durability);
     block_on(async {
         let client = cluster.client_of_brokers().await;
         let producer = producer(&client);
@@ -197,4 +194,16 @@ fn a_group_of_a_replicated_topic_outlives_its_coordinator() {
         second.stop().await;
         client.close().await;
     });
+}
+
+#[test]
+fn a_group_of_a_persisted_topic_outlives_its_coordinator() {
+    a_group_outlives_its_coordinator("persisted");
+}
+
+/// A topic whose messages are kept in memory has groups all the same, whose members are kept on disk: on
+/// as many brokers, or a group would be gone with one of them.
+#[test]
+fn a_group_of_a_replicated_topic_outlives_its_coordinator() {
+    a_group_outlives_its_coordinator("replicated");
 }
