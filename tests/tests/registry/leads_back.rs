@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use grus_protocol::message::{RoutesChanged, ShardState, WatchRoutes};
-use grus_tests::cluster::{Cluster, Sender, block_on, check, grus_at};
+use grus_tests::cluster::{Cluster, Sender, block_on, check, grus_at, quick_registry};
 use grus_tests::hostile::Peer;
 use grus_tests::watch::{PATIENCE, Watch};
 use serde_json::Value;
@@ -115,4 +115,43 @@ fn what_an_operator_moved_stays_until_its_leader_stops_and_a_killed_broker_gets_
         sent
     });
     check(&cluster, "t", &sent);
+}
+
+/// Waits until all three shards are led as wanted.
+fn await_led(cluster: &Cluster, wanted: impl Fn(&Brokers) -> bool) {
+    let watch = Watch::start();
+    loop {
+        let found = leaders(cluster);
+        if found.len() == 3 && wanted(&found) {
+            return;
+        }
+        assert!(watch.elapsed() < PATIENCE, "they are led by {found:?}");
+    }
+}
+
+/// Stops a cluster's first broker and starts it again: others lead what it is the first of. Its id.
+fn restart_first(cluster: &mut Cluster) -> u64 {
+    let id = cluster.id_of(0);
+    cluster.end(0);
+    await_led(cluster, |leaders| leaders.values().all(|leader| *leader != id));
+    cluster.start_again(0);
+    id
+}
+
+/// Another cluster tells when the time has come: there the same is done later, and leaders do go back.
+#[test]
+fn nothing_comes_back_where_that_is_switched_off() {
+    let registry = quick_registry();
+    let off = |_| registry.broker().with("GRUS__BROKER__RETURN_LEADERSHIP", "false");
+    let homes = (0..3).map(off).collect();
+    let (mut off, mut on) = (Cluster::of(registry, homes), Cluster::start());
+    off.topic("t", 3, "persisted");
+    on.topic("t", 3, "persisted");
+    let firsts = firsts(&on);
+    let moved = restart_first(&mut off);
+    restart_first(&mut on);
+    await_led(&on, |leaders| *leaders == firsts);
+    let led = leaders(&off);
+    assert_eq!(led.len(), 3, "{led:?}");
+    assert!(led.values().all(|leader| *leader != moved), "{moved} leads again: {led:?}");
 }
