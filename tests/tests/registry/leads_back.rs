@@ -9,6 +9,8 @@ use grus_tests::hostile::Peer;
 use grus_tests::watch::{PATIENCE, Watch};
 use serde_json::Value;
 
+use crate::{lines, produce_by_queue};
+
 /// The broker of each shard of several brokers: the first of its list, or who leads it.
 type Brokers = BTreeMap<u64, u64>;
 
@@ -152,6 +154,25 @@ fn nothing_comes_back_where_that_is_switched_off() {
     restart_first(&mut on);
     await_led(&on, |leaders| *leaders == firsts);
     let led = leaders(&off);
+    assert_eq!(led.len(), 3, "{led:?}");
+    assert!(led.values().all(|leader| *leader != moved), "{moved} leads again: {led:?}");
+}
+
+/// They would be gone with the one that leads. The time is told by a cluster whose queues hold nothing.
+#[test]
+fn a_shard_whose_temporary_queues_hold_messages_stays_where_it_is() {
+    let (mut holds, mut empty) = (Cluster::start(), Cluster::start());
+    let create = ["topic", "create", "t", "--queues", "3", "--kind", "temporary"];
+    for cluster in [&holds, &empty] {
+        grus_at(&cluster.at(), &create, b"").ok();
+        cluster.await_all_led("t");
+    }
+    let firsts = firsts(&empty);
+    let moved = restart_first(&mut holds);
+    (0..3).for_each(|queue| produce_by_queue(&holds.at(), "t", queue, &lines("kept", 1)));
+    restart_first(&mut empty);
+    await_led(&empty, |leaders| *leaders == firsts);
+    let led = leaders(&holds);
     assert_eq!(led.len(), 3, "{led:?}");
     assert!(led.values().all(|leader| *leader != moved), "{moved} leads again: {led:?}");
 }
