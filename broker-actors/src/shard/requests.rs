@@ -13,9 +13,11 @@ use super::{
 use crate::commands::Command;
 use crate::error::QueueError;
 
-/// What tells the identities of a shard whose log begins from those of a log that it has lost.
-fn draw_salt() -> u16 {
-    u16::try_from(draw_number() & u64::from(u16::MAX)).unwrap_or(0).max(1)
+/// What tells the identities of a shard whose log begins from those of a log that it has lost. One of several
+/// members gets its log back from the others, and these may be of a build that does not know the entry with a salt.
+fn first_salt(is_alone: bool) -> u16 {
+    let drawn = || u16::try_from(draw_number() & u64::from(u16::MAX)).unwrap_or(0).max(1);
+    if is_alone { drawn() } else { 0 }
 }
 
 impl<D: Disk> ShardActor<D> {
@@ -61,10 +63,8 @@ impl<D: Disk> ShardActor<D> {
             }
             ShardRequest::InitProducer { name, reply } => {
                 let is_first = !self.ground.machine.borrow().state.has_given_identities();
-                // One of several members gets its log back from the others, and these may be of a build that
-                // does not know the entry with a salt.
                 let is_alone = self.ground.lease.get().is_none();
-                let salt = if is_first && is_alone { draw_salt() } else { 0 };
+                let salt = if is_first { first_salt(is_alone) } else { 0 };
                 (Command::InitProducer { name, salt }, Waiter::InitProducer { reply })
             }
             ShardRequest::Fence { producer: InitializedProducer { producer, epoch }, reply } => {
@@ -133,5 +133,16 @@ impl<D: Disk> ShardActor<D> {
             damaged_entries: stats.damaged_entries,
             unchecked_segments: stats.unchecked_segments,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_shard_that_is_on_one_broker_writes_a_salt() {
+        assert_ne!(first_salt(true), 0);
+        assert_eq!(first_salt(false), 0);
     }
 }
