@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use grus_protocol::ids::{Offset, TimestampMs};
 use grus_protocol::message::MessageFilter;
 
+use super::settling::BURY_RETRY_MS;
 use super::sifting::push;
 use crate::commands::groups::{Delivered, ELEMENTS_MAX, Holding, Span};
 use crate::machine::groups::RANGES_MAX;
@@ -195,6 +196,14 @@ impl GroupSubscription {
         (self.refusals, self.rests_until) = (0, None);
     }
 
+    /// The clock may have been set back: nothing waits longer than it would have from now on.
+    pub(super) fn bound_waits(&mut self, now: TimestampMs) {
+        let near =
+            |until: TimestampMs, most: u64| until.min(TimestampMs(now.0.saturating_add(most)));
+        self.rests_until = self.rests_until.map(|until| near(until, REST_MS_MAX));
+        self.bury_again = self.bury_again.map(|until| near(until, BURY_RETRY_MS));
+    }
+
     /// Until when it rests, if it does at `now`.
     pub(super) fn rests_until(&self, now: TimestampMs) -> Option<TimestampMs> {
         self.rests_until.filter(|until| *until > now)
@@ -317,5 +326,19 @@ pub(super) mod tests {
         assert_eq!(one.rests_until(now), Some(TimestampMs(1_000 + REST_MS_MAX)));
         one.went_well();
         assert_eq!(one.rests_until(now), None);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_by_an_hour_lets_nothing_rest_for_an_hour() {
+        let mut one = subscription();
+        let (ahead, now) = (TimestampMs(3_700_000), TimestampMs(100_000));
+        one.rest(ahead);
+        one.bury_again = Some(ahead);
+        one.bound_waits(ahead);
+        let until = TimestampMs(ahead.0 + REST_MS);
+        assert_eq!(one.rests_until(ahead), Some(until), "it stands as it is");
+        one.bound_waits(now);
+        assert_eq!(one.rests_until(now), Some(TimestampMs(now.0 + REST_MS_MAX)));
+        assert_eq!(one.bury_again, Some(TimestampMs(now.0 + BURY_RETRY_MS)));
     }
 }

@@ -310,6 +310,7 @@ impl<D: Disk> TopicQueue<D> {
             let Some(held) = machine.state.progress(one.holding.place) else { continue };
             one.owe_only(|offset| held.retry(offset).is_some_and(|retry| retry.due == IN_HANDS));
             one.house(held.numbers());
+            one.bound_waits(now);
             let (group, rests_until) = (one.holding.place.group, one.rests_until(now));
             let is_owed = one.owed.iter().any(|offset| *offset >= log_start);
             let bury_again = one.bury_again;

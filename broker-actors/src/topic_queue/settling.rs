@@ -37,7 +37,7 @@ const EXPIRED_REASON: &str = "expired";
 /// A message that should be a dead letter and cannot be read now is tried again after so long.
 const UNREADABLE_RETRY_MS: u64 = 60_000;
 /// What the queue itself could not settle is tried again after so long.
-const BURY_RETRY_MS: u64 = 1_000;
+pub(super) const BURY_RETRY_MS: u64 = 1_000;
 
 /// A message to be given up.
 #[derive(Debug)]

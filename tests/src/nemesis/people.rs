@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::field::Field;
-use super::schedule::Blow;
+use super::schedule::{Blow, Fault};
 use super::{QUEUES, TOPIC};
 use crate::cluster::ends;
 use crate::history::{Act, Event, Kind, Scribe};
@@ -57,13 +57,15 @@ pub async fn live(field: Field, blows: Vec<Blow>, seed: u64, scribe: Scribe) -> 
         let who = format!("member-{number}");
         working.spawn(work(member(client), who, scribe.clone(), stop_group.clone()));
     }
+    // A retry has the time at which it is due from the clock of who led when it was asked for.
+    let had_clocks = blows.iter().any(|blow| matches!(blow.fault, Fault::Clock(_)));
     let (over, is_over) = oneshot::channel();
     thread::spawn(move || {
         let mut field = field;
         let troubles = field.suffer(&blows, &mut Random::of(seed.wrapping_add(1)));
         let _ = over.send((field, troubles)); // the run was given up
     });
-    let Ok((field, mut troubles)) = is_over.await else {
+    let Ok((mut field, mut troubles)) = is_over.await else {
         return vec!["the nemesis fell, see above".to_owned()];
     };
     println!("all faults are over");
@@ -73,7 +75,13 @@ pub async fn live(field: Field, blows: Vec<Blow>, seed: u64, scribe: Scribe) -> 
     let _ = at_end.send(Some(ends.clone()));
     await_all(reading, "the readers come to the end", &mut troubles).await;
     println!("until the group comes to the end, at most {PATIENCE:?}");
-    if timeout(PATIENCE, settled(&clients[0])).await.is_err() {
+    let mut is_settled = timeout(PATIENCE, settled(&clients[0])).await.is_ok();
+    if !is_settled && had_clocks {
+        println!("until it has what was put off while a clock stood ahead, at most {PATIENCE:?}");
+        troubles.extend(field.move_clocks_ahead());
+        is_settled = timeout(PATIENCE, settled(&clients[0])).await.is_ok();
+    }
+    if !is_settled {
         troubles.push(format!("the group does not come to the end ({ends:?})"));
     }
     let _ = home.send(true);

@@ -2,6 +2,9 @@
 
 use crate::random::Random;
 
+/// A clock is moved by so much at most.
+pub(super) const CLOCK_MS_MAX: u64 = 3_600_000;
+
 /// Something that goes wrong with one broker, or with all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -70,7 +73,7 @@ pub fn schedule(random: &mut Random, total_ms: u64, faults: &[Fault]) -> Vec<Blo
         let pick = random.below(bag.len() as u64);
         let fault = match bag.swap_remove(usize::try_from(pick).expect("it is below a length")) {
             Fault::Clock(_) => {
-                let ms = i64::try_from(random.below(3_600_000)).expect("an hour");
+                let ms = i64::try_from(random.below(CLOCK_MS_MAX)).expect("an hour");
                 Fault::Clock(if random.below(2) == 0 { ms } else { -ms })
             }
             other => other,
