@@ -357,9 +357,8 @@ fn check_effect(before: &RoutingTable, after: &RoutingTable, command: &Command, 
             }
         }
         (Command::MarkBroker(mark), Outcome::Done) => {
-            let live =
-                after.brokers.get(&mark.broker).is_none_or(|broker| broker.live == mark.live);
-            assert!(live);
+            let marked = after.brokers.get(&mark.broker);
+            assert!(marked.is_none_or(|broker| broker.live == mark.live));
         }
         (Command::DrainBroker(drain), Outcome::Done) => {
             let is_known = before.brokers.contains_key(&drain.broker);

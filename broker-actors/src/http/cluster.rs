@@ -95,7 +95,7 @@ pub struct HandOverQuery {
 /// What was handed over.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct HandedOver {
+struct WhatWentOver {
     handed_over: Vec<u32>,
     kept: Vec<u32>,
     /// Whether the broker is drained now.
@@ -121,7 +121,7 @@ pub async fn hand_over(
             let numbers = |shards: &[ShardId]| shards.iter().map(|shard| shard.0).collect();
             let (handed_over, kept) = (numbers(&done.handed_over), numbers(&done.kept));
             let drained = parts.cluster.drained.is_set();
-            HttpResponse::Ok().json(HandedOver { handed_over, kept, drained })
+            HttpResponse::Ok().json(WhatWentOver { handed_over, kept, drained })
         }
     }
 }

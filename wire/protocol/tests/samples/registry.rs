@@ -64,6 +64,19 @@ pub(super) fn frames(out: &mut Vec<(String, Bytes)>) {
         drained: true,
     };
     pair(out, &beat, &BrokerHeartbeatReply { lease_ms: 10_000 }, [b"", b""]);
+    topics(out, broker, session);
+    let led = LedShard {
+        shard: ShardId(9),
+        term: Term(8),
+        members: vec![BrokerId(5), BrokerId(8)],
+        members_at: 311,
+    };
+    let lead = LeadShards { broker, shards: vec![led] };
+    pair(out, &lead, &LeadShardsReply {}, [b"", b""]);
+}
+
+/// What is said of topics.
+fn topics(out: &mut Vec<(String, Bytes)>, broker: BrokerId, session: u64) {
     let offered = OfferedTopic {
         name: topic(),
         id: TopicId(77),
@@ -83,14 +96,6 @@ pub(super) fn frames(out: &mut Vec<(String, Bytes)>) {
     };
     let placed = PlaceDeadLettersReply { id: TopicId(78), queues: 2, created: true };
     pair(out, &place, &placed, [b"", b""]);
-    let led = LedShard {
-        shard: ShardId(9),
-        term: Term(8),
-        members: vec![BrokerId(5), BrokerId(8)],
-        members_at: 311,
-    };
-    let lead = LeadShards { broker, shards: vec![led] };
-    pair(out, &lead, &LeadShardsReply {}, [b"", b""]);
 }
 
 fn changed() -> RoutesChanged {
