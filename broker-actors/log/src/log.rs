@@ -73,6 +73,8 @@ pub struct Log<D: Disk> {
     flight: Option<Flight>,
     /// The last job was a commit.
     made_way: bool,
+    /// What a commit made way for last was warming.
+    has_warmed: bool,
     next_ticket: u64,
     /// Up to here the log is synced.
     synced: Option<EntryId>,

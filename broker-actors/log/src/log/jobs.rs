@@ -83,13 +83,17 @@ impl<D: Disk> Log<D> {
             if self.room.spares.is_empty() && self.may_make() {
                 return Some(self.make());
             }
-            if self.runs_cold()
-                && let Some(work) = self.warm()
-            {
+            // A log that is never idle needs its checkpoints too, and the room of what is purged; so they
+            // take turns with warming, which under load has something to do behind each commit.
+            let has_warmed = std::mem::take(&mut self.has_warmed);
+            if !has_warmed && let Some(work) = self.warm_if_cold() {
+                self.has_warmed = true;
                 return Some(work);
             }
-            // A log that is never idle needs its checkpoints too, and the room of what is purged.
             if let Some(work) = self.publish().or_else(|| self.remove()) {
+                return Some(work);
+            }
+            if let Some(work) = self.warm_if_cold() {
                 return Some(work);
             }
         }

@@ -126,6 +126,7 @@ impl<D: Disk> Log<D> {
             wanted: Wanted::default(),
             flight: None,
             made_way: false,
+            has_warmed: false,
             next_ticket: 0,
             mark: Place::default(),
             unsynced_bytes: 0,

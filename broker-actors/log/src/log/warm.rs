@@ -54,12 +54,17 @@ impl<D: Disk> Log<D> {
     }
 
     /// Whether the next stores will soon meet cold pages, so that commits must not go first always.
-    pub(super) fn runs_cold(&self) -> bool {
+    fn runs_cold(&self) -> bool {
         let Some(segment) = self.segments.back().filter(|segment| segment.is_open()) else {
             return self.room.spares.front().is_some_and(|s| s.warmed_to == SEGMENT_HEAD_BYTES);
         };
         let ahead = segment.end.saturating_add(WARM_AHEAD_BYTES / 2).min(segment.limit);
         segment.warmed_to < ahead
+    }
+
+    /// The next range to warm, if commits must not go first.
+    pub(super) fn warm_if_cold(&mut self) -> Option<Work<D>> {
+        if self.runs_cold() { self.warm() } else { None }
     }
 
     /// The next range to warm, if there is one.
@@ -133,7 +138,44 @@ fn next_range(from: u32, room: Range<u32>, ahead: u32, step: u32) -> Option<Rang
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use bytes::Bytes;
+
     use super::*;
+    use crate::{EntryKind, LogConfig, NewEntry, SimDisk};
+
+    fn append(log: &mut Log<SimDisk>, index: u64) {
+        let payload = [Bytes::from(vec![7; 1 << 20])];
+        let entry = NewEntry { kind: EntryKind::Normal, term: 1, index, payload: &payload };
+        log.append(&[entry]).expect("room");
+    }
+
+    #[test]
+    fn what_is_purged_goes_although_a_load_leaves_each_commit_something_to_warm() {
+        let bytes = 64 << 20;
+        let config =
+            LogConfig { segment_bytes: bytes, first_segment_bytes: bytes, ..LogConfig::default() };
+        let (mut log, _) =
+            Log::open(&SimDisk::new(1), Path::new("/log"), config).expect("it opens");
+        append(&mut log, 0);
+        while let Some(job) = log.next_job() {
+            log.complete(job.run()).expect("nothing fails");
+        }
+        log.segments.back_mut().expect("it has one").recycled = true;
+        log.leaving.remove.push("/log/purged".into());
+        let (mut next, mut warmed) = (1, 0);
+        while !log.leaving.remove.is_empty() {
+            assert!(next < 50, "nothing goes");
+            // More than a step of warming keeps ahead of.
+            (next..next + 5).for_each(|index| append(&mut log, index));
+            next += 5;
+            let job = log.next_job().expect("there is something to sync");
+            warmed += usize::from(matches!(job.work, Work::Warm(_)));
+            log.complete(job.run()).expect("nothing fails");
+        }
+        assert!(warmed > 0, "it does not go first always");
+    }
 
     #[test]
     fn a_few_mib_ahead_are_warmed_in_whole_steps() {
