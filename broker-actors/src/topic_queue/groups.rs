@@ -312,12 +312,17 @@ impl<D: Disk> TopicQueue<D> {
             one.house(held.numbers());
             one.bound_waits(now);
             let (group, rests_until) = (one.holding.place.group, one.rests_until(now));
-            let is_owed = one.owed.iter().any(|offset| *offset >= log_start);
             let bury_again = one.bury_again;
             let is_awake = !one.is_burying && rests_until.is_none();
             let is_sendable =
                 |offset| offset >= log_start && !self.groups.is_under_way(group, offset);
             let has_due = held.due(now).any(|retry| is_sendable(retry.offset));
+            // What a turn would find, and nothing else: a queue that asked for turns that find nothing would
+            // ask for them without an end, while an item of an earlier subscription is on its way.
+            let is_in_hands =
+                |offset| held.retry(offset).is_some_and(|retry| retry.due == IN_HANDS);
+            let mut owed = self.groups.get(&key).into_iter().flat_map(|one| &one.owed);
+            let is_owed = owed.any(|offset| is_sendable(*offset) && is_in_hands(*offset));
             let is_urged = is_awake && (is_owed || has_due);
             let next = held.next_due().filter(|due| *due > now);
             next_due = [next_due, next, bury_again, rests_until].into_iter().flatten().min();

@@ -81,14 +81,38 @@ pub(crate) fn visible(running: &Running, queue: QueueKey, from: u64) -> Vec<(u64
     all.map(|(offset, record, stored)| (offset, number_of(&record.body_bytes()), stored)).collect()
 }
 
+/// The same on a replica that may be on its way to what it has installed: the log that it has then is that of
+/// a later state, in which what was old is gone.
+pub(crate) fn visible_so_far(
+    running: &Running,
+    queue: QueueKey,
+    from: u64,
+) -> Vec<(u64, u64, u64)> {
+    let all = records_of(running, queue, from, !running.group.status().ready).into_iter();
+    all.map(|(offset, record, stored)| (offset, number_of(&record.body_bytes()), stored)).collect()
+}
+
 /// The same, whole records.
 pub(crate) fn records(running: &Running, queue: QueueKey, from: u64) -> Vec<(u64, Record, u64)> {
+    records_of(running, queue, from, false)
+}
+
+fn records_of(
+    running: &Running,
+    queue: QueueKey,
+    from: u64,
+    may_lack_some: bool,
+) -> Vec<(u64, Record, u64)> {
     let (log, machine) = (running.ground.log.borrow(), running.ground.machine.borrow());
     let Some(numbers) = machine.state.queue(queue) else { return Vec::new() };
     let mut next = numbers.visible_start.0.max(from);
     let mut found = Vec::new();
     while next < numbers.next_offset.0 {
         let runs = log.runs(queue, Offset(next), 1);
+        if may_lack_some {
+            let Some(run) = runs.first() else { break };
+            next = next.max(run.base.0);
+        }
         let run = runs.first().unwrap_or_else(|| panic!("no run for offset {next}"));
         assert!(run.base.0 <= next && next < run.base.0 + u64::from(run.count));
         let bytes = log.slice(run).unwrap_or_else(|error| panic!("offset {next}: {error}"));

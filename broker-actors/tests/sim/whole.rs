@@ -12,20 +12,24 @@
 mod checks;
 mod contents;
 mod history;
+mod kinds;
 mod mishaps;
 mod rules;
 mod senders;
 mod story;
+mod tally;
 
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use grus_consensus::Sabotage;
 use grus_protocol::ids::{QueueId, QueueKey, TopicId};
 
-use crate::groups::facts::Facts;
 use crate::seeds::{for_seeds, number, replayed, seeds};
 use crate::world::{self as member, simulate_by};
-use story::Story;
+use kinds::Kind;
+use story::{Story, Told};
+use tally::Tally;
 
 /// The topic that the group consumes.
 const ORDERS_NAME: &str = "orders";
@@ -46,9 +50,8 @@ const fn queue(topic: u64, number: u32) -> QueueKey {
     QueueKey { topic: TopicId(topic), queue: QueueId(number) }
 }
 
-/// What comes of a story when everything is mended: the trace, and what the leaders and the members of the group
-/// have seen.
-async fn end_well(mut story: Story) -> (Vec<String>, Facts) {
+/// What comes of a story when everything is mended.
+async fn end_well(mut story: Story) -> Told {
     story.heal().await;
     story.everyone_leads().await;
     story.all_was_delivered();
@@ -56,9 +59,9 @@ async fn end_well(mut story: Story) -> (Vec<String>, Facts) {
 }
 
 /// Mishaps of every kind.
-fn told(seed: u64) -> (Vec<String>, Facts) {
+fn told(seed: u64, kind: Kind) -> Told {
     simulate_by(seed, async {
-        let mut story = Story::begin(seed, Sabotage::default()).await;
+        let mut story = Story::begin(seed, kind, Sabotage::default()).await;
         story.suffer(STEPS).await;
         end_well(story).await
     })
@@ -66,26 +69,56 @@ fn told(seed: u64) -> (Vec<String>, Facts) {
 
 #[test]
 fn nothing_is_lost_doubled_or_stuck_whatever_happens() {
-    for_seeds("whole::nothing_is_lost_doubled_or_stuck_whatever_happens", SEEDS, |seed| {
-        let (trace, facts) = told(seed);
-        println!("seed {seed}: {} lines, {} facts", trace.len(), facts.len());
+    all_end_well("whole::nothing_is_lost_doubled_or_stuck_whatever_happens", Kind::PERSISTED);
+}
+
+#[test]
+fn nothing_is_lost_where_receipts_wait_for_memory_while_a_majority_has_its_power() {
+    let test =
+        "whole::nothing_is_lost_where_receipts_wait_for_memory_while_a_majority_has_its_power";
+    all_end_well(test, Kind::REPLICATED);
+}
+
+#[test]
+fn nothing_but_what_is_old_is_lost_where_the_log_loses_its_beginning() {
+    let test = "whole::nothing_but_what_is_old_is_lost_where_the_log_loses_its_beginning";
+    all_end_well(test, Kind::RETAINED);
+}
+
+/// A story of each seed; in each, and in all together, enough happens.
+fn all_end_well(test: &str, kind: Kind) {
+    let (all, stories) = (RefCell::new(Tally::default()), Cell::new(0));
+    for_seeds(test, SEEDS, |seed| {
+        let Told { trace, facts, tally } = told(seed, kind);
+        println!("seed {seed}: {} lines, {} facts: {tally}", trace.len(), facts.len());
+        tally.is_enough(1, kind.is_retained());
+        all.borrow_mut().add(&tally);
+        stories.set(stories.get() + 1);
     });
+    let (first, stories) = (number("GRUS_SIM_SEED").unwrap_or(1), stories.get());
+    let settings = format!("GRUS_SIM_SEED={first} GRUS_SIM_SEEDS={stories}");
+    println!("{stories} stories: {}", all.borrow());
+    replayed(test, &settings, || all.borrow().is_enough(stories, kind.is_retained()));
 }
 
 #[test]
 fn the_same_seed_gives_the_same_run() {
-    let run = |seed| std::thread::spawn(move || told(seed)).join().unwrap();
+    let run = |seed, kind| std::thread::spawn(move || told(seed, kind)).join().unwrap();
+    let kinds = [Kind::PERSISTED, Kind::REPLICATED, Kind::RETAINED];
     for seed in seeds(number("GRUS_SIM_TWICE").unwrap_or(1)) {
         let settings = format!("GRUS_SIM_SEED={seed} GRUS_SIM_SEEDS=1");
         replayed("whole::the_same_seed_gives_the_same_run", &settings, || {
-            let ((trace, facts), (trace_again, facts_again)) = (run(seed), run(seed));
-            for (nth, (one, two)) in trace.iter().zip(&trace_again).enumerate() {
+            let kind = kinds[usize::try_from(seed % 3).unwrap()];
+            let (first, again) = (run(seed, kind), run(seed, kind));
+            for (nth, (one, two)) in first.trace.iter().zip(&again.trace).enumerate() {
                 assert_eq!(one, two, "the runs of {seed} part at line {nth}");
             }
-            for (nth, (one, two)) in facts.iter().zip(&facts_again).enumerate() {
+            for (nth, (one, two)) in first.facts.iter().zip(&again.facts).enumerate() {
                 assert_eq!(one, two, "the runs of {seed} part at fact {nth}");
             }
-            assert_eq!((trace.len(), facts.len()), (trace_again.len(), facts_again.len()));
+            let lengths = |told: &Told| (told.trace.len(), told.facts.len());
+            assert_eq!(lengths(&first), lengths(&again));
+            assert_eq!(first.tally, again.tally);
         });
     }
 }
@@ -95,7 +128,7 @@ fn a_receipt_that_does_not_wait_for_the_disk_is_missed() {
     let story = |seed, complete_early| {
         simulate_by(seed, async {
             let sabotage = Sabotage { complete_early, ..Sabotage::default() };
-            let mut story = Story::begin(seed, sabotage).await;
+            let mut story = Story::begin(seed, Kind::PERSISTED, sabotage).await;
             story.lose_power_behind_receipts().await;
             end_well(story).await
         })

@@ -131,6 +131,8 @@ pub(crate) struct World {
     founders: Vec<NodeId>,
     /// What consumer groups need of the rest of a broker.
     pub(crate) groups: Option<GroupTies>,
+    /// How sure what it acknowledges is.
+    pub(crate) durability: Durability,
     /// Rules that its members do without.
     pub(crate) sabotage: Sabotage,
     /// Disks take their time, and a process ends with its power, or when it cannot go on; by this seed.
@@ -152,6 +154,7 @@ impl World {
             net: Net::new(seed),
             founders: founders.to_vec(),
             groups: None,
+            durability: Durability::Persisted,
             sabotage: Sabotage::default(),
             harsh: None,
         }
@@ -169,8 +172,7 @@ impl World {
 
     fn settings(&self, node: NodeId) -> ShardSettings {
         let folder = PathBuf::from("/data/0");
-        let mut settings =
-            ShardSettings::new(ShardId(0), BrokerId(node), folder, Durability::Persisted);
+        let mut settings = ShardSettings::new(ShardId(0), BrokerId(node), folder, self.durability);
         settings.log.first_segment_bytes = SEGMENT_BYTES;
         settings.log.segment_bytes = SEGMENT_BYTES;
         settings.retention_check_ms = 50;

@@ -77,6 +77,11 @@ impl SimDisk {
         self.lock_state().steps
     }
 
+    /// How many sectors have gone back, at cuts so far, to what they were at their file's last sync.
+    pub fn lost_sectors(&self) -> u64 {
+        self.lock_state().lost_sectors
+    }
+
     /// Power on again: only what survived is there. Files and regions of before are dead.
     pub fn power_on(&self) {
         let mut state = self.lock_state();

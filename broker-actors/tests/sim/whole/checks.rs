@@ -109,7 +109,10 @@ impl Checks {
                 let Some(held) = machine.state.progress(place) else { continue };
                 self.owners.progress(node, queue, held.numbers())?;
             }
-            if self.looks.is_multiple_of(WAITING_EVERY) {
+            let status = running.group.status();
+            // Else what waits may lie where its log does not begin yet.
+            let has_all = status.ready || status.purged.is_none();
+            if has_all && self.looks.is_multiple_of(WAITING_EVERY) {
                 released_once::nothing_waits_that_has_come(node, running, &self.contents, history)?;
             }
             self.held.check(node, running, history, &self.contents)?;

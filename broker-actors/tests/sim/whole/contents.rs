@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use grus_broker::topic_queue::letters::facts_of;
 use grus_consensus::NodeId;
-use grus_protocol::ids::QueueKey;
+use grus_protocol::ids::{QueueId, QueueKey};
 
+use super::CONSUMED;
 use super::checks::Message;
-use crate::later::visible;
+use super::story::Story;
+use crate::groups::town::GROUP;
+use crate::later::{records, visible_so_far};
 use crate::world::Running;
 
 /// What any replica has shown so far.
@@ -28,7 +32,7 @@ impl Contents {
     ) -> Vec<Message> {
         let read_to = self.read_to.entry((node, queue)).or_default();
         let mut news = Vec::new();
-        for (offset, number, stored) in visible(running, queue, *read_to) {
+        for (offset, number, stored) in visible_so_far(running, queue, *read_to) {
             news.push(Message { queue, offset, number, stored });
             self.at.entry((queue, offset)).or_insert(number);
             *read_to = offset + 1;
@@ -44,5 +48,22 @@ impl Contents {
     /// How many messages a queue has.
     pub(crate) fn count(&self, queue: QueueKey) -> usize {
         self.at.range((queue, 0)..=(queue, u64::MAX)).count()
+    }
+}
+
+impl Story {
+    /// Reads what dead letters have come since the last look, where they are led.
+    pub(super) fn read_letters(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        let own = QueueKey { topic: GROUP.dead_letters(), queue: QueueId(0) };
+        let from = self.letters.last_key_value().map_or(0, |(offset, _)| offset + 1);
+        for (offset, record, _) in records(self.world.running(leader), own, from) {
+            let facts = facts_of(&record).expect("a letter says where it came from");
+            let queue = QueueKey { queue: facts.queue, ..CONSUMED[0] };
+            let place = (queue, facts.offset.0);
+            let is_new = self.letters.values().all(|other| *other != place);
+            assert!(is_new, "two dead letters of {queue} at {}", facts.offset);
+            self.letters.insert(offset, place);
+        }
     }
 }

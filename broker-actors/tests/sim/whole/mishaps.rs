@@ -3,13 +3,14 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use grus_consensus::NodeId;
+use grus_protocol::ids::Durability;
 
 use super::senders::Wish;
 use super::story::Story;
 use super::{CONSUMED, LATER};
 
 /// The longest that a job takes on a disk that has become slow, in microseconds: some elections.
-const SLOW_US: u64 = 900_000;
+pub(super) const SLOW_US: u64 = 900_000;
 /// How far a clock goes wrong at most, either way, in milliseconds.
 const SKEW_MS: u64 = 60_000;
 /// The longest that a message is to wait.
@@ -43,7 +44,7 @@ impl Story {
             let wish = Wish {
                 queue: if is_later { LATER } else { CONSUMED[at] },
                 count: 1 + self.rng.below(4),
-                body_bytes: usize::try_from(16 + self.rng.below(3_000)).unwrap(),
+                body_bytes: usize::try_from(16 + self.rng.below(self.kind.body_bytes_max)).unwrap(),
                 later_ms: is_later.then(|| self.rng.below(LATER_MS)),
             };
             self.wish(wish);
@@ -55,9 +56,9 @@ impl Story {
         match self.rng.below(100) {
             0..36 => self.wishes(),
             36..41 if self.is_up(node) => self.end(node, false).await,
-            41..46 if self.is_up(node) => self.end(node, true).await,
-            46..50 if self.is_up(node) => self.doom(node),
-            50..52 => {
+            41..46 if self.is_up(node) && self.may_lose_power() => self.end(node, true).await,
+            46..50 if self.is_up(node) && self.may_lose_power() => self.doom(node),
+            50..52 if self.kind.durability == Durability::Persisted => {
                 for node in 1..=NODES {
                     if self.is_up(node) {
                         self.end(node, true).await;
@@ -106,6 +107,7 @@ impl Story {
         let disk = &self.world.members[&node].disk;
         let step = disk.steps() + more;
         disk.cut_at_step(step);
+        self.memories.doomed.insert(node);
         self.trace.line(format!("broker {node} will lose its power at step {step}"));
     }
 

@@ -12,7 +12,9 @@ use grus_broker::topic_queue::Produce;
 use grus_mailbox::reply::port;
 use grus_mailbox::{Clock, Port};
 use grus_protocol::batch::{BatchBuilder, NewRecord, RecordBatch};
-use grus_protocol::ids::{MessageId, QueueKey, Sequence, TimestampMs};
+use grus_protocol::ids::{
+    Durability, MessageId, ProducerEpoch, ProducerId, QueueKey, Sequence, TimestampMs,
+};
 use grus_protocol::limits::BatchLimits;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{sleep, timeout};
@@ -26,6 +28,9 @@ use crate::trace::Trace;
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// Brokers have the numbers 1 to this one.
 pub(crate) const BROKERS: u32 = 3;
+
+/// The shard that gives producers their ids where the story's does not.
+const OTHER_SHARD: u64 = 7;
 
 /// A batch that is to be sent.
 #[derive(Debug)]
@@ -44,6 +49,9 @@ pub(crate) struct Lines {
     pub(crate) loss: Cell<u64>,
     /// Wishes that are not fulfilled.
     pub(crate) open: Cell<u64>,
+    /// Requests of producers that were refused, and those whose answer never came.
+    pub(crate) refused: Cell<u64>,
+    pub(crate) unanswered: Cell<u64>,
 }
 
 /// One producer.
@@ -55,6 +63,8 @@ pub(crate) struct Sender {
     pub(crate) trace: Trace,
     pub(crate) clock: Clock,
     pub(crate) dice: Dice,
+    /// Of the shard.
+    pub(crate) durability: Durability,
 }
 
 struct Program {
@@ -131,6 +141,11 @@ impl Program {
 
     /// Its id, which it is given once.
     async fn identity(&mut self) -> InitializedProducer {
+        if self.sender.durability != Durability::Persisted {
+            // Only a `persisted` shard gives any: it has that of another one.
+            let producer = ProducerId(OTHER_SHARD << 48 | self.sender.number);
+            return InitializedProducer { producer, epoch: ProducerEpoch(0) };
+        }
         loop {
             if let Some(producer) = self.producer {
                 return producer;
@@ -171,6 +186,9 @@ impl Program {
             Some(Err(error)) => Some(error),
             None => None,
         };
+        let lines = &self.sender.lines;
+        let counted = if error.is_some() { &lines.refused } else { &lines.unanswered };
+        counted.set(counted.get() + 1);
         let leader = match error {
             Some(QueueError::NotLeader { leader }) => leader,
             None

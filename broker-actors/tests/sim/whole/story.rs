@@ -12,7 +12,6 @@ use grus_broker::commands::groups::ProgressKey;
 use grus_broker::group_ties::GroupTies;
 use grus_broker::registry_link::routes::{Leader, QueuePlace, Routes, TopicRoute};
 use grus_broker::shard::TopicConfig;
-use grus_broker::topic_queue::letters::facts_of;
 use grus_consensus::{NodeId, Sabotage};
 use grus_log::Seeded;
 use grus_mailbox::{Outlet, outlet};
@@ -26,12 +25,14 @@ use tokio::task::JoinHandle;
 
 use super::checks::Checks;
 use super::history::History;
+use super::kinds::{Kind, Memories};
 use super::senders::{Lines, Sender, Wish, send_all};
+use super::tally::{Seen, Tally};
 use super::{CONSUMED, LATER, ORDERS_NAME};
 use crate::groups::facts::{Dice, Fact, Facts, Scribe};
 use crate::groups::member::{Life, Strings, live};
 use crate::groups::town::{GROUP, Town};
-use crate::later::{records, waiting};
+use crate::later::waiting;
 use crate::trace::Trace;
 use crate::world::{DISK_US_MAX, World, topic};
 
@@ -56,8 +57,16 @@ impl Seat {
     }
 }
 
+/// What happened in a story: the trace, what the leaders and the members of the group have seen, and how much it was.
+pub(crate) struct Told {
+    pub(crate) trace: Vec<String>,
+    pub(crate) facts: Facts,
+    pub(crate) tally: Tally,
+}
+
 pub(crate) struct Story {
     pub(super) seed: u64,
+    pub(super) kind: Kind,
     pub(super) world: World,
     pub(super) rng: Seeded,
     pub(super) trace: Trace,
@@ -67,12 +76,17 @@ pub(crate) struct Story {
     /// How wrong each clock is, in milliseconds.
     pub(super) skews: BTreeMap<NodeId, i64>,
     pub(super) history: Rc<RefCell<History>>,
-    checks: Checks,
+    pub(super) checks: Checks,
+    pub(super) memories: Memories,
+    pub(super) tally: Tally,
+    pub(super) seen: Seen,
+    /// Where each dead letter came from, by its place among them.
+    pub(super) letters: BTreeMap<u64, (QueueKey, u64)>,
     wishes: Vec<UnboundedSender<Wish>>,
     sending: Vec<JoinHandle<()>>,
     lives: u64,
     from: UnboundedReceiver<(u64, Fact)>,
-    facts: Facts,
+    pub(super) facts: Facts,
     views: Vec<(NodeId, u64, Option<NodeId>)>,
     /// What ends when nobody holds it.
     _held: (watch::Sender<Arc<Routes>>, watch::Sender<bool>, Outlet<RegistryRequest>),
@@ -90,11 +104,12 @@ fn topics() -> [(u64, TopicName, u32); 3] {
     ]
 }
 
-fn configs() -> Vec<TopicConfig> {
+fn configs(kind: Kind) -> Vec<TopicConfig> {
     let config = |(id, name, queues)| TopicConfig {
         name,
         queues: (0..queues).map(QueueId).collect(),
-        ..topic(id, 0)
+        durability: kind.durability,
+        ..topic(id, kind.retention_bytes)
     };
     topics().into_iter().map(config).collect()
 }
@@ -116,9 +131,10 @@ fn routes() -> Routes {
 
 impl Story {
     /// All brokers run, one leads, and its queues are open.
-    pub(crate) async fn begin(seed: u64, sabotage: Sabotage) -> Self {
+    pub(crate) async fn begin(seed: u64, kind: Kind, sabotage: Sabotage) -> Self {
         let mut world = World::harsh(&NODES, seed);
         world.sabotage = sabotage;
+        world.durability = kind.durability;
         let (routes, watched) = watch::channel(Arc::new(routes()));
         let (settled, is_settled) = watch::channel(true);
         let (registry, questions) = outlet(64);
@@ -126,6 +142,7 @@ impl Story {
         let (scribe, from) = Scribe::new(world.clock);
         let mut story = Self {
             seed,
+            kind,
             rng: Seeded::new(seed),
             trace: Trace::new(),
             town: Rc::new(Town::one_shard(scribe)),
@@ -134,6 +151,10 @@ impl Story {
             skews: BTreeMap::new(),
             history: Rc::default(),
             checks: Checks::default(),
+            memories: Memories::default(),
+            tally: Tally::default(),
+            seen: Seen::default(),
+            letters: BTreeMap::new(),
             wishes: Vec::new(),
             sending: Vec::new(),
             lives: 0,
@@ -157,7 +178,7 @@ impl Story {
     async fn open(&mut self) {
         for _ in 0..600 {
             if let Some(leader) = self.leader()
-                && self.world.open_topics(leader, &configs()).await
+                && self.world.open_topics(leader, &configs(self.kind)).await
             {
                 return;
             }
@@ -176,6 +197,7 @@ impl Story {
             trace: self.trace.clone(),
             clock: self.world.clock,
             dice: Dice::new(self.seed, 10_000 + number),
+            durability: self.kind.durability,
         };
         self.wishes.push(to);
         self.sending.push(tokio::task::spawn_local(send_all(sender, wishes)));
@@ -193,7 +215,8 @@ impl Story {
         if let Err(error) = self.world.start(node).await {
             if self.world.members[&node].disk.is_off() {
                 self.trace.line(format!("broker {node} loses its power while it starts"));
-                return self.world.cut_power(node).await;
+                self.world.cut_power(node).await;
+                return self.note_end(node, true);
             }
             panic!("broker {node} does not start: {error}\n{}", self.trace.tail(60));
         }
@@ -213,6 +236,7 @@ impl Story {
         } else {
             self.world.kill(node).await;
         }
+        self.note_end(node, is_power);
     }
 
     /// Brokers that have lost their power by themselves are gone; one that cannot go on although it has its
@@ -249,6 +273,9 @@ impl Story {
 
     fn look(&mut self) {
         self.note_leaders();
+        self.note_standings();
+        self.note_counts();
+        self.read_letters();
         let mut found = Ok(());
         while let Ok((at_ns, fact)) = self.from.try_recv() {
             found = found.and_then(|()| self.checks.fact(at_ns, &fact));
@@ -316,6 +343,7 @@ impl Story {
         for node in NODES {
             let member = &self.world.members[&node];
             member.disk.cut_at_step(u64::MAX);
+            self.memories.doomed.remove(&node);
             member.disk_us_max.store(DISK_US_MAX, Relaxed);
             let skew = self.skews.remove(&node).unwrap_or(0);
             member.clock.hand().expect("it can be set").move_by(-skew);
@@ -342,7 +370,7 @@ impl Story {
                 return;
             }
             let is_late = self.trace.now_ms() >= until;
-            assert!(!is_late, "not right after {HEALS_MS_MAX} ms: {left}\n{}", self.trace.tail(60));
+            assert!(!is_late, "not right after {HEALS_MS_MAX} ms: {left}\n{}", self.last_words());
         }
     }
 
@@ -366,9 +394,11 @@ impl Story {
         }
         let machine = running.machine.borrow();
         for queue in CONSUMED {
-            let end = machine.state.queue(queue).map_or(Offset(0), |numbers| numbers.next_offset);
+            let numbers = machine.state.queue(queue);
+            let (start, end) =
+                numbers.map_or((Offset(0), Offset(0)), |it| (it.visible_start, it.next_offset));
             let held = machine.state.progress(ProgressKey { queue, group: GROUP });
-            let lag = held.map_or(end.0, |held| held.lag(Offset(0), end));
+            let lag = held.map_or(end.0 - start.0, |held| held.lag(start, end));
             if lag > 0 {
                 left.push(format!("{lag} messages of {queue} are not settled"));
             }
@@ -415,7 +445,9 @@ impl Story {
             let (sent, there) = (sent(queue).count(), contents.count(queue));
             assert_eq!(sent, there, "all that was sent to {queue} is there, once");
         }
-        let letters = self.letters();
+        let letters: BTreeSet<_> = self.letters.values().collect();
+        let leader = self.leader().expect("one leads");
+        let machine = self.world.running(leader).machine.borrow();
         let mut delivered = BTreeSet::new();
         let mut handled = BTreeSet::new();
         for (_, fact) in &self.facts {
@@ -430,28 +462,19 @@ impl Story {
         for (_, fact) in &self.facts {
             let Fact::Sent(queue, offset) = fact else { continue };
             let place = (*queue, *offset);
+            let start = machine.state.queue(*queue).map_or(0, |numbers| numbers.visible_start.0);
+            if *offset < start {
+                continue; // it was old enough to go, also unseen
+            }
             assert!(delivered.contains(&place), "nobody was ever sent {queue} at {offset}");
             let is_over = handled.contains(&place) || letters.contains(&place);
             assert!(is_over, "nobody has handled {queue} at {offset}");
         }
     }
 
-    /// Where the dead letters came from.
-    fn letters(&self) -> BTreeSet<(QueueKey, u64)> {
-        let leader = self.leader().expect("one leads");
-        let own = QueueKey { topic: GROUP.dead_letters(), queue: QueueId(0) };
-        let mut letters = BTreeSet::new();
-        for (_, record, _) in records(self.world.running(leader), own, 0) {
-            let facts = facts_of(&record).expect("a letter says where it came from");
-            let queue = QueueKey { queue: facts.queue, ..CONSUMED[0] };
-            let is_new = letters.insert((queue, facts.offset.0));
-            assert!(is_new, "two dead letters of {queue} at {}", facts.offset);
-        }
-        letters
-    }
-
     /// Ends all of it; what happened.
-    pub(crate) async fn end_all(mut self) -> (Vec<String>, Facts) {
+    pub(crate) async fn end_all(mut self) -> Told {
+        self.count_all();
         for seat in 0..self.seats.len() {
             self.end_of_life(seat, false).await;
         }
@@ -464,6 +487,6 @@ impl Story {
                 self.end(node, false).await;
             }
         }
-        (self.trace.lines(), self.facts)
+        Told { trace: self.trace.lines(), facts: self.facts, tally: self.tally }
     }
 }

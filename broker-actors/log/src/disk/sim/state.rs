@@ -52,6 +52,8 @@ pub(super) struct State {
     pub(super) boots: u64,
     pub(super) capacity: u64,
     pub(super) fail_sync_in: u64,
+    /// Sectors that cuts have taken back to what they were at their last sync.
+    pub(super) lost_sectors: u64,
 }
 
 impl Inode {
@@ -148,6 +150,7 @@ impl State {
             boots: 1,
             capacity: u64::MAX,
             fail_sync_in: 0,
+            lost_sectors: 0,
         }
     }
 
@@ -294,6 +297,8 @@ impl State {
             for sector in std::mem::take(&mut inode.dirty) {
                 if random.below(2) == 0 {
                     inode.write_back(sector);
+                } else {
+                    self.lost_sectors += 1;
                 }
             }
             if inode.durable.len() != length && random.below(2) == 0 {

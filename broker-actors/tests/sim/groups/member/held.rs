@@ -59,6 +59,10 @@ pub(super) struct Held {
     done: BTreeMap<u64, Verdict>,
     /// What was answered and not acknowledged by the leader yet.
     under_way: BTreeSet<u64>,
+    /// Came once more, and overtook the word that its answer of before has arrived.
+    again: BTreeSet<u64>,
+    /// How often each message had been delivered before, as it came last.
+    deliveries: BTreeMap<u64, u32>,
     is_telling: bool,
     settle_from_ms: u64,
     pub(super) is_revoked: bool,
@@ -263,8 +267,15 @@ impl Program {
         let Some(held) = self.held(by).filter(|held| held.by.round == by.round) else { return };
         match push {
             Push::Messages(messages) => {
-                for (offset, _) in messages {
-                    if !held.has(offset) && !held.is_revoked {
+                if held.is_revoked {
+                    return;
+                }
+                for (offset, before) in messages {
+                    let last = held.deliveries.insert(offset, before);
+                    let is_new = last.is_some_and(|last| before > last);
+                    if is_new && held.under_way.contains(&offset) {
+                        held.again.insert(offset);
+                    } else if !held.has(offset) {
                         held.unseen.push_back(offset);
                     }
                 }
@@ -360,10 +371,14 @@ impl Program {
         let Some(held) = self.held(by).filter(|held| held.by.round == by.round) else { return };
         held.under_way.clear();
         held.is_telling = false;
+        let again = std::mem::take(&mut held.again);
         match result {
             Ok(_) => {
                 held.is_handed_back |= told.has_handed_back;
                 held.done.retain(|offset, _| !told.offsets.contains(offset));
+                if !held.is_revoked {
+                    held.unseen.extend(again); // else it is answered for anew, with the others
+                }
                 held.settle_from_ms = now_ms + 30;
                 let more = u32::try_from(told.offsets.len()).unwrap();
                 if let Some(key) = held.subscription {
@@ -403,6 +418,8 @@ impl Held {
             work: BTreeMap::new(),
             done: BTreeMap::new(),
             under_way: BTreeSet::new(),
+            again: BTreeSet::new(),
+            deliveries: BTreeMap::new(),
             is_telling: false,
             settle_from_ms: 0,
             is_revoked: false,
@@ -435,6 +452,8 @@ impl Held {
         self.work.clear();
         self.done.clear();
         self.under_way.clear();
+        self.again.clear();
+        self.deliveries.clear();
     }
 }
 

@@ -52,7 +52,10 @@ impl Held {
         }
         let (waits, _) = waiting(running);
         let own = visible(running, LATER, 0);
-        let has_come: BTreeSet<u64> = own.iter().map(|(_, number, _)| *number).collect();
+        let mut has_come: BTreeSet<u64> = own.iter().map(|(_, number, _)| *number).collect();
+        let start = running.machine.borrow().state.queue(LATER).map_or(0, |it| it.visible_start.0);
+        // What has come here, and was old enough to go since.
+        has_come.extend(contents.at.range((LATER, 0)..(LATER, start)).map(|(_, number)| *number));
         for receipt in known.iter().filter(|receipt| receipt.is_later) {
             for number in receipt.number..receipt.number + receipt.count {
                 let is_there = waits.contains_key(&number) || has_come.contains(&number);
