@@ -75,8 +75,7 @@ impl<D: Disk> Log<D> {
         let lock = claim(disk, folder)?;
         let mut opening = Opening::new(disk, folder, config.clone());
         opening.found_log()?;
-        let vote = opening.slots(VOTE_NAME)?;
-        let mut notes_file = opening.slots(NOTES_NAME)?;
+        let (vote, mut notes_file) = (opening.slots(VOTE_NAME)?, opening.slots(NOTES_NAME)?);
         let notes = Notes::decode(notes_file.value());
         let mut notes = notes.ok_or_else(|| opening.damaged(NOTES_NAME, "unknown content"))?;
         let control = opening.control()?;
