@@ -9,7 +9,8 @@
 //! * Lives on: its own arbiter.
 //! * Inbox: `RunJob`; jobs run in the order in which the log gave them out.
 //! * Talks to: Storage.
-//! * Stops: after the jobs that were put before.
+//! * Stops: after the jobs that were put before; what the log still gives out then is done on the core, but for what is
+//!   to be taken away: the next start does that.
 //! * If it panics: the process ends. A failed fsync ends it too, by way of the log's verdict on the
 //!   job that comes back: what the page cache holds can no longer be trusted.
 
@@ -111,6 +112,9 @@ impl<D: Disk> JobPort<D> for FlushPort<D> {
         match self.flush.try_put(job) {
             Ok(()) => None,
             Err(PutError::Full(_)) => unreachable!("the log bounds its jobs"),
+            // Consensus has stopped before, and other shards live on this thread. A start takes away what is
+            // left, which may be very many segments where retention has just let go of them.
+            Err(PutError::Stopped(RunJob { job, .. })) if job.is_removal() => None,
             Err(PutError::Stopped(RunJob { job, .. })) => Some(job.run()),
         }
     }
@@ -122,5 +126,46 @@ impl<D: Disk> JobPort<D> for FlushPort<D> {
         {
             (left.0)();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use bytes::Bytes;
+    use grus_log::{EntryKind, Log, LogConfig, NewEntry, SimDisk};
+    use grus_mailbox::outlet;
+
+    use super::*;
+
+    #[test]
+    fn once_it_has_stopped_what_is_to_go_is_left_to_the_next_start() {
+        let ((flush, gone), (storage, _heard), (reader, _read)) = (outlet(1), outlet(1), outlet(1));
+        drop(gone);
+        let port = FlushPort { flush, storage, reader };
+        let (disk, config) = (SimDisk::new(1), LogConfig::default());
+        let (mut log, _) = Log::open(&disk, Path::new("/log"), config).unwrap();
+        let payload = [Bytes::from_static(b"entry")];
+        let entry = NewEntry { kind: EntryKind::Normal, term: 1, index: 0, payload: &payload };
+        log.append(&[entry]).unwrap();
+        let mut synced = 0;
+        while let Some(job) = log.next_job() {
+            synced += u32::from(job.is_sync());
+            log.complete(port.submit(job).expect("it is done on the spot")).unwrap();
+        }
+        assert!(synced > 0);
+        log.truncate_after(None); // its segment is to go
+        let left = loop {
+            let job = log.next_job().expect("something is to go");
+            let is_removal = job.is_removal();
+            match port.submit(job) {
+                Some(done) => {
+                    log.complete(done).unwrap();
+                }
+                None => break is_removal,
+            }
+        };
+        assert!(left && log.next_job().is_none(), "the log gives out nothing behind it");
     }
 }

@@ -128,6 +128,12 @@ impl<D: Disk> Job<D> {
         matches!(self.work, Work::Commit { .. })
     }
 
+    /// Whether it takes away what the next open would take away as well. A log that is about to be dropped
+    /// needs no result of it.
+    pub fn is_removal(&self) -> bool {
+        matches!(self.work, Work::Remove { .. })
+    }
+
     /// Does the work. Blocks.
     pub fn run(self) -> JobDone<D> {
         let Self { disk, folder, work } = self;
