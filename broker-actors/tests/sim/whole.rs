@@ -21,6 +21,8 @@ mod tally;
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use grus_consensus::Sabotage;
 use grus_protocol::ids::{QueueId, QueueKey, TopicId};
@@ -63,6 +65,7 @@ fn told(seed: u64, kind: Kind) -> Told {
     simulate_by(seed, async {
         let mut story = Story::begin(seed, kind, Sabotage::default()).await;
         story.suffer(STEPS).await;
+        story.unrest().await;
         end_well(story).await
     })
 }
@@ -83,6 +86,16 @@ fn nothing_is_lost_where_receipts_wait_for_memory_while_a_majority_has_its_power
 fn nothing_but_what_is_old_is_lost_where_the_log_loses_its_beginning() {
     let test = "whole::nothing_but_what_is_old_is_lost_where_the_log_loses_its_beginning";
     all_end_well(test, Kind::RETAINED);
+}
+
+/// In this story a member subscribes anew while a retry of its last subscription is on its way into the log, at a
+/// leader that nobody answers: a queue that asks for a turn which finds nothing asks for ever, and time stands still.
+#[test]
+fn a_queue_asks_for_no_turn_that_finds_nothing() {
+    let (tell, told_it) = channel();
+    std::thread::spawn(move || tell.send(told(30, Kind::PERSISTED).trace.len()));
+    let lines = told_it.recv_timeout(Duration::from_secs(120));
+    lines.expect("the story ends, and ends well");
 }
 
 /// A story of each seed; in each, and in all together, enough happens.

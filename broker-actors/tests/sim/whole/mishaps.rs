@@ -8,6 +8,7 @@ use grus_protocol::ids::Durability;
 use super::senders::Wish;
 use super::story::Story;
 use super::{CONSUMED, LATER};
+use crate::groups::member::SESSION_MS;
 
 /// The longest that a job takes on a disk that has become slow, in microseconds: some elections.
 pub(super) const SLOW_US: u64 = 900_000;
@@ -16,6 +17,10 @@ const SKEW_MS: u64 = 60_000;
 /// The longest that a message is to wait.
 const LATER_MS: u64 = 8_000;
 const NODES: u64 = 3;
+/// How often queues change hands while all else is well.
+const UNREST_ROUNDS: u64 = 3;
+/// So long a member of the group stands still then at least, in milliseconds: longer than its lease.
+const STALL_MS: u64 = SESSION_MS as u64 + 500;
 
 impl Story {
     /// So many steps, a mishap or a wish each.
@@ -26,6 +31,28 @@ impl Story {
             self.step().await;
             let pause = 20 + self.rng.below(350);
             self.run(pause).await;
+        }
+    }
+
+    /// With all else well, members of the group come, stand still and go, with something to do: queues change
+    /// hands, and whoever comes late is refused.
+    pub(crate) async fn unrest(&mut self) {
+        self.mend().await;
+        for _ in 0..UNREST_ROUNDS {
+            while self.seats.iter().any(|seat| !seat.is_taken()) {
+                self.join();
+            }
+            self.run(1_000).await;
+            self.wishes();
+            self.run(50).await;
+            let at = usize::try_from(self.rng.below(self.seats.len() as u64)).unwrap();
+            self.seats[at].strings.stall_ms.set(STALL_MS + self.rng.below(2_000));
+            let leaver = usize::try_from(self.rng.below(self.seats.len() as u64)).unwrap();
+            self.seats[leaver].strings.leaves.set(true);
+            self.trace
+                .line(format!("member {at} of the group stands still, member {leaver} leaves"));
+            self.wishes();
+            self.run(STALL_MS + 2_000).await;
         }
     }
 

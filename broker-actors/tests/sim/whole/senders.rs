@@ -197,6 +197,8 @@ impl Program {
                 | QueueError::Overloaded { .. }
                 | QueueError::Unavailable
                 | QueueError::Stopping
+                // One whose power goes can make no segment any more; no disk here is ever full.
+                | QueueError::StorageFull
                 | QueueError::UnknownQueue,
             ) => None,
             Some(error) => {

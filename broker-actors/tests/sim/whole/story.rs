@@ -335,7 +335,7 @@ impl Story {
     }
 
     /// Nothing is broken any more, and nobody is away.
-    async fn mend(&mut self) {
+    pub(super) async fn mend(&mut self) {
         self.trace.line("all is mended");
         self.reap().await; // whose power has gone since the last look
         self.world.net.heal();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use grus_broker::commands::groups::ProgressKey;
 use grus_consensus::NodeId;
-use grus_protocol::ids::QueueKey;
+use grus_protocol::ids::{Offset, QueueKey};
 
 use super::story::Story;
 use super::{CONSUMED, LATER};
@@ -181,6 +181,7 @@ impl Story {
     pub(super) fn last_words(&self) -> String {
         let mut words = vec![self.trace.tail(60)];
         for queue in CONSUMED {
+            words.extend(self.words_of_open(queue));
             let of_it = self.facts.iter().filter(|(_, fact)| fact.queue() == Some(queue));
             let last: Vec<_> = of_it.rev().take(40).collect();
             words.extend(last.iter().rev().map(|(ns, fact)| format!("{:>7} {fact:?}", ns / MS_NS)));
@@ -192,6 +193,29 @@ impl Story {
             }
         }
         words.join("\n")
+    }
+
+    /// All that has happened to what is to be delivered again.
+    fn words_of_open(&self, queue: QueueKey) -> Vec<String> {
+        let Some(leader) = self.leader() else { return Vec::new() };
+        let machine = self.world.running(leader).machine.borrow();
+        let held = machine.state.progress(ProgressKey { queue, group: GROUP });
+        let open =
+            held.into_iter().flat_map(|held| held.retries_within(Offset(0), Offset(u64::MAX)));
+        let open: BTreeSet<u64> = open.map(|retry| retry.offset.0).collect();
+        let is_of = |fact: &Fact| match fact {
+            Fact::Sent(_, at) | Fact::Handled(_, at) => open.contains(at),
+            Fact::Delivered { messages, .. } => messages.iter().any(|(at, _)| open.contains(at)),
+            Fact::Answering { failed, .. } => failed.iter().any(|at| open.contains(at)),
+            Fact::Settled { over, failed, .. } => {
+                over.iter().chain(failed).any(|at| open.contains(at))
+            }
+            _ => true,
+        };
+        let of_it =
+            self.facts.iter().filter(|(_, fact)| fact.queue() == Some(queue) && is_of(fact));
+        let words = of_it.map(|(ns, fact)| format!("{:>7} open: {fact:?}", ns / MS_NS));
+        words.collect()
     }
 
     /// What only the end shows.
