@@ -74,7 +74,7 @@ impl Moment {
     /// Registers all of it.
     pub fn register(&self, registry: &mut Registry) {
         self.process.register(registry);
-        let help = "1 while the broker is drained: it leads nothing that another one can";
+        let help = "1 while the broker is drained: it leads only what nobody else can";
         registry.register("grus_broker_drained", help, gauge(u64::from(self.is_drained)));
         self.register_topics(registry);
         if self.queues_wanted {
