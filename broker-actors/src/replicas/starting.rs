@@ -107,7 +107,10 @@ pub(super) async fn build(
         timings: Timings::default(),
     };
     if is_noted {
-        aside(begun.clone(), Begun::note_again).await?;
+        // One that the routes do not name is here to be judged by the others: its note stays as it is.
+        if place.is_on(own) {
+            aside(begun.clone(), Begun::note_again).await?;
+        }
         network.open(); // the others may be asked before it elects itself
     }
     settings.log.was_written = has_been_there(&place, own, is_noted);
