@@ -20,6 +20,7 @@
 mod absences;
 mod answers;
 mod drafts;
+mod ear;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
@@ -39,8 +40,8 @@ use crate::command::{
 use crate::disk_store::{AppliedAt, Parts};
 use crate::error::RegistryError;
 use crate::flush::JobRan;
-use crate::machine::{Applied, Change, RegistryMachine};
-use crate::materialiser::{Reconcile, WholeWanted, Write};
+use crate::machine::RegistryMachine;
+use crate::materialiser::{Reconcile, WholeWanted};
 use crate::rebalance::Plan;
 use crate::request::{Enrolled, REQUESTS_MAX, RefusedTopics, RegistryRequest, TopicCreated};
 use crate::routing::{RoutingTable, TopicRoutes};
@@ -50,6 +51,8 @@ use crate::watch::Published;
 use absences::Absences;
 use answers::{answer_of, draw_topic_id, refuse, unexpected};
 use drafts::{Asker, Create, Draft, PlaceDead, Planned};
+use ear::StateChanged;
+pub(crate) use ear::{Ear, Heard};
 
 /// How often a topic id is drawn when the one before is in use, and a number of replicas chosen when
 /// there are fewer brokers by the time it is applied.
@@ -63,12 +66,6 @@ pub(crate) struct Proposed {
 }
 
 impl Weigh for Proposed {}
-
-/// The state has changed.
-#[derive(Debug)]
-pub(crate) struct StateChanged;
-
-impl Weigh for StateChanged {}
 
 /// The group has stopped, or failed.
 #[derive(Debug)]
@@ -92,45 +89,6 @@ pub(crate) struct Links {
     pub(crate) publish: Inbox<Published>,
     pub(crate) reconcile: Inbox<Reconcile>,
     pub(crate) plan: Inbox<Plan>,
-}
-
-/// What was heard of applied entries.
-#[derive(Default)]
-pub(crate) struct Heard {
-    /// Counts them.
-    sequence: Cell<u64>,
-    /// The last one.
-    last: Cell<Option<AppliedAt>>,
-    /// The copy in sled has missed something, and was not given the whole state since.
-    copy_behind: Cell<bool>,
-}
-
-/// Passes on what the state machine tells.
-pub(crate) struct Ear {
-    pub(crate) heard: Rc<Heard>,
-    pub(crate) writes: Inbox<Write>,
-    pub(crate) changed: Inbox<StateChanged>,
-}
-
-impl Applied for Ear {
-    fn applied(&mut self, index: u64, term: u64, changes: Vec<Change>) {
-        let at = AppliedAt { index, term };
-        let sequence = self.heard.sequence.get() + 1;
-        self.heard.sequence.set(sequence);
-        self.heard.last.set(Some(at));
-        if !changes.is_empty() {
-            let _ = self.changed.try_put(StateChanged); // one that waits is enough
-        }
-        if self.writes.try_put(Write { sequence, at, changes }).is_err() {
-            self.heard.copy_behind.set(true);
-        }
-    }
-
-    fn replaced(&mut self) {
-        self.heard.sequence.set(self.heard.sequence.get() + 1);
-        self.heard.copy_behind.set(true);
-        let _ = self.changed.try_put(StateChanged);
-    }
 }
 
 /// See the module documentation.

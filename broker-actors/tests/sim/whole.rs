@@ -94,7 +94,7 @@ fn nothing_but_what_is_old_is_lost_where_the_log_loses_its_beginning() {
 fn a_queue_asks_for_no_turn_that_finds_nothing() {
     let (tell, told_it) = channel();
     std::thread::spawn(move || tell.send(told(30, Kind::PERSISTED).trace.len()));
-    let lines = told_it.recv_timeout(Duration::from_secs(120));
+    let lines = told_it.recv_timeout(Duration::from_mins(2));
     lines.expect("the story ends, and ends well");
 }
 
