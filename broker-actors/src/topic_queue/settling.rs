@@ -58,7 +58,7 @@ pub(crate) struct Answers {
     is_expired: bool,
     /// All that a member has answered for.
     named: Vec<Span>,
-    /// Retries among them: nobody is sent them until it is settled what they are.
+    /// Retries among them, and what fails: nobody is sent them until the member is told what they are.
     retries: Vec<Offset>,
     /// How many of its answers found no room so far.
     left: u32,
@@ -170,11 +170,14 @@ impl<D: Disk> TopicQueue<D> {
                 Err(last) => dying.push_back(last),
             }
         }
-        let retries = {
+        let mut retries = {
             let machine = self.parts.ground.machine.borrow();
             let held = machine.state.progress(holding.place);
             held.map_or_else(Vec::new, |held| held.retries_among(&named))
         };
+        // What fails is a retry as soon as the item is applied, and may be due by then: sent again before its
+        // member is answered it would be lost, as that member believes that it has not arrived yet.
+        retries.extend(nacks.iter().map(|nack| nack.offset));
         self.groups.answering(group, &retries);
         let (acks, reply) = (answered.acks, Some(reply));
         let own = Answers { retries, _credit: Some(credit), ..Answers::own(holding) };

@@ -117,12 +117,28 @@ pub(crate) struct Scribe {
     fenced: Arc<AtomicU64>,
     /// How often a queue was handed back with messages that nobody had looked at.
     unseen: Arc<AtomicU64>,
+    /// How many words leaders have sent to members.
+    words: Arc<AtomicU64>,
 }
 
 impl Scribe {
     pub(crate) fn new(clock: Clock) -> (Self, UnboundedReceiver<(u64, Fact)>) {
         let (to, from) = unbounded_channel();
-        (Self { clock, to, fenced: Arc::default(), unseen: Arc::default() }, from)
+        (
+            Self {
+                clock,
+                to,
+                fenced: Arc::default(),
+                unseen: Arc::default(),
+                words: Arc::default(),
+            },
+            from,
+        )
+    }
+
+    /// A leader sends a word to a member, of which the order counts: its number, from 1.
+    pub(crate) fn next_word(&self) -> u64 {
+        self.words.fetch_add(1, Relaxed) + 1
     }
 
     /// How often a member was refused that had lost its queue.

@@ -18,7 +18,8 @@ use crate::later::number_of;
 
 /// What its queues send it.
 pub(super) enum Push {
-    Messages(Vec<(u64, u32)>),
+    /// Which word of the leaders it is, besides.
+    Messages(Vec<(u64, u32)>, u64),
     End(ErrorCode),
 }
 
@@ -61,7 +62,7 @@ impl Subscriber for Wire {
     fn deliver_group(&self, fetched: Fetched, marks: Marks, _turn: PushTurn) {
         let messages = messages(&fetched, &marks);
         self.scribe.note(Fact::Delivered { by: self.by, messages: messages.clone() });
-        self.push(Push::Messages(messages));
+        self.push(Push::Messages(messages, self.scribe.next_word()));
     }
 
     fn end(self: Box<Self>, error: ErrorReply) {

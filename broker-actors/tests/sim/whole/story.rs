@@ -284,7 +284,7 @@ impl Story {
         let found =
             found.and_then(|()| self.checks.all(&self.world.members, &self.history.borrow()));
         if let Err(what) = found {
-            panic!("{what}\n{}", self.trace.tail(60));
+            panic!("{what}\n{}", self.last_words());
         }
     }
 

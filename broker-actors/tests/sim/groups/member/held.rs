@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use grus_broker::commands::groups::{HandBack, Holding, ProgressKey, RetryTerms, Span};
 use grus_broker::error::QueueError;
@@ -35,6 +36,8 @@ enum Verdict {
 pub(in super::super) struct Told {
     offsets: Vec<u64>,
     has_handed_back: bool,
+    /// Which word of the leaders the answer to it was; 0: none.
+    answered: Arc<AtomicU64>,
 }
 
 /// How far it has come with a queue.
@@ -59,10 +62,8 @@ pub(super) struct Held {
     done: BTreeMap<u64, Verdict>,
     /// What was answered and not acknowledged by the leader yet.
     under_way: BTreeSet<u64>,
-    /// Came once more, and overtook the word that its answer of before has arrived.
-    again: BTreeSet<u64>,
-    /// How often each message had been delivered before, as it came last.
-    deliveries: BTreeMap<u64, u32>,
+    /// Came while it was on its way to the leader what became of it, and which word of the leaders that was.
+    again: BTreeMap<u64, u64>,
     is_telling: bool,
     settle_from_ms: u64,
     pub(super) is_revoked: bool,
@@ -266,15 +267,13 @@ impl Program {
         let now_ms = self.now_ms();
         let Some(held) = self.held(by).filter(|held| held.by.round == by.round) else { return };
         match push {
-            Push::Messages(messages) => {
+            Push::Messages(messages, word) => {
                 if held.is_revoked {
                     return;
                 }
-                for (offset, before) in messages {
-                    let last = held.deliveries.insert(offset, before);
-                    let is_new = last.is_some_and(|last| before > last);
-                    if is_new && held.under_way.contains(&offset) {
-                        held.again.insert(offset);
+                for (offset, _) in messages {
+                    if held.under_way.contains(&offset) {
+                        held.again.insert(offset, word);
                     } else if !held.has(offset) {
                         held.unseen.push_back(offset);
                     }
@@ -320,7 +319,9 @@ impl Program {
         };
         let (acks, failed, dead) = (of(Verdict::Ack), of(Verdict::Fail), of(Verdict::Dead));
         let offsets: Vec<u64> = held.done.keys().copied().collect();
-        let told = Told { offsets, has_handed_back: back.is_some() };
+        let answered_by = Arc::new(AtomicU64::new(0));
+        let told =
+            Told { offsets, has_handed_back: back.is_some(), answered: Arc::clone(&answered_by) };
         let one = |offset: &u64| Span { from: Offset(*offset), to: Offset(offset + 1) };
         let answered = Answered {
             holding: Self::holding(by),
@@ -345,6 +346,7 @@ impl Program {
                 let seen =
                     seen(reply, move |settled: &Result<AnswersTaken, QueueError>| match settled {
                         Ok(_) => {
+                            answered_by.store(scribe.next_word(), Relaxed);
                             scribe.note(Fact::Settled { by, over, failed, back, asked_ns });
                             if has_unseen {
                                 scribe.handed_back_unseen();
@@ -377,7 +379,11 @@ impl Program {
                 held.is_handed_back |= told.has_handed_back;
                 held.done.retain(|offset, _| !told.offsets.contains(offset));
                 if !held.is_revoked {
-                    held.unseen.extend(again); // else it is answered for anew, with the others
+                    // A connection keeps the order. What the leader sent before it answered is taken for what
+                    // was answered for, as a client takes it.
+                    let answered = told.answered.load(Relaxed);
+                    let behind = again.into_iter().filter(|(_, word)| *word > answered);
+                    held.unseen.extend(behind.map(|(offset, _)| offset));
                 }
                 held.settle_from_ms = now_ms + 30;
                 let more = u32::try_from(told.offsets.len()).unwrap();
@@ -418,8 +424,7 @@ impl Held {
             work: BTreeMap::new(),
             done: BTreeMap::new(),
             under_way: BTreeSet::new(),
-            again: BTreeSet::new(),
-            deliveries: BTreeMap::new(),
+            again: BTreeMap::new(),
             is_telling: false,
             settle_from_ms: 0,
             is_revoked: false,
@@ -453,7 +458,6 @@ impl Held {
         self.done.clear();
         self.under_way.clear();
         self.again.clear();
-        self.deliveries.clear();
     }
 }
 
