@@ -236,13 +236,11 @@ fn remove<D: Disk>(
         return Ok(());
     }
     let removed = paths.iter().map(|path| disk.remove(path));
-    for gone in removed.chain(rename.map(|(from, to)| disk.rename(from, to))) {
-        match gone {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(JobFailure::Refused(error));
-            }
-            _ => {}
-        }
-    }
-    disk.sync_folder(folder).map_err(|error| JobFailure::Fatal("syncing a folder".into(), error))
+    let gone = removed.chain(rename.map(|(from, to)| disk.rename(from, to)));
+    let refused = gone.filter_map(Result::err).filter(|e| e.kind() != io::ErrorKind::NotFound);
+    // One that stays keeps no other one here: nobody names them again before the next open.
+    let refused = refused.reduce(|first, _| first);
+    disk.sync_folder(folder)
+        .map_err(|error| JobFailure::Fatal("syncing a folder".into(), error))?;
+    refused.map_or(Ok(()), |error| Err(JobFailure::Refused(error)))
 }

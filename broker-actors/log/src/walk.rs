@@ -278,6 +278,11 @@ impl Walk {
             self.out.dropped.push(gone.sequence);
         }
         self.last = self.out.kept.last().and_then(|kept| kept.table.last_id());
+        // What was damaged there is nobody's loss: it was cut off, and what was written then stands.
+        self.out.damage.retain_mut(|range| {
+            range.last_index = range.last_index.min(index.saturating_sub(1));
+            range.first_index < index
+        });
     }
 
     fn take_scan(&mut self, scan: &SegmentScan, next: Option<EntryHeader>) {

@@ -7,7 +7,7 @@
 //! lets go of, batches waited for 0.75 s.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender};
 
 use super::Log;
@@ -58,6 +58,9 @@ pub(super) struct Doomed {
     path: PathBuf,
     sequence: u64,
     length: u32,
+    /// A footer says what is in it, and stays as long as the file has its name: an open that finds the file
+    /// reads that then instead of all entries.
+    footed: bool,
 }
 
 #[derive(Debug)]
@@ -65,6 +68,12 @@ struct Shrinking {
     file: Doomed,
     /// It has a name by which no open takes it for a segment.
     renamed: bool,
+}
+
+impl Doomed {
+    fn footer(&self, folder: &Path) -> Option<PathBuf> {
+        self.footed.then(|| folder.join(FileName::Footer(self.sequence).to_string()))
+    }
 }
 
 impl<D: Disk> Leaving<D> {
@@ -101,12 +110,10 @@ impl<D: Disk> Log<D> {
     }
 
     pub(super) fn doom(&mut self, segment: &Segment<D::File>) {
-        let (sequence, length) = (segment.sequence, segment.limit);
-        let doomed = Doomed { path: segment.path.clone(), sequence, length };
+        let Segment { sequence, footed, limit: length, .. } = *segment;
+        let doomed = Doomed { path: segment.path.clone(), sequence, length, footed };
         self.finding.forget(sequence);
-        if segment.footed {
-            let footer = FileName::Footer(sequence);
-            self.leaving.remove.push(self.folder.join(footer.to_string()));
+        if footed {
             self.leaving.remove.push(self.find_path(sequence));
         }
         if self.config.skips(OrderRule::RecycleAfterReaders) {
@@ -148,6 +155,7 @@ impl<D: Disk> Log<D> {
     pub(super) fn reusable(&mut self, length: u32) -> Option<PathBuf> {
         while let Some(doomed) = self.leaving.reusable.pop_front() {
             if doomed.length == length {
+                self.leaving.remove.extend(doomed.footer(&self.folder));
                 return Some(doomed.path);
             }
             self.take_away(doomed);
@@ -175,7 +183,11 @@ impl<D: Disk> Log<D> {
             _ if !leaving.unmap.is_empty() => {}
             None => {}
             Some(Shrinking { file, .. }) if file.length <= at_once => {
-                paths.extend(leaving.shrinking.pop_front().map(|gone| gone.file.path));
+                if let Some(Shrinking { file, renamed }) = leaving.shrinking.pop_front() {
+                    // With its name gone the footer was named to go.
+                    leaving.remove.extend(file.footer(&self.folder).filter(|_| !renamed));
+                    paths.push(file.path);
+                }
             }
             Some(Shrinking { file, renamed: renamed @ false }) => {
                 // One that ends in zeros would look damaged to an open that still finds it.
@@ -183,6 +195,7 @@ impl<D: Disk> Log<D> {
                 let from = std::mem::replace(&mut file.path, self.folder.join(name));
                 rename = Some((from, file.path.clone()));
                 *renamed = true;
+                leaving.remove.extend(file.footer(&self.folder));
             }
             Some(Shrinking { file, .. }) => {
                 file.length -= at_once;
@@ -200,8 +213,6 @@ impl<D: Disk> Log<D> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use bytes::Bytes;
 
     use super::*;
@@ -270,6 +281,53 @@ mod tests {
         let is_segment = |name: &&String| name.starts_with("segment-");
         assert_eq!(names.iter().filter(is_segment).count(), kept, "{names:?}");
         assert!(names.iter().all(|name| !name.ends_with(TEMPORARY_SUFFIX)), "{names:?}");
+    }
+
+    /// The numbers in the names of files of a kind.
+    fn numbers(disk: &SimDisk, of: impl Fn(FileName) -> Option<u64>) -> Vec<u64> {
+        let names = disk.names(Path::new("/log")).expect("a folder");
+        let mut found: Vec<u64> =
+            names.iter().filter_map(|name| of(FileName::parse(name)?)).collect();
+        found.sort_unstable();
+        found
+    }
+
+    #[test]
+    fn what_is_purged_keeps_its_footer_while_an_open_would_find_its_file() {
+        let disk = SimDisk::new(4);
+        let mut log = purged(&disk);
+        let footers = || {
+            numbers(&disk, |name| match name {
+                FileName::Footer(sequence) => Some(sequence),
+                _ => None,
+            })
+        };
+        let segments = || {
+            numbers(&disk, |name| match name {
+                FileName::Segment(sequence) => Some(sequence),
+                _ => None,
+            })
+        };
+        let had = footers();
+        let mut found_without = Vec::new();
+        while let Some(job) = log.next_job() {
+            log.last_commit_bytes = 1 << 20;
+            log.complete(job.run()).expect("nothing fails");
+            let (footers, there) = (footers(), segments());
+            let lost = had.iter().filter(|had| !footers.contains(had) && there.contains(had));
+            found_without.extend(lost.copied());
+        }
+        assert!(had.len() >= 10 && found_without.is_empty(), "{had:?} {found_without:?}");
+        // A log without load keeps one, with its footer; what went took its footer along.
+        let kept: Vec<u64> = log.leaving.reusable.iter().map(|file| file.sequence).collect();
+        let standing = footers();
+        assert!(kept.iter().all(|kept| standing.contains(kept)), "{kept:?} {standing:?}");
+        let there = segments();
+        assert!(standing.iter().all(|footer| there.contains(footer)), "{standing:?} {there:?}");
+        // Handed out, it is no segment of that number any more.
+        log.reusable(64 * 1024).expect("one is kept");
+        run(&mut log);
+        assert!(footers().iter().all(|footer| !kept[..1].contains(footer)));
     }
 
     #[test]

@@ -397,12 +397,15 @@ impl<'a, D: Disk> Opening<'a, D> {
         gone.extend(names.temporary.iter().cloned());
         let dropped = outcome.dropped.iter().filter(|sequence| found.contains_key(sequence));
         gone.extend(dropped.map(|sequence| self.path(FileName::Segment(*sequence))));
+        let is_dropped = |sequence| outcome.dropped.contains(sequence);
         // Nor is one used again that was never written to: a cut may have left payloads there whose
         // headers it took, and a file that is not marked as recycled must hold zeros.
         let unused = outcome.unused.iter().map(|sequence| FileName::Segment(*sequence));
         gone.extend(unused.map(|name| self.path(name)));
-        let stands =
-            |sequence| names.segments.contains(sequence) || self.missing.contains(sequence);
+        let stands = |sequence| {
+            let is_there = names.segments.contains(sequence) && !is_dropped(sequence);
+            is_there || self.missing.contains(sequence)
+        };
         let orphans = names.footers.iter().filter(|sequence| !stands(sequence));
         gone.extend(orphans.map(|sequence| self.path(FileName::Footer(*sequence))));
         let orphans = names.finds.iter().filter(|sequence| !names.segments.contains(sequence));

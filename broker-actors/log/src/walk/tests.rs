@@ -144,6 +144,21 @@ fn a_newer_segment_wins_over_what_was_truncated() {
 }
 
 #[test]
+fn what_was_damaged_in_what_was_truncated_is_nobodys_loss() {
+    let old = || {
+        let [first, third] = [whole(0, header(1, 1, 0, 0)), whole(2, header(1, 1, 2, 1))];
+        scanned(1, vec![first, broken(1, header(1, 1, 1, 1), true), third])
+    };
+    let new = |from| scanned(3, vec![whole(0, header(3, 2, from, 1))]);
+    let outcome = walk(vec![old(), new(1)], marked(1, 3, entry(1, 2)));
+    assert_eq!((stands(&outcome), outcome.damage.len()), ((vec![0, 1], vec![]), 0));
+    let outcome = walk(vec![old(), new(2)], marked(1, 3, entry(1, 2)));
+    assert_eq!(stands(&outcome), (vec![0, 1, 2], vec![1]));
+    let damage = &outcome.damage;
+    assert_eq!((damage.len(), damage[0].first_index, damage[0].last_index), (1, 1, 1));
+}
+
+#[test]
 fn a_segment_written_behind_another_history_goes() {
     let old = vec![whole(0, header(1, 1, 0, 0)), whole(1, header(1, 1, 1, 1))];
     // Behind an entry 0 of term 9: a snapshot that was never installed.
