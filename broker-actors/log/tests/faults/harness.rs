@@ -231,6 +231,7 @@ impl Harness {
         // Whether the snapshot on its way makes it or not, what disagreed may be gone.
         if let Some(before) = &mut self.before_install {
             before.durable = before.durable.min(keep);
+            before.live.retain(|index, _| Some(*index) <= keep);
         }
         self.truncations += 1;
     }
