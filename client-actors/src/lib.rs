@@ -71,6 +71,8 @@ mod schedule;
 mod scheduled;
 mod send;
 mod shards;
+#[cfg(feature = "simulation")]
+pub mod simulated;
 mod socket;
 mod watch;
 #[cfg(test)]

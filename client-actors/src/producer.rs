@@ -406,17 +406,7 @@ impl Receive<Answered> for ProducerActor {
         let Answered { queue, token, answer } = answered;
         let Ok(frame) = answer else { return }; // the loss of its connection is told apart
         match reply_of::<ProduceReply>(&frame) {
-            Ok(reply) => {
-                let stored = Stored {
-                    base_offset: reply.base_offset,
-                    at: reply.stored,
-                    durability: reply.durability,
-                    duplicate: reply.duplicate,
-                    timer: reply.timer,
-                    delays_from: reply.delays_from,
-                };
-                self.state.stored(queue, token.0, stored);
-            }
+            Ok(reply) => self.state.stored(queue, token.0, reply.into()),
             Err(refusal) => {
                 let now_ms = room.clock().monotonic_ms();
                 self.state.refused(queue, token, refusal, now_ms);

@@ -10,6 +10,7 @@
 //! `GRUS_SIM_TWICE=n` compares two runs of n seeds each.
 
 mod checks;
+mod clients;
 mod contents;
 mod history;
 mod kinds;
@@ -77,6 +78,12 @@ fn nothing_is_lost_doubled_or_stuck_whatever_happens() {
 }
 
 #[test]
+fn nothing_is_lost_doubled_or_stuck_that_the_clients_producers_send() {
+    let test = "whole::nothing_is_lost_doubled_or_stuck_that_the_clients_producers_send";
+    all_end_well(test, Kind::BY_CLIENT);
+}
+
+#[test]
 fn nothing_is_lost_where_receipts_wait_for_memory_while_a_majority_has_its_power() {
     let test =
         "whole::nothing_is_lost_where_receipts_wait_for_memory_while_a_majority_has_its_power";
@@ -125,11 +132,11 @@ fn all_end_well(test: &str, kind: Kind) {
 #[test]
 fn the_same_seed_gives_the_same_run() {
     let run = |seed, kind| std::thread::spawn(move || told(seed, kind)).join().unwrap();
-    let kinds = [Kind::PERSISTED, Kind::REPLICATED, Kind::RETAINED];
+    let kinds = [Kind::PERSISTED, Kind::REPLICATED, Kind::RETAINED, Kind::BY_CLIENT];
     for seed in seeds(number("GRUS_SIM_TWICE").unwrap_or(1)) {
         let settings = format!("GRUS_SIM_SEED={seed} GRUS_SIM_SEEDS=1");
         replayed("whole::the_same_seed_gives_the_same_run", &settings, || {
-            let kind = kinds[usize::try_from(seed % 3).unwrap()];
+            let kind = kinds[usize::try_from(seed % 4).unwrap()];
             let (first, again) = (run(seed, kind), run(seed, kind));
             for (nth, (one, two)) in first.trace.iter().zip(&again.trace).enumerate() {
                 assert_eq!(one, two, "the runs of {seed} part at line {nth}");

@@ -1,6 +1,6 @@
 //! How a batch ends, and what a refusal means for the batches behind it.
 
-use grus_protocol::message::Timer;
+use grus_protocol::message::{ProduceReply, Timer};
 use grus_protocol::{Durability, ErrorCode, Offset, TimestampMs};
 
 use crate::error::{Refusal, SendError};
@@ -20,6 +20,19 @@ pub(crate) struct Stored {
     pub(crate) timer: Option<Timer>,
     /// From when their delays count, if that was said.
     pub(crate) delays_from: Option<TimestampMs>,
+}
+
+impl From<ProduceReply> for Stored {
+    fn from(reply: ProduceReply) -> Self {
+        Self {
+            base_offset: reply.base_offset,
+            at: reply.stored,
+            durability: reply.durability,
+            duplicate: reply.duplicate,
+            timer: reply.timer,
+            delays_from: reply.delays_from,
+        }
+    }
 }
 
 impl Stored {

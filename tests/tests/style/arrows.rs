@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cargo_metadata::Metadata;
+use cargo_metadata::{DependencyKind, Metadata};
 
 /// The workspace's crates; each may use those before it. grus-client stands aside.
 pub const ORDER: [&str; 8] = [
@@ -18,13 +18,17 @@ pub const ORDER: [&str; 8] = [
 const CLIENT: &str = "grus-client";
 const CONSENSUS: &str = "grus-consensus";
 
-/// The names of each crate's dependencies, of every kind.
+/// The names of each crate's dependencies, of every kind; but what simulates brokers drives the client's logic, too.
 pub type Crates = BTreeMap<String, BTreeSet<String>>;
 
 /// Takes them out of what cargo says.
 pub fn read(metadata: &Metadata) -> Crates {
+    let is_simulated = |dependency: &&cargo_metadata::Dependency| {
+        dependency.name == CLIENT && dependency.kind == DependencyKind::Development
+    };
     let names = |package: &cargo_metadata::Package| {
-        package.dependencies.iter().map(|dependency| dependency.name.clone()).collect()
+        let dependencies = package.dependencies.iter().filter(|one| !is_simulated(one));
+        dependencies.map(|dependency| dependency.name.clone()).collect()
     };
     metadata.packages.iter().map(|package| (package.name.to_string(), names(package))).collect()
 }

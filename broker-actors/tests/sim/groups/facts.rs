@@ -173,6 +173,7 @@ impl Scribe {
 }
 
 /// Numbers that follow from a seed.
+#[derive(Clone)]
 pub(crate) struct Dice(u64);
 
 impl Dice {

@@ -21,12 +21,20 @@ pub(crate) struct Kind {
     pub(super) retention_bytes: u64,
     /// The longest body.
     pub(super) body_bytes_max: u64,
+    /// Whether the client's own producers send.
+    pub(super) is_by_client: bool,
 }
 
 impl Kind {
     /// Receipts wait for a majority's disks, and everything is kept.
-    pub(crate) const PERSISTED: Self =
-        Self { durability: Durability::Persisted, retention_bytes: 0, body_bytes_max: 3_000 };
+    pub(crate) const PERSISTED: Self = Self {
+        durability: Durability::Persisted,
+        retention_bytes: 0,
+        body_bytes_max: 3_000,
+        is_by_client: false,
+    };
+    /// The same, and what is sent is sent by the client's own logic.
+    pub(crate) const BY_CLIENT: Self = Self { is_by_client: true, ..Self::PERSISTED };
     /// Receipts wait for a majority's memory: at most one member is without its power, or without its memory.
     pub(crate) const REPLICATED: Self =
         Self { durability: Durability::Replicated, ..Self::PERSISTED };

@@ -30,7 +30,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 pub(crate) const BROKERS: u32 = 3;
 
 /// The shard that gives producers their ids where the story's does not.
-const OTHER_SHARD: u64 = 7;
+pub(crate) const OTHER_SHARD: u64 = 7;
 
 /// A batch that is to be sent.
 #[derive(Debug)]

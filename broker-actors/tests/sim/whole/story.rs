@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::checks::Checks;
+use super::clients::send_by_client;
 use super::history::History;
 use super::kinds::{Kind, Memories};
 use super::senders::{Lines, Sender, Wish, send_all};
@@ -200,7 +201,11 @@ impl Story {
             durability: self.kind.durability,
         };
         self.wishes.push(to);
-        self.sending.push(tokio::task::spawn_local(send_all(sender, wishes)));
+        self.sending.push(if self.kind.is_by_client {
+            tokio::task::spawn_local(send_by_client(sender, wishes))
+        } else {
+            tokio::task::spawn_local(send_all(sender, wishes))
+        });
     }
 
     /// Somebody is to send a batch.
