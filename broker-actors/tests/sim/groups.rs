@@ -6,7 +6,7 @@ pub(crate) mod facts;
 mod judge;
 pub(crate) mod member;
 pub(crate) mod town;
-mod wire;
+pub(crate) mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;

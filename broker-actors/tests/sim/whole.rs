@@ -11,9 +11,11 @@
 
 mod checks;
 mod clients;
+mod consumers;
 mod contents;
 mod history;
 mod kinds;
+mod lines;
 mod mishaps;
 mod rules;
 mod senders;
@@ -78,8 +80,8 @@ fn nothing_is_lost_doubled_or_stuck_whatever_happens() {
 }
 
 #[test]
-fn nothing_is_lost_doubled_or_stuck_that_the_clients_producers_send() {
-    let test = "whole::nothing_is_lost_doubled_or_stuck_that_the_clients_producers_send";
+fn nothing_is_lost_doubled_or_stuck_by_the_clients_own_logic() {
+    let test = "whole::nothing_is_lost_doubled_or_stuck_by_the_clients_own_logic";
     all_end_well(test, Kind::BY_CLIENT);
 }
 

@@ -76,7 +76,22 @@ impl Strings {
         }
     }
 
-    fn connection(&self, number: u64) -> u64 {
+    /// What says that its connections of now are cut.
+    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.line.borrow())
+    }
+
+    /// The coordinator is told of this one when a connection is closed.
+    pub(crate) fn is_heard_as(&self, member: MemberId) {
+        self.heard_as.set(Some(member));
+    }
+
+    /// As whom the coordinator knows it.
+    pub(crate) fn member(&self) -> Option<MemberId> {
+        self.heard_as.get()
+    }
+
+    pub(crate) fn connection(&self, number: u64) -> u64 {
         number << 32 | self.connections.get()
     }
 }

@@ -83,7 +83,7 @@ impl Drop for Wire {
 }
 
 /// What of batches is for the member: offset and deliveries before. Each is whole.
-fn messages(fetched: &Fetched, marks: &Marks) -> Vec<(u64, u32)> {
+pub(crate) fn messages(fetched: &Fetched, marks: &Marks) -> Vec<(u64, u32)> {
     let holds = |span: &Span, at: u64| (span.from.0..span.to.0).contains(&at);
     let mut all = Vec::new();
     for batch in &fetched.batches {

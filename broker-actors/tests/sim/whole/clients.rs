@@ -1,15 +1,15 @@
 //! Producers of the client, as programs use them: a program hands over what it is to send as it comes, and the
 //! client's own logic puts it into batches, sends several of them at once, sends them again, and finds out who
-//! leads. Each has a connection to each broker: what goes over one keeps its order, and one that loses anything is
-//! lost as a whole.
+//! leads.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use grus_broker::error::QueueError;
-use grus_broker::shard::{InitializedProducer, ShardRequest};
+use grus_broker::shard::{InitializedProducer, ShardHandle, ShardRequest};
 use grus_broker::topic_queue::{Produce, Receipt as Stored};
 use grus_client::ProducerConfig;
 use grus_client::simulated::{ProducerStep, SentBatch, SimulatedProducer, StoredAt};
@@ -22,15 +22,16 @@ use grus_protocol::ids::{
 use grus_protocol::limits::BatchLimits;
 use grus_protocol::message::{InitProducerReply, ProduceReply, Timer};
 use grus_protocol::{ErrorCode, ErrorReply};
-use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::{JoinSet, spawn_local};
-use tokio::time::{Instant, interval, sleep, sleep_until};
+use tokio::task::{JoinHandle, JoinSet, spawn_local};
+use tokio::time::{interval, sleep};
 
 use super::history::{NUMBERS_EACH, Receipt, Sent};
-use super::senders::{BROKERS, OTHER_SHARD, Sender, Wish};
+use super::kinds::Kind;
+use super::lines::{Back, Line, Ways, port_back};
+use super::senders::{BROKERS, OTHER_SHARD, Sender, Wish, send_all};
 use super::{CONSUMED, LATER, ORDERS_NAME};
-use crate::groups::facts::{Dice, Fact};
+use crate::groups::facts::Fact;
 use crate::later::body_of;
 
 const TICK: Duration = Duration::from_millis(20);
@@ -38,8 +39,6 @@ const TICK: Duration = Duration::from_millis(20);
 /// have passed as a message has.
 const SEND_TIMEOUT: Duration = Duration::from_secs(2);
 const RETRIES: u32 = 1_000;
-/// How often a connection looks whether its broker is there.
-const LOOK: Duration = Duration::from_millis(50);
 /// Who asks for a way and is not heard gives up after this.
 const UNHEARD: Duration = Duration::from_secs(1);
 
@@ -55,7 +54,7 @@ struct Parcel {
 enum Event {
     Up { link: u32 },
     Down { link: u32 },
-    Answered { link: u32, session: u64, to: Sending, answer: Result<Stored, QueueError> },
+    Answered { to: Sending, answer: Result<Stored, QueueError> },
     Identity { topic: TopicId, answer: Option<InitializedProducer> },
     Route { topic: TopicId, links: Option<Vec<Option<u32>>> },
 }
@@ -67,158 +66,34 @@ struct Sending {
     token: (u64, u64),
 }
 
-/// A connection, or the want of one.
-struct Line {
-    broker: u32,
-    /// Which one it is: that of before is lost, with what was to come over it.
-    session: Cell<u64>,
-    requests: RefCell<Option<UnboundedSender<(Sending, bytes::Bytes)>>>,
-    is_lost: Notify,
-    /// When the last answer comes: none overtakes it.
-    last_back: Cell<Instant>,
-}
-
 /// What all that a producer starts has in common.
 struct Office {
     sender: Sender,
-    dice: RefCell<Dice>,
+    ways: Rc<Ways>,
     events: UnboundedSender<Event>,
 }
 
 impl Office {
-    fn below(&self, below: u64) -> u64 {
-        self.dice.borrow_mut().below(below)
-    }
-
-    /// How long a way takes; none: what goes it is lost.
-    fn way(&self) -> Option<Duration> {
-        let takes = Duration::from_millis(1 + self.below(10));
-        (self.below(1_000) >= self.sender.lines.loss.get()).then_some(takes)
-    }
-
     fn tell(&self, event: Event) {
         let _ = self.events.send(event); // the story may be over
     }
 
-    /// Keeps a connection to a broker.
-    async fn connect(self: Rc<Self>, line: Rc<Line>) {
-        loop {
-            if let Some(way) = self.way() {
-                sleep(way).await;
-                if self.sender.town.broker(line.broker).is_some() {
-                    self.serve(&line).await;
-                }
-            }
-            sleep(Duration::from_millis(20 + self.below(100))).await;
-        }
-    }
-
-    /// One connection, until it is lost.
-    async fn serve(self: &Rc<Self>, line: &Rc<Line>) {
-        let (put, requests) = unbounded_channel();
-        *line.requests.borrow_mut() = Some(put);
-        self.tell(Event::Up { link: line.broker });
-        tokio::select! {
-            biased;
-            () = line.is_lost.notified() => {}
-            () = self.carry(line, requests) => {}
-        }
-        *line.requests.borrow_mut() = None;
-        line.session.set(line.session.get() + 1);
-        self.tell(Event::Down { link: line.broker });
-    }
-
-    async fn carry(
-        self: &Rc<Self>,
-        line: &Rc<Line>,
-        mut requests: UnboundedReceiver<(Sending, bytes::Bytes)>,
-    ) {
-        loop {
-            let (to, bytes) = tokio::select! {
-                biased;
-                Some(request) = requests.recv() => request,
-                () = sleep(LOOK) => {
-                    if self.sender.town.broker(line.broker).is_none() {
-                        return;
-                    }
-                    continue;
-                }
-            };
-            let Some(way) = self.way() else { return };
-            sleep(way).await;
-            let Some(broker) = self.sender.town.broker(line.broker) else { return };
-            let (reply, answer) = port();
-            match broker.queue(to.queue) {
-                None => reply.send(Err(QueueError::NotLeader { leader: None })),
-                Some(queue) => {
-                    let batch = RecordBatch::check(bytes, &BatchLimits::PRODUCE).expect("a batch");
-                    let due: Option<Vec<_>> = batch
-                        .views()
-                        .map(|record| record.expect("a record").deliver_at())
-                        .collect();
-                    let produce = Produce { batch, dedup_key: None, due, reply };
-                    let _ = queue.produce.try_put(produce); // refused: its port is dropped
-                }
-            }
-            let (office, line) = (Rc::clone(self), Rc::clone(line));
-            let session = line.session.get();
-            spawn_local(async move {
-                let answer = answer.await.ok();
-                if line.session.get() == session {
-                    office.bring_back(&line, session, to, answer).await;
-                }
-            });
-        }
-    }
-
-    async fn bring_back(
-        &self,
-        line: &Line,
-        session: u64,
-        to: Sending,
-        answer: Option<Result<Stored, QueueError>>,
-    ) {
-        let (Some(way), Some(answer)) = (self.way(), answer) else {
-            return line.is_lost.notify_one();
-        };
-        let at = (Instant::now() + way).max(line.last_back.get() + Duration::from_millis(1));
-        line.last_back.set(at);
-        sleep_until(at).await;
-        if line.session.get() == session {
-            self.tell(Event::Answered { link: line.broker, session, to, answer });
-        }
-    }
-
     /// Who leads the queues of a topic, as somebody sees it.
     async fn find_route(self: Rc<Self>, topic: TopicId, queues: u32) {
-        let ways = self.way().zip(self.way());
-        let Some((there, back)) = ways else {
-            sleep(UNHEARD).await;
-            return self.tell(Event::Route { topic, links: None });
-        };
-        sleep(there).await;
-        let leader = |number| {
-            let key = QueueKey { topic, queue: QueueId(number) };
-            let leads = |broker: &u32| {
-                self.sender.town.broker(*broker).is_some_and(|broker| broker.queue(key).is_some())
-            };
-            (1..=BROKERS).find(leads)
-        };
-        let links = (0..queues).map(leader).collect();
-        sleep(back).await; // it may be another one by now
-        self.tell(Event::Route { topic, links: Some(links) });
+        let links = find_links(&self.ways, topic, queues).await;
+        self.tell(Event::Route { topic, links });
     }
 
     /// Asks a broker for an identity.
     async fn find_identity(self: Rc<Self>, topic: TopicId, broker: u32) {
         let asked = async {
-            sleep(self.way()?).await;
+            sleep(self.ways.way()?).await;
             let broker = self.sender.town.broker(broker)?;
             let (reply, answer) = port();
             let request = ShardRequest::InitProducer { name: None, reply };
             let _ = broker.inbox.try_put(request); // refused: its port is dropped
             let answer = answer.await.ok()?.ok()?;
-            sleep(self.way()?).await;
+            sleep(self.ways.way()?).await;
             Some(answer)
         };
         let answer = asked.await;
@@ -226,10 +101,45 @@ impl Office {
     }
 }
 
+/// Who leads the queues of a topic, as somebody sees it; none: nobody said so.
+pub(super) async fn find_links(
+    ways: &Ways,
+    topic: TopicId,
+    queues: u32,
+) -> Option<Vec<Option<u32>>> {
+    let Some((there, back)) = ways.way().zip(ways.way()) else {
+        sleep(UNHEARD).await;
+        return None;
+    };
+    sleep(there).await;
+    let leader = |number| {
+        let key = QueueKey { topic, queue: QueueId(number) };
+        let leads = |broker: &u32| {
+            ways.town.broker(*broker).is_some_and(|broker| broker.queue(key).is_some())
+        };
+        (1..=BROKERS).find(leads)
+    };
+    let links = (0..queues).map(leader).collect();
+    sleep(back).await; // it may be another one by now
+    Some(links)
+}
+
+/// Hands a batch to the queue that it is for.
+fn produce(broker: &ShardHandle, to: Sending, bytes: Bytes, back: &Back<Event>) {
+    let reply = port_back(back, move |answer| Event::Answered { to, answer });
+    let Some(queue) = broker.queue(to.queue) else {
+        return reply.send(Err(QueueError::NotLeader { leader: None }));
+    };
+    let batch = RecordBatch::check(bytes, &BatchLimits::PRODUCE).expect("a batch");
+    let due: Option<Vec<_>> =
+        batch.views().map(|record| record.expect("a record").deliver_at()).collect();
+    let _ = queue.produce.try_put(Produce { batch, dedup_key: None, due, reply }); // refused: dropped
+}
+
 /// A producer for each topic, and what they have in common.
 struct Program {
     office: Rc<Office>,
-    lines: Vec<Rc<Line>>,
+    lines: Vec<Rc<Line<Event>>>,
     producers: BTreeMap<TopicId, (u32, SimulatedProducer<Parcel>)>,
     /// How many messages it has sent.
     sent: u64,
@@ -239,24 +149,38 @@ struct Program {
     terms: BTreeMap<(QueueKey, u64), u64>,
 }
 
+/// A sender goes to work: the client's own producers, or a program that sends by itself.
+pub(super) fn begin_to_send(
+    kind: Kind,
+    sender: Sender,
+    wishes: UnboundedReceiver<Wish>,
+) -> JoinHandle<()> {
+    if kind.is_by_client {
+        spawn_local(send_by_client(sender, wishes))
+    } else {
+        spawn_local(send_all(sender, wishes))
+    }
+}
+
 /// Fulfils wishes as they come.
-pub(crate) async fn send_by_client(sender: Sender, mut wishes: UnboundedReceiver<Wish>) {
+async fn send_by_client(sender: Sender, mut wishes: UnboundedReceiver<Wish>) {
     let (events, mut happens) = unbounded_channel();
-    let dice = RefCell::new(sender.dice.clone());
-    let office = Rc::new(Office { sender, dice, events });
+    let ways = Rc::new(Ways {
+        town: Rc::clone(&sender.town),
+        lines: Rc::clone(&sender.lines),
+        dice: RefCell::new(sender.dice.clone()),
+        strings: None,
+        loss_part: 1,
+    });
     let mut connections = JoinSet::new();
     let mut lines = Vec::new();
     for broker in 1..=BROKERS {
-        let line = Rc::new(Line {
-            broker,
-            session: Cell::new(0),
-            requests: RefCell::default(),
-            is_lost: Notify::new(),
-            last_back: Cell::new(Instant::now()),
-        });
-        connections.spawn_local(Rc::clone(&office).connect(Rc::clone(&line)));
+        let line = Line::new(broker, &ways, &events);
+        let up = |link| Event::Up { link };
+        connections.spawn_local(Rc::clone(&line).keep(up, |link| Event::Down { link }));
         lines.push(line);
     }
+    let office = Rc::new(Office { sender, ways, events });
     let mut program = Program::new(office, lines);
     let mut ticks = interval(TICK);
     loop {
@@ -274,7 +198,7 @@ pub(crate) async fn send_by_client(sender: Sender, mut wishes: UnboundedReceiver
 }
 
 impl Program {
-    fn new(office: Rc<Office>, lines: Vec<Rc<Line>>) -> Self {
+    fn new(office: Rc<Office>, lines: Vec<Rc<Line<Event>>>) -> Self {
         let mut producers = BTreeMap::new();
         let orders = u32::try_from(CONSUMED.len()).unwrap();
         for (name, topic, queues) in
@@ -283,7 +207,7 @@ impl Program {
             let mut config = ProducerConfig::new(name).unwrap();
             config.send_timeout = SEND_TIMEOUT;
             config.retries = RETRIES;
-            let producer = SimulatedProducer::new(&config, office.dice.borrow_mut().next());
+            let producer = SimulatedProducer::new(&config, office.ways.dice.borrow_mut().next());
             producers.insert(topic, (queues, producer));
         }
         let (sent, identities, terms) = (0, 0, BTreeMap::new());
@@ -331,11 +255,7 @@ impl Program {
                 lines.unanswered.set(lines.unanswered.get() + 1);
                 self.producers.values_mut().for_each(|(_, it)| it.link_down(link));
             }
-            Event::Answered { link, session, to, answer } => {
-                if self.lines[link as usize - 1].session.get() == session {
-                    self.answered(to, answer, now_ms);
-                }
-            }
+            Event::Answered { to, answer } => self.answered(to, answer, now_ms),
             Event::Identity { topic, answer } => {
                 let answer = answer.map(|given| InitProducerReply {
                     producer_id: given.producer,
@@ -397,9 +317,8 @@ impl Program {
         match step {
             ProducerStep::Send(SentBatch { link, queue, token, bytes }) => {
                 let to = Sending { queue: QueueKey { topic, queue }, token };
-                let line = self.lines[link as usize - 1].requests.borrow();
-                // Lost just now: it is about to hear of that.
-                let _ = line.as_ref().map(|line| line.send((to, bytes)));
+                let line = &self.lines[link as usize - 1];
+                line.send(move |broker, back, _| produce(broker, to, bytes, back));
             }
             ProducerStep::FindRoute => {
                 let queues = self.producers[&topic].0;

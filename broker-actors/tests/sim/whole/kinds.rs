@@ -21,7 +21,7 @@ pub(crate) struct Kind {
     pub(super) retention_bytes: u64,
     /// The longest body.
     pub(super) body_bytes_max: u64,
-    /// Whether the client's own producers send.
+    /// Whether the client's own producers send, and its consumers are the members of the group.
     pub(super) is_by_client: bool,
 }
 
@@ -33,7 +33,7 @@ impl Kind {
         body_bytes_max: 3_000,
         is_by_client: false,
     };
-    /// The same, and what is sent is sent by the client's own logic.
+    /// The same, and the client's own logic sends and consumes.
     pub(crate) const BY_CLIENT: Self = Self { is_by_client: true, ..Self::PERSISTED };
     /// Receipts wait for a majority's memory: at most one member is without its power, or without its memory.
     pub(crate) const REPLICATED: Self =

@@ -24,14 +24,15 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::checks::Checks;
-use super::clients::send_by_client;
+use super::clients::begin_to_send;
+use super::consumers::begin_to_live;
 use super::history::History;
 use super::kinds::{Kind, Memories};
-use super::senders::{Lines, Sender, Wish, send_all};
+use super::senders::{Lines, Sender, Wish};
 use super::tally::{Seen, Tally};
 use super::{CONSUMED, LATER, ORDERS_NAME};
 use crate::groups::facts::{Dice, Fact, Facts, Scribe};
-use crate::groups::member::{Life, Strings, live};
+use crate::groups::member::{Life, Strings};
 use crate::groups::town::{GROUP, Town};
 use crate::later::waiting;
 use crate::trace::Trace;
@@ -201,11 +202,7 @@ impl Story {
             durability: self.kind.durability,
         };
         self.wishes.push(to);
-        self.sending.push(if self.kind.is_by_client {
-            tokio::task::spawn_local(send_by_client(sender, wishes))
-        } else {
-            tokio::task::spawn_local(send_all(sender, wishes))
-        });
+        self.sending.push(begin_to_send(self.kind, sender, wishes));
     }
 
     /// Somebody is to send a batch.
@@ -328,7 +325,7 @@ impl Story {
             dice: Dice::new(self.seed, 1_000 + self.lives),
             poison: (CONSUMED[0], u64::MAX), // none
         };
-        seat.life = Some(tokio::task::spawn_local(live(life)));
+        seat.life = Some(begin_to_live(self.kind, life, &self.lines));
     }
 
     /// The process of a member of the group ends; its broker notices, or does not.
