@@ -40,8 +40,8 @@ mod sink;
 const TICK: Duration = Duration::from_millis(25);
 /// The coordinator's answer is not waited for any longer: a heartbeat is held for a while.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
-/// Messages that it works on at once.
-const IN_WORK_MAX: usize = 8;
+/// Messages that it works on at once: few, so that others are in its hands unseen when it lets go of them.
+const IN_WORK_MAX: usize = 2;
 /// How long it waits for what is in work as it leaves, in milliseconds.
 const LEAVES_WITHIN_MS: u64 = 2_000;
 
