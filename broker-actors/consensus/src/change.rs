@@ -66,6 +66,13 @@ impl Members {
     }
 }
 
+/// Whether a node votes by each of these lists and by both halves of one that is half made. Until it does by
+/// the last list and by the last one that is committed, a majority may be needed in which it does not count.
+pub(crate) fn votes_by_all(node: NodeId, lists: [&StoredMembership; 2]) -> bool {
+    let halves = |list: &StoredMembership| list.membership().get_joint_config().clone();
+    lists.into_iter().flat_map(halves).all(|voters| voters.contains(&node))
+}
+
 /// How far a change is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Approach {

@@ -20,6 +20,7 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::async_runtime::{AsyncRuntime, Instant as _};
 use openraft::raft::VoteRequest;
 
+use crate::change::votes_by_all;
 use crate::config::LEASE_DRIFT;
 use crate::group::{Group, InstantOf, ProposeError};
 use crate::machine::StateMachine;
@@ -249,12 +250,12 @@ impl<S: StateMachine, D: Disk, RT: AsyncRuntime> Group<S, D, RT> {
             return Vec::new();
         };
         let others = matched.iter().filter(|(node, _)| **node != self.inner.shared.config.node);
-        let votes = |node: &NodeId| metrics.membership_config.voter_ids().any(|id| id == *node);
+        let lists = [&metrics.membership_config, &metrics.committed_membership_config];
         let lag = |(node, at): (&NodeId, &Option<_>)| MemberLag {
             node: *node,
             matched: at.as_ref().map(|id| log_id_parts(id).1),
             heard: heard.get(node).copied().flatten().map(|at| at.elapsed()),
-            votes: votes(node),
+            votes: votes_by_all(*node, lists.map(|list| &**list)),
         };
         others.map(lag).collect()
     }

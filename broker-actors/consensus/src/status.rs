@@ -43,7 +43,8 @@ pub struct MemberLag {
     pub matched: Option<u64>,
     /// How long ago it last answered.
     pub heard: Option<Duration>,
-    /// Whether it votes: one that does not gets the log, and counts for nothing yet.
+    /// Whether it votes, by every list of members in force: one that comes gets the log before it does, and
+    /// while the list is changed the majority of before is needed, too, in which it does not count.
     pub votes: bool,
 }
 

@@ -48,6 +48,13 @@ fn leaders_that_die_in_the_middle_of_a_change_lose_nothing() {
 }
 
 #[test]
+fn without_the_leader_whoever_is_said_to_vote_makes_the_majority() {
+    for_seeds("without_the_leader_whoever_is_said_to_vote_makes_the_majority", 4, |seed| {
+        simulate(seed, changes::who_is_said_to_vote_counts_at_once(seed));
+    });
+}
+
+#[test]
 fn lists_change_under_mishaps_of_every_kind() {
     for_seeds("lists_change_under_mishaps_of_every_kind", 1, |seed| {
         for durability in [Durability::Persisted, Durability::Replicated] {

@@ -304,7 +304,7 @@ impl ShardStatus {
         self.lag_of_each().map(|(_, lacks)| lacks).max().unwrap_or(0)
     }
 
-    /// Members that have not answered for 3 s, lack more than 1,000 entries, or do not count yet, where this
+    /// Members that have not answered for 3 s, lack more than 1,000 entries, or come or go, where this
     /// broker leads.
     #[must_use]
     pub fn members_behind(&self) -> usize {

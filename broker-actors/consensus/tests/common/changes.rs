@@ -252,6 +252,34 @@ pub async fn leaders_die_while_they_change(seed: u64) {
     mend_and_read(&mut cluster).await;
 }
 
+/// Two members take in a third. The moment the leader says that it votes the leader dies: the other two go on.
+pub async fn who_is_said_to_vote_counts_at_once(seed: u64) {
+    let mut cluster = three(seed, Durability::Persisted, Sabotage::default()).await;
+    fill(&mut cluster, 2).await;
+    let (leader, gone, other) = three_of(&cluster);
+    Driver::new(&[leader, other]).finish(&mut cluster).await;
+    assert!(!cluster.members.contains_key(&gone));
+    let flush_us = 1_000 * (1 + cluster.rng.below(8));
+    cluster.set_flush_us(other, flush_us);
+    let mut driver = Driver::new(&[leader, other, 4]);
+    let until = cluster.trace.now_ms() + CHANGE_MS_MAX;
+    loop {
+        driver.turn(&mut cluster).await;
+        let lags = cluster.group(leader).lags();
+        if lags.iter().any(|lag| lag.node == 4 && lag.votes) {
+            break;
+        }
+        assert!(cluster.trace.now_ms() < until, "never: {}", cluster.brief());
+        cluster.run(1).await;
+    }
+    cluster.kill(leader).await;
+    cluster.wait_leader(30_000).await;
+    fill(&mut cluster, 2).await;
+    cluster.start_member(leader).await;
+    driver.finish(&mut cluster).await;
+    mend_and_read(&mut cluster).await;
+}
+
 /// Lists that follow each other before the one before is there, under mishaps of every kind. Of a
 /// `replicated` shard they have three members at least: of fewer a minority without power is one too many.
 pub async fn lists_change_under_mishaps(seed: u64, rounds: u64, durability: Durability) {

@@ -65,7 +65,8 @@ wire_message! {
         pub matched_index: Option<u64>,
         /// How long ago it last answered, in milliseconds; nil: it never did.
         pub heard_ms: Option<u64>,
-        /// Whether it counts: one that comes to be a member gets what is kept first.
+        /// Whether it counts in every majority that may be needed: one that comes to be a member gets what is
+        /// kept first, and does not until the change is at its end.
         pub votes: bool = true,
     }
 }
