@@ -31,9 +31,18 @@ pub fn grus_at(bootstrap: &[SocketAddr], arguments: &[&str], input: &[u8]) -> Do
 
 /// The leader of each queue of a topic, as `at` knows them.
 pub fn leaders(at: SocketAddr, topic: &str) -> Vec<Option<u64>> {
-    let described = grus_at(&[at], &["topic", "describe", topic, "--json"], b"").ok().json();
+    leaders_told(at, topic).unwrap_or_else(|refused| panic!("{topic} is not described: {refused}"))
+}
+
+/// The same, or what is said instead: a broker knows of a new topic a little later than the registry.
+fn leaders_told(at: SocketAddr, topic: &str) -> Result<Vec<Option<u64>>, String> {
+    let described = grus_at(&[at], &["topic", "describe", topic, "--json"], b"");
+    if !described.status.success() {
+        return Err(described.err);
+    }
+    let described = described.json();
     let queues = described[0]["queue_list"].as_array().expect("a list of queues").clone();
-    queues.iter().map(|queue| queue["leader"].as_u64()).collect()
+    Ok(queues.iter().map(|queue| queue["leader"].as_u64()).collect())
 }
 
 /// Asks until `wanted` holds of the leaders of a topic, which must be within `limit` of a machine that has
@@ -46,12 +55,27 @@ pub fn await_leaders(
 ) -> Duration {
     let (strain, watch) = (Strain::watch(), Watch::start());
     loop {
-        let found = leaders(at, topic);
+        let found = leaders_told(at, topic);
         let (took, lost) = (watch.elapsed(), strain.lost());
-        if wanted(&found) {
+        if found.as_ref().is_ok_and(|found| wanted(found)) {
             return took;
         }
         assert!(took < limit + lost, "after {took:?} the leaders of {topic} are {found:?}");
+    }
+}
+
+/// Waits until no group is listed: who coordinates one that was deleted hears of it later than the registry answers.
+///
+/// # Panics
+/// When one stays.
+pub fn await_no_group(at: SocketAddr) {
+    let watch = Watch::start();
+    loop {
+        let listed = grus_at(&[at], &["group", "list"], b"").ok().text();
+        if listed.is_empty() {
+            return;
+        }
+        assert!(watch.elapsed() < PATIENCE, "{listed}");
     }
 }
 

@@ -27,7 +27,17 @@ fn topics_change_while_a_leader_is_down_and_it_comes_back_to_what_they_are_now()
     let all = [lines("first", EACH), lines("second", EACH)].concat();
 
     cluster.start_again(down);
-    cluster.topic("gone", 1, "persisted"); // three replicas need three brokers
+    // Three replicas need three brokers, also as the registry sees it.
+    let make = ["topic", "create", "gone", "--replicas", "3", "--durability", "persisted"];
+    let make = [&make[..], &["--queues", "1"]].concat();
+    let watch = Watch::start();
+    loop {
+        let made = grus_at(&cluster.at(), &make, b"");
+        if made.status.success() {
+            break;
+        }
+        assert!(watch.elapsed() < PATIENCE, "{}", made.err);
+    }
     cluster.await_all_led("gone");
     produce_by_queue(&at, "gone", 0, &lines("new", EACH));
     cluster.await_agreement();

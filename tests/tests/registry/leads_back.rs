@@ -96,7 +96,12 @@ fn what_an_operator_moved_stays_until_its_leader_stops_and_a_killed_broker_gets_
         send_until(&cluster, &mut sender, |leaders| *leaders == firsts).await;
         let (shard, broker) = (moved.to_string(), to.to_string());
         let words = ["cluster", "move-leader", &shard, "--to", &broker];
-        grus_at(&cluster.at(), &words, b"").ok();
+        let watch = Watch::start();
+        while leaders(&cluster).get(&moved) != Some(&to) {
+            // Asked again where it was refused, as the other one may be late.
+            let _ = grus_at(&cluster.at(), &words, b"");
+            assert!(watch.elapsed() < PATIENCE, "{moved} is not moved");
+        }
         let number = cluster.number_of(killed);
         cluster.kill(number);
         let is_led_by_another =
@@ -131,13 +136,21 @@ fn await_led(cluster: &Cluster, wanted: impl Fn(&Brokers) -> bool) {
     }
 }
 
-/// Stops a cluster's first broker and starts it again: others lead what it is the first of. Its id.
-fn restart_first(cluster: &mut Cluster) -> u64 {
+/// Whether one of the brokers says that it has given a shard back to its first one. On a slow machine that may
+/// also come to lead by an election: who leads does not tell.
+fn gave_back(cluster: &mut Cluster) -> bool {
+    cluster.brokers.iter_mut().flatten().any(|broker| {
+        assert_eq!(broker.process.ended(), None); // takes in what it has printed
+        broker.process.log().contains("given back to the first of its brokers")
+    })
+}
+
+/// Stops a cluster's first broker and starts it again: others lead what it is the first of.
+fn restart_first(cluster: &mut Cluster) {
     let id = cluster.id_of(0);
     cluster.end(0);
     await_led(cluster, |leaders| leaders.values().all(|leader| *leader != id));
     cluster.start_again(0);
-    id
 }
 
 /// Another cluster tells when the time has come: there the same is done later, and leaders do go back.
@@ -150,12 +163,11 @@ fn nothing_comes_back_where_that_is_switched_off() {
     off.topic("t", 3, "persisted");
     on.topic("t", 3, "persisted");
     let firsts = firsts(&on);
-    let moved = restart_first(&mut off);
+    restart_first(&mut off);
     restart_first(&mut on);
     await_led(&on, |leaders| *leaders == firsts);
-    let led = leaders(&off);
-    assert_eq!(led.len(), 3, "{led:?}");
-    assert!(led.values().all(|leader| *leader != moved), "{moved} leads again: {led:?}");
+    assert!(gave_back(&mut on), "who gives back says so");
+    assert!(!gave_back(&mut off));
 }
 
 /// They would be gone with the one that leads. The time is told by a cluster whose queues hold nothing.
@@ -168,11 +180,10 @@ fn a_shard_whose_temporary_queues_hold_messages_stays_where_it_is() {
         cluster.await_all_led("t");
     }
     let firsts = firsts(&empty);
-    let moved = restart_first(&mut holds);
+    restart_first(&mut holds);
     (0..3).for_each(|queue| produce_by_queue(&holds.at(), "t", queue, &lines("kept", 1)));
     restart_first(&mut empty);
     await_led(&empty, |leaders| *leaders == firsts);
-    let led = leaders(&holds);
-    assert_eq!(led.len(), 3, "{led:?}");
-    assert!(led.values().all(|leader| *leader != moved), "{moved} leads again: {led:?}");
+    assert!(gave_back(&mut empty), "who gives back says so");
+    assert!(!gave_back(&mut holds));
 }
