@@ -333,7 +333,7 @@ fn shard(known: &Known<'_>) -> Option<(String, Value)> {
             Some(heard) => format!("heard of {heard} ms ago"),
             None => "not heard of".to_owned(),
         };
-        let yet = if member.votes { "" } else { ", no member yet" };
+        let yet = if member.votes { "" } else { ", comes or goes" };
         let lacks = units::grouped(lacks);
         let _ = write!(line, "; {} lacks {lacks}, {heard}{yet}", member.broker);
     }

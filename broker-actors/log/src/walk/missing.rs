@@ -21,15 +21,15 @@ impl Walk {
             return;
         }
         table.damage_all();
-        if let (Some(first_index), Some(last_index)) = (table.first_index(), table.last_index()) {
-            self.out.damage.push(DamagedRange {
-                sequence,
-                bytes: NO_BYTES,
-                first_index,
-                last_index,
-            });
-        }
-        self.take_footed(sequence, table, end);
+        let range = table.first_index().zip(table.last_index());
+        let range = range.map(|(first_index, last_index)| DamagedRange {
+            sequence,
+            bytes: NO_BYTES,
+            first_index,
+            last_index,
+        });
+        self.take_footed(sequence, table, end); // first: it drops what was damaged from here on, as cut off
+        self.out.damage.extend(range);
     }
 
     /// What was durable behind the last entry found. `written` is the newest segment that is there and

@@ -158,6 +158,21 @@ fn what_was_damaged_in_what_was_truncated_is_nobodys_loss() {
     assert_eq!((damage.len(), damage[0].first_index, damage[0].last_index), (1, 1, 1));
 }
 
+/// The purge point lies inside it, where a snapshot ended that agreed with the log.
+#[test]
+fn what_is_missing_around_the_purge_point_is_told_of_as_damage() {
+    let mut table = EntryTable::default();
+    for nth in 0..10 {
+        table.place(entry(1, 11 + u64::from(nth)), HEAD + nth * 104, EntryKind::Normal as u8);
+    }
+    let missing = Source::Missing { sequence: 3, table, end: HEAD + 10 * 104 };
+    let purged = Evidence { purged: Some(entry(1, 15)), ..Evidence::default() };
+    let outcome = walk(vec![missing], purged);
+    assert_eq!(stands(&outcome).1, (11..=20).collect::<Vec<u64>>());
+    let damage = &outcome.damage;
+    assert_eq!((damage.len(), damage[0].first_index, damage[0].last_index), (1, 11, 20));
+}
+
 #[test]
 fn a_segment_written_behind_another_history_goes() {
     let old = vec![whole(0, header(1, 1, 0, 0)), whole(1, header(1, 1, 1, 1))];
