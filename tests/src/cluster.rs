@@ -83,7 +83,7 @@ pub fn await_no_group(at: SocketAddr) {
 pub fn bodies(at: &[SocketAddr], topic: &str, count: usize) -> Vec<String> {
     let max = count.to_string();
     let arguments =
-        ["consume", topic, "--json", "--from", "first", "--max", &max, "--idle-exit", "10s"];
+        ["consume", topic, "--json", "--from", "first", "--max", &max, "--idle-exit", "30s"];
     let read = grus_at(at, &arguments, b"").ok().json();
     let body = |message: &Value| message["body"].as_str().expect("text").to_owned();
     let mut bodies: Vec<_> = read.iter().map(body).collect();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use grus_client::{Client, Consumer, ConsumerConfig, Message, Outcome, ProducerConfig, QueueId};
+use grus_client::{Client, Consumer, ConsumerConfig, Message, Outcome, QueueId};
 use grus_tests::broker::{Broker, Home};
 use grus_tests::process::Process;
 use grus_tests::watch::Watch;
@@ -39,7 +39,7 @@ impl Ground {
 }
 
 async fn send(client: &Client, numbers: std::ops::Range<u32>) {
-    let producer = client.producer(ProducerConfig::new("t").expect("a name")).expect("a producer");
+    let producer = client.producer(crate::producing::config("t")).expect("a producer");
     let mut receipts = Vec::new();
     for number in numbers {
         let message = Message::new(format!("{number:05}")).queue(QueueId(number % 2));

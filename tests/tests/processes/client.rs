@@ -13,7 +13,7 @@ use crate::program::{block_on, connect, reader};
 use crate::{create, kept, read_all};
 
 fn producer(client: &Client, topic: &str) -> Producer {
-    client.producer(ProducerConfig::new(topic).expect("a name")).expect("a producer")
+    client.producer(crate::producing::config(topic)).expect("a producer")
 }
 
 fn body(number: usize) -> String {

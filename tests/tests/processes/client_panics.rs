@@ -40,8 +40,7 @@ fn readers_go_on_when(panic: fn(&Client)) {
             DeliverTo::new(receiver.clone().recipient()).failures_to(receiver.recipient());
         let delivery =
             client.deliver_to(config(ReadMode::Push), deliver_to).expect("an open client");
-        let producer =
-            sender.producer(ProducerConfig::new("t").expect("a name")).expect("a producer");
+        let producer = sender.producer(crate::producing::config("t")).expect("a producer");
         let mut heards = Heards::default();
         for round in 0..PANICS {
             let mut pending = Vec::new();

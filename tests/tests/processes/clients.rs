@@ -76,7 +76,7 @@ fn clients_are_listed_alike_and_a_closed_producer_or_reader_leaves_at_once() {
         let client = client(&home).await;
         let named = ProducerConfig::named("t", "billing").expect("names");
         let named = client.producer(named).expect("a producer");
-        let other = client.producer(ProducerConfig::new("t").expect("a name")).expect("a producer");
+        let other = client.producer(crate::producing::config("t")).expect("a producer");
         for _ in 0..3 {
             named.send(Message::new("named").queue(QueueId(0))).await.expect("a receipt");
         }

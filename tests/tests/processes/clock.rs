@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use grus_client::{Message, Producer, ProducerConfig, Reader, TimestampMs};
+use grus_client::{Message, Producer, Reader, TimestampMs};
 use grus_tests::broker::Home;
 use grus_tests::http::post;
 use grus_tests::watch::{PATIENCE, Watch, wall_ms};
@@ -41,7 +41,7 @@ fn an_hour_ahead_releases_what_is_due_and_an_hour_back_nothing_early_or_twice() 
     create(&home, "t", 1);
     block_on(async {
         let client = connect(&home).await;
-        let producer = client.producer(ProducerConfig::new("t").expect("a name"));
+        let producer = client.producer(crate::producing::config("t"));
         let (producer, mut reader) = (producer.expect("a producer"), reader(&client, "t"));
         let begun_ms = wall_ms();
         send(&producer, "in 50 minutes", begun_ms + 50 * MINUTE_MS).await;

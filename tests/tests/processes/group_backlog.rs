@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use grus_client::{
-    Client, Consumer, ConsumerConfig, ConsumerEvent, Handed, ListAt, Message, OwnQueue,
-    ProducerConfig, QueueId, Receipt,
+    Client, Consumer, ConsumerConfig, ConsumerEvent, Handed, ListAt, Message, OwnQueue, QueueId,
+    Receipt,
 };
 use grus_tests::broker::Home;
 use grus_tests::usage;
@@ -28,7 +28,7 @@ fn config(group: &str, topics: &str) -> ConsumerConfig {
 
 /// Sends each to queue 0 of `t` and waits for its receipt.
 async fn send(client: &Client, messages: impl Iterator<Item = Message>) -> Vec<Receipt> {
-    let producer = client.producer(ProducerConfig::new("t").expect("a name")).expect("a producer");
+    let producer = client.producer(crate::producing::config("t")).expect("a producer");
     let mut receipts = Vec::new();
     for message in messages {
         receipts.push(producer.send(message.queue(QueueId(0))).await.expect("it is stored"));
@@ -215,7 +215,7 @@ fn each_of_many_queues_is_served_by_a_member_of_its_own() {
         };
         within(shared).await;
         for topic in ["t0", "t1"] {
-            let producer = clients[0].producer(ProducerConfig::new(topic).expect("a name"));
+            let producer = clients[0].producer(crate::producing::config(topic));
             let producer = producer.expect("a producer");
             for queue in 0..QUEUES / 2 {
                 let message = Message::new(format!("{topic}/{queue}")).queue(QueueId(queue));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use grus_client::{Client, Consumer, ConsumerConfig, Message, Outcome, ProducerConfig, QueueId};
+use grus_client::{Client, Consumer, ConsumerConfig, Message, Outcome, QueueId};
 use grus_tests::broker::{Broker, Home};
 use grus_tests::http;
 use grus_tests::watch::Watch;
@@ -41,7 +41,7 @@ fn metric(broker: &Broker, series: &str) -> f64 {
 }
 
 async fn send(client: &Client, numbers: std::ops::Range<u32>) {
-    let producer = client.producer(ProducerConfig::new("t").expect("a name")).expect("a producer");
+    let producer = client.producer(crate::producing::config("t")).expect("a producer");
     for number in numbers {
         let message = Message::new(number.to_string()).queue(QueueId(number % 2)).tag("even");
         producer.send(message).await.expect("it is stored");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use grus_client::{
     Cadence, Client, Consumer, ConsumerConfig, ConsumerEvent, Handed, MemberId, Message,
-    NewSchedule, Outcome, OwnQueue, ProducerConfig, QueueId, ScheduleId,
+    NewSchedule, Outcome, OwnQueue, QueueId, ScheduleId,
 };
 use grus_tests::broker::Home;
 use grus_tests::cluster::await_no_group;
@@ -68,7 +68,7 @@ pub(crate) fn consumer(client: &Client, config: ConsumerConfig) -> (Consumer, Ow
 }
 
 pub(crate) async fn send(client: &Client, queues: u32, numbers: std::ops::Range<u32>) {
-    let producer = client.producer(ProducerConfig::new("t").expect("a name")).expect("a producer");
+    let producer = client.producer(crate::producing::config("t")).expect("a producer");
     let queue = |number: u32| QueueId(number % queues);
     let messages: Vec<_> =
         numbers.map(|number| Message::new(number.to_string()).queue(queue(number))).collect();
@@ -312,8 +312,7 @@ fn members_have_only_what_their_tags_say() {
     create(&home, "t", 1);
     block_on(async {
         let client = connect(&home).await;
-        let config = ProducerConfig::new("t").expect("a name");
-        let producer = client.producer(config).expect("a producer");
+        let producer = client.producer(crate::producing::config("t")).expect("a producer");
         for (number, tag) in ["a", "b", "c", "a", "d"].iter().enumerate() {
             let message = Message::new(number.to_string()).tag(*tag);
             producer.send(message).await.expect("it is stored");

@@ -4,9 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use grus_client::{
-    Client, Consumer, ConsumerConfig, Message, Outcome, Producer, ProducerConfig, QueueId, Receipt,
-};
+use grus_client::{Client, Consumer, ConsumerConfig, Message, Outcome, Producer, QueueId, Receipt};
 use grus_tests::broker::{Broker, Home};
 use grus_tests::watch::Watch;
 use serde_json::Value;
@@ -115,7 +113,7 @@ fn groups_of_a_temporary_topic_retry_and_go_on_with_its_next_life() {
     home.grus(&["topic", "create", "now", "--queues", "1", "--kind", "temporary"]).ok();
     block_on(async {
         let client = connect(&home).await;
-        let producer = client.producer(ProducerConfig::new("now").expect("a name"));
+        let producer = client.producer(crate::producing::config("now"));
         let producer = producer.expect("a producer");
         send(&producer, &["a", "bad", "c"]).await;
         let first = set(&[("a", 0), ("bad", 0), ("bad", 1), ("c", 0)]);
@@ -182,7 +180,7 @@ fn a_full_queue_removes_its_oldest_or_refuses_and_says_so() {
         // More than the queue may have: what the client sent together is taken apart.
         let lines = numbered("line", 20);
         let line =
-            home.grus_fed(&["--timeout", "3s", "produce", topic], lines.as_bytes()).refused();
+            home.grus_fed(&["--timeout", "10s", "produce", topic], lines.as_bytes()).refused();
         assert!(line.contains("full") && line.contains("retention_messages"), "{line}");
         let first: Vec<String> = (1..=5).map(|number| format!("line {number}")).collect();
         assert_eq!(bodies(&home, topic), first, "{topic}");
@@ -218,7 +216,7 @@ fn a_full_queue_removes_its_oldest_or_refuses_and_says_so() {
 
     broker.kill();
     let _broker = home.start();
-    let line = home.grus_fed(&["--timeout", "1s", "produce", "refuses"], b"x\n").refused();
+    let line = home.grus_fed(&["--timeout", "10s", "produce", "refuses"], b"x\n").refused();
     assert!(line.contains("full"), "{line}");
     assert_eq!((kept(&home, "refuses"), kept(&home, "drops"), kept(&home, "drops-now")), (6, 5, 0));
 }

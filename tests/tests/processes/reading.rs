@@ -278,8 +278,7 @@ fn s21_a_pull_of_thirty_at_a_hundred_and_nothing_at_the_end() {
         let none = puller.pull(queue, end, 30).await.expect("no message is no error");
         assert!(none.messages.is_empty() && none.next.offset == Offset(200));
         // A held question is answered by a message that is sent meanwhile.
-        let producer =
-            client.producer(ProducerConfig::new("t").expect("a name")).expect("a producer");
+        let producer = client.producer(crate::producing::config("t")).expect("a producer");
         let hold = Duration::from_secs(50);
         let (held, sent) = tokio::join!(
             tokio::time::timeout(hold / 2, puller.long_poll(queue, none.next, 30, hold)),

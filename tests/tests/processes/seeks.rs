@@ -3,8 +3,7 @@
 
 use actix::{Actor, Context, Handler};
 use grus_client::{
-    Client, DeliverTo, Delivery, Message, Offset, ProducerConfig, QueueId, ReadMode, StartAt,
-    TimestampMs,
+    Client, DeliverTo, Delivery, Message, Offset, QueueId, ReadMode, StartAt, TimestampMs,
 };
 use grus_mailbox::System;
 use grus_tests::broker::Home;
@@ -134,8 +133,7 @@ fn readers_of_every_kind_go_on_at_a_time() {
         let to_come = StartAt::Time(TimestampMs(times[199].0 + 1));
         delivery.seek_all(to_come).await.expect("an open delivery");
         while heard.try_recv().is_ok() {} // handled before the seek was over
-        let producer =
-            client.producer(ProducerConfig::new("t").expect("a name")).expect("a producer");
+        let producer = client.producer(crate::producing::config("t")).expect("a producer");
         let sent = producer.send(Message::new("later")).await.expect("a receipt");
         let next = tokio::time::timeout(PATIENCE, heard.recv()).await.expect("it comes");
         assert_eq!((next, sent.offset), (Some(LINES), Offset(LINES)));

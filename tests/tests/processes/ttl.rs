@@ -75,7 +75,7 @@ fn a_message_lives_until_its_time_is_over_across_a_crash() {
     create(&home, "t", 1);
     block_on(async {
         let client = connect(&home).await;
-        let producer = client.producer(ProducerConfig::new("t").expect("a name"));
+        let producer = client.producer(crate::producing::config("t"));
         let watch = Watch::start();
         let message = Message::new("soon over").ttl(TTL);
         producer.expect("a producer").send(message).await.expect("a receipt");
@@ -119,7 +119,7 @@ fn what_is_over_is_a_dead_letter_of_each_group_where_the_topic_says_so() {
     let grus = |words: &str| home.grus(&words.split(' ').collect::<Vec<_>>()).ok().text();
     block_on(async {
         let client = connect(&home).await;
-        let producer = client.producer(ProducerConfig::new("t").expect("a name"));
+        let producer = client.producer(crate::producing::config("t"));
         let producer = producer.expect("a producer");
         let over = |number: u32| {
             let tag = if number.is_multiple_of(2) { "even" } else { "odd" };
@@ -185,7 +185,7 @@ fn what_fails_and_is_over_when_it_is_due_again_is_a_dead_letter() {
     home.grus(&["topic", "create", "t", "--queues", "1", "--expired", "dead-letter"]).ok();
     block_on(async {
         let client = connect(&home).await;
-        let producer = client.producer(ProducerConfig::new("t").expect("a name"));
+        let producer = client.producer(crate::producing::config("t"));
         let message = Message::new("short").ttl(Duration::from_secs(5));
         producer.expect("a producer").send(message).await.expect("a receipt");
         let config = ConsumerConfig::new("g").expect("a name");

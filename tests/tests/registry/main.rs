@@ -44,5 +44,7 @@ fn input(lines: &[String]) -> Vec<u8> {
 /// Sends each line to one of the queues, by a key of its own.
 fn produce_by_queue(at: &[SocketAddr], topic: &str, queue: u32, lines: &[String]) {
     let queue = queue.to_string();
-    grus_at(at, &["produce", topic, "--queue", &queue], &input(lines)).ok();
+    // Longer than an election on a busy machine.
+    let words = ["--timeout", "60s", "produce", topic, "--queue", &queue];
+    grus_at(at, &words, &input(lines)).ok();
 }
