@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use crate::strain::Strain;
 use crate::watch::{PATIENCE, Watch};
@@ -61,10 +61,16 @@ impl Process {
         self.input.take().expect("the standard input is still here")
     }
 
-    /// Sends it a signal. One that has ended already gets none.
+    /// Sends it a signal. One that has ended already gets none. When it is told to stand still it does so on return:
+    /// until then a thread that waits for its disk would have let the others answer.
     pub fn signal(&mut self, signal: Signal) {
-        if self.status.is_none() {
-            let _ = kill_process(self.pid, signal); // it may be ending right now
+        if self.status.is_some() {
+            return;
+        }
+        let _ = kill_process(self.pid, signal); // it may be ending right now
+        if signal == Signal::STOP {
+            let seen = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            let _ = waitid(WaitId::Pid(self.pid), seen); // or it has been waited for already
         }
     }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use grus_client::ProducerConfig;
-use grus_tests::cluster::{Cluster, check, grus_at};
+use grus_tests::cluster::{Cluster, check, grus_at, quick_registry};
 use grus_tests::queue_senders::{QueueSenders, Wait};
 use grus_tests::strain::Strain;
 use grus_tests::watch::{PATIENCE, Watch};
@@ -50,7 +50,11 @@ fn a_rolling_restart_fails_no_send_and_stalls_no_queue() {
 /// there. That is longer than each of its stages would have if all were as long.
 #[test]
 fn who_stops_has_half_of_its_time_to_find_successors() {
-    let mut cluster = Cluster::start();
+    // None is on its way to the first of its brokers when the others stand still.
+    let registry = quick_registry();
+    let stays = |_| registry.broker().with("GRUS__BROKER__RETURN_LEADERSHIP", "false");
+    let homes = (0..3).map(stays).collect();
+    let mut cluster = Cluster::of(registry, homes);
     cluster.topic("t", 1, "persisted");
     let leader = cluster.leader("t");
     let followers = [(leader + 1) % 3, (leader + 2) % 3];
