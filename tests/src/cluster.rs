@@ -56,11 +56,11 @@ pub fn await_leaders(
     let (strain, watch) = (Strain::watch(), Watch::start());
     loop {
         let found = leaders_told(at, topic);
-        let (took, lost) = (watch.elapsed(), strain.lost());
+        let (took, allowed) = (watch.elapsed(), strain.allowed());
         if found.as_ref().is_ok_and(|found| wanted(found)) {
             return took;
         }
-        assert!(took < limit + lost, "after {took:?} the leaders of {topic} are {found:?}");
+        assert!(took < limit + allowed, "after {took:?} the leaders of {topic} are {found:?}");
     }
 }
 

@@ -90,10 +90,10 @@ impl Process {
         let (strain, watch) = (Strain::watch(), Watch::start());
         self.signal(signal);
         let status = self.wait(PATIENCE);
-        let (took, lost) = (watch.elapsed(), strain.lost());
+        let (took, allowed) = (watch.elapsed(), strain.allowed());
         let shown = (status.code(), status.signal());
         assert_eq!(shown, (Some(0), None), "an orderly end\n{}", self.log());
-        assert!(took < END_LIMIT + lost, "{took:?}, {lost:?} of it not its own\n{}", self.log());
+        assert!(took < END_LIMIT + allowed, "{took:?}, {allowed:?} of it allowed\n{}", self.log());
     }
 
     /// Kills it at once (SIGKILL) and waits until it is gone.

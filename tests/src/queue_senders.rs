@@ -20,8 +20,8 @@ use crate::watch::{PATIENCE, Watch};
 pub struct Wait {
     /// From the send to the receipt.
     pub waited: Duration,
-    /// What of that time the machine itself lost, or more, see [`Strain::lost`].
-    pub lost: Duration,
+    /// What it may have waited beyond its bound, see [`Strain::allowed`].
+    pub allowed: Duration,
 }
 
 /// A send that is over.
@@ -131,7 +131,7 @@ impl OneQueue {
             let (mark, watch) = (self.strain.mark(), Watch::start());
             let result = producer.send(message).await;
             let waited = watch.elapsed();
-            let wait = Wait { waited, lost: self.strain.lost_since(mark) };
+            let wait = Wait { waited, allowed: self.strain.allowed_since(mark) };
             let failed = result.err().map(|error| error.to_string());
             if self.tell.send(Sent { queue: self.queue, body, wait, failed }).is_err() {
                 break; // the test is over

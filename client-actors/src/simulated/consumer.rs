@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use grus_protocol::message::{
     AckMessagesReply, AssignQueuesReply, ClaimQueueReply, GroupDeliver, GroupHeartbeatReply,
     GroupOptions, GroupSubscription, JoinGroupReply, LeaveGroupReply, OffsetRange,
@@ -16,6 +16,7 @@ use crate::consumer::requests::{Identity, member_frame, queue_frame};
 use crate::consumer::state::{Change, ConsumerSettings, ConsumerState, QueueAsk, Telling};
 use crate::consumer::{HandItem, Verdict};
 use crate::error::Refusal;
+use crate::read::READ_LIMITS;
 use crate::reader::requests::{credit_frame, number_of, split, unsubscribe_frame};
 use crate::route::{LinkId, Route};
 use crate::router::reply_of;
@@ -67,8 +68,19 @@ pub struct GivenMessage {
     pub offset: Offset,
     /// The topic.
     pub topic: TopicName,
+    /// What was sent; none: it cannot be read.
+    pub body: Option<Bytes>,
+    /// How often it was delivered before.
+    pub deliveries: u32,
     /// Which of its member's items it is of.
     item: (u64, u64),
+}
+
+impl GivenMessage {
+    /// Which of the member's queues it is of, counted from its first one: one that it lost and has again counts anew.
+    pub const fn slot(&self) -> u64 {
+        self.item.0
+    }
 }
 
 /// What the program says of a message.
@@ -139,14 +151,14 @@ impl SimulatedConsumer {
         Some(ConsumerStep::Tell { link: link.0, frame })
     }
 
-    /// Queues that it has to let go of, or has lost, since it was asked last.
-    pub fn poll_gone(&mut self) -> Vec<(TopicId, QueueId)> {
-        let mut gone = Vec::new();
+    /// Queues that it was told to let go of since it was asked last; none that it lost.
+    pub fn poll_revoked(&mut self) -> Vec<(TopicId, QueueId)> {
+        let mut revoked = Vec::new();
         while let Some((change, queues)) = self.state.poll_change() {
             let places = queues.into_iter().map(|(_, place)| (place.topic_id, place.queue));
-            gone.extend(places.filter(|_| change != Change::Assigned));
+            revoked.extend(places.filter(|_| change == Change::Revoked));
         }
-        gone
+        revoked
     }
 
     /// The next message that the program may work on now.
@@ -166,7 +178,9 @@ impl SimulatedConsumer {
                 self.hands.push_front((item, offset));
                 return None;
             }
-            return Some(GivenMessage { queue: item.queue, offset, topic: item.topic, item: at });
+            let (body, deliveries) = (body_at(&item, offset), item.deliveries(offset));
+            let HandItem { queue, topic, .. } = item;
+            return Some(GivenMessage { queue, offset, topic, body, deliveries, item: at });
         }
         None
     }
@@ -284,4 +298,12 @@ impl SimulatedConsumer {
     pub fn tick(&mut self, now_ms: u64) {
         self.state.tick(now_ms);
     }
+}
+
+/// What was sent at an offset of a batch.
+fn body_at(item: &HandItem, offset: Offset) -> Option<Bytes> {
+    let place = usize::try_from(offset.0.checked_sub(item.base_offset.0)?).ok()?;
+    let plain = item.batch.clone().decompressed(&READ_LIMITS).ok()?;
+    let record = plain.records().nth(place)?.ok()?;
+    Some(record.body_bytes())
 }

@@ -78,7 +78,7 @@ fn s12_delays_up_to_years_and_none_is_early() {
             // What was due while the others were sent is late from then on.
             let late = Duration::from_millis(arrived_ms - due_ms.max(sent_ms));
             println!("{late:?} late, while this machine let others wait for {lost:?}");
-            assert!(late <= LATE_MAX + HOPS * lost, "{late:?} late");
+            assert!(late <= LATE_MAX + (HOPS - 1) * lost + strain.allowed(), "{late:?} late");
         }
         let waiting = client.count_scheduled(&ScheduledFilter::default()).await;
         assert_eq!(waiting.expect("a count"), 3, "an hour, a month, two years");
@@ -117,7 +117,7 @@ fn s13_a_crash_and_a_restart_before_it_is_due() {
     let strain = Strain::watch();
     let arrived = killed_at_3_s(Duration::from_secs(6));
     // What a reconnect takes on a busy machine is not the wheel's.
-    let limit = Duration::from_secs(13) + strain.lost();
+    let limit = Duration::from_secs(13) + strain.allowed();
     assert!(arrived < limit, "it came {arrived:?} after it was sent");
 }
 
@@ -125,7 +125,7 @@ fn s13_a_crash_and_a_restart_before_it_is_due() {
 fn s13_a_crash_and_a_restart_when_it_is_overdue() {
     let strain = Strain::watch();
     let arrived = killed_at_3_s(Duration::from_secs(20));
-    let limit = Duration::from_secs(25) + strain.lost();
+    let limit = Duration::from_secs(25) + strain.allowed();
     assert!(arrived < limit, "it came {arrived:?} after it was sent");
 }
 

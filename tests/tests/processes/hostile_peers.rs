@@ -69,7 +69,7 @@ fn half_open_and_dripping_peers_are_given_up_in_time() {
         .collect();
     siege.goes_on();
     for waited in closed.into_iter().flat_map(|peer| peer.join().expect("it is closed")) {
-        let limit = DEADLINE * 8 + strain.lost();
+        let limit = DEADLINE * 8 + strain.allowed();
         assert!(waited < limit, "{waited:?}: the deadline is {DEADLINE:?}");
     }
     siege.until("all of them are gone", |siege| siege.connections() <= 2);

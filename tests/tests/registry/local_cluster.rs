@@ -42,11 +42,11 @@ impl Local {
         let (strain, watch) = (Strain::watch(), Watch::start());
         loop {
             let status = self.run(&["status"]).ok().text();
-            let (took, lost) = (watch.elapsed(), strain.lost());
+            let (took, allowed) = (watch.elapsed(), strain.allowed());
             if status.contains(words) {
                 return status;
             }
-            assert!(took < PATIENCE + lost, "after {took:?} not {words:?}: {status}");
+            assert!(took < PATIENCE + allowed, "after {took:?} not {words:?}: {status}");
         }
     }
 }

@@ -51,6 +51,24 @@ pub(crate) enum Fact {
         queue: QueueKey,
         member: u64,
     },
+    /// A consumer of the client hands its program a message.
+    Given {
+        session: u64,
+        slot: u64,
+        queue: QueueKey,
+        offset: u64,
+        /// By its body.
+        number: u64,
+        /// Deliveries before.
+        before: u32,
+    },
+    /// Its program says that it failed.
+    Failed {
+        session: u64,
+        slot: u64,
+        queue: QueueKey,
+        offset: u64,
+    },
     /// A message was handled by the program of a member.
     Handled(QueueKey, u64),
     /// The progress of a queue was set elsewhere, somewhere between these.
@@ -74,6 +92,8 @@ impl Fact {
         match self {
             Self::Sent(queue, _)
             | Self::LetGo { queue, .. }
+            | Self::Given { queue, .. }
+            | Self::Failed { queue, .. }
             | Self::Handled(queue, _)
             | Self::ResetBegins(queue)
             | Self::ResetEnds(queue) => Some(*queue),

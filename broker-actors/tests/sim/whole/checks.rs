@@ -23,6 +23,7 @@ mod commits_never_go_back;
 mod committed_entries_agree;
 #[path = "../../../consensus/tests/common/checks/equal_states_at_equal_entries.rs"]
 mod equal_states_at_equal_entries;
+mod given_in_order;
 mod offsets_are_never_used_again;
 #[path = "../../../consensus/tests/common/checks/one_leader_per_term.rs"]
 mod one_leader_per_term;
@@ -68,6 +69,7 @@ pub(crate) struct Checks {
     stored: stored_once::Stored,
     owners: a_queue_is_owned_once::Owners,
     claims: claims_are_applied_once::Claims,
+    pub(crate) given: given_in_order::Given,
 }
 
 impl Checks {
@@ -82,6 +84,7 @@ impl Checks {
     /// What the leader of a queue or a member of a group has seen.
     pub(crate) fn fact(&mut self, at_ns: u64, fact: &Fact) -> Found {
         self.owners.fact(fact)?;
+        self.given.fact(fact)?;
         self.claims.fact(at_ns, fact)
     }
 
@@ -117,7 +120,7 @@ impl Checks {
             }
             self.held.check(node, running, history, &self.contents)?;
         }
-        Ok(())
+        self.given.compare(&self.contents)
     }
 
     fn message(&mut self, node: NodeId, message: Message, history: &History) -> Found {

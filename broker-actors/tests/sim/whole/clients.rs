@@ -147,6 +147,8 @@ struct Program {
     identities: u64,
     /// The term that each message was stored in, by its place.
     terms: BTreeMap<(QueueKey, u64), u64>,
+    /// What is sent and not answered: over which connection.
+    asked: BTreeMap<(QueueKey, (u64, u64)), u32>,
 }
 
 /// A sender goes to work: the client's own producers, or a program that sends by itself.
@@ -211,7 +213,8 @@ impl Program {
             producers.insert(topic, (queues, producer));
         }
         let (sent, identities, terms) = (0, 0, BTreeMap::new());
-        Self { office, lines, producers, sent, identities, terms }
+        let asked = BTreeMap::new();
+        Self { office, lines, producers, sent, identities, terms, asked }
     }
 
     fn now_ms(&self) -> u64 {
@@ -251,8 +254,11 @@ impl Program {
                 self.producers.values_mut().for_each(|(_, it)| it.link_up(link, broker));
             }
             Event::Down { link } => {
+                let before = self.asked.len();
+                self.asked.retain(|_, over| *over != link);
+                let lost = (before - self.asked.len()) as u64;
                 let lines = &self.office.sender.lines;
-                lines.unanswered.set(lines.unanswered.get() + 1);
+                lines.unanswered.set(lines.unanswered.get() + lost);
                 self.producers.values_mut().for_each(|(_, it)| it.link_down(link));
             }
             Event::Answered { to, answer } => self.answered(to, answer, now_ms),
@@ -274,6 +280,7 @@ impl Program {
     }
 
     fn answered(&mut self, to: Sending, answer: Result<Stored, QueueError>, now_ms: u64) {
+        self.asked.remove(&(to.queue, to.token));
         if let Ok(stored) = &answer {
             let offsets = stored.base_offset.0..stored.base_offset.0 + u64::from(stored.count);
             for offset in offsets.filter(|_| stored.timer.is_none()) {
@@ -317,6 +324,7 @@ impl Program {
         match step {
             ProducerStep::Send(SentBatch { link, queue, token, bytes }) => {
                 let to = Sending { queue: QueueKey { topic, queue }, token };
+                self.asked.insert((to.queue, token), link);
                 let line = &self.lines[link as usize - 1];
                 line.send(move |broker, back, _| produce(broker, to, bytes, back));
             }

@@ -30,6 +30,7 @@ use crate::groups::facts::{Dice, Fact};
 use crate::groups::member::{
     DELIVERIES_MAX, FAILS_REASON, GIVES_UP_REASON, Life, SESSION_MS, live,
 };
+use crate::later::number_of;
 use coordinator::ask_coordinator;
 use leaders::{Way, ask_leader, tell_leader};
 
@@ -172,7 +173,7 @@ impl Member {
             self.step(step);
         }
         let member = self.life.strings.member();
-        for (topic, queue) in self.consumer.poll_gone() {
+        for (topic, queue) in self.consumer.poll_revoked() {
             let queue = QueueKey { topic, queue };
             let member = member.map_or(0, |member| member.0);
             self.life.town.scribe.note(Fact::LetGo { queue, member });
@@ -183,10 +184,20 @@ impl Member {
         while self.work.len() < IN_WORK_MAX
             && let Some(message) = self.consumer.give(now_ms)
         {
+            self.note_given(&message);
             self.taken += 1;
             let done_ms = now_ms + 1 + self.ways.below(60);
             self.work.insert((done_ms, self.taken), message);
         }
+    }
+
+    fn note_given(&self, message: &GivenMessage) {
+        let (session, slot) = (self.life.session, message.slot());
+        let queue = QueueKey { topic: CONSUMED[0].topic, queue: message.queue };
+        let (offset, before) = (message.offset.0, message.deliveries);
+        let number = number_of(message.body.as_ref().expect("it can be read"));
+        let given = Fact::Given { session, slot, queue, offset, number, before };
+        self.life.town.scribe.note(given);
     }
 
     /// Answers for what is done by now.
@@ -201,6 +212,11 @@ impl Member {
                 (_, 6) => GivenVerdict::Dead(GIVES_UP_REASON.into()),
                 _ => GivenVerdict::Ack,
             };
+            if matches!(verdict, GivenVerdict::Nack(_)) {
+                let (session, slot) = (self.life.session, message.slot());
+                let offset = message.offset.0;
+                self.life.town.scribe.note(Fact::Failed { session, slot, queue, offset });
+            }
             self.consumer.settle(&message, verdict, now_ms);
         }
     }

@@ -447,6 +447,7 @@ impl Story {
             let (sent, there) = (sent(queue).count(), contents.count(queue));
             assert_eq!(sent, there, "all that was sent to {queue} is there, once");
         }
+        assert_eq!(self.checks.given.unseen(), 0, "what was handed out lies in its queue");
         let letters: BTreeSet<_> = self.letters.values().collect();
         let leader = self.leader().expect("one leads");
         let machine = self.world.running(leader).machine.borrow();
