@@ -1,7 +1,7 @@
 //! A registry and brokers whose queues are on all of them, one who sends to them without pause, and what
 //! may happen to a broker meanwhile.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -179,9 +179,12 @@ impl Cluster {
         self.await_all_led(name);
     }
 
-    /// Waits until each queue of a topic has a leader.
+    /// Waits until each queue of a topic has a leader that runs: who was killed counts as there for a while.
     pub fn await_all_led(&self, topic: &str) {
-        let all = |leaders: &[Option<u64>]| leaders.iter().all(Option::is_some);
+        let running = (0..self.homes.len()).filter(|number| self.brokers[*number].is_some());
+        let running: BTreeSet<u64> = running.map(|number| self.id_of(number)).collect();
+        let is_led = |leader: &Option<u64>| leader.is_some_and(|leader| running.contains(&leader));
+        let all = |leaders: &[Option<u64>]| leaders.iter().all(is_led);
         await_leaders(self.registry.listen, topic, PATIENCE, all);
     }
 

@@ -1,5 +1,5 @@
 //! How long a machine that is busy with other things has kept work waiting, and what a bound on time that is real
-//! allows for: that, and [`SLACK`] for what no account tells. With `GRUS_TEST_STRICT` set, on a machine that has time,
+//! allows for: that, and ten seconds for what no account tells. With `GRUS_TEST_STRICT` set, on a machine that has time,
 //! there is no slack, and a bound is what it says.
 
 use std::env;

@@ -82,33 +82,52 @@ fn a_member_that_is_away_lags_by_what_is_stored_meanwhile() {
     let shard = shard_of(&cluster);
     let leader = pinned(&cluster, shard);
     let (away, stays) = ((leader + 1) % 3, (leader + 2) % 3);
-    let ids = [leader, away, stays].map(|broker| cluster.id_of(broker));
-    let [leader_id, away_id, stays_id] = ids;
+    let ids = [0, 1, 2].map(|broker| cluster.id_of(broker));
+    // Whoever leads tells, of the others alone. Who that is may change, on a machine that is slow.
+    let lacks = |cluster: &Cluster, broker: usize, of: usize| lag(cluster, broker, shard, ids[of]);
+    let is_told = |cluster: &Cluster, of: usize, lacking: u64| {
+        (0..3).any(|broker| lacks(cluster, broker, of) == Some(lacking))
+    };
+    let behind = |cluster: &Cluster, count: u64| {
+        (0..3).any(|broker| are_behind(cluster, broker, shard, count))
+    };
     let before = last(&cluster, leader, shard);
-    until("both have all", || {
-        [away_id, stays_id].iter().all(|id| lag(&cluster, leader, shard, *id) == Some(0))
+    until("all have all", || {
+        (0..3).filter(|broker| is_told(&cluster, *broker, 0)).count() == 2 && behind(&cluster, 0)
     });
-    until("nobody is behind", || are_behind(&cluster, leader, shard, 0));
 
     cluster.kill(away);
     for count in 0..MEANWHILE {
-        grus_at(&cluster.at(), &["produce", "t"], format!("{count}\n").as_bytes()).ok();
+        let words = ["--timeout", "60s", "produce", "t"];
+        grus_at(&cluster.at(), &words, format!("{count}\n").as_bytes()).ok();
     }
-    until("one is behind", || are_behind(&cluster, leader, shard, 1));
-    until("who stays has all", || lag(&cluster, leader, shard, stays_id) == Some(0));
-    let lacks = lag(&cluster, leader, shard, away_id).expect("the leader tells of it");
-    let stored = last(&cluster, leader, shard) - before;
-    assert!((MEANWHILE..=stored).contains(&lacks), "{lacks} of {stored}");
-    let worst = number(&cluster, leader, "grus_shard_lag_entries", shard, "");
-    assert!(worst >= Some(lacks), "{worst:?} is the worst, and {lacks} one of them");
-    assert_eq!(lag(&cluster, leader, shard, leader_id), None, "it tells of the others");
-    for id in ids {
-        assert_eq!(lag(&cluster, stays, shard, id), None, "who follows tells of nobody");
-    }
+    until("one is behind", || behind(&cluster, 1));
+    until("who stays has all", || {
+        is_told(&cluster, stays, 0) || is_told(&cluster, leader, 0) // one of them leads
+    });
+    until("the leader tells by how much", || {
+        let (now, _) = reign(&cluster, &[leader, stays], shard);
+        let Some(lacking) = lacks(&cluster, now, away) else { return false };
+        let stored = last(&cluster, now, shard) - before;
+        assert!((MEANWHILE..=stored).contains(&lacking), "{lacking} of {stored}");
+        let worst = number(&cluster, now, "grus_shard_lag_entries", shard, "");
+        assert!(
+            worst.is_none_or(|worst| worst >= lacking),
+            "{worst:?} is the worst, not {lacking}"
+        );
+        worst.is_some()
+    });
+    until("it tells of the others, and who follows of nobody", || {
+        let (now, _) = reign(&cluster, &[leader, stays], shard);
+        let follower = leader + stays - now;
+        lacks(&cluster, now, now).is_none()
+            && [0, 1, 2].iter().all(|of| lacks(&cluster, follower, *of).is_none())
+    });
 
     cluster.start_again(away);
-    until("it has all again", || lag(&cluster, leader, shard, away_id) == Some(0));
-    until("nobody is behind again", || are_behind(&cluster, leader, shard, 0));
+    until("all have all again", || {
+        (0..3).filter(|broker| is_told(&cluster, *broker, 0)).count() == 2 && behind(&cluster, 0)
+    });
 }
 
 #[test]
@@ -116,9 +135,8 @@ fn all_brokers_tell_the_same_leader_and_term_and_the_next_ones_after_a_kill() {
     let mut cluster = Cluster::start();
     cluster.topic("t", 1, "persisted");
     let shard = shard_of(&cluster);
-    let first = pinned(&cluster, shard);
-    let (led_by, term) = reign(&cluster, &[0, 1, 2], shard);
-    assert_eq!(led_by, first);
+    pinned(&cluster, shard);
+    let (first, term) = reign(&cluster, &[0, 1, 2], shard);
     cluster.kill(first);
     let left = [(first + 1) % 3, (first + 2) % 3];
     let (_, next) = reign(&cluster, &left, shard);
